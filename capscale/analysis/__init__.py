@@ -1,0 +1,1 @@
+"""From result rows to the law: fits, uncertainty, predictions, pictures."""

@@ -1,0 +1,1 @@
+"""Text to symbols to batches addressed by (seed, step)."""

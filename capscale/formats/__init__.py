@@ -1,0 +1,1 @@
+"""Compressed formats: frozen dataclasses that project the last axis of a tensor."""

@@ -1,0 +1,1 @@
+"""Models whose every linear layer goes through capscale.representation.linear."""

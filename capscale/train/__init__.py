@@ -1,0 +1,1 @@
+"""One run: from a frozen Run to a result row."""

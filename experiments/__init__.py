@@ -1,0 +1,1 @@
+"""Experiments: each file defines `runs(ladder) -> list[Run]` for one figure or table."""

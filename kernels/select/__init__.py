@@ -1,0 +1,1 @@
+"""Exact selection by magnitude, without a sort."""

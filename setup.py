@@ -1,0 +1,50 @@
+"""Build configuration. `kernels/` and `experiments/` are top-level folders that install as
+`capscale.kernels` and `capscale.experiments`, so that neither can shadow a PyPI package of that name."""
+
+from setuptools import find_packages, setup
+
+MOUNTED = {"capscale.kernels": "kernels", "capscale.experiments": "experiments"}
+
+
+def mounted_packages() -> list[str]:
+    """Names of the packages that live outside `capscale/`, with their sub-packages."""
+    return [
+        name if sub is None else f"{name}.{sub}"
+        for name, folder in MOUNTED.items()
+        for sub in (None, *find_packages(folder))
+    ]
+
+
+setup(
+    name="capscale",
+    version="0.1.0",
+    description="Compressed training formats, their capacity, and unified scaling laws, in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["capscale", "capscale.*"]), *mounted_packages()],
+    package_dir={"": ".", **MOUNTED},
+    package_data={
+        "capscale.formats": ["data/*"],
+        "capscale.analysis": ["data/*", "templates/*"],
+    },
+    install_requires=[
+        "jax>=0.10.2,<0.13",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "numpy>=2.0",
+        "scipy>=1.15",
+        "etils[epath]>=1.13",
+        "tyro>=1.0",
+        "rich>=14",
+        "pandas>=2.2",
+        "matplotlib>=3.10",
+        "jinja2>=3.1",
+        "safetensors>=0.5",
+    ],
+    extras_require={
+        "parquet": ["pyarrow>=18"],
+        "dev": ["pytest>=9", "pytest-xdist>=3.6", "ruff==0.17.5", "pyright==1.1.414", "pyarrow>=18"],
+    },
+    entry_points={"console_scripts": ["capscale = capscale.cli:main"]},
+)

@@ -1,1 +1,5 @@
-"""Exact selection by magnitude, without a sort."""
+"""Exact k-th largest magnitude, without a sort."""
+
+from .op import kth_magnitude, largest
+
+__all__ = ["kth_magnitude", "largest"]

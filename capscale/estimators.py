@@ -1,0 +1,172 @@
+"""Estimators: which entries let the gradient through a projection.
+
+A projection is piecewise constant, so its true gradient is useless; an estimator replaces it by
+`mask * g`. Each is a frozen dataclass called with float32 `x` and its `Projection`; it returns a boolean
+mask that broadcasts to `x`, or None where every entry passes. Comparisons are made on the quantities
+that the projection measured before rounding to its dtype, so that a tie falls on the same side everywhere.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import ndtr, ndtri
+from scipy import special
+
+from capscale.errors import UserError
+from capscale.formats.base import Projection
+
+Field = TypeVar("Field")
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Backward mask of a projection; a frozen, hashable dataclass."""
+
+    def __call__(self, x: Array, projection: Projection) -> Array | None:
+        """Boolean mask, True where the gradient passes; None for all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class StraightThrough:
+    """Every gradient passes (Bengio et al., arXiv 1308.3432)."""
+
+    def __call__(self, x: Array, projection: Projection) -> None:
+        """None: nothing is masked."""
+        return
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Passes where `|x|` is at most the outermost level: the paper's rule for 1 bit."""
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """`|x| <= c s`."""
+        return _needed(projection.radius, self, "a grid") <= 1.0
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Passes where `|value - x| <= threshold * step` (QuEST, arXiv 2502.05003).
+
+    threshold = 1/2 is the paper's T = c s / (2^b - 1): inside the grid all pass, outliers further than half a
+    step out do not. Entries that sparsity pruned are held to the same rule, their error being `|x|`.
+    """
+
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.threshold > 0:
+            raise UserError(f"Trust(threshold={self.threshold}): the threshold, in grid steps, must be positive")
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """`|value - x| / step <= threshold`."""
+        return _needed(projection.distance, self, "a grid") <= self.threshold
+
+
+@dataclass(frozen=True)
+class ForwardMask:
+    """`fw`: passes where the entry was kept, `|x| >= T_k` (ties as the projection broke them)."""
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """The mask of the projection itself."""
+        return _needed(projection.keep, self, "sparsity")
+
+
+@dataclass(frozen=True)
+class Rms:
+    """`rms`: passes where `|x| > T_p`, `T_p = RMS ppf(1/2 + p)`, p in (0, 1/2); every entry in the limit p = 0."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        _check_p(self.p, self)
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """`|x| > T_p`."""
+        return jnp.abs(x) > _needed(projection.rms, self, "sparsity") * _ppf(self.p)
+
+
+@dataclass(frozen=True)
+class BRms:
+    """`b-rms` (RBBM): passes where `|x| < min(T_p, T_k)` or `|x| > max(T_p, T_k)`; `fw` in the limit p = 0.
+
+    With the projection's own side of T_k in place of the comparison with it: kept and above T_p, or pruned and
+    below T_p. The two differ on the k-th entry alone, which the forward pass keeps.
+    """
+
+    p: float
+
+    def __post_init__(self) -> None:
+        _check_p(self.p, self)
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """Outside the band between the two thresholds."""
+        keep = _needed(projection.keep, self, "sparsity")
+        band = _needed(projection.rms, self, "sparsity") * _ppf(self.p)
+        magnitude = jnp.abs(x)
+        return jnp.where(keep, magnitude > band, magnitude < band)
+
+
+@dataclass(frozen=True)
+class ABRms:
+    """`a-b-rms`: passes where kept, or `|x| < T_a`, `T_a = RMS ppf(1/2 + a (cdf(T_k / RMS) - 1/2))`.
+
+    `a` is the share of the pruned probability mass, from zero upwards, that lets its gradient through:
+    a = 0 is `fw`, a = 1 lets every gradient pass.
+    """
+
+    a: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.a <= 1:
+            raise UserError(f"ABRms(a={self.a}): a must lie in [0, 1]; 0 is the forward mask, 1 passes all")
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """Kept, or below the inner threshold."""
+        keep = _needed(projection.keep, self, "sparsity")
+        if self.a == 1:
+            return jnp.ones_like(keep)
+        rms = _needed(projection.rms, self, "sparsity")
+        threshold = _needed(projection.threshold, self, "sparsity")
+        safe = jnp.where(rms > 0, rms, 1.0)
+        inner = rms * ndtri(0.5 + self.a * (ndtr(threshold / safe) - 0.5))
+        return keep | (jnp.abs(x) < inner)
+
+
+STRAIGHT_THROUGH = StraightThrough()
+TRUST = Trust()
+
+
+@dataclass(frozen=True)
+class Both:
+    """Of a sparse-then-quantized tensor: passes where `sparse` passes, and, where the entry was kept, `grid` too."""
+
+    sparse: Estimator = STRAIGHT_THROUGH
+    grid: Estimator = TRUST
+
+    def __call__(self, x: Array, projection: Projection) -> Array | None:
+        """Conjunction; the grid has no say about pruned entries."""
+        sparse, grid = self.sparse(x, projection), self.grid(x, projection)
+        if grid is None:
+            return sparse
+        grid = grid | ~_needed(projection.keep, self, "sparsity")
+        return grid if sparse is None else sparse & grid
+
+
+def _check_p(p: float, estimator: Estimator) -> None:
+    if not 0 <= p < 0.5:
+        raise UserError(f"{estimator}: p must lie in [0, 1/2), the probability between 0 and the threshold")
+
+
+def _ppf(p: float) -> float:
+    """Standard normal quantile of 1/2 + p."""
+    return float(special.ndtri(0.5 + p))
+
+
+def _needed(field: Field | None, estimator: Estimator, what: str) -> Field:
+    if field is None:
+        raise UserError(f"{estimator} needs a format with {what}; choose another estimator or format")
+    return field

@@ -1,0 +1,169 @@
+"""Representation: how weights and activations are compressed, and the one seam to a model.
+
+`linear(x, w, representation)` is the only place where compression meets a model.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from capscale.errors import UserError
+from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, Clip, Estimator
+from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
+from capscale.formats.catalog import find
+from capscale.formats.compose import Then
+from capscale.formats.dense import UNCOMPRESSED, Dense
+from capscale.formats.scalar import Scalar
+from capscale.kernels.hadamard import rotate
+
+LARGEST_BLOCK = 128  # QuEST, arXiv 2502.05003
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a matrix product: its format forward, its estimator backward."""
+
+    format: Format = UNCOMPRESSED
+    estimator: Estimator = STRAIGHT_THROUGH
+
+    @property
+    def is_dense(self) -> bool:
+        """True where nothing is compressed."""
+        return isinstance(self.format, Dense)
+
+
+DENSE_OPERAND = Operand()
+
+
+def default_estimator(format: Format) -> Estimator:
+    """What the paper trains the format with: clip for 1 bit, trust for other grids, straight-through for sparsity."""
+    if isinstance(format, Scalar):
+        return Clip() if format.grid.codes == 2 else TRUST
+    if isinstance(format, Then):
+        return Both(grid=default_estimator(format.scalar))
+    return STRAIGHT_THROUGH
+
+
+def operand(name: str, estimator: Estimator | None = None, per_token: bool = False) -> Operand:
+    """Operand of a named format (`capscale.formats.catalog`), with its default estimator where none is given.
+
+    `per_token`: the row-by-row variant, which activations need.
+
+    Example: `operand("top50", ForwardMask())`, `operand("int4")`, `operand("top50", per_token=True)`.
+    """
+    format = per_row(find(name)) if per_token else find(name)
+    return Operand(format, default_estimator(format) if estimator is None else estimator)
+
+
+@dataclass(frozen=True)
+class Representation:
+    """How the weights and the activations of a linear layer are held.
+
+    `hadamard`: largest block of the Hadamard rotation of the input axis, a power of two, or None for none. The block
+    used is the largest power of two up to it that divides the width. Both operands are rotated when both are
+    compressed; a single compressed operand is rotated forth and back.
+    """
+
+    weights: Operand = DENSE_OPERAND
+    activations: Operand = DENSE_OPERAND
+    hadamard: int | None = None
+
+    def __post_init__(self) -> None:
+        block = self.hadamard
+        if block is not None and (block < 2 or block & (block - 1)):
+            raise UserError(f"Representation(hadamard={block}): the block must be a power of two from 2, or None")
+        if self.activations.format.scope != "row":
+            raise UserError(
+                f"activations={self.activations.format!r} would let one token see others; choose a format that "
+                "works per row, such as TopK(..., scope='row') or Scalar(..., group='row')"
+            )
+
+    @property
+    def rotates_both(self) -> bool:
+        """True where both operands are compressed in the rotated basis and stay there."""
+        return self.hadamard is not None and not self.weights.is_dense and not self.activations.is_dense
+
+
+DENSE = Representation()
+
+
+def hadamard_block(width: int, largest: int) -> int:
+    """Largest power of two up to `largest` that divides `width`; widths without one are refused."""
+    block = min(largest, width & -width)
+    if block < 2:
+        raise UserError(
+            f"width {width} is odd, so no Hadamard block of 2 or more divides it; use a width that a power of two "
+            f"divides, such as {width + 1}, or hadamard=None"
+        )
+    return block
+
+
+def project_weights(w: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Array:
+    """`w` of shape (in, out) as `representation` holds it, in the rotated basis where both operands are rotated.
+
+    A function of `w` alone: a train step may call it once per optimizer step, ahead of every use.
+    """
+    if representation.weights.is_dense:
+        return w
+    rows = jnp.swapaxes(w, -1, -2)
+    return jnp.swapaxes(_project_rows(rows, representation.weights, ctx, representation), -1, -2)
+
+
+def project_activations(x: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Array:
+    """`x` of shape (..., in) as `representation` holds it, token by token."""
+    if representation.activations.is_dense:
+        return x
+    return _project_rows(x, representation.activations, ctx, representation)
+
+
+def linear(
+    x: Array,
+    w: Array,
+    representation: Representation = DENSE,
+    weights_ctx: Context = NO_CONTEXT,
+    activations_ctx: Context = NO_CONTEXT,
+) -> Array:
+    """`y = R(x) R(w)`: x (..., in), w (in, out), y (..., out) in the dtype of x.
+
+    Weights are projected in their own dtype (the float32 masters), then cast to the dtype of x; products
+    accumulate in float32.
+    """
+    held_w = project_weights(w, representation, weights_ctx).astype(x.dtype)
+    held_x = project_activations(x, representation, activations_ctx)
+    return jnp.matmul(held_x, held_w, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _project_rows(x: Array, operand: Operand, ctx: Context, representation: Representation) -> Array:
+    """Projection of the last axis, in the rotated basis where there is one."""
+    if representation.hadamard is None:
+        return project(operand, x, ctx)
+    block = hadamard_block(x.shape[-1], representation.hadamard)
+    projected = project(operand, rotate(x, block), ctx)
+    return projected if representation.rotates_both else rotate(projected, block)
+
+
+def project(operand: Operand, x: Array, ctx: Context) -> Array:
+    """Forward exactly `operand.format.project(x).value`; backward `mask * g`, the mask being the estimator's."""
+    return cast(Array, _project(operand, x, ctx))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _project(operand: Operand, x: Array, ctx: Context) -> Array:
+    return operand.format.project(x, ctx).value
+
+
+def _forward(operand: Operand, x: Array, ctx: Context) -> tuple[Array, Array | None]:
+    projection = operand.format.project(x, ctx)
+    mask = operand.estimator(x.astype(jnp.float32), projection)
+    return projection.value, mask
+
+
+def _backward(operand: Operand, mask: Array | None, g: Array) -> tuple[Array, None]:
+    return (g if mask is None else jnp.where(mask, g, jnp.zeros_like(g))), None
+
+
+_project.defvjp(_forward, _backward)

@@ -1,0 +1,5 @@
+"""Normalised Hadamard rotation of the last axis in blocks."""
+
+from .reference import rotate
+
+__all__ = ["rotate"]

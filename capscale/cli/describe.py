@@ -1,0 +1,69 @@
+"""The describe command."""
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass
+class Describe:
+    """List a model's parameters: shape, format, bits; with totals and the non-embedding count N.
+
+    Examples:
+      capscale describe --model 30M --weights int4 --activations int8 --hadamard 128
+      capscale describe --model nano-16 --weights 2:4 --json
+    """
+
+    model: str
+    """Name of a size: nano-8 .. nano-48, micro-64 .. micro-384, 30M .. 800M."""
+    weights: str = "dense"
+    """Format of the linear layers' weights: a name that `capscale gmse` lists."""
+    activations: str = "dense"
+    """Format of the linear layers' inputs, per token."""
+    hadamard: int | None = None
+    """Largest block of the Hadamard rotation, a power of two."""
+    json: bool = False
+    """Print JSON: parameters, totals, N."""
+
+    def __call__(self) -> int:
+        """Prints the table."""
+        from capscale.models.coverage import parameters
+        from capscale.models.ladder import find_size
+        from capscale.representation import Representation, operand
+
+        model = find_size(self.model)
+        representation = Representation(operand(self.weights), operand(self.activations, per_token=True), self.hadamard)
+        leaves = parameters(model, representation)
+        totals = {
+            "parameters": sum(leaf.size for leaf in leaves),
+            "non_embedding_parameters": sum(leaf.size for leaf in leaves if not leaf.embedding),
+            "bytes": sum(leaf.bytes for leaf in leaves),
+            "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
+            "activations": self.activations,
+            "activation_bits": representation.activations.format.bits,
+        }
+        if self.json:
+            rows = [leaf._asdict() | {"size": leaf.size, "bytes": leaf.bytes} for leaf in leaves]
+            print(json.dumps({"model": self.model, **totals, "leaves": rows}, indent=1))
+            return 0
+        _print(leaves, totals)
+        return 0
+
+
+def _print(leaves: list, totals: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("parameter", "shape", "format")
+    for column in ("bits", "values", "bytes"):
+        table.add_column(column, justify="right")
+    for leaf in leaves:
+        shape = " x ".join(map(str, leaf.shape))
+        table.add_row(leaf.path, shape, leaf.format, f"{leaf.bits:.4g}", f"{leaf.size:,}", f"{leaf.bytes:,.0f}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"parameters {totals['parameters']:,}; non-embedding N = {totals['non_embedding_parameters']:,}\n"
+        f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,})\n"
+        f"activations of linear layers: {totals['activations']}, {totals['activation_bits']:.4g} bits per value",
+        highlight=False,
+    )

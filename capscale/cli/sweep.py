@@ -1,0 +1,170 @@
+"""Commands that train: sweep, run, status."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from capscale.errors import UserError
+
+if TYPE_CHECKING:
+    from etils import epath
+
+    from capscale.sweep.local import Outcome
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C or SIGTERM: checkpoints are saved, the same command goes on from them."""
+
+CPU_FLAGS = (
+    # Runs side by side, one thread each, are twice as fast at nano sizes as one run over all cores.
+    "--xla_cpu_multi_thread_eigen=false",
+    # A third less compilation, and code as fast: tiny models spend as long compiling as training.
+    "--xla_backend_optimization_level=1",
+    "--xla_llvm_disable_expensive_passes=true",
+)
+"""Read by XLA's CPU client when it starts, without effect on GPU and TPU; the user's own XLA_FLAGS come after."""
+
+
+@dataclass
+class Sweep:
+    """Train every run of an experiment that has no result yet.
+
+    Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130.
+
+    Examples:
+      capscale sweep capacity_demo --out runs/demo
+      capscale sweep my_experiment.py --ladder micro --text corpus.txt --out runs/mine
+    """
+
+    experiment: Annotated[str, tyro.conf.Positional]
+    """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
+    out: str
+    """Directory of the sweep: made if absent, continued if it holds this sweep."""
+    ladder: str = "nano"
+    """Which model sizes: nano, micro or paper."""
+    text: str | None = None
+    """Text file to train on; the prose of Python's standard library if not given."""
+    mode: Literal["auto", "threads", "population", "mesh"] = "auto"
+    """How runs share the devices: see `capscale.sweep.local.launch`."""
+    jobs: int | None = None
+    """Runs trained side by side on a CPU; its cores if not given."""
+    fsdp: int = 1
+    """Devices that share one copy of the parameters, with --mode mesh."""
+
+    def __call__(self) -> int:
+        """Trains; the exit status tells whether all results are there."""
+        if self.jobs is not None and self.jobs < 1:
+            raise UserError(f"--jobs {self.jobs} must be at least 1")
+        return _train(self, only=None)
+
+
+@dataclass
+class Run:
+    """Train one run of an experiment, by its place in the list: the unit of every launcher.
+
+    Idempotent: a run that has a result is left alone.
+
+    Example:
+      capscale run capacity_demo --index 3 --out runs/demo
+    """
+
+    experiment: Annotated[str, tyro.conf.Positional]
+    """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
+    index: int
+    """Place of the run in the experiment's list, from 0."""
+    out: str
+    """Directory of the sweep."""
+    ladder: str = "nano"
+    """Which model sizes: nano, micro or paper."""
+    text: str | None = None
+    """Text file to train on; the prose of Python's standard library if not given."""
+    mode: Literal["auto", "mesh"] = "auto"
+    """How the run uses the devices."""
+    fsdp: int = 1
+    """Devices that share one copy of the parameters."""
+    jobs: int | None = 1
+
+    def __call__(self) -> int:
+        """Trains; see `Sweep`."""
+        return _train(self, only=self.index)
+
+
+def _train(command: Sweep | Run, only: int | None) -> int:
+    os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
+    import dataclasses
+
+    from etils import epath
+    from rich.console import Console
+
+    from capscale.data.corpus import load_corpus
+    from capscale.sweep.display import Display
+    from capscale.sweep.local import launch
+    from capscale.sweep.plan import open_directory, plan
+    from capscale.train.record import versions
+
+    corpus = load_corpus(command.text)
+    planned = plan(command.experiment, command.ladder, corpus)
+    out = epath.Path(command.out)
+    open_directory(planned, out, " ".join(["capscale", *sys.argv[1:]]), versions())
+    if only is not None:
+        if not 0 <= only < len(planned.runs):
+            raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
+        planned = dataclasses.replace(planned, runs=planned.runs[only : only + 1])
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Display(Console()) as display:
+        outcome = launch(
+            planned, corpus, out, display, mode=command.mode, jobs=command.jobs, fsdp=command.fsdp, stop=stop
+        )
+    return _conclude(outcome, len(planned.runs), out)
+
+
+def _conclude(outcome: "Outcome", total: int, out: "epath.Path") -> int:
+    finished = outcome.present + outcome.trained
+    diverged = f", {outcome.diverged} of them diverged" if outcome.diverged else ""
+    print(f"{finished} of {total} results in {out} ({outcome.trained} trained now{diverged})")
+    for message in outcome.failed:
+        print(f"capscale: {message}", file=sys.stderr)
+    if outcome.failed:
+        return 2
+    if finished < total:
+        print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+@dataclass
+class Status:
+    """Show what has been done of a sweep: done, diverged, failed, started, to do.
+
+    Example:
+      capscale status runs/demo
+    """
+
+    directory: Annotated[str, tyro.conf.Positional]
+    """The --out directory of a sweep."""
+    json: bool = False
+    """Print JSON: counts, and a list of runs with state and detail."""
+
+    def __call__(self) -> int:
+        """Prints the counts, and each run that is not done."""
+        from etils import epath
+
+        from capscale.sweep.status import counts, read_status
+
+        statuses = read_status(epath.Path(self.directory))
+        found = counts(statuses)
+        if self.json:
+            print(json.dumps({"counts": found, "runs": [status._asdict() for status in statuses]}, indent=1))
+            return 0
+        print(", ".join(f"{number} {state}" for state, number in found.items() if number))
+        for status in statuses:
+            if status.state not in ("done", "to do"):
+                print(f"{status.run_id} {status.state} {status.detail}")
+        return 0

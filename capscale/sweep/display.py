@@ -1,0 +1,78 @@
+"""What a sweep shows while it trains: bars on a terminal, one line a result elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from capscale.formats import catalog
+from capscale.train import loop
+from capscale.train.run import Run
+
+
+def run_name(run: Run) -> str:
+    """`nano-16 int4`, with activations, length and seed where they are not the usual."""
+    formats = catalog.label(run.representation.weights.format)
+    activations = catalog.label(run.representation.activations.format)
+    return f"{run.size} {formats}" + (f" x {activations}" if activations != "dense" else "") + f" seed {run.seed}"
+
+
+class Display:
+    """Progress of a sweep on `console`; a context manager. Its methods may be called from any thread."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._done = 0
+        self._total = 0
+        self._bars = Progress(
+            TextColumn("{task.description}", justify="left"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bars.stop()
+
+    def begin(self, total: int, present: int) -> None:
+        """`present` of `total` runs have results already."""
+        self._total, self._done = total, present
+        self._sweep = self._bars.add_task("sweep", total=total, completed=present, note=f"{present}/{total} runs")
+        if present:
+            self._console.print(f"{present} of {total} results are present", highlight=False)
+
+    @contextmanager
+    def running(self, runs: list[Run]) -> Iterator[Callable[[loop.Progress], None]]:
+        """A bar for runs trained side by side; yields the observer to hand to the loop."""
+        name = run_name(runs[0]) + (f" (+{len(runs) - 1})" if len(runs) > 1 else "")
+        bar = self._bars.add_task(name, total=runs[0].steps, note="compiling")
+
+        def observe(progress: loop.Progress) -> None:
+            note = f"loss {progress.loss:.3f}  {progress.tokens_per_s / 1e3:,.0f}k tok/s"
+            self._bars.update(bar, completed=progress.step, note=note)
+
+        try:
+            yield observe
+        finally:
+            self._bars.remove_task(bar)
+
+    def finished(self, run: Run, result: dict[str, Any]) -> None:
+        """One line for a result."""
+        self._done += 1
+        row = result["row"]
+        loss = f"diverged at step {row['diverged_at_step']}" if row["loss"] is None else f"loss {row['loss']:.4f}"
+        self._bars.update(self._sweep, completed=self._done, note=f"{self._done}/{self._total} runs")
+        self._console.print(
+            f"[{self._done}/{self._total}] {run_name(run)}: {loss}  ({result['timing']['wall_s']:.1f} s)",
+            markup=False,
+            highlight=False,
+        )

@@ -1,0 +1,140 @@
+"""Trains what is missing of a sweep on this machine's devices."""
+
+import os
+from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Literal
+
+import jax
+from etils import epath
+
+from capscale.data.corpus import Corpus
+from capscale.errors import UserError
+from capscale.sweep.display import Display
+from capscale.sweep.plan import Sweep
+from capscale.train.files import write_json
+from capscale.train.loop import Interrupted, train
+from capscale.train.placement import Placement, Population, Sharded
+from capscale.train.record import read_result
+from capscale.train.run import Run
+from capscale.train.sharding import make_mesh
+from capscale.train.step import Program
+
+Mode = Literal["auto", "threads", "population", "mesh"]
+
+
+@dataclass
+class Outcome:
+    """What a launch did: counts of runs, and the messages of those that failed."""
+
+    present: int = 0
+    trained: int = 0
+    diverged: int = 0
+    failed: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def launch(
+    sweep: Sweep,
+    corpus: Corpus,
+    out: epath.Path,
+    display: Display,
+    *,
+    mode: Mode = "auto",
+    jobs: int | None = None,
+    fsdp: int = 1,
+    stop: Event | None = None,
+) -> Outcome:
+    """Trains every run of `sweep` that has no result in `out` yet.
+
+    Args:
+      sweep: the runs.
+      corpus: their text.
+      out: directory opened for this sweep.
+      display: shown progress and results.
+      mode: "threads" trains independent runs side by side, one a thread; "population" maps runs that differ
+        only in seed and learning rate over the devices; "mesh" trains one run at a time over all devices.
+        "auto" is threads on CPUs and, on accelerators, a population where runs allow it and a mesh elsewhere.
+      jobs: threads; the CPU count by default.
+      fsdp: devices that share one copy of the parameters, for "mesh".
+      stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
+
+    Returns:
+      Counts and failures. A run that fails does not stop the others; its message is also in its error.json.
+    """
+    stop, outcome = stop or Event(), Outcome()
+    missing = []
+    for run in sweep.runs:
+        try:
+            found = read_result(sweep.directory_of(run, out), run)
+        except UserError as error:
+            outcome.failed.append(str(error))
+            continue
+        if found is None:
+            missing.append(run)
+        else:
+            outcome.present += 1
+    on_cpu = jax.default_backend() == "cpu"
+    threads = (jobs or os.cpu_count() or 1) if (mode == "threads" or (mode == "auto" and on_cpu)) else 1
+    groups = (
+        [[run] for run in missing] if mode in ("threads", "mesh") or (mode == "auto" and on_cpu) else _alike(missing)
+    )
+    display.begin(total=len(sweep.runs), present=outcome.present)
+
+    def work(runs: list[Run]) -> None:
+        if stop.is_set():
+            raise Interrupted("not started")
+        directories = [sweep.directory_of(run, out) for run in runs]
+        for directory in directories:
+            (directory / "error.json").unlink(missing_ok=True)
+        placement = _placement(runs, threads, fsdp)
+        with display.running(runs) as observe:
+            results = train(runs, corpus, directories, placement, observe=observe, stop=stop)
+        for run, result in zip(runs, results, strict=True):
+            outcome.trained += 1
+            outcome.diverged += result["status"] == "diverged"
+            display.finished(run, result)
+
+    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="train") as pool:
+        futures = {pool.submit(work, runs): runs for runs in groups}
+        try:
+            for future in as_completed(futures):
+                _collect(future, futures[future], sweep, out, outcome)
+        except KeyboardInterrupt:
+            stop.set()  # leaving the pool waits for every run to save its checkpoint
+            outcome.interrupted = True
+    outcome.interrupted |= stop.is_set()
+    return outcome
+
+
+def _collect(future: Future[None], runs: list[Run], sweep: Sweep, out: epath.Path, outcome: Outcome) -> None:
+    try:
+        future.result()
+    except Interrupted:
+        return
+    except Exception as error:  # one bad run must not end the sweep; what it was is kept and reported
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        for run in runs:
+            outcome.failed.append(f"run {run.run_id}: {reason}")
+            directory = sweep.directory_of(run, out)
+            if directory.exists():
+                try:
+                    write_json(directory / "error.json", {"run_id": run.run_id, "error": reason})
+                except UserError:
+                    continue  # the disk is what failed; the message above says so
+
+
+def _placement(runs: list[Run], threads: int, fsdp: int) -> Placement:
+    if len(runs) > 1:
+        return Population(runs[0], jax.local_devices())
+    return Sharded(runs[0], make_mesh(devices=jax.devices()[:1]) if threads > 1 else make_mesh(fsdp))
+
+
+def _alike(runs: list[Run]) -> list[list[Run]]:
+    """Runs grouped by program and length: a group can be trained as a population."""
+    groups: dict[tuple[Program, int, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[Program.of(run), run.steps, run.data.sha256].append(run)
+    return list(groups.values())

@@ -1,0 +1,119 @@
+"""A sweep: the runs of an experiment, and the directory that holds them."""
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from etils import epath
+
+import capscale.experiments
+from capscale.data.corpus import Corpus, DataId
+from capscale.errors import UserError
+from capscale.models.ladder import Ladder, ladder
+from capscale.train.files import read_json, write_json, writing
+from capscale.train.run import Run
+
+SCHEMA = 1
+"""Version of sweep.json."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of one experiment on one ladder and text, in the order they are to be trained."""
+
+    experiment: str
+    ladder: Ladder
+    data: DataId
+    runs: tuple[Run, ...]
+
+    def directory_of(self, run: Run, out: epath.Path) -> epath.Path:
+        """Where a run of the sweep in `out` lives."""
+        return out / "runs" / run.run_id
+
+
+def plan(experiment: str, ladder_name: str, corpus: Corpus) -> Sweep:
+    """The sweep of an experiment: a name under `experiments/`, or the path of a Python file of your own.
+
+    The file defines `runs(ladder: Ladder, data: DataId) -> list[Run]`. Naming a file runs its code.
+
+    Raises:
+      UserError: unknown experiment or ladder, a file without `runs`, no runs, or the same run twice.
+    """
+    module, of_ladder = _load(experiment), ladder(ladder_name)
+    if not callable(getattr(module, "runs", None)):
+        raise UserError(f"experiment {experiment!r} defines no function runs(ladder, data) -> list[Run]; add one")
+    runs = tuple(module.runs(of_ladder, corpus.id))
+    if not runs:
+        raise UserError(f"experiment {experiment!r} has no runs on the {ladder_name} ladder; choose another ladder")
+    seen: dict[str, Run] = {}
+    for run in runs:
+        if run.run_id in seen:
+            raise UserError(f"experiment {experiment!r} lists one run twice: {run}; give it another seed or drop it")
+        seen[run.run_id] = run
+    return Sweep(Path(experiment).stem, of_ladder, corpus.id, runs)
+
+
+def known_experiments() -> list[str]:
+    """Names of the experiments that ship with capscale."""
+    return sorted(module.name for module in pkgutil.iter_modules(capscale.experiments.__path__))
+
+
+def _load(experiment: str) -> ModuleType:
+    if experiment.endswith(".py"):
+        path = Path(experiment)
+        if not path.is_file():
+            raise UserError(f"experiment file {experiment!r} does not exist; check the path")
+        spec = importlib.util.spec_from_file_location(f"capscale_experiment_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses defined in the file look their module up here
+        spec.loader.exec_module(module)
+        return module
+    if experiment not in known_experiments():
+        close = difflib.get_close_matches(experiment, known_experiments(), n=3, cutoff=0.3) or known_experiments()
+        raise UserError(
+            f"experiment {experiment!r} is unknown; did you mean {', '.join(close)}? "
+            "Give one of these names or the path of a .py file"
+        )
+    return importlib.import_module(f"capscale.experiments.{experiment}")
+
+
+def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[str, str]) -> None:
+    """Makes `out` the directory of this sweep, or checks that it is; `UserError` if another sweep lives there.
+
+    `sweep.json` records the experiment, the text and the expected runs; it is written once.
+    """
+    path = out / "sweep.json"
+    identity = {
+        "schema": SCHEMA,
+        "experiment": sweep.experiment,
+        "ladder": sweep.ladder.name,
+        "data": {"name": sweep.data.name, "sha256": sweep.data.sha256, "vocabulary": sweep.data.vocabulary},
+        "runs": [run.run_id for run in sweep.runs],
+    }
+    if path.exists():
+        found = read_json(path, "move it away, or choose another --out")
+        for field, expected in identity.items():
+            if found.get(field) != expected:
+                raise UserError(
+                    f"{out} holds another sweep: its {field} is {_short(found.get(field))}, "
+                    f"this sweep's is {_short(expected)}; choose another --out"
+                )
+        return
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if any(child.name not in (".", "..") for child in out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no sweep.json; choose an empty or new --out")
+    write_json(path, identity | {"command": command, "versions": versions})
+
+
+def _short(value: Any) -> str:
+    text = f"{len(value)} runs" if isinstance(value, list) else repr(value)
+    return text if len(text) < 100 else text[:97] + "..."

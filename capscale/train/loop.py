@@ -1,0 +1,212 @@
+"""The training loop: resume, chunks of steps, checkpoints, metrics, evaluation, result."""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from capscale.data.batches import window_order
+from capscale.data.corpus import Corpus
+from capscale.errors import UserError
+from capscale.train import record
+from capscale.train.checkpoint import Checkpoints
+from capscale.train.files import read_json, write_json, writing
+from capscale.train.metrics import Metrics
+from capscale.train.placement import Placement
+from capscale.train.run import Run, canonical, canonical_json
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; its checkpoints are on disk."""
+
+
+class Progress(NamedTuple):
+    """What an observer is told after every chunk: of all the runs trained side by side."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often the loop comes up for air; no result depends on it.
+
+    Attributes:
+      chunk: most steps per compiled call, which is also how often metrics are written.
+      checkpoint_s: seconds between checkpoints.
+    """
+
+    chunk: int
+    checkpoint_s: float = 20.0
+
+    @classmethod
+    def of(cls, run: Run) -> "Cadence":
+        """Chunks of about 2e12 FLOPs (seconds on a CPU core, blinks on an accelerator), 500 steps at most."""
+        return cls(chunk=int(np.clip(2e12 * run.steps / run.flops, 1, 500)))
+
+
+def train(
+    runs: list[Run],
+    corpus: Corpus,
+    directories: list[epath.Path],
+    placement: Placement,
+    *,
+    observe: Callable[[Progress], None] = lambda progress: None,
+    stop: Event | None = None,
+    cadence: Cadence | None = None,
+) -> list[dict[str, Any]]:
+    """Trains runs of one program and length side by side, to a result each.
+
+    Args:
+      runs: runs that differ in seed and learning rate only; one, unless the placement is a population.
+      corpus: the text named by their `data`.
+      directories: a directory a run; made if absent, resumed if it holds checkpoints of this run.
+      placement: where to train.
+      observe: called after every chunk.
+      stop: when set, checkpoints are saved and `Interrupted` is raised.
+      cadence: chunk length and checkpoint interval; derived from the runs by default.
+
+    Returns:
+      The contents of result.json. A loss that is not finite gives a result with status "diverged".
+
+    Raises:
+      UserError: a directory holds another run, the corpus is another text, or the disk refuses.
+    """
+    cadence, stop = cadence or Cadence.of(runs[0]), stop or Event()
+    steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step
+    began, trained_s = time.monotonic(), 0.0
+    for run, directory in zip(runs, directories, strict=True):
+        claim(run, corpus, directory)
+    symbols = placement.put(corpus.symbols)
+    windows = _Windows(runs, corpus, cadence.chunk)
+    with ExitStack() as stack:
+        checkpoints = [stack.enter_context(Checkpoints(directory / "checkpoints")) for directory in directories]
+        first, state = _restore(placement, runs, checkpoints)
+        metrics = [Metrics(directory / "metrics.jsonl", keep_to=first) for directory in directories]
+        diverged_at = np.zeros(len(runs), int)
+        step, saved_at = first, time.monotonic()
+        while step < steps:
+            chunk_began = time.monotonic()
+            count, first_RSB = windows.at(step)
+            state, histories = placement.train_chunk(state, symbols, first_RSB, count, runs)
+            seconds = time.monotonic() - chunk_began
+            finite = np.isfinite(histories["loss"][:, :count])
+            diverged_at = np.where(
+                (diverged_at == 0) & ~finite.all(axis=1), step + finite.argmin(axis=1) + 1, diverged_at
+            )
+            trained_s, step = trained_s + seconds, step + count
+            for number, of_run in enumerate(metrics):
+                of_run.write(step, {name: values[number, :count] for name, values in histories.items()}, seconds)
+            if diverged_at.all():
+                break
+            loss = float(np.mean(histories["loss"][diverged_at == 0, count - 1]))
+            observe(Progress(step, steps, loss, count * tokens_per_step * len(runs) / seconds))
+            stopping = stop.is_set() and step < steps
+            if stopping or step == steps or time.monotonic() - saved_at > cadence.checkpoint_s:
+                for of_run, run_state in zip(checkpoints, placement.unstack(state, runs), strict=True):
+                    of_run.save(step, run_state)
+                saved_at = time.monotonic()
+            if stopping:
+                for of_run in checkpoints:
+                    of_run.wait()
+                raise Interrupted(f"stopped at step {step} of {steps}; start again to go on from there")
+        losses = _validation_losses(placement, runs, corpus, state, symbols)
+    timing = {
+        "wall_s": round(time.monotonic() - began, 3),
+        "resumed_from_step": first,
+        "tokens_per_s": round((step - first) * tokens_per_step * len(runs) / trained_s) if trained_s else None,
+        "runs_side_by_side": len(runs),
+    }
+    return [
+        _finish(run, directory, corpus, losses=losses[number], diverged_at=int(diverged_at[number]), timing=timing)
+        for number, (run, directory) in enumerate(zip(runs, directories, strict=True))
+    ]
+
+
+def claim(run: Run, corpus: Corpus, directory: epath.Path) -> None:
+    """Makes the run's directory, or checks that it is this run's; raises `UserError` otherwise."""
+    if corpus.id != run.data:
+        raise UserError(
+            f"run {run.run_id} trains on {run.data.name!r} (sha256 {run.data.sha256[:12]}), "
+            f"not on {corpus.id.name!r} (sha256 {corpus.id.sha256[:12]}); give the text it was planned with"
+        )
+    path = directory / "run.json"
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_json(path, canonical(run))
+    if read_json(path, "remove it to let the run write it anew") != json.loads(canonical_json(run)):
+        raise UserError(f"{path} describes another run than {run.run_id}; use another directory")
+
+
+class _Windows:
+    """The windows of each chunk of steps, padded to one shape so that all chunks share a compilation."""
+
+    def __init__(self, runs: list[Run], corpus: Corpus, length: int):
+        self._runs, self._length = runs, length
+        self._starts = corpus.train_windows(runs[0].model.context)
+
+    def at(self, step: int) -> tuple[int, np.ndarray]:
+        """Steps in the chunk that begins at `step`, and the first symbol of every window, `int32 (R, S, B)`."""
+        count = min(self._length, self._runs[0].steps - step)
+        first_RSB = np.zeros((len(self._runs), self._length, self._runs[0].batch), np.int32)
+        for number, run in enumerate(self._runs):
+            order = window_order(len(self._starts), run.batch, run.seed, step, count)
+            first_RSB[number, :count] = self._starts[order]
+        return count, first_RSB
+
+
+def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoints]) -> tuple[int, Any]:
+    """The newest step that all runs have a readable checkpoint of, and their state there; else the beginning."""
+    fresh = placement.initial_state(runs)
+    shapes = [jax.tree.map(_abstract, of_run) for of_run in placement.unstack(fresh, runs)]
+    common = set.intersection(*(set(of_run.steps()) for of_run in checkpoints))
+    for step in sorted(common, reverse=True):
+        states = [of_run.read(step, shape) for of_run, shape in zip(checkpoints, shapes, strict=True)]
+        readable = [state for state in states if state is not None]
+        if len(readable) == len(runs):
+            return step, placement.stack(readable)
+    if common:
+        raise UserError(
+            f"no checkpoint in {', '.join(str(of_run.directory) for of_run in checkpoints)} can be read; they were "
+            "renamed to unreadable-*: start again to train from the beginning"
+        )
+    return 0, fresh
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+
+
+def _validation_losses(
+    placement: Placement, runs: list[Run], corpus: Corpus, state: Any, symbols: jax.Array
+) -> np.ndarray:
+    """Mean loss of every validation window in nats per token, `float64 (runs, windows)`."""
+    starts, _ = corpus.validation_windows(runs[0].model.context)
+    batch = runs[0].batch
+    padded = np.zeros(-(-len(starts) // batch) * batch, np.int32)  # filled up with window 0, cut off below
+    padded[: len(starts)] = starts
+    losses = placement.evaluate(state, symbols, padded.reshape(-1, batch), runs)
+    return losses.astype(np.float64).reshape(len(runs), -1)[:, : len(starts)]
+
+
+def _finish(
+    run: Run, directory: epath.Path, corpus: Corpus, *, losses: np.ndarray, diverged_at: int, timing: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes and returns the result; a validation loss that is not finite is a divergence as well."""
+    loss = loss_se = None
+    if not diverged_at and np.isfinite(losses).all():
+        loss, loss_se = record.loss_with_error(losses, corpus.validation_windows(run.model.context)[1])
+    row = record.result_row(run, loss, loss_se, corpus.bytes_per_symbol) | {"diverged_at_step": diverged_at or None}
+    new = record.result(run, "diverged" if loss is None else "ok", row, timing)
+    record.write_result(directory, new, run)
+    return new

@@ -1,0 +1,192 @@
+"""Where runs are trained: one run sharded over a mesh, or a population of same-shape runs, one or more a device."""
+
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from capscale.representation import DENSE
+from capscale.train.run import Run
+from capscale.train.sharding import batch_sharding, check_batch, replicated, state_sharding
+from capscale.train.step import Pace, Program, TrainState, evaluate_chunk, initial_state, train_chunk
+
+Histories = dict[str, np.ndarray]
+"""Metrics of a chunk, each `float32 (runs, steps)`."""
+
+
+class Placement(Protocol):
+    """Trains runs of one program side by side. R runs, S steps, B sequences."""
+
+    def initial_state(self, runs: list[Run]) -> Any:
+        """State of all runs before the first step."""
+        ...
+
+    def train_chunk(
+        self, state: Any, symbols: Array, first_RSB: np.ndarray, count: int, runs: list[Run]
+    ) -> tuple[Any, Histories]:
+        """`count` steps of every run; the state passed in is consumed."""
+        ...
+
+    def evaluate(self, state: Any, symbols: Array, first_SB: np.ndarray, runs: list[Run]) -> np.ndarray:
+        """Mean loss of every window, `float32 (R, S, B)`."""
+        ...
+
+    def put(self, symbols: np.ndarray) -> Array:
+        """The text on the devices."""
+        ...
+
+    def unstack(self, state: Any, runs: list[Run]) -> list[TrainState]:
+        """One state a run, as its checkpoint holds it."""
+        ...
+
+    def stack(self, states: list[TrainState]) -> Any:
+        """The inverse of `unstack`."""
+        ...
+
+
+def _pace(run: Run) -> Pace:
+    return Pace(jnp.float32(run.optimizer.learning_rate), jnp.int32(run.steps))
+
+
+class _Functions(NamedTuple):
+    initial_state: Any
+    train_chunk: Any
+    evaluate: Any
+
+
+@cache
+def _sharded(program: Program, mesh: Mesh) -> _Functions:
+    initial = _sharded_start(replace(program, representation=DENSE), mesh)
+    state = state_sharding(mesh, jax.eval_shape(initial, jax.ShapeDtypeStruct((), jnp.int32)))
+    everywhere, batches = replicated(mesh), batch_sharding(mesh, batch_axis=1)
+    return _Functions(
+        initial,
+        jax.jit(
+            partial(train_chunk, program),
+            in_shardings=(state, everywhere, batches, everywhere, everywhere),
+            out_shardings=(state, everywhere),
+            donate_argnums=0,
+        ),
+        jax.jit(partial(evaluate_chunk, program), in_shardings=(state, everywhere, batches), out_shardings=everywhere),
+    )
+
+
+@cache
+def _sharded_start(program: Program, mesh: Mesh) -> Any:
+    """First states do not depend on the representation, so one compilation serves all formats of a size."""
+    start = partial(initial_state, program)
+    shape = jax.eval_shape(start, jax.ShapeDtypeStruct((), jnp.int32))
+    return jax.jit(start, out_shardings=state_sharding(mesh, shape))
+
+
+class Sharded:
+    """One run over a Mesh: parameters split over "fsdp", batches over both axes."""
+
+    def __init__(self, run: Run, mesh: Mesh):
+        check_batch(mesh, run.batch)
+        self._mesh = mesh
+        self._functions = _sharded(Program.of(run), mesh)
+
+    def initial_state(self, runs: list[Run]) -> TrainState:
+        """State before the first step."""
+        (run,) = runs
+        return self._functions.initial_state(jnp.int32(run.seed))
+
+    def train_chunk(
+        self, state: TrainState, symbols: Array, first_RSB: np.ndarray, count: int, runs: list[Run]
+    ) -> tuple[TrainState, Histories]:
+        """See `Placement`."""
+        (run,) = runs
+        state, history = self._functions.train_chunk(state, symbols, first_RSB[0], jnp.int32(count), _pace(run))
+        return state, {name: np.asarray(values)[None] for name, values in history.items()}
+
+    def evaluate(self, state: TrainState, symbols: Array, first_SB: np.ndarray, runs: list[Run]) -> np.ndarray:
+        """See `Placement`."""
+        return np.asarray(self._functions.evaluate(state, symbols, first_SB))[None]
+
+    def put(self, symbols: np.ndarray) -> Array:
+        """See `Placement`."""
+        return jax.device_put(symbols, replicated(self._mesh))
+
+    def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
+        """See `Placement`."""
+        return [state]
+
+    def stack(self, states: list[TrainState]) -> TrainState:
+        """See `Placement`."""
+        (state,) = states
+        return state
+
+
+@cache
+def _mapped(program: Program, devices: tuple[Any, ...]) -> _Functions:
+    """pmap over devices of vmap over the runs of one device."""
+
+    def mapped(function: Any, axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Any:
+        inner = jax.vmap(partial(function, program), in_axes=axes)
+        return jax.pmap(inner, in_axes=axes, devices=devices, donate_argnums=donate)
+
+    return _Functions(
+        mapped(initial_state, (0,)),
+        mapped(train_chunk, (0, None, 0, None, 0), donate=(0,)),
+        mapped(evaluate_chunk, (0, None, None)),
+    )
+
+
+class Population:
+    """Runs that differ only in seed and learning rate: pmap over devices, vmap inside one.
+
+    The leaves of its state have leading axes `(devices, runs per device)`; the last run is repeated to fill them.
+    """
+
+    def __init__(self, run: Run, devices: list[Any]):
+        self._devices = tuple(devices)
+        self._functions = _mapped(Program.of(run), self._devices)
+
+    def _spread(self, values: list[Any]) -> Any:
+        """Trees of one run each, stacked onto (devices, runs per device)."""
+        devices = min(len(self._devices), len(values))
+        per_device = -(-len(values) // devices)
+        filled = values + [values[-1]] * (devices * per_device - len(values))
+        return jax.tree.map(lambda *leaves: np.stack(leaves).reshape(devices, per_device, *leaves[0].shape), *filled)
+
+    def initial_state(self, runs: list[Run]) -> TrainState:
+        """See `Placement`."""
+        return self._functions.initial_state(self._spread([np.int32(run.seed) for run in runs]))
+
+    def train_chunk(
+        self, state: TrainState, symbols: Array, first_RSB: np.ndarray, count: int, runs: list[Run]
+    ) -> tuple[TrainState, Histories]:
+        """See `Placement`."""
+        paces = self._spread([jax.tree.map(np.asarray, _pace(run)) for run in runs])
+        state, history = self._functions.train_chunk(
+            state, symbols, self._spread(list(first_RSB)), jnp.int32(count), paces
+        )
+        return state, {name: self._gather(values, runs) for name, values in history.items()}
+
+    def evaluate(self, state: TrainState, symbols: Array, first_SB: np.ndarray, runs: list[Run]) -> np.ndarray:
+        """See `Placement`."""
+        return self._gather(self._functions.evaluate(state, symbols, first_SB), runs)
+
+    def put(self, symbols: np.ndarray) -> Array:
+        """See `Placement`."""
+        return jnp.asarray(symbols)
+
+    def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
+        """See `Placement`."""
+        host = jax.tree.map(lambda leaf: self._gather(leaf, runs), state)
+        return [jax.tree.map(lambda leaf, number=number: leaf[number], host) for number in range(len(runs))]
+
+    def stack(self, states: list[TrainState]) -> TrainState:
+        """See `Placement`."""
+        return self._spread([jax.tree.map(np.asarray, state) for state in states])
+
+    @staticmethod
+    def _gather(leaf: Array, runs: list[Run]) -> np.ndarray:
+        host = np.asarray(leaf)
+        return host.reshape(-1, *host.shape[2:])[: len(runs)]

@@ -1,0 +1,131 @@
+"""result.json: what a run leaves behind, written last."""
+
+import dataclasses
+import functools
+import math
+import platform
+import re
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from etils import epath
+
+from capscale import __version__
+from capscale.errors import UserError
+from capscale.estimators import Estimator
+from capscale.formats import catalog
+from capscale.formats.base import Format
+from capscale.gaussian import gmse
+from capscale.train.files import read_json, write_json
+from capscale.train.run import Run, canonical
+
+SCHEMA = 1
+"""Version of result.json."""
+
+Status = Literal["ok", "diverged"]
+
+
+def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_symbol: float) -> dict[str, Any]:
+    """The run's line in a table: coordinates, loss in nats per token with its standard error, GMSEs.
+
+    The losses are None for a diverged run. `loss_se` is the sampling error of the validation text,
+    shared by all runs scored on it.
+    """
+    weights, activations = run.representation.weights, run.representation.activations
+    return {
+        "model": run.size,
+        "family": "llama",
+        "width": run.model.width,
+        "N": run.non_embedding_parameters,
+        "D": run.trained_tokens,
+        "loss": loss,
+        "loss_se": loss_se,
+        "bits_per_byte": None if loss is None else loss / math.log(2) / bytes_per_symbol,
+        "weights": catalog.label(weights.format),
+        "activations": catalog.label(activations.format),
+        "weights_estimator": estimator_label(weights.estimator),
+        "activations_estimator": estimator_label(activations.estimator),
+        "hadamard": run.representation.hadamard,
+        "weights_gmse": format_gmse(weights.format),
+        "activations_gmse": format_gmse(activations.format),
+        "seed": run.seed,
+        "learning_rate": run.optimizer.learning_rate,
+        "steps": run.steps,
+    }
+
+
+@functools.cache
+def format_gmse(fmt: Format) -> float:
+    """Gaussian mean squared error of a format; cached, since a sweep asks for the same few."""
+    return float(gmse(fmt).value)
+
+
+def estimator_label(estimator: Estimator) -> str:
+    """`Trust()` -> "trust", `Trust(threshold=2)` -> "trust(threshold=2)": snake case, fields off their default."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(estimator).__name__).lower()
+    fields = dataclasses.fields(estimator)  # pyright: ignore[reportArgumentType]
+    changed = [f"{f.name}={getattr(estimator, f.name)}" for f in fields if getattr(estimator, f.name) != f.default]
+    return f"{name}({', '.join(changed)})" if changed else name
+
+
+def loss_with_error(losses: np.ndarray, blocks: np.ndarray) -> tuple[float, float]:
+    """Mean of window losses and its standard error, windows of one held-out block being taken as one draw.
+
+    Neighbouring windows are of one text, so counting each as independent would understate the error.
+    """
+    mean = losses.mean(dtype=np.float64)
+    _, number = np.unique(blocks, return_inverse=True)
+    deviation = np.bincount(number, weights=losses - mean)
+    count = len(deviation)
+    return float(mean), float(np.sqrt(count / max(count - 1, 1) * np.square(deviation).sum()) / len(losses))
+
+
+def result(run: Run, status: Status, row: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
+    """The content of result.json."""
+    return {
+        "schema": SCHEMA,
+        "run_id": run.run_id,
+        "status": status,
+        "row": row,
+        "run": canonical(run),
+        "timing": timing,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions and device that made a number."""
+    return {
+        "capscale": __version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def read_result(directory: epath.Path, run: Run) -> dict[str, Any] | None:
+    """The finished result of `run` in its directory, None if there is none yet; `UserError` if it is damaged."""
+    path = directory / "result.json"
+    if not path.exists():
+        return None
+    found = read_json(path, "remove it and start the sweep again to train this run once more")
+    if found.get("schema") != SCHEMA or found.get("run_id") != run.run_id or "row" not in found:
+        raise UserError(
+            f"{path} is not a version-{SCHEMA} result of run {run.run_id} "
+            f"(schema {found.get('schema')}, run {found.get('run_id')}); remove it to train this run once more"
+        )
+    return found
+
+
+def write_result(directory: epath.Path, new: dict[str, Any], run: Run) -> None:
+    """Writes result.json once; a second, different result of the same run is an error and is kept beside it."""
+    old = read_result(directory, run)
+    if old is None:
+        write_json(directory / "result.json", new)
+    elif (old["status"], old["row"]) != (new["status"], new["row"]):
+        write_json(directory / "result.conflict.json", new)
+        raise UserError(
+            f"run {run.run_id} ended twice with different results: compare result.json and "
+            f"result.conflict.json in {directory}, and remove the wrong one"
+        )

@@ -1,0 +1,144 @@
+"""A run as a value: everything that decides its result, and what follows from it."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from capscale.data.corpus import DataId
+from capscale.errors import UserError
+from capscale.models.llama import ModelConfig
+from capscale.representation import DENSE, Representation
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW with linear warm-up and decay; the defaults are the paper's.
+
+    Attributes:
+      learning_rate: peak rate.
+      b1, b2: decay rates of the moments.
+      weight_decay: decoupled decay of matrices; norms and learned scales are not decayed.
+      clip: maximal global gradient norm.
+      warmup: share of the steps spent warming up.
+      decay: shape of the decay after warm-up.
+      final: rate at the last step, as a share of the peak.
+    """
+
+    learning_rate: float
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    warmup: float = 0.1
+    decay: Literal["cosine", "linear"] = "cosine"
+    final: float = 0.0
+
+    def __post_init__(self):
+        if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
+            raise UserError(f"learning_rate={self.learning_rate} must be positive and finite")
+        for name, low, high in (("b1", 0, 1), ("b2", 0, 1), ("warmup", 0, 1), ("final", 0, 1.000001)):
+            if not low <= getattr(self, name) < high:
+                raise UserError(f"optimizer {name}={getattr(self, name)} must lie in [{low}, {high:.0f})")
+        if self.decay not in ("cosine", "linear"):
+            raise UserError(f"decay={self.decay!r} is unknown; use 'cosine' or 'linear'")
+        if not self.clip > 0 or self.weight_decay < 0:
+            raise UserError(f"clip={self.clip} must be positive and weight_decay={self.weight_decay} not negative")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+      size: name of the model size on its ladder.
+      model: its shape.
+      representation: how its linear layers' operands are stored.
+      tokens: training tokens asked for; rounded to whole steps in `trained_tokens`.
+      data: the text, by name and content hash.
+      optimizer: AdamW settings.
+      batch: sequences per step.
+      seed: of the initialisation, the batch order and any noise.
+      ladder: name of the ladder.
+
+    Example:
+      >>> run.steps, run.run_id  # doctest: +SKIP
+      (4000, 'nano-16-int4-...')
+    """
+
+    size: str
+    model: ModelConfig
+    tokens: int
+    data: DataId
+    optimizer: Optimizer
+    batch: int
+    ladder: str
+    representation: Representation = field(default=DENSE)
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.batch < 1 or self.seed < 0:
+            raise UserError(f"batch={self.batch} must be at least 1 and seed={self.seed} not negative")
+        if self.steps < 1:
+            raise UserError(
+                f"tokens={self.tokens} is less than half a step of {self.tokens_per_step} tokens; ask for more"
+            )
+        if self.data.vocabulary > self.model.vocabulary:
+            raise UserError(
+                f"data {self.data.name!r} has {self.data.vocabulary} symbols, the model only {self.model.vocabulary}"
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in a batch."""
+        return self.batch * self.model.context
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: `tokens` in whole steps, to the nearest."""
+        return round(self.tokens / self.tokens_per_step)
+
+    @property
+    def trained_tokens(self) -> int:
+        """D of the scaling law."""
+        return self.steps * self.tokens_per_step
+
+    @property
+    def non_embedding_parameters(self) -> int:
+        """N of the scaling law."""
+        return self.model.non_embedding_parameters
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs, `6 N D` (arXiv 2001.08361); attention scores and the head are left out."""
+        return 6.0 * self.non_embedding_parameters * self.trained_tokens
+
+    @cached_property
+    def run_id(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical JSON: equal runs, and only they, share it."""
+        return hashlib.sha256(canonical_json(self).encode()).hexdigest()[:16]
+
+
+def canonical(value: Any) -> Any:
+    """`value` as JSON types: a dataclass becomes an object with its class name under "type".
+
+    Raises `TypeError` for anything that has no canonical form, so that no run id rests on a memory address.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(
+        f"{type(value).__name__} in a run has no canonical form; use dataclasses, tuples, numbers and strings"
+    )
+
+
+def canonical_json(value: Any) -> str:
+    """Canonical JSON text: sorted keys, no spaces, shortest float repr; the same on every machine and Python."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,55 @@
+"""Where a run's arrays live: a Mesh with axes ("data", "fsdp")."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from capscale.errors import UserError
+
+DATA, FSDP = "data", "fsdp"
+
+
+def make_mesh(fsdp: int = 1, devices: list[Any] | None = None) -> Mesh:
+    """Mesh over `devices` (default: all) with `fsdp` devices sharing one copy of the parameters.
+
+    Batches are split over both axes, parameters and moments over `fsdp`.
+    """
+    devices = jax.devices() if devices is None else devices
+    if fsdp < 1 or len(devices) % fsdp:
+        raise UserError(f"fsdp={fsdp} does not divide the {len(devices)} devices; use a divisor")
+    return Mesh(np.asarray(devices).reshape(-1, fsdp), (DATA, FSDP))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh, batch_axis: int) -> NamedSharding:
+    """The batch axis split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * batch_axis, (DATA, FSDP)))
+
+
+def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
+    """A sharding per leaf: matrices are split over `fsdp` along their largest axis it divides, the rest replicated."""
+    parts = mesh.shape[FSDP]
+
+    def sharding(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        divisible = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0 and size >= parts]
+        if parts == 1 or leaf.ndim < 2 or not divisible:
+            return replicated(mesh)
+        axis = max(divisible, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, FSDP))
+
+    return jax.tree.map(sharding, abstract_state)
+
+
+def check_batch(mesh: Mesh, batch: int) -> None:
+    """Raises `UserError` when the devices cannot share a batch evenly."""
+    if batch % mesh.size:
+        raise UserError(
+            f"batch={batch} sequences do not split over {mesh.size} devices; "
+            f"use a multiple of {mesh.size} or fewer devices"
+        )

@@ -67,6 +67,31 @@ class Trust:
 
 
 @dataclass(frozen=True)
+class Hypersphere:
+    """Passes where the vector's norm is at most `radius` times that of the outermost codeword (vector grids)."""
+
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise UserError(f"Hypersphere(radius={self.radius}): the radius must be positive")
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """`|v| <= radius * max |codeword|`, all entries of a vector alike."""
+        return _needed(projection.radius, self, "a grid") <= self.radius
+
+
+@dataclass(frozen=True)
+class Lsq:
+    """LSQ (arXiv 1902.08153): the gradient into x passes inside the grid; `Projection.slope` carries the step's."""
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """`|x| <= s * largest level`."""
+        _needed(projection.slope, self, "a learned step")
+        return _needed(projection.radius, self, "a grid") <= 1.0
+
+
+@dataclass(frozen=True)
 class ForwardMask:
     """`fw`: passes where the entry was kept, `|x| >= T_k` (ties as the projection broke them)."""
 

@@ -5,19 +5,22 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from capscale.errors import UserError
-from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, Clip, Estimator
+from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, Clip, Estimator, Hypersphere, Lsq
 from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
 from capscale.formats.catalog import find
 from capscale.formats.compose import Then
 from capscale.formats.dense import UNCOMPRESSED, Dense
+from capscale.formats.outliers import Outliers
+from capscale.formats.roles import Learns, learns
 from capscale.formats.scalar import Scalar
+from capscale.formats.vector import Vector
 from capscale.kernels.hadamard import rotate
 
 LARGEST_BLOCK = 128  # QuEST, arXiv 2502.05003
@@ -40,9 +43,19 @@ DENSE_OPERAND = Operand()
 
 
 def default_estimator(format: Format) -> Estimator:
-    """What the paper trains the format with: clip for 1 bit, trust for other grids, straight-through for sparsity."""
+    """What the paper trains the format with.
+
+    Clip for 1 bit, trust for other grids, the hypersphere for codebooks, LSQ's for learned steps, straight-through for
+    sparsity and noise.
+    """
+    if learns(format):
+        return Lsq()
     if isinstance(format, Scalar):
         return Clip() if format.grid.codes == 2 else TRUST
+    if isinstance(format, Outliers):
+        return default_estimator(format.inner)
+    if isinstance(format, Vector):
+        return Hypersphere()
     if isinstance(format, Then):
         return Both(grid=default_estimator(format.scalar))
     return STRAIGHT_THROUGH
@@ -120,19 +133,25 @@ def project_activations(x: Array, representation: Representation, ctx: Context =
     return _project_rows(x, representation.activations, ctx, representation)
 
 
+class Held(NamedTuple):
+    """Weights that `project_weights` has projected already, marked so that `linear` does not do it again."""
+
+    value: Array
+
+
 def linear(
     x: Array,
-    w: Array,
+    w: Array | Held,
     representation: Representation = DENSE,
     weights_ctx: Context = NO_CONTEXT,
     activations_ctx: Context = NO_CONTEXT,
 ) -> Array:
     """`y = R(x) R(w)`: x (..., in), w (in, out), y (..., out) in the dtype of x.
 
-    Weights are projected in their own dtype (the float32 masters), then cast to the dtype of x; products
-    accumulate in float32.
+    Weights are projected in their own dtype (the float32 masters), unless they are `Held`, then cast to the dtype
+    of x; products accumulate in float32.
     """
-    held_w = project_weights(w, representation, weights_ctx).astype(x.dtype)
+    held_w = (w.value if isinstance(w, Held) else project_weights(w, representation, weights_ctx)).astype(x.dtype)
     held_x = project_activations(x, representation, activations_ctx)
     return jnp.matmul(held_x, held_w, preferred_element_type=jnp.float32).astype(x.dtype)
 
@@ -143,11 +162,25 @@ def _project_rows(x: Array, operand: Operand, ctx: Context, representation: Repr
         return project(operand, x, ctx)
     block = hadamard_block(x.shape[-1], representation.hadamard)
     projected = project(operand, rotate(x, block), ctx)
-    return projected if representation.rotates_both else rotate(projected, block)
+    if representation.rotates_both:
+        return projected
+    # Without the barrier a compiler fuses the projection's product into the first additions, unrounded.
+    return rotate(jax.lax.optimization_barrier(projected), block)
+
+
+class _Residuals(NamedTuple):
+    """What the backward pass needs: a mask, and for learned numbers the slope of the value by them."""
+
+    mask: Array | None
+    slope: Array | None
+    learned: Array | None
 
 
 def project(operand: Operand, x: Array, ctx: Context) -> Array:
-    """Forward exactly `operand.format.project(x).value`; backward `mask * g`, the mask being the estimator's."""
+    """Forward exactly `operand.format.project(x).value`; backward `mask * g`, the mask being the estimator's.
+
+    The gradient of a learned number, `ctx.learned`, is the sum of `slope * g` over the values that it scales.
+    """
     return cast(Array, _project(operand, x, ctx))
 
 
@@ -156,14 +189,24 @@ def _project(operand: Operand, x: Array, ctx: Context) -> Array:
     return operand.format.project(x, ctx).value
 
 
-def _forward(operand: Operand, x: Array, ctx: Context) -> tuple[Array, Array | None]:
+def _forward(operand: Operand, x: Array, ctx: Context) -> tuple[Array, _Residuals]:
     projection = operand.format.project(x, ctx)
     mask = operand.estimator(x.astype(jnp.float32), projection)
-    return projection.value, mask
+    learned = ctx.learned
+    return projection.value, _Residuals(mask, None if learned is None else projection.slope, learned)
 
 
-def _backward(operand: Operand, mask: Array | None, g: Array) -> tuple[Array, None]:
-    return (g if mask is None else jnp.where(mask, g, jnp.zeros_like(g))), None
+def _backward(operand: Operand, residuals: _Residuals, g: Array) -> tuple[Array, Context | None]:
+    mask, slope, learned = residuals
+    into_x = g if mask is None else jnp.where(mask, g, jnp.zeros_like(g))
+    if learned is None:
+        return into_x, None
+    format = operand.format
+    assert isinstance(format, Learns)
+    assert slope is not None
+    _, pull = jax.vjp(lambda numbers: format.expand_learned(numbers, g.shape), learned)
+    (into_learned,) = pull(slope * g.astype(slope.dtype))
+    return into_x, Context(progress=cast(Array, None), learned=into_learned)
 
 
 _project.defvjp(_forward, _backward)

@@ -36,6 +36,8 @@ class Projection(NamedTuple):
     """Smallest kept magnitude, of the shape that shares it."""
     rms: Array | None = None
     """Root mean square of what shares a threshold."""
+    slope: Array | None = None
+    """Derivative of `value` by the learned number that scales it, times the format's factor on that gradient."""
 
 
 class Context(NamedTuple):
@@ -109,8 +111,3 @@ def to_float32(x: Array, name: str) -> Array:
 def scope_axes(scope: Scope, ndim: int) -> tuple[int, ...]:
     """Axes that `scope` reduces over, of a tensor with `ndim` axes."""
     return (-1,) if scope == "row" or ndim == 1 else (-2, -1)
-
-
-def root_mean_square(x: Array, axes: tuple[int, ...]) -> Array:
-    """RMS of float32 `x` over `axes`, which stay with length 1."""
-    return jnp.sqrt(jnp.mean(jnp.square(x), axis=axes, keepdims=True))

@@ -7,30 +7,89 @@ from types import MappingProxyType
 from capscale.errors import UserError
 
 from .base import Format, per_row
-from .compose import Sparse, Then
+from .compose import Then
 from .dense import Dense
+from .floats import E1M2, E2M1, E2M3, E2M5, E3M0, E3M2, E3M4, E4M1, E4M3, E5M2, E6M1
 from .grids import Int
+from .levels import TERNARY, lloyd_max
+from .noise import Noise
+from .outliers import Outliers
+from .pattern import NM
+from .rigl import RigL
 from .scalar import Scalar
-from .sparse import NM, TopK
+from .scale import Absmax, Learned, PowerOfTwo, TwoLevel
+from .schedule import Cubic
+from .sparse import Sparse, TopK
+from .vector import Vector
 
-PATTERNS = ((1, 2), (1, 4), (2, 4), (3, 4), (4, 8))
 ROW = "-row"  # suffix of the variant that works row by row, as activations need
+
 PRUNED_PERCENT = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90)
+PATTERNS = ((1, 2), (1, 4), (2, 4), (3, 4), (2, 8), (4, 8))
+GROUPS = (4, 16, 32, 64, 128, 256)  # Figure 4a of arXiv 2506.01863 has 4 to 128
+OUTLIER_PERCENT = (1, 2, 5)  # Figure 4b: 0 to 5 %
+CODEBOOKS = ((2, 16),)
+FLOATS = {
+    "e2m1": E2M1,
+    "e1m2": E1M2,
+    "e3m0": E3M0,
+    "e2m3": E2M3,
+    "e3m2": E3M2,
+    "e4m1": E4M1,
+    "e2m5": E2M5,
+    "e3m4": E3M4,
+    "e4m3": E4M3,
+    "e5m2": E5M2,
+    "e6m1": E6M1,
+}
+MX = {"mxfp4": E2M1, "mxfp6-e2m3": E2M3, "mxfp6-e3m2": E3M2, "mxfp8-e4m3": E4M3, "mxfp8-e5m2": E5M2}
+MX_GROUP = 32  # OCP Microscaling Formats v1.0
+NVFP4_GROUP = 16
+COMPOSED = (
+    *(f"{sparse}+{scalar}" for sparse in ("2:4", "4:8-pairs", "top50") for scalar in ("int2", "int4", "int8")),
+    *("2:4+absmax-int4", "top50+absmax-int4", "2:4+e2m1", "2:4+mxfp4", "top50+nvfp4"),
+)
+
+
+def _scalars() -> dict[str, Format]:
+    ints = {bits: Int(bits) for bits in range(1, 9)}
+    named: dict[str, Format] = {f"int{b}": Scalar(grid) for b, grid in ints.items()}
+    named |= {"ternary": Scalar(TERNARY)}
+    named |= {f"mid-tread-int{b}": Scalar(Int(b, "mid-tread")) for b in (2, 3, 4, 8)}
+    named |= {f"twos-int{b}": Scalar(Int(b, "twos-complement")) for b in (2, 4, 8)}
+    named |= {f"lloyd{b}": Scalar(lloyd_max(b)) for b in range(1, 9)}
+    named |= {name: Scalar(grid) for name, grid in FLOATS.items()}
+    named |= {f"absmax-int{b}": Scalar(ints[b], Absmax()) for b in range(2, 9)}
+    named |= {f"int4-g{size}": Scalar(ints[4], group=size) for size in GROUPS}
+    named |= {f"absmax-int4-g{size}": Scalar(ints[4], Absmax(), size) for size in GROUPS}
+    named |= {f"absmax-e2m1-g{size}": Scalar(E2M1, Absmax(), size) for size in (16, 32)}
+    named |= {name: Scalar(grid, PowerOfTwo(), MX_GROUP) for name, grid in MX.items()}
+    named |= {"mxfp4-ceil": Scalar(E2M1, PowerOfTwo("ceil"), MX_GROUP)}
+    named |= {"nvfp4": Scalar(E2M1, TwoLevel(), NVFP4_GROUP)}
+    named |= {f"lsq{b}": Scalar(ints[b], Learned()) for b in (2, 3, 4, 8)}
+    return named
+
+
+def _sparsities() -> dict[str, Format]:
+    named: dict[str, Format] = {f"top{percent}": TopK(percent / 100) for percent in PRUNED_PERCENT}
+    named |= {f"{n}:{m}": NM(n, m) for n, m in PATTERNS}
+    named |= {"4:8-pairs": NM(4, 8, unit=2)}
+    named |= {f"gmp{percent}": TopK(percent / 100, schedule=Cubic()) for percent in (50, 75, 90)}
+    named |= {f"rigl{percent}": RigL(percent / 100) for percent in (50, 75, 90)}
+    return named
 
 
 def _entries() -> dict[str, Format]:
-    entries: dict[str, Format] = {"dense": Dense()}
-    entries |= {f"int{b}": Scalar(Int(b)) for b in range(1, 9)}
-    entries |= {f"top{p}": TopK(p / 100) for p in PRUNED_PERCENT}
-    entries |= {f"{n}:{m}": NM(n, m) for n, m in PATTERNS}
-    entries |= {
-        f"{first}+{second}": _then(entries, first, second) for first in ("2:4", "top50") for second in ("int4",)
-    }
-    return entries
+    named: dict[str, Format] = {"dense": Dense()} | _scalars() | _sparsities()
+    named |= {name: _then(named, *name.split("+")) for name in COMPOSED}
+    named |= {f"higgs-d{d}-n{n}": Vector(d, n) for d, n in CODEBOOKS}
+    named |= {f"int4-outliers{percent}": Outliers(Scalar(Int(4)), percent / 100) for percent in OUTLIER_PERCENT}
+    named |= {f"noise{bits}": Noise(4.0**-bits) for bits in (1, 2, 3, 4)}
+    return named
 
 
-def _then(entries: Mapping[str, Format], first: str, second: str) -> Then:
-    sparse, scalar = entries[first], entries[second]
+def _then(named: Mapping[str, Format], first: str, second: str) -> Then:
+    sparse, scalar = named[first], named[second]
     if not isinstance(sparse, Sparse) or not isinstance(scalar, Scalar):
         raise UserError(f"format {first}+{second}: A+B means a sparsity A, then a scalar format B, such as 2:4+int4")
     return Then(sparse, scalar)
@@ -38,6 +97,9 @@ def _then(entries: Mapping[str, Format], first: str, second: str) -> Then:
 
 FORMATS: Mapping[str, Format] = MappingProxyType(_entries())
 """Every named format, in the order tables print them."""
+
+_NAMES = {per_row(format): name + ROW for name, format in FORMATS.items() if not isinstance(format, RigL)}
+_NAMES |= {format: name for name, format in FORMATS.items()}
 
 
 def find(name: str) -> Format:
@@ -61,7 +123,3 @@ def label(format: Format) -> str:
     if isinstance(format, Then) and format == Then(format.sparse, format.scalar):
         return f"{label(format.sparse)}+{label(format.scalar)}"
     return repr(format)
-
-
-_NAMES = {per_row(format): name + ROW for name, format in FORMATS.items()}
-_NAMES |= {format: name for name, format in FORMATS.items()}

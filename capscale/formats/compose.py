@@ -1,39 +1,24 @@
 """One format after another: sparsify, then quantize what survived."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from math import prod
+from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from capscale.errors import UserError
 
-from .base import Context, Format, Projection, Scope, per_row, to_float32
+from .base import Context, Projection, Scope, per_row, to_float32
 from .distributions import NORMAL, Distribution, grid_error, second_moment
 from .error import Error
 from .optimum import optimal_clip
 from .scalar import Scalar
-from .scale import GAUSSIAN_RMS, Rms
-from .survivors import Survival
-
-
-@runtime_checkable
-class Sparse(Format, Protocol):
-    """A format that zeroes entries and keeps the others as they are."""
-
-    @property
-    def density(self) -> float:
-        """Kept share of the values."""
-        ...
-
-    @property
-    def mask_bits(self) -> float:
-        """Storage bits per value that say which values are kept."""
-        ...
-
-    def survival(self, distribution: Distribution) -> Survival:
-        """The law of the survivors."""
-        ...
+from .scale import GAUSSIAN_RMS, Learned, Rms
+from .sparse import Sparse
+from .storage import Codes, Field, Shape
 
 
 @dataclass(frozen=True)
@@ -51,23 +36,35 @@ class Then:
     def __post_init__(self) -> None:
         if not isinstance(self.sparse, Sparse):
             raise UserError(f"Then(sparse={self.sparse!r}): the first format must be a sparsity, such as TopK or NM")
+        if not isinstance(self.scalar, Scalar) or isinstance(self.scalar.scale, Learned):
+            raise UserError(f"Then(scalar={self.scalar!r}): the second format must be a Scalar with measured scales")
+        if self.scales_from not in ("survivors", "dense"):
+            raise UserError(f"Then(scales_from={self.scales_from!r}): use 'survivors' or 'dense'")
 
     @property
     def bits(self) -> float:
-        """Codes and scales of the survivors, and the mask."""
-        return self.scalar.bits * self.sparse.density + self.sparse.mask_bits
+        """Codes of the survivors, scales, and the mask."""
+        shared = self.scalar.bits - np.log2(self.scalar.grid.codes)
+        return float(np.log2(self.scalar.grid.codes)) * self.sparse.density + float(shared) + self.sparse.mask_bits
 
     @property
     def scope(self) -> Scope:
         """The wider of the two."""
         return "matrix" if "matrix" in (self.sparse.scope, self.scalar.scope) else "row"
 
+    def per_row(self) -> "Then":
+        """Both parts row by row."""
+        sparse = per_row(self.sparse)
+        assert isinstance(sparse, Sparse)
+        return replace(self, sparse=sparse, scalar=self.scalar.per_row())
+
     def error(self, distribution: Distribution, samples: int | None) -> Error | None:
         """Energy of the pruned, and the grid's error on the law of the survivors, by quadrature over their cells."""
-        scalar = self._scalar
+        scalar, survival = self._scalar, self.sparse.survival(distribution)
         if isinstance(scalar.group, int) or samples is not None or not isinstance(scalar.scale, Rms):
             return None
-        survival = self.sparse.survival(distribution)
+        if survival is None:
+            return None
         kept, energy = second_moment(survival)
         rms = (energy / kept) ** 0.5 if self.scales_from == "survivors" else 1.0
         levels = scalar.grid.levels * (scalar.scale.clip(scalar.grid) * rms / scalar.grid.levels[-1])
@@ -76,33 +73,52 @@ class Then:
     @property
     def _scalar(self) -> Scalar:
         """`scalar`, with a multiple of the RMS left open set to the optimum for the survivors of Gaussian data."""
-        if self.scales_from == "dense" or self.scalar.scale != GAUSSIAN_RMS:
+        law = self.sparse.survival(NORMAL)
+        if self.scales_from == "dense" or self.scalar.scale != GAUSSIAN_RMS or law is None:
             return self.scalar
-        return replace(self.scalar, scale=Rms(optimal_clip(self.scalar.grid, self.sparse.survival(NORMAL))))
+        return replace(self.scalar, scale=Rms(optimal_clip(self.scalar.grid, law)))
 
-    def per_row(self) -> "Then":
-        """Both parts row by row."""
-        return replace(self, sparse=per_row(self.sparse), scalar=self.scalar.per_row())
+    def _measure(self, x: Array, kept: Array, keep: Array, ctx: Context) -> tuple[Array, ...]:
+        dense = self.scales_from == "dense"
+        return self._scalar.measure(x if dense else kept, ctx, None if dense else keep)
 
     def project(self, x: Array, ctx: Context) -> Projection:
         """Survivors on the scaled grid, the rest zero."""
         sparse = self.sparse.project(x, ctx)
         assert sparse.keep is not None
-        if self.scales_from == "survivors":
-            quantized = self._scalar.project_scaled_by(
-                sparse.value, to_float32(sparse.value, "Then"), count=sparse.keep
-            )
-        else:
-            quantized = self._scalar.project_scaled_by(sparse.value, to_float32(x, "Then"))
+        quantized = self._scalar.project_by(self._measure(x, sparse.value, sparse.keep, ctx), sparse.value)
         assert quantized.step is not None
         assert quantized.distance is not None
         step = jnp.where(quantized.step > 0, quantized.step, 1.0)
         return Projection(
             value=jnp.where(sparse.keep, quantized.value, jnp.zeros_like(x)),
             step=quantized.step,
-            distance=jnp.where(sparse.keep, quantized.distance, jnp.abs(x.astype(jnp.float32)) / step),
+            distance=jnp.where(sparse.keep, quantized.distance, jnp.abs(to_float32(x, "Then")) / step),
             radius=quantized.radius,
             keep=sparse.keep,
             threshold=sparse.threshold,
             rms=sparse.rms,
         )
+
+    def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
+        """Mask, codes of the survivors, scales."""
+        codes = Field("codes", self.sparse.survivors(shape), self.scalar.grid.codes)
+        return self.sparse.mask_layout(shape), codes, *self.scalar.scale_layout(shape)
+
+    def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
+        """Mask, codes of the survivors, scales."""
+        sparse = self.sparse.project(x, ctx)
+        assert sparse.keep is not None
+        keep = np.asarray(sparse.keep)
+        parts = self._measure(x, sparse.value, sparse.keep, ctx)
+        codes = np.asarray(self._scalar.codes_of(sparse.value, parts))
+        return {"mask": self.sparse.encode_mask(keep), "codes": codes[keep], **self._scalar.store_scales(parts)}
+
+    def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
+        """Levels times scales where the mask is set, zero elsewhere."""
+        keep = self.sparse.decode_mask(codes["mask"], shape).astype(bool)
+        full = np.zeros(shape, np.uint32)
+        full[keep] = codes["codes"]
+        value = self._scalar.values_of(jnp.asarray(full), self._scalar.load_scales(codes, shape), dtype)
+        assert prod(value.shape) == prod(shape)
+        return jnp.where(jnp.asarray(keep), value, jnp.zeros(shape, dtype))

@@ -1,12 +1,16 @@
 """The format that changes nothing."""
 
 from dataclasses import dataclass
+from math import prod
 
+import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from .base import Context, Projection, Scope
 from .distributions import Distribution
 from .error import Error
+from .storage import Codes, Field, Shape, codes_value, value_bits, value_codes
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,18 @@ class Dense:
     def error(self, distribution: Distribution, samples: int | None) -> Error:
         """Zero."""
         return Error(0.0, "exact")
+
+    def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
+        """The values."""
+        return (Field("values", prod(shape), 2 ** value_bits(dtype)),)
+
+    def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
+        """Their bit patterns."""
+        return {"values": value_codes(x)}
+
+    def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
+        """The values."""
+        return jnp.asarray(codes_value(codes["values"], dtype).reshape(shape))
 
 
 UNCOMPRESSED = Dense()

@@ -84,7 +84,8 @@ class Int:
         low, high = self._ends
         magnitude = jnp.abs(u)
         magnitude = jnp.round(magnitude - 0.5) + 0.5 if self.kind == "mid-rise" else jnp.round(magnitude)
-        signed = jnp.where(u < 0, -jnp.maximum(magnitude, high % 1), jnp.maximum(magnitude, high % 1))
+        magnitude = jnp.maximum(magnitude, high % 1)
+        signed = jnp.where((u < 0) & (magnitude != 0), -magnitude, magnitude)
         return jnp.clip(signed, low, high), jnp.ones_like(u)
 
     def encode(self, u: Array) -> Array:

@@ -1,21 +1,27 @@
 """Scalar quantization: a grid, a scale rule, and how many values share a scale."""
 
 from dataclasses import dataclass, replace
+from math import log2, prod
 from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from capscale.errors import UserError
 
-from .base import Context, Projection, Scope, scope_axes, to_float32
-from .distributions import Distribution, grid_error
+from .base import Context, Projection, Scope, to_float32
+from .distributions import Distribution
 from .error import Error
 from .grids import Grid
-from .scale import GAUSSIAN_RMS, Rms, ScaleRule
+from .groups import Groups
+from .scale import GAUSSIAN_RMS, Group, Learned, ScaleRule, TwoLevel
+from .scaling import scaled_error
+from .storage import Codes, Field, Shape
 
-SCALE_BITS = 32  # scales are stored as the float32 they are computed in
+Parts = tuple[Array, ...]
+"""What is stored of the scales; their product is the scale."""
 
 
 @dataclass(frozen=True)
@@ -23,71 +29,156 @@ class Scalar:
     """`value = scale * nearest(x / scale)`, one scale per group.
 
     `group`: "row" (one scale per output channel of a weight, per token of an activation), "matrix" (one for the
-    last two axes), or a number of neighbours on the last axis that divides it.
+    last two axes), or a number of neighbours on the last axis. A number that does not divide the axis is refused
+    unless `ragged`: the last group then holds what is left, with a scale of its own.
 
-    Example: `Scalar(Int(4))` is the paper's INT4; `Scalar(Int(4), group=128)` has one scale per 128 inputs.
+    Example: `Scalar(Int(4))` is the paper's INT4; `Scalar(E2M1, PowerOfTwo(), group=32)` is MXFP4.
     """
 
     grid: Grid
     scale: ScaleRule = GAUSSIAN_RMS
     group: int | Literal["row", "matrix"] = "row"
+    ragged: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.group, int) and self.group < 2:
             raise UserError(f"Scalar(group={self.group}): a group holds at least 2 values; or use 'row' or 'matrix'")
+        if not isinstance(self.group, int) and self.group not in ("row", "matrix"):
+            raise UserError(f"Scalar(group={self.group!r}): use 'row', 'matrix' or a number of values")
+        if isinstance(self.scale, TwoLevel) and not isinstance(self.group, int):
+            raise UserError(f"Scalar(scale={self.scale}, group={self.group!r}): TwoLevel scales need a numbered group")
+
+    @property
+    def groups(self) -> Groups:
+        """Which values share a scale."""
+        return Groups(self.group, self.ragged)
 
     @property
     def bits(self) -> float:
         """Code bits, plus a scale's share of its group."""
-        shared = SCALE_BITS / self.group if isinstance(self.group, int) else 0.0
-        return float(np.log2(self.grid.codes)) + shared
+        return log2(self.grid.codes) + (self.scale.part_bits[0] / self.group if isinstance(self.group, int) else 0.0)
 
     @property
     def scope(self) -> Scope:
-        """Rows, unless one scale serves the matrix."""
-        return "matrix" if self.group == "matrix" else "row"
+        """Rows, unless one measured number serves the matrix."""
+        if isinstance(self.scale, Learned):
+            return "row"
+        across = self.group == "matrix" or (isinstance(self.scale, TwoLevel) and self.scale.scope == "matrix")
+        return "matrix" if across else "row"
 
     def per_row(self) -> "Scalar":
         """One scale per row where one served the matrix."""
-        return replace(self, group="row") if self.group == "matrix" else self
+        scale = replace(self.scale, scope="row") if isinstance(self.scale, TwoLevel) else self.scale
+        return replace(self, scale=scale, group="row" if self.group == "matrix" else self.group)
 
     def error(self, distribution: Distribution, samples: int | None) -> Error | None:
-        """Closed form where the scale is a fixed multiple of the standard deviation: RMS of unboundedly many values."""
-        if isinstance(self.group, int) or samples is not None or not isinstance(self.scale, Rms):
-            return None
-        levels = self.grid.levels * (self.scale.clip(self.grid) / self.grid.levels[-1])
-        return Error(grid_error(levels, distribution), "closed form")
+        """Closed form or quadrature, by the law of the scale; see `capscale.formats.scaling`."""
+        return scaled_error(self.grid, self.scale, self.group, distribution, samples)
 
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest level of each value on the scaled grid of its group."""
-        return self.project_scaled_by(x, to_float32(x, type(self).__name__))
+        return self.project_by(self.measure(x, ctx), x)
 
-    def project_scaled_by(self, x: Array, reference: Array, count: Array | None = None) -> Projection:
-        """`project`, with the scales measured on float32 `reference` (survivors or dense row of a sparse tensor).
+    def measure(self, x: Array, ctx: Context, counted: Array | None = None) -> Parts:
+        """Scales of `x`. `counted`: boolean, the entries that an RMS is taken over, the others being 0; None: all."""
+        full = to_float32(x, "Scalar")
+        if counted is None and isinstance(self.group, int) and x.shape[-1] % self.group:
+            counted = jnp.ones(x.shape, jnp.bool)
+        filled = None if counted is None else self.groups.filled(counted)
+        return self.scale.measure(Group(self.groups.split(full), self.groups.axes(x.ndim), filled), self.grid, ctx)
 
-        `count`: boolean, which entries of `reference` the RMS is taken over; None for all.
-        """
-        grouped = self._grouped(to_float32(x, type(self).__name__))
-        axes = scope_axes(self.scope, grouped.ndim) if self.group == "matrix" else (-1,)
-        scale = self.scale(self._grouped(reference), self.grid, axes)
-        if count is not None:
-            kept = jnp.mean(self._grouped(count.astype(jnp.float32)), axis=axes, keepdims=True)
-            scale = scale / jnp.sqrt(jnp.where(kept > 0, kept, 1.0))
-        normal = jnp.where(scale > 0, grouped / jnp.where(scale > 0, scale, 1.0), 0.0)
+    def project_by(self, parts: Parts, x: Array) -> Projection:
+        """`project` with given scales, such as those of the survivors or of the dense row of a sparse tensor."""
+        scale = self._scale(parts, x.shape)
+        normal = self._normal(x, scale)
         level, gap = self.grid.nearest(normal)
-        top = jnp.float32(self.grid.levels[-1])
+        radius = jnp.abs(normal) / jnp.float32(self.grid.levels[-1])
+
+        def join(y: Array) -> Array:
+            return self.groups.join(y, x.shape)
+
+        slope = None
+        if isinstance(self.scale, Learned):
+            gain = self.scale.gain(x.size // max(prod(self.learned_shape(x.shape)), 1), self.grid)
+            slope = join((level - jnp.where(radius <= 1, normal, 0.0)) * gain)
         return Projection(
-            value=(level * scale).reshape(x.shape).astype(x.dtype),
-            step=(gap * scale).reshape(x.shape),
-            distance=(jnp.abs(normal - level) / gap).reshape(x.shape),
-            radius=(jnp.abs(normal) / top).reshape(x.shape),
+            value=join(level * scale).astype(x.dtype),
+            step=join(gap * scale),
+            distance=join(jnp.abs(normal - level) / gap),
+            radius=join(radius),
+            slope=slope,
         )
 
-    def _grouped(self, x: Array) -> Array:
-        if not isinstance(self.group, int):
-            return x
-        width = x.shape[-1]
-        if width % self.group:
-            divisors = [str(g) for g in range(2, min(width, 2 * self.group) + 1) if width % g == 0]
-            raise UserError(f"group={self.group} does not divide {width}; use one of {', '.join(divisors) or width}")
-        return x.reshape(*x.shape[:-1], width // self.group, self.group)
+    @property
+    def learns(self) -> bool:
+        """Whether the scales are learned."""
+        return isinstance(self.scale, Learned)
+
+    def learned_shape(self, shape: Shape) -> Shape:
+        """Shape of the learned steps of a tensor: one per group; one in all where the group is the matrix."""
+        return () if self.group == "matrix" else self.groups.scale_shape(shape)
+
+    def initial_learned(self, x: Array) -> Array:
+        """Gaussian-optimal scales of `x`, as the learned steps start."""
+        scale = replace(self, scale=GAUSSIAN_RMS).measure(x, Context())[0]
+        return jnp.mean(scale) if self.group == "matrix" else scale
+
+    def expand_learned(self, learned: Array, shape: Shape) -> Array:
+        """The step of every value."""
+        parts = self.scale.measure(Group(learned, (), None), self.grid, Context(learned=learned))
+        return self.groups.join(self._scale(parts, shape), shape)
+
+    def codes_of(self, x: Array, parts: Parts) -> Array:
+        """Code of every value, in the shape of x."""
+        return self.groups.join(self.grid.encode(self._normal(x, self._scale(parts, x.shape))), x.shape)
+
+    def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
+        """Levels times scales: inverse of `codes_of`."""
+        level = self.grid.decode(self.groups.split(codes))
+        return self.groups.join(level * self._scale(parts, codes.shape), codes.shape).astype(dtype)
+
+    def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
+        """A code a value, and the scales."""
+        return (Field("codes", prod(shape), self.grid.codes), *self.scale_layout(shape))
+
+    def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
+        """Codes and scales."""
+        parts = self.measure(x, ctx)
+        return {"codes": np.asarray(self.codes_of(x, parts)).reshape(-1), **self.store_scales(parts)}
+
+    def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
+        """Levels times scales."""
+        return self.values_of(jnp.asarray(codes["codes"]).reshape(shape), self.load_scales(codes, shape), dtype)
+
+    def scale_layout(self, shape: Shape) -> tuple[Field, ...]:
+        """The stored parts of the scales."""
+        shapes = zip(self._part_shapes(shape), self.scale.part_bits, strict=True)
+        return tuple(Field(f"scales{i}", prod(part), 2**bits) for i, (part, bits) in enumerate(shapes))
+
+    def store_scales(self, parts: Parts) -> dict[str, Codes]:
+        """Codes of the parts, by field name."""
+        return {f"scales{i}": np.asarray(c, np.uint32).reshape(-1) for i, c in enumerate(self.scale.encode(parts))}
+
+    def load_scales(self, codes: dict[str, Codes], shape: Shape) -> Parts:
+        """Inverse of `store_scales`."""
+        parts = self.scale.decode(tuple(jnp.asarray(codes[field.name]) for field in self.scale_layout(shape)))
+        return tuple(part.reshape(form) for part, form in zip(parts, self._part_shapes(shape), strict=True))
+
+    def _part_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        if isinstance(self.scale, Learned):
+            return (self.learned_shape(shape) or (1,) * len(shape),)
+        own = self.groups.scale_shape(shape)
+        if not isinstance(self.scale, TwoLevel):
+            return (own,)
+        shared = 3 if self.scale.scope == "matrix" else 2
+        return own, (*own[:-shared], *(1,) * min(shared, len(own)))
+
+    def _scale(self, parts: Parts, shape: Shape) -> Array:
+        scale = parts[0] if parts[0].ndim else parts[0].reshape((1,) * len(self.groups.split_shape(shape)))
+        for part in parts[1:]:
+            scale = scale * jnp.broadcast_to(part, scale.shape)
+        return jnp.broadcast_to(scale, self.groups.split_shape(shape))
+
+    def _normal(self, x: Array, scale: Array) -> Array:
+        zero = scale == 0
+        return jnp.where(zero, 0.0, self.groups.split(to_float32(x, "Scalar")) / jnp.where(zero, 1.0, scale))

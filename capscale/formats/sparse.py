@@ -1,32 +1,115 @@
-"""Sparsity by magnitude: which entries stay, the rest is zero."""
+"""Unstructured sparsity by magnitude: which entries stay, the rest is zero."""
 
 from dataclasses import dataclass, replace
-from math import comb, log2
+from math import prod
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from capscale.errors import UserError
+from capscale.kernels.rms import root_mean_square
 from capscale.kernels.select import largest
 
-from .base import Context, Projection, Scope, root_mean_square, scope_axes, to_float32
+from .base import Context, Format, Projection, Scope, scope_axes, to_float32
 from .distributions import Distribution, second_moment
 from .error import Error
-from .survivors import LargestOf, Survival, Tails
+from .schedule import CONSTANT, Schedule
+from .storage import Codes, Field, Shape, codes_value, value_bits, value_codes
+from .survivors import Survival, Tails
 
-VALUE_BITS = 16  # survivors are stored as the bfloat16 of a dense tensor
+VALUE_BITS = 16  # survivors of a bfloat16 tensor
+
+
+@runtime_checkable
+class Sparse(Format, Protocol):
+    """A format that zeroes entries and keeps the others as they are."""
+
+    @property
+    def density(self) -> float:
+        """Kept share of the values."""
+        ...
+
+    @property
+    def mask_bits(self) -> float:
+        """Storage bits per value that say which values are kept."""
+        ...
+
+    def survival(self, distribution: Distribution) -> Survival | None:
+        """The law of the survivors, where it is known."""
+        ...
+
+    def survivors(self, shape: Shape) -> int:
+        """How many values of a tensor of this shape are kept."""
+        ...
+
+    def mask_layout(self, shape: Shape) -> Field:
+        """How the mask is stored."""
+        ...
+
+    def encode_mask(self, keep: Codes) -> Codes:
+        """Codes of a boolean mask."""
+        ...
+
+    def decode_mask(self, codes: Codes, shape: Shape) -> Codes:
+        """Inverse of `encode_mask`."""
+        ...
+
+
+class StoresSurvivors:
+    """Storage of formats that keep survivors as they are: the mask, and the survivors in row-major order."""
+
+    def layout(self: Sparse, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
+        """Mask and survivors."""
+        return self.mask_layout(shape), Field("values", self.survivors(shape), 2 ** value_bits(dtype))
+
+    def store(self: Sparse, x: Array, ctx: Context) -> dict[str, Codes]:
+        """Mask and survivors."""
+        keep = np.asarray(self.project(x, ctx).keep)
+        return {"mask": self.encode_mask(keep), "values": value_codes(np.asarray(x)[keep])}
+
+    def load(self: Sparse, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
+        """Survivors in their places."""
+        out = np.zeros(shape, jnp.dtype(dtype))
+        out[self.decode_mask(codes["mask"], shape).astype(bool)] = codes_value(codes["values"], dtype)
+        return jnp.asarray(out)
+
+
+class BitMask:
+    """Storage of masks without structure: a bit per value."""
+
+    @property
+    def mask_bits(self) -> float:
+        """One."""
+        return 1.0
+
+    def mask_layout(self, shape: Shape) -> Field:
+        """A bit per value."""
+        return Field("mask", prod(shape), 2)
+
+    def encode_mask(self, keep: Codes) -> Codes:
+        """0 and 1."""
+        return np.asarray(keep).reshape(-1).astype(np.uint32)
+
+    def decode_mask(self, codes: Codes, shape: Shape) -> Codes:
+        """Inverse of `encode_mask`."""
+        return codes.reshape(shape)
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(BitMask, StoresSurvivors):
     """Keeps the `1 - sparsity` share of largest magnitude; exactly `kept(size)` entries, ties to the first.
 
     `scope` "matrix": one threshold for the last two axes (unstructured sparsity of a weight);
     "row": one per row (per token of an activation, so that no token sees another).
+    `schedule`: Constant, or Cubic for gradual magnitude pruning; it ends at `sparsity`.
     """
 
     sparsity: float
     scope: Scope = "matrix"
+    schedule: Schedule = CONSTANT
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -34,13 +117,8 @@ class TopK:
 
     @property
     def density(self) -> float:
-        """Kept share of the values."""
+        """Kept share of the values, at the end of the schedule."""
         return 1 - self.sparsity
-
-    @property
-    def mask_bits(self) -> float:
-        """One bit per value."""
-        return 1.0
 
     @property
     def bits(self) -> float:
@@ -53,7 +131,7 @@ class TopK:
 
     def kept(self, size: int) -> int:
         """Survivors among `size` values: the nearest integer to `(1 - sparsity) size`, never none."""
-        kept = round((1 - self.sparsity) * size)
+        kept = round(self.density * size)
         if size and not kept:
             raise UserError(
                 f"TopK(sparsity={self.sparsity}, scope={self.scope!r}) would prune all {size} values that share "
@@ -61,94 +139,37 @@ class TopK:
             )
         return kept
 
+    def survivors(self, shape: Shape) -> int:
+        """Kept values of a tensor of this shape, at the end of the schedule."""
+        size = prod(shape[axis] for axis in scope_axes(self.scope, len(shape)))
+        return self.kept(size) * (prod(shape) // max(size, 1))
+
     def survival(self, distribution: Distribution) -> Survival:
         """Both tails that hold the kept share."""
         return Tails(distribution, float(distribution.quantile(1 - self.density / 2)))
 
     def error(self, distribution: Distribution, samples: int | None) -> Error | None:
-        """`E[x^2; |x| < T]`: 1 less the second moment of both tails."""
+        """`E[x^2; |x| < T]` of unboundedly many values: 1 less the second moment of both tails."""
         if samples is not None and self.scope == "row":
             return None
         return Error(1 - second_moment(self.survival(distribution))[1], "closed form")
 
     def project(self, x: Array, ctx: Context) -> Projection:
         """Zeroes all but the largest magnitudes of each scope."""
-        full = to_float32(x, type(self).__name__)
+        full = to_float32(x, "TopK")
         axes = scope_axes(self.scope, x.ndim)
-        size = 1
-        for axis in axes:
-            size *= x.shape[axis]
-        keep, threshold = largest(x, self.kept(size), axes)
+        size = prod(x.shape[axis] for axis in axes)
+        kept: int | Array = self.kept(size)
+        if self.schedule != CONSTANT:
+            share = self.schedule(ctx.progress)
+            gradual = size - jnp.round(share * jnp.float32(size - kept)).astype(jnp.int32)
+            kept = jnp.where(jnp.asarray(share) == 1, kept, gradual)
+        if not x.size:
+            return Projection(x, keep=jnp.ones(x.shape, jnp.bool))
+        keep, threshold = largest(x, kept, axes)
         return Projection(
             value=jnp.where(keep, x, jnp.zeros_like(x)),
             keep=keep,
             threshold=threshold.astype(jnp.float32),
             rms=root_mean_square(full, axes),
         )
-
-
-@dataclass(frozen=True)
-class NM:
-    """N:M sparsity: the `n` of largest magnitude in every run of `m` neighbours; ties to the first."""
-
-    n: int
-    m: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.n < self.m:
-            raise UserError(f"NM(n={self.n}, m={self.m}): keeps n of m, so 0 < n < m is needed")
-
-    @property
-    def scope(self) -> Scope:
-        """Rows."""
-        return "row"
-
-    @property
-    def density(self) -> float:
-        """Kept share of the values."""
-        return self.n / self.m
-
-    @property
-    def mask_bits(self) -> float:
-        """The number of the pattern among `C(m, n)`, once per run."""
-        return log2(comb(self.m, self.n)) / self.m
-
-    @property
-    def bits(self) -> float:
-        """Survivors in bfloat16, and the pattern."""
-        return VALUE_BITS * self.density + self.mask_bits
-
-    def survival(self, distribution: Distribution) -> Survival:
-        """The n largest magnitudes of m."""
-        return LargestOf(distribution, self.n, self.m)
-
-    def error(self, distribution: Distribution, samples: int | None) -> Error:
-        """1 less the second moment of the n largest of m, by quadrature over the order statistics."""
-        return Error(1 - second_moment(self.survival(distribution))[1], "quadrature")
-
-    def project(self, x: Array, ctx: Context) -> Projection:
-        """Zeroes all but the n largest magnitudes of each m neighbours."""
-        full = to_float32(x, type(self).__name__)
-        width = x.shape[-1]
-        if width % self.m:
-            raise UserError(f"{self.n}:{self.m} sparsity needs a width that {self.m} divides, not {width}")
-        runs = jnp.abs(full).reshape(*x.shape[:-1], width // self.m, self.m)
-        rank = self._rank(runs)
-        keep = (rank < self.n).reshape(x.shape)
-        threshold = jnp.sum(jnp.where(rank == self.n - 1, runs, 0.0), axis=-1, keepdims=True)
-        return Projection(
-            value=jnp.where(keep, x, jnp.zeros_like(x)),
-            keep=keep,
-            threshold=jnp.broadcast_to(threshold, runs.shape).reshape(x.shape),
-            rms=root_mean_square(full, (-1,)),
-        )
-
-    def _rank(self, runs: Array) -> Array:
-        """Position of each magnitude in its run, largest first, by counting who stands before it: m^2 comparisons."""
-        here = jnp.arange(self.m)
-        rank = jnp.zeros(runs.shape, jnp.int32)
-        for other in range(self.m):
-            rival = runs[..., other : other + 1]
-            first = (here > other).reshape((1,) * (runs.ndim - 1) + (self.m,))
-            rank = rank + ((rival > runs) | ((rival == runs) & first)).astype(jnp.int32)
-        return rank

@@ -1,11 +1,12 @@
 """The law of what sparsity keeps: exact, for top-k by truncation, for N:M by order statistics."""
 
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from scipy import special
 
-from .distributions import Array64, Density, Distribution, Moments
+from .distributions import NORMAL, Array64, Density, Distribution, Moments
 
 SPAN = 1.0  # widest quadrature cell
 GAUSS_X, GAUSS_W = np.polynomial.legendre.leggauss(20)  # entire integrands on SPAN: rounding error from 16 nodes up
@@ -68,3 +69,35 @@ class LargestOf:
     def _far(self) -> float:
         """Where the chance of being pruned is below 1e-17."""
         return float(np.abs(self.base.quantile(1e-18)))
+
+
+@dataclass(frozen=True)
+class LargestPairs:
+    """x belongs to one of the `n` pairs of largest norm among `m` pairs of independent N(0, 1).
+
+    A pair's squared norm exceeds r^2 with chance exp(-r^2 / 2), so P(kept | r) is a polynomial in it, and averaging
+    over x's partner turns `exp(-j r^2 / 2)` into `exp(-j x^2 / 2) / sqrt(1 + j)`: a sum of normal densities.
+    """
+
+    n: int
+    m: int
+
+    def moments(self, a: Array64, b: Array64) -> Moments:
+        """Sum over normal densities of variance 1 / (1 + j)."""
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        total = [np.zeros(np.broadcast(a, b).shape) for _ in range(3)]
+        for power, coefficient in enumerate(self._polynomial()):
+            width = (1 + power) ** -0.5
+            # exp(-j x^2 / 2) p(x) = width * N(0, width^2), and the partner's average is another width.
+            parts = NORMAL.moments(a / width, b / width)
+            for i in range(3):
+                total[i] += coefficient * width**2 * width**i * parts[i]
+        return total[0], total[1], total[2]
+
+    def _polynomial(self) -> Array64:
+        """Coefficients of `P(fewer than n of m - 1 pairs are larger) = sum_i C(m-1, i) t^i (1 - t)^(m-1-i)` in t."""
+        total = np.zeros(self.m)
+        for i in range(self.n):
+            term = np.polynomial.polynomial.polypow([1.0, -1.0], self.m - 1 - i) * comb(self.m - 1, i)
+            total[i : i + term.size] += term
+        return total

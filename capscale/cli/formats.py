@@ -1,0 +1,130 @@
+"""Commands about formats alone: their Gaussian error, and the picture of error against bits."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from capscale.errors import UserError
+
+Law = Literal["normal", "laplace", "logistic", "student-t"]
+
+
+@dataclass(frozen=True)
+class Gmse:
+    """Gaussian mean squared error of formats: how much of unit variance they lose, before any training.
+
+    Examples:
+      capscale gmse int4 2:4 top50 --json
+      capscale gmse --distribution laplace
+      capscale gmse absmax-int4 --row-length 4096
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Catalog names; A+B is A then B. None: the whole catalog."""
+    distribution: Law = "normal"
+    """Law of the data, of zero mean and unit variance."""
+    df: float = 5.0
+    """Degrees of freedom of student-t."""
+    row_length: int | None = None
+    """Values per row. None: unboundedly long rows, where the error has a limit."""
+    json: bool = False
+    """Print a JSON list and nothing else."""
+
+    def __call__(self) -> int:
+        """Prints the table."""
+        rows = format_rows(self.names, self.distribution, self.df, self.row_length)
+        if self.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            _print_table(rows, f"{self.distribution} data of unit variance")
+        return 0
+
+
+@dataclass(frozen=True)
+class PlotFormats:
+    """Picture of error against bits, with the rate-distortion bound that no format can pass.
+
+    Example:
+      capscale plot-formats --out formats.png
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Catalog names. None: the whole catalog."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("formats.png")
+    """Where the picture goes; .png, .svg or .pdf."""
+
+    def __call__(self) -> int:
+        """Writes the picture and names it."""
+        from capscale.cli.formats_plot import plot
+
+        rows = format_rows(self.names, "normal", None, None)
+        plot(rows, self.out)
+        print(self.out)
+        return 0
+
+
+def format_rows(names: tuple[str, ...], law: Law, df: float | None, row_length: int | None) -> list[dict[str, Any]]:
+    """One record per format: name, bits, gmse, standard_error, method, effective_bits, gap, bound, has_capacity."""
+    from capscale.formats import catalog
+    from capscale.formats.distributions import NORMAL
+    from capscale.formats.laws import Laplace, Logistic, StudentT
+    from capscale.gaussian import bound, effective_bits, gap, gmse
+
+    if law == "student-t" and df is not None:
+        distribution = StudentT(df)
+    else:
+        distribution = {"normal": NORMAL, "laplace": Laplace(), "logistic": Logistic()}[law]
+    formats = {name: catalog.find(name) for name in names} or dict(catalog.FORMATS)
+    records = []
+    for name, format in formats.items():
+        found = gmse(format, distribution, row_length)
+        exact = found.value == 0
+        records.append(
+            {
+                "name": name,
+                "bits": format.bits,
+                "gmse": found.value,
+                "standard_error": found.standard_error,
+                "method": found.method,
+                "effective_bits": None if exact else effective_bits(found.value),
+                "gap": None if exact else gap(found.value, format.bits),
+                "bound": bound(format.bits),
+                "has_capacity": found.has_capacity,
+            }
+        )
+    return records
+
+
+def _print_table(rows: list[dict[str, Any]], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"GMSE: error on {title}")
+    table.add_column("format")
+    for column in ("bits", "GMSE", "± s.e.", "effective bits", "gap to bound"):
+        table.add_column(column, justify="right")
+    table.add_column("method")
+    for row in rows:
+        error = f"{row['standard_error']:.1e}" if row["standard_error"] else ""
+        effective = "" if row["effective_bits"] is None else f"{row['effective_bits']:.4f}"
+        gap = "" if row["gap"] is None else f"{row['gap']:.4f}"
+        flag = "" if row["has_capacity"] else " (capacity 0: no better than zeroing)"
+        table.add_row(
+            row["name"], f"{row['bits']:.4f}", f"{row['gmse']:.10g}", error, effective, gap, row["method"] + flag
+        )
+    console = Console()
+    if console.width < 100 and not console.is_terminal:
+        console = Console(width=120)
+    console.print(table)
+
+
+def check_picture(path: Path) -> Path:
+    """The path, if a picture can be written there."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--out {path}: a picture is .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: there is no directory {path.parent}; create it first")
+    return path

@@ -1,0 +1,53 @@
+"""Formats as JSON and back: the class name and its fields, nothing executable."""
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from capscale.errors import UserError
+
+from .base import Format
+
+
+def to_json(value: Any) -> Any:
+    """A frozen dataclass of numbers, strings, tuples and the like, as `{"type": name, field: value, ...}`."""
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+        return {"type": type(value).__name__, **named}
+    if isinstance(value, tuple):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise UserError(f"{value!r} cannot be written as JSON; formats are dataclasses of numbers and strings")
+
+
+def from_json(value: Any, known: tuple[type, ...] = ()) -> Any:
+    """Inverse of `to_json` for the package's own classes and `known` ones; other names are refused."""
+    if isinstance(value, list):
+        return tuple(from_json(item, known) for item in value)
+    if not isinstance(value, dict):
+        return value
+    classes = {cls.__name__: cls for cls in (*own_classes(), *known)}
+    name = value.get("type")
+    if name not in classes:
+        raise UserError(f"unknown format class {name!r}; pass it as known=(...,) if it comes from outside capscale")
+    arguments = {key: from_json(item, known) for key, item in value.items() if key != "type"}
+    expected = {field.name for field in fields(classes[name])}
+    if set(arguments) != expected:
+        raise UserError(f"{name} is described with the fields {sorted(arguments)}, it has {sorted(expected)}")
+    return classes[name](**arguments)
+
+
+def own_classes() -> tuple[type, ...]:
+    """Every dataclass that a format of this package is made of."""
+    from . import dense, floats, grids, levels, noise, outliers, pattern, rigl, scale, schedule, sparse, vector
+    from .compose import Then
+    from .scalar import Scalar
+
+    return (
+        *(dense.Dense, Scalar, Then, sparse.TopK, pattern.NM, rigl.RigL, vector.Vector, outliers.Outliers, noise.Noise),
+        *(grids.Int, floats.Float, levels.Levels, scale.Rms, scale.Absmax, scale.PowerOfTwo, scale.TwoLevel),
+        *(scale.Learned, schedule.Constant, schedule.Cubic),
+    )
+
+
+__all__ = ["Format", "from_json", "own_classes", "to_json"]

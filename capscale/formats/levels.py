@@ -1,0 +1,115 @@
+"""Grids given by their levels: any list, and the Lloyd-Max optimum for Gaussian data."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from capscale.errors import UserError
+
+from .distributions import NORMAL, Array64
+
+LARGEST = 256
+NEWTON_STEPS = 50  # converges quadratically from the start below; 6 to 8 are used
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Any ascending list of at most 256 finite levels, in units of the scale. Ties go to the smaller magnitude
+    of symmetric lists, to the lower level of others.
+
+    Example: `Levels((-1.0, 0.0, 1.0))` is the ternary grid.
+    """
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        levels = np.asarray(self.values, np.float64)
+        if not 2 <= len(self.values) <= LARGEST:
+            raise UserError(f"Levels of {len(self.values)} values: give 2 to {LARGEST}")
+        if not np.all(np.isfinite(levels)) or not np.all(np.diff(levels.astype(np.float32)) > 0):
+            raise UserError(f"Levels({self.values}): levels must be finite and ascending, distinct in float32")
+        if levels[-1] <= 0:
+            raise UserError(f"Levels({self.values}): the largest level scales the grid and must be positive")
+
+    @property
+    def codes(self) -> int:
+        """One per level."""
+        return len(self.values)
+
+    @property
+    def levels(self) -> Array64:
+        """The list."""
+        return np.asarray(self.values, np.float64)
+
+    def nearest(self, u: Array) -> tuple[Array, Array]:
+        """A chain of selects over the cell boundaries; of one half only where the list is symmetric."""
+        levels = self.levels
+        if not np.array_equal(levels, -levels[::-1]):
+            return _chain(u, levels)
+        magnitude, gap = _chain(jnp.abs(u), levels[levels >= 0])
+        if levels[levels >= 0][0] > 0:  # the innermost pair is a step apart across 0
+            gap = jnp.where(jnp.abs(u) < levels[levels > 0][0], 2 * levels[levels > 0][0], gap)
+        return jnp.where((u < 0) & (magnitude > 0), -magnitude, magnitude), gap
+
+    def encode(self, u: Array) -> Array:
+        """Index of the nearest level."""
+        level, _ = self.nearest(u)
+        code = jnp.zeros(u.shape, jnp.uint32)
+        for boundary in _middles(self.levels):
+            code = code + (level > boundary).astype(jnp.uint32)
+        return code
+
+    def decode(self, codes: Array) -> Array:
+        """Level at each index."""
+        return jnp.asarray(self.values, jnp.float32)[codes]
+
+
+TERNARY = Levels((-1.0, 0.0, 1.0))
+
+
+def _middles(levels: Array64) -> list[float]:
+    return ((levels[1:] + levels[:-1]) / 2).tolist()
+
+
+def _chain(u: Array, levels: Array64) -> tuple[Array, Array]:
+    """Nearest of ascending `levels`, and the distance between the two around `u`."""
+    value = jnp.where(jnp.isnan(u), u, jnp.float32(levels[0]))
+    gaps = np.diff(levels) if len(levels) > 1 else np.array([2 * levels[0]])
+    gap = jnp.full_like(u, gaps[0])
+    for middle, upper in zip(_middles(levels), levels[1:].tolist(), strict=True):
+        value = jnp.where(u > middle, jnp.float32(upper), value)
+    for lower, width in zip(levels[1:-1].tolist(), gaps[1:].tolist(), strict=True):
+        gap = jnp.where(u > lower, jnp.float32(width), gap)
+    return value, gap
+
+
+@cache
+def lloyd_max(bits: int) -> Levels:
+    """The 2^bits levels of least Gaussian error (Lloyd 1982, Max 1960); NF-style grids are its relatives.
+
+    Newton's method on the condition that every level is the mean of its cell, from the companding
+    density `p^(1/3)`, which is that of N(0, 3).
+    """
+    if not 1 <= bits <= 8:
+        raise UserError(f"lloyd_max(bits={bits}): bits must be 1 to 8")
+    count = 2**bits
+    levels = NORMAL.quantile((np.arange(count) + 0.5) / count) * np.sqrt(3.0)
+    for _ in range(NEWTON_STEPS):
+        middle = (levels[1:] + levels[:-1]) / 2
+        low, high = np.concatenate([[-np.inf], middle]), np.concatenate([middle, [np.inf]])
+        mass, first, _ = NORMAL.moments(low, high)
+        mean = first / mass
+        # d mean / d boundary: the density at the boundary times its distance from the mean.
+        up = NORMAL.pdf(middle) * (middle - mean[:-1]) / mass[:-1] / 2
+        down = NORMAL.pdf(middle) * (mean[1:] - middle) / mass[1:] / 2
+        jacobian = np.eye(count) - np.diag(up, 1) - np.diag(down, -1)
+        jacobian -= np.diag(np.concatenate([up, [0.0]]) + np.concatenate([[0.0], down]))
+        move = np.linalg.solve(jacobian, mean - levels)
+        levels = levels + move
+        if np.max(np.abs(move)) < 1e-14:
+            break
+    levels = (levels - levels[::-1]) / 2
+    return Levels(tuple(levels.tolist()))

@@ -1,0 +1,58 @@
+"""Noise injection: an ideal format of a given GMSE (arXiv 2506.01863, Finding 2)."""
+
+from dataclasses import dataclass
+from math import log2
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from capscale.errors import UserError
+from capscale.kernels.rms import root_mean_square
+
+from .base import Context, Projection, Scope, scope_axes, to_float32
+from .distributions import Distribution
+from .error import Error
+
+
+@dataclass(frozen=True)
+class Noise:
+    """`x + sqrt(gmse mean(x^2)) z`, z ~ N(0, 1), fresh at every step from `Context.key`.
+
+    Stands for the best format of that error, so its bits are those of the rate-distortion bound, -log2(gmse) / 2.
+    Nothing is stored: it is a model of a format, not one.
+    """
+
+    gmse: float
+    scope: Scope = "matrix"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gmse <= 1:
+            raise UserError(f"Noise(gmse={self.gmse}): the error must be above 0, and at most the variance, 1")
+
+    @property
+    def bits(self) -> float:
+        """Rate of an ideal format of this error."""
+        return -log2(self.gmse) / 2
+
+    @property
+    def draws(self) -> bool:
+        """True: needs a key."""
+        return True
+
+    def per_row(self) -> "Noise":
+        """Variance measured per row."""
+        return Noise(self.gmse, "row")
+
+    def error(self, distribution: Distribution, samples: int | None) -> Error:
+        """The given one."""
+        return Error(self.gmse, "exact")
+
+    def project(self, x: Array, ctx: Context) -> Projection:
+        """Adds the noise."""
+        if ctx.key is None:
+            raise UserError("Noise needs a PRNG key in Context.key")
+        full = to_float32(x, "Noise")
+        deviation = root_mean_square(full, scope_axes(self.scope, x.ndim)) * jnp.float32(self.gmse**0.5)
+        noise = jax.random.normal(ctx.key, x.shape, jnp.float32)
+        return Projection(value=(full + deviation * noise).astype(x.dtype))

@@ -1,0 +1,153 @@
+"""Outliers: the few largest magnitudes of every row stay in bfloat16, the rest is quantized."""
+
+from dataclasses import dataclass
+from math import prod
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from capscale.errors import UserError
+from capscale.kernels.select import largest
+
+from .base import Context, Projection, Scope, to_float32
+from .distributions import Array64, Density, Distribution, Moments, grid_error, second_moment
+from .error import Error
+from .scalar import Scalar
+from .scale import Learned, Rms, TwoLevel
+from .storage import Codes, Field, Shape, codes_value, rows_of, value_codes
+from .survivors import Tails
+
+VALUE_BITS = 16  # bfloat16
+INDEX_BITS = 16  # place of an outlier in its row
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """The `fraction` of largest magnitude of every row in bfloat16, the others by `inner`, scaled without them.
+
+    Each outlier pays for its value and its 16-bit index; the inner format stores no code for it.
+    """
+
+    inner: Scalar
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction < 1:
+            raise UserError(f"Outliers(fraction={self.fraction}): the share kept apart must be at least 0 and below 1")
+        if self.inner.scope == "matrix" or isinstance(self.inner.scale, Learned | TwoLevel):
+            raise UserError(
+                f"Outliers(inner={self.inner!r}): the inner format must scale by row or group, by RMS or max"
+            )
+
+    @property
+    def bits(self) -> float:
+        """Codes of the others, scales, and value and index of the outliers."""
+        codes = float(np.log2(self.inner.grid.codes))
+        return self.inner.bits - self.fraction * codes + self.fraction * (VALUE_BITS + INDEX_BITS)
+
+    @property
+    def scope(self) -> Scope:
+        """Rows."""
+        return "row"
+
+    def apart(self, width: int) -> int:
+        """Outliers of a row: the nearest integer to `fraction width`."""
+        apart = round(self.fraction * width)
+        if width and apart == width:
+            raise UserError(f"Outliers(fraction={self.fraction}) leaves nothing of a row of {width} to quantize")
+        if width > 2**INDEX_BITS:
+            raise UserError(f"rows of {width} values: outlier indices have {INDEX_BITS} bits; split the rows")
+        return apart
+
+    def error(self, distribution: Distribution, samples: int | None) -> Error | None:
+        """Of unboundedly long rows: the grid on the law between the thresholds, and bfloat16 beyond them."""
+        scale = self.inner.scale
+        if samples is not None or isinstance(self.inner.group, int) or not isinstance(scale, Rms) or not self.fraction:
+            return None
+        tails = Tails(distribution, float(distribution.quantile(1 - self.fraction / 2)))
+        middle = _Middle(distribution, tails)
+        mass, energy = second_moment(middle)
+        grid = self.inner.grid
+        levels = grid.levels * (scale.clip(grid) * (energy / mass) ** 0.5 / grid.levels[-1])
+        return Error(grid_error(levels, middle) + grid_error(_bfloat16_levels(), tails), "closed form")
+
+    def project(self, x: Array, ctx: Context) -> Projection:
+        """Outliers rounded to bfloat16, the rest on the scaled grid."""
+        if not self.apart(x.shape[-1]):
+            return self.inner.project(x, ctx)
+        far, rest = self._split(x)
+        inner = self.inner.project_by(self.inner.measure(rest, ctx, ~far), rest)
+        assert inner.distance is not None
+        assert inner.radius is not None
+        kept = to_float32(x, "Outliers").astype(jnp.bfloat16)
+        return Projection(
+            value=jnp.where(far, kept.astype(x.dtype), inner.value),
+            step=inner.step,
+            distance=jnp.where(far, 0.0, inner.distance),
+            radius=jnp.where(far, 0.0, inner.radius),
+        )
+
+    def _split(self, x: Array) -> tuple[Array, Array]:
+        far, _ = largest(x, self.apart(x.shape[-1]))
+        return far, jnp.where(far, jnp.zeros_like(x), x)
+
+    def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
+        """Codes of the others, scales, values and indices of the outliers."""
+        apart = self.apart(shape[-1]) * rows_of(shape)
+        return (
+            Field("codes", prod(shape) - apart, self.inner.grid.codes),
+            *self.inner.scale_layout(shape),
+            Field("values", apart, 2**VALUE_BITS),
+            Field("indices", apart, 2**INDEX_BITS),
+        )
+
+    def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
+        """Codes of the others, scales, values and indices of the outliers."""
+        if not self.apart(x.shape[-1]):
+            empty = np.empty(0, np.uint32)
+            return {**self.inner.store(x, ctx), "values": empty, "indices": empty}
+        far, rest = self._split(x)
+        parts = self.inner.measure(rest, ctx, ~far)
+        mask = np.asarray(far)
+        kept = np.asarray(to_float32(x, "Outliers").astype(jnp.bfloat16))
+        return {
+            "codes": np.asarray(self.inner.codes_of(rest, parts))[~mask],
+            **self.inner.store_scales(parts),
+            "values": value_codes(kept[mask]),
+            "indices": np.nonzero(mask)[-1].astype(np.uint32),
+        }
+
+    def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
+        """Both parts in their places."""
+        rows = rows_of(shape)
+        mask = np.zeros((rows, shape[-1]), bool)
+        apart = codes["indices"].size // max(rows, 1)
+        mask[np.repeat(np.arange(rows), apart), codes["indices"]] = True
+        full = np.zeros(mask.shape, np.uint32)
+        full[~mask] = codes["codes"]
+        value = self.inner.values_of(jnp.asarray(full.reshape(shape)), self.inner.load_scales(codes, shape), dtype)
+        out = np.array(value).reshape(mask.shape)
+        out[mask] = codes_value(codes["values"], jnp.bfloat16).astype(out.dtype)
+        return jnp.asarray(out.reshape(shape))
+
+
+class _Middle:
+    """What is left of a distribution without its tails."""
+
+    def __init__(self, whole: Density, tails: Density):
+        self.whole, self.tails = whole, tails
+
+    def moments(self, a: Array64, b: Array64) -> Moments:
+        """Difference of both."""
+        pairs = zip(self.whole.moments(a, b), self.tails.moments(a, b), strict=True)
+        m0, m1, m2 = (whole - tail for whole, tail in pairs)
+        return m0, m1, m2
+
+
+def _bfloat16_levels() -> Array64:
+    """Every bfloat16 number of both signs whose magnitude is 0 or from 2^-8 to 2^16."""
+    patterns = np.arange((127 - 8) << 7, (127 + 16) << 7, dtype=np.uint32)
+    positive = (patterns << 16).view(np.float32).astype(np.float64)
+    return np.concatenate([-positive[::-1], [0.0], positive])

@@ -1,0 +1,113 @@
+"""RigL (arXiv 1911.11134): a sparsity mask that is state, moved now and then to where gradients are large."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from capscale.errors import UserError
+from capscale.kernels.select import largest
+
+from .base import Context, Projection, Scope, scope_axes
+from .distributions import Distribution, second_moment
+from .error import Error
+from .sparse import VALUE_BITS, BitMask, StoresSurvivors, TopK
+from .storage import Shape
+from .survivors import Survival
+
+
+@dataclass(frozen=True)
+class RigL(BitMask, StoresSurvivors):
+    """Keeps the entries of its mask. Every `period` optimizer steps, until the share `stop` of training, the mask drops
+    the smallest kept magnitudes and grows as many pruned entries of largest gradient.
+
+    The moved share of the kept is `drop / 2 (1 + cos(pi progress / stop))`. The state is a boolean mask; it starts as
+    the mask of the largest magnitudes. Growth needs the gradient of pruned entries too, so train it straight-through
+    and mask the optimizer's gradient with the state (`RigL.masked`).
+    """
+
+    sparsity: float
+    period: int = 100
+    stop: float = 0.75
+    drop: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise UserError(f"RigL(sparsity={self.sparsity}): the pruned share must be at least 0 and below 1")
+        if self.period < 1 or not 0 < self.stop <= 1 or not 0 <= self.drop < 1:
+            raise UserError(
+                f"RigL(period={self.period}, stop={self.stop}, drop={self.drop}): needs period >= 1, "
+                "0 < stop <= 1 and 0 <= drop < 1"
+            )
+
+    @property
+    def _magnitude(self) -> TopK:
+        return TopK(self.sparsity)
+
+    @property
+    def density(self) -> float:
+        """Kept share of the values."""
+        return 1 - self.sparsity
+
+    @property
+    def bits(self) -> float:
+        """Survivors in bfloat16, and the mask."""
+        return VALUE_BITS * self.density + self.mask_bits
+
+    @property
+    def scope(self) -> Scope:
+        """The mask moves over the matrix."""
+        return "matrix"
+
+    def survivors(self, shape: Shape) -> int:
+        """Kept values of a tensor of this shape."""
+        return self._magnitude.survivors(shape)
+
+    def survival(self, distribution: Distribution) -> Survival:
+        """That of the mask it starts with."""
+        return self._magnitude.survival(distribution)
+
+    def error(self, distribution: Distribution, samples: int | None) -> Error:
+        """Of the mask it starts with: the least that any mask of this sparsity has."""
+        return Error(1 - second_moment(self.survival(distribution))[1], "closed form")
+
+    def initial_state(self, x: Array) -> Array:
+        """Mask of the largest magnitudes."""
+        keep = self._magnitude.project(x, Context()).keep
+        assert keep is not None
+        return keep
+
+    def next_state(self, state: Array, x: Array, gradient: Array, step: Array, progress: Array) -> Array:
+        """The mask after optimizer step `step`: moved at multiples of the period before `stop`, else as it was.
+
+        The moved mask keeps as many entries: `kept - n` of largest magnitude, and the n of largest gradient among the
+        others; entries dropped at this step may grow again, as in the original.
+        """
+        axes = scope_axes("matrix", x.ndim)
+        kept = self._magnitude.kept(int(np.prod([x.shape[axis] for axis in axes])))
+        share = self.drop / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(progress / self.stop, 1.0)))
+        moved = jnp.floor(share * kept).astype(jnp.int32)
+
+        def move(mask: Array) -> Array:
+            stay, _ = largest(_above_zero(x, mask), kept - moved, axes)
+            grown, _ = largest(_above_zero(gradient, ~stay), jnp.maximum(moved, 1), axes)
+            return stay | (grown & (moved > 0))
+
+        due = (step % self.period == 0) & (progress < self.stop)
+        return lax.cond(due, move, lambda mask: mask, state)
+
+    def masked(self, gradient: Array, state: Array) -> Array:
+        """Gradient of the kept entries alone, for the optimizer."""
+        return jnp.where(state, gradient, jnp.zeros_like(gradient))
+
+    def project(self, x: Array, ctx: Context) -> Projection:
+        """Zeroes what the mask does not keep."""
+        if ctx.state is None:
+            raise UserError("RigL needs its mask in Context.state; see RigL.initial_state")
+        return Projection(value=jnp.where(ctx.state, x, jnp.zeros_like(x)), keep=ctx.state)
+
+
+def _above_zero(x: Array, eligible: Array) -> Array:
+    """Magnitudes of the eligible, positive even where x is 0, so that none of the others (0 here) is chosen before."""
+    return jnp.where(eligible, jnp.maximum(jnp.abs(x).astype(jnp.float32), jnp.finfo(jnp.float32).tiny), 0.0)

@@ -1,0 +1,46 @@
+"""Sparsity schedules: the pruned share as a function of training progress."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax.numpy as jnp
+from jax import Array
+
+from capscale.errors import UserError
+
+
+class Schedule(Protocol):
+    """Share of the final sparsity at a point of training; a frozen, hashable dataclass."""
+
+    def __call__(self, progress: Array | float) -> Array | float:
+        """In [0, 1] for progress in [0, 1]; exactly 1 from some point on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The final sparsity throughout."""
+
+    def __call__(self, progress: Array | float) -> float:
+        """1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Cubic:
+    """Gradual magnitude pruning (Zhu & Gupta, arXiv 1710.01878): `1 - (1 - t)^3`, t from `start` to `end`."""
+
+    start: float = 0.0
+    end: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end <= 1:
+            raise UserError(f"Cubic(start={self.start}, end={self.end}): needs 0 <= start < end <= 1")
+
+    def __call__(self, progress: Array | float) -> Array:
+        """0 up to `start`, 1 from `end` on."""
+        t = jnp.clip((jnp.asarray(progress, jnp.float32) - self.start) / (self.end - self.start), 0.0, 1.0)
+        return jnp.where(jnp.asarray(progress) >= self.end, 1.0, 1.0 - (1.0 - t) ** 3)
+
+
+CONSTANT = Constant()

@@ -9,6 +9,7 @@ from capscale.cli.formats import check_picture
 from capscale.gaussian import bound
 
 KINDS = (
+    ("sparse, then quantized", "h", lambda name: "+" in name),
     ("sparsity", "o", lambda name: ":" in name or name.startswith(("top", "gmp", "rigl"))),
     ("Lloyd-Max", "v", lambda name: name.startswith("lloyd")),
     ("codebooks", "P", lambda name: name.startswith("higgs")),
@@ -19,7 +20,7 @@ KINDS = (
     ("outliers apart", "*", lambda name: "outliers" in name),
     ("integers", "^", lambda name: True),
 )
-LABELLED = ("int1", "int2", "int4", "int8", "top50", "top90", "2:4", "2:4+int4", "mxfp4", "nvfp4", "lloyd4", "e4m3")
+LABELLED = ("int1", "int2", "int8", "top50", "top90", "2:4", "2:4+int4", "nvfp4", "e3m0", "e5m2", "lloyd8")
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -32,8 +33,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes = figure.add_subplot()
     left = {id(row) for row in rows}
     for kind, marker, belongs in KINDS:
-        chosen = [row for row in rows if id(row) in left and (kind != "sparsity" or "+" not in row["name"])]
-        chosen = [row for row in chosen if belongs(row["name"])]
+        chosen = [row for row in rows if id(row) in left and belongs(row["name"])]
         left -= {id(row) for row in chosen}
         if chosen:
             axes.scatter([r["bits"] for r in chosen], [r["gmse"] for r in chosen], marker=marker, label=kind, zorder=3)

@@ -28,7 +28,7 @@ PRUNED_PERCENT = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90)
 PATTERNS = ((1, 2), (1, 4), (2, 4), (3, 4), (2, 8), (4, 8))
 GROUPS = (4, 16, 32, 64, 128, 256)  # Figure 4a of arXiv 2506.01863 has 4 to 128
 OUTLIER_PERCENT = (1, 2, 5)  # Figure 4b: 0 to 5 %
-CODEBOOKS = ((2, 16),)
+CODEBOOKS = ((2, 16), (2, 64), (2, 256), (4, 16), (4, 256))
 FLOATS = {
     "e2m1": E2M1,
     "e1m2": E1M2,

@@ -6,13 +6,15 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.linalg import solve_banded
 
 from capscale.errors import UserError
 
 from .distributions import NORMAL, Array64
 
 LARGEST = 256
-NEWTON_STEPS = 50  # converges quadratically from the start below; 6 to 8 are used
+NEWTON_STEPS = 50  # it converges quadratically from the start below: 6 to 8 are used
+CONVERGED = 1e-12  # of levels of order 1; the error of a grid moves by the square
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,11 @@ def lloyd_max(bits: int) -> Levels:
         # d mean / d boundary: the density at the boundary times its distance from the mean.
         up = NORMAL.pdf(middle) * (middle - mean[:-1]) / mass[:-1] / 2
         down = NORMAL.pdf(middle) * (mean[1:] - middle) / mass[1:] / 2
-        jacobian = np.eye(count) - np.diag(up, 1) - np.diag(down, -1)
-        jacobian -= np.diag(np.concatenate([up, [0.0]]) + np.concatenate([[0.0], down]))
-        move = np.linalg.solve(jacobian, mean - levels)
+        own = np.concatenate([up, [0.0]]) + np.concatenate([[0.0], down])
+        jacobian = np.stack([np.concatenate([[0.0], -up]), 1 - own, np.concatenate([-down, [0.0]])])
+        move = solve_banded((1, 1), jacobian, mean - levels)
         levels = levels + move
-        if np.max(np.abs(move)) < 1e-14:
+        if np.max(np.abs(move)) < CONVERGED:
             break
     levels = (levels - levels[::-1]) / 2
     return Levels(tuple(levels.tolist()))

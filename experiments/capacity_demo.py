@@ -1,7 +1,7 @@
 """Capacity of compressed formats on a laptop: Figure 1 of arXiv 2506.01863 at the nano scale.
 
 Weight-only formats, from 8-bit integers to 75 % sparsity, each at four sizes and one token budget, against dense
-models at five sizes. Expected at the end: each format's capacity (the share of a dense model's parameters it is
+models at six sizes. Expected at the end: each format's capacity (the share of a dense model's parameters it is
 worth) falls with its Gaussian mean squared error along one curve, whatever the kind of format; `top50` trained with
 the hard mask lies off the curve, because the gradient estimator matters as well.
 
@@ -15,8 +15,10 @@ from capscale.models.ladder import Ladder
 from capscale.representation import DENSE, Operand, Representation, operand
 from capscale.train.run import Optimizer, Run
 
+NANO_TOKENS = 3000 * 8 * 64
+"""1.5 million tokens for every nano size, three quarters of a pass over the standard library's prose."""
 TOKENS_PER_PARAMETER = 100
-"""Of the largest model that is trained in every format; all sizes see as many tokens, so that only N differs."""
+"""On the other ladders: of the largest size, for every size, so that only N differs."""
 
 FORMATS: tuple[Representation, ...] = (
     DENSE,
@@ -27,12 +29,17 @@ FORMATS: tuple[Representation, ...] = (
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:
-    """Dense at all sizes, and on less text at four; every other format at the same four sizes."""
-    sizes = _sizes(ladder)
-    tokens = _tokens(ladder, sizes[-1])
-    anchor, compressed = sizes[0], sizes[1:]
-    grid = [(size, fmt, tokens) for size in reversed(compressed) for fmt in FORMATS]
-    grid += [(anchor, DENSE, tokens)]
+    """Every format at four sizes; dense also at two smaller ones, and on less text at the four.
+
+    The smaller dense models are there to measure weak formats against: a 1-bit model is worth a dense one of an
+    eighth of its size.
+    """
+    sizes = sorted(ladder.sizes, key=lambda size: ladder.sizes[size].non_embedding_parameters)[:6]
+    anchors, compressed = sizes[:2], sizes[2:]
+    largest = ladder.sizes[sizes[-1]].non_embedding_parameters
+    tokens = NANO_TOKENS if ladder.name == "nano" else TOKENS_PER_PARAMETER * largest
+    grid = [(size, representation, tokens) for size in reversed(compressed) for representation in FORMATS]
+    grid += [(size, DENSE, tokens) for size in anchors]
     grid += [(size, DENSE, tokens // share) for size in reversed(compressed) for share in (2, 4)]
     return [
         Run(
@@ -47,14 +54,3 @@ def runs(ladder: Ladder, data: DataId) -> list[Run]:
         )
         for size, representation, budget in grid
     ]
-
-
-def _sizes(ladder: Ladder) -> list[str]:
-    """The five smallest sizes."""
-    return sorted(ladder.sizes, key=lambda size: ladder.sizes[size].non_embedding_parameters)[:5]
-
-
-def _tokens(ladder: Ladder, largest: str) -> int:
-    if ladder.name == "nano":
-        return 2_048_000  # 80 to 1,200 tokens per parameter: one pass over the standard library's prose
-    return TOKENS_PER_PARAMETER * ladder.sizes[largest].non_embedding_parameters

@@ -48,15 +48,15 @@ def _paper(layers: int, heads: int, width: int) -> ModelConfig:
     return ModelConfig(layers=layers, heads=heads, width=width, vocabulary=32_000, context=512)
 
 
-_NANO_WIDTHS = (8, 12, 16, 24, 32, 48)
+_NANO_WIDTHS = (4, 8, 12, 16, 24, 32, 48)
 
 NANO = Ladder(
     name="nano",
     sizes={f"nano-{width}": _nano(width) for width in _NANO_WIDTHS},
-    learning_rates={f"nano-{width}": 0.4 / width for width in _NANO_WIDTHS},
+    learning_rates={f"nano-{width}": min(0.4 / width, 0.05) for width in _NANO_WIDTHS},
     batch=8,
 )
-"""Byte-level models of 1e3 to 5e4 parameters, seconds each on one CPU core."""
+"""Byte-level models of 5e2 to 5e4 parameters, seconds each on one CPU core."""
 
 MICRO = Ladder(
     name="micro",

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Sets up a virtual environment and runs the tests. Arguments go to pytest, such as: -m slow, or tests/formats
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/setup.sh
+setup dev
+
+# One worker a core: the tests are many small programs, and each worker keeps what it has compiled.
+exec "$venv/bin/python" -m pytest -n "${WORKERS:-auto}" "$@"

@@ -162,10 +162,7 @@ def _project_rows(x: Array, operand: Operand, ctx: Context, representation: Repr
         return project(operand, x, ctx)
     block = hadamard_block(x.shape[-1], representation.hadamard)
     projected = project(operand, rotate(x, block), ctx)
-    if representation.rotates_both:
-        return projected
-    # Without the barrier a compiler fuses the projection's product into the first additions, unrounded.
-    return rotate(jax.lax.optimization_barrier(projected), block)
+    return projected if representation.rotates_both else rotate(projected, block)
 
 
 class _Residuals(NamedTuple):

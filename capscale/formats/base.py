@@ -111,3 +111,12 @@ def to_float32(x: Array, name: str) -> Array:
 def scope_axes(scope: Scope, ndim: int) -> tuple[int, ...]:
     """Axes that `scope` reduces over, of a tensor with `ndim` axes."""
     return (-1,) if scope == "row" or ndim == 1 else (-2, -1)
+
+
+def rounded(product: Array) -> Array:
+    """`product` as it rounds by itself; NaN where it is not finite.
+
+    Compilers fuse a product into the addition that follows, unrounded, so that a projected value would depend on what
+    it is used for. They do not look through a selection. (An optimization barrier is gone before they fuse.)
+    """
+    return jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)

@@ -10,7 +10,7 @@ from jax import Array
 from capscale.errors import UserError
 from capscale.kernels.rms import root_mean_square
 
-from .base import Context, Projection, Scope, scope_axes, to_float32
+from .base import Context, Projection, Scope, rounded, scope_axes, to_float32
 from .distributions import Distribution
 from .error import Error
 
@@ -54,5 +54,5 @@ class Noise:
             raise UserError("Noise needs a PRNG key in Context.key")
         full = to_float32(x, "Noise")
         deviation = root_mean_square(full, scope_axes(self.scope, x.ndim)) * jnp.float32(self.gmse**0.5)
-        noise = jax.random.normal(ctx.key, x.shape, jnp.float32)
-        return Projection(value=(full + deviation * noise).astype(x.dtype))
+        noise = deviation * rounded(jax.random.normal(ctx.key, x.shape, jnp.float32))
+        return Projection(value=(full + rounded(noise)).astype(x.dtype))

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from capscale.errors import UserError
 
-from .base import Context, Projection, Scope, to_float32
+from .base import Context, Projection, Scope, rounded, to_float32
 from .distributions import Distribution
 from .error import Error
 from .grids import Grid
@@ -102,7 +102,7 @@ class Scalar:
             gain = self.scale.gain(x.size // max(prod(self.learned_shape(x.shape)), 1), self.grid)
             slope = join((level - jnp.where(radius <= 1, normal, 0.0)) * gain)
         return Projection(
-            value=join(level * scale).astype(x.dtype),
+            value=join(rounded(level * scale)).astype(x.dtype),
             step=join(gap * scale),
             distance=join(jnp.abs(normal - level) / gap),
             radius=join(radius),

@@ -87,9 +87,7 @@ class Rms(_Float32Part):
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """`clip * RMS / largest level`."""
-        rms = root_mean_square(group.x, group.axes)
-        if group.filled is not None:
-            rms = rms / jnp.sqrt(jnp.where(group.filled > 0, group.filled, 1.0))
+        rms = root_mean_square(group.x, group.axes, group.filled)
         return (rms * jnp.float32(self.clip(grid) / grid.levels[-1]),)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from capscale.errors import UserError
 
-from .base import Context, Projection, Scope, to_float32
+from .base import Context, Projection, Scope, rounded, to_float32
 from .levels import TERNARY
 from .scalar import Scalar
 from .scale import Rms
@@ -101,7 +101,7 @@ class Vector:
         outermost = float(np.max(np.linalg.norm(codebook(self.dimension, self.codewords), axis=1)))
         norm = jnp.sqrt(jnp.sum(jnp.square(normal), axis=-1, keepdims=True))
         radius = jnp.broadcast_to(norm / outermost, normal.shape)
-        value = jnp.where(jnp.isfinite(normal), chosen * scale, normal)
+        value = jnp.where(jnp.isfinite(normal), rounded(chosen * scale), normal)
         return Projection(value=value.reshape(x.shape).astype(x.dtype), radius=radius.reshape(x.shape))
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:

@@ -16,8 +16,11 @@ from jax import Array, lax
 LIMB = 26  # bits of an int32 that a sum of numbers below 1 may fill; z^2 stays below 16 up to the largest float32
 
 
-def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,)) -> Array:
-    """RMS of float32 `x` over `axes`, (-1,) or (-2, -1), kept with length 1. Not finite where `x` is not."""
+def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,), share: Array | None = None) -> Array:
+    """RMS of float32 `x` over `axes`, (-1,) or (-2, -1), kept with length 1. Not finite where `x` is not.
+
+    `share`: which part of each group counts, the rest being zeros; None for all of it.
+    """
     largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
     power, inverse = _powers(largest)
     bits = LIMB - (x.shape[-1] - 1).bit_length()
@@ -25,6 +28,8 @@ def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,)) -> Array:
     high = jnp.round(square)
     low = jnp.round((square - high) * 2.0**bits)
     mean = (_total(high, axes) + _total(low, axes) * 2.0**-bits) * (2.0**-bits * largest.size / x.size)
+    if share is not None:
+        mean = mean / jnp.where(share > 0, share, 1.0)
     return jnp.where(jnp.isfinite(largest), jnp.sqrt(mean) * power, largest)
 
 

@@ -1,0 +1,88 @@
+"""The conformance table: every catalog entry against every contract of `conformance`."""
+
+import pytest
+from conformance import CHECKS, Subject
+
+from capscale.formats import catalog
+from capscale.formats.base import Format, Projection
+from capscale.formats.compose import Then
+from capscale.formats.dense import Dense
+from capscale.formats.noise import Noise
+from capscale.formats.outliers import Outliers
+from capscale.formats.pattern import NM
+from capscale.formats.rigl import RigL
+from capscale.formats.scalar import Scalar
+from capscale.formats.scale import Absmax, Learned, PowerOfTwo
+from capscale.formats.sparse import TopK
+from capscale.formats.vector import Vector
+
+# One entry for every mechanism runs by default; entries that differ from one of these by a number run with -m slow.
+DEFAULT = frozenset(
+    "dense int1 int2 int4 int8 ternary mid-tread-int4 twos-int4 lloyd3 e2m1 e3m0 e4m3 e5m2 e6m1 absmax-int4 int4-g32 "
+    "absmax-e2m1-g16 mxfp4 mxfp4-ceil mxfp8-e5m2 nvfp4 lsq4 top50 2:4 4:8-pairs gmp75 rigl75 2:4+int4 top50+int4 "
+    "2:4+mxfp4 top50+nvfp4 4:8-pairs+int4 higgs-d2-n16 int4-outliers1 noise2".split()
+)
+
+
+def symmetric(format: Format) -> bool:
+    """Codebooks, two's complement and noise are not."""
+    if isinstance(format, Then | Outliers):
+        return symmetric(format.scalar if isinstance(format, Then) else format.inner)
+    if isinstance(format, Scalar):
+        levels = format.grid.levels
+        return bool((levels == -levels[::-1]).all())
+    return not isinstance(format, Vector | Noise)
+
+
+def repeats(format: Format) -> str:
+    """Survivors survive again; grids whose scale does not move, or moves by powers of two, keep their levels."""
+    if isinstance(format, Dense | TopK | NM | RigL):
+        return "exactly"
+    if isinstance(format, Scalar):
+        if isinstance(format.scale, PowerOfTwo | Learned):
+            return "exactly"
+        return "closely" if isinstance(format.scale, Absmax) else "no"
+    return "no"
+
+
+SUBJECTS = {name: Subject(f, symmetric=symmetric(f), repeats=repeats(f)) for name, f in catalog.FORMATS.items()}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in catalog.FORMATS]
+)
+def test_conformance(name, check):
+    check(SUBJECTS[name])
+
+
+def test_default_entries_exist():
+    assert set(catalog.FORMATS) >= DEFAULT
+    assert len(catalog.FORMATS) >= 118
+
+
+class OffByAStep(Scalar):
+    """A known-bad format: what it returns is one step beside what it says and stores."""
+
+    def project(self, x, ctx):
+        projection = super().project(x, ctx)
+        return projection._replace(value=projection.value + projection.step.astype(x.dtype))
+
+
+class SeesOtherRows(Scalar):
+    """A known-bad format: its scale is shared by the matrix though it claims rows."""
+
+    def project(self, x, ctx):
+        whole = x.reshape(1, -1)
+        return Projection(super().project(whole, ctx).value.reshape(x.shape))
+
+
+@pytest.mark.parametrize(
+    ("bad", "check"),
+    [(OffByAStep, "check_storage"), (OffByAStep, "check_gmse"), (SeesOtherRows, "check_rows")],
+)
+def test_the_table_catches_bad_formats(bad, check):
+    good = catalog.find("int4")
+    checks = {each.__name__: each for each in CHECKS}
+    with pytest.raises(AssertionError):
+        checks[check](Subject(bad(good.grid)))

@@ -1,0 +1,30 @@
+"""The block rotation against the matrix it stands for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import hadamard
+
+from capscale.kernels.hadamard import rotate
+
+
+@pytest.mark.parametrize(("width", "block"), [(2, 2), (48, 16), (128, 128), (640, 128)])
+def test_is_the_matrix_product(width, block):
+    x = np.random.default_rng(0).standard_normal((3, 5, width)).astype(np.float32)
+    matrix = hadamard(block) / np.sqrt(block)
+    expected = (x.astype(np.float64).reshape(3, 5, -1, block) @ matrix).reshape(x.shape)
+    np.testing.assert_allclose(rotate(jnp.asarray(x), block), expected, atol=3e-6)
+
+
+def test_is_its_own_inverse_and_keeps_the_norm():
+    x = jax.random.normal(jax.random.key(0), (7, 256))
+    np.testing.assert_allclose(rotate(rotate(x, 128), 128), x, atol=2e-6)
+    np.testing.assert_allclose(jnp.linalg.norm(rotate(x, 128)), jnp.linalg.norm(x), rtol=1e-6)
+
+
+def test_jit_and_vmap_agree_bit_for_bit():
+    x = jax.random.normal(jax.random.key(1), (6, 640))
+    eager = rotate(x, 128)
+    np.testing.assert_array_equal(jax.jit(lambda x: rotate(x, 128))(x), eager)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(lambda x: rotate(x, 128)))(x), eager)

@@ -1,0 +1,88 @@
+"""Selection by magnitude against numpy's partition, and the two searches against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from capscale.kernels.select import kth_magnitude, largest
+from capscale.kernels.select.reference import kth_magnitude as bisected
+
+RNG = np.random.default_rng(0)
+DATA = {
+    "gaussian": RNG.standard_normal((40, 96)),
+    "heavy": np.exp(12 * RNG.standard_normal((40, 96))),
+    "ties": RNG.integers(-3, 4, (40, 96)).astype(float),
+    "constant": np.full((40, 96), -1.5),
+    "zeros": np.zeros((40, 96)),
+    "mostly-zero": np.where(RNG.random((40, 96)) < 0.98, 0.0, RNG.standard_normal((40, 96))),
+    "tiny": RNG.standard_normal((40, 96)) * 1e-37,
+    "huge": RNG.standard_normal((40, 96)) * 1e38,
+}
+
+
+def kth_oracle(x: np.ndarray, k: int, axes: tuple[int, ...]) -> np.ndarray:
+    magnitude = np.abs(x).reshape(-1, x.shape[-1]) if axes == (-1,) else np.abs(x).reshape(1, -1)
+    found = np.partition(magnitude, magnitude.shape[1] - k, axis=1)[:, magnitude.shape[1] - k]
+    return found.reshape(-1, 1) if axes == (-1,) else found.reshape(1, 1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("axes", [(-1,), (-2, -1)])
+@pytest.mark.parametrize("name", DATA)
+def test_kth_magnitude_is_exact(name, axes, dtype):
+    scale = 1e-34 if dtype == jnp.float16 and name == "huge" else 1.0
+    x = jnp.asarray(np.clip(DATA[name] * scale, -3e38, 3e38), jnp.float32).astype(dtype)
+    x = jnp.where(jnp.isfinite(x), x, jnp.ones_like(x))
+    host = np.asarray(x.astype(jnp.float32))
+    host = np.where(np.abs(host) < 2.0**-126, 0.0, host)  # CPUs flush what is below the normal range
+    size = x.shape[-1] if axes == (-1,) else x.size
+    find = jax.jit(lambda x, k: kth_magnitude(x, k, axes))
+    by_bits = jax.jit(lambda x, k: bisected(x, k, axes))
+    for k in (1, 2, size // 3, size // 2, size - 1, size):
+        expected = kth_oracle(host, k, axes)
+        for found in (find(x, k), by_bits(x, k)):
+            assert found.dtype == dtype
+            got = np.asarray(found.astype(jnp.float32))
+            np.testing.assert_array_equal(np.where(got < 2.0**-126, 0.0, got), expected)
+
+
+@pytest.mark.parametrize("axes", [(-1,), (-2, -1)])
+@pytest.mark.parametrize("name", DATA)
+def test_exactly_k_survive_and_ties_go_to_the_first(name, axes):
+    x = jnp.asarray(np.clip(DATA[name], -3e38, 3e38), jnp.bfloat16)
+    host = np.asarray(x.astype(jnp.float32)).astype(np.float64)
+    flat = host.reshape(-1, x.shape[-1]) if axes == (-1,) else host.reshape(1, -1)
+    keep = jax.jit(lambda x, k: largest(x, k, axes)[0])
+    for k in (1, 17, flat.shape[1] // 2, flat.shape[1]):
+        expected = np.zeros(flat.shape, bool)
+        order = np.argsort(-np.abs(flat), axis=1, kind="stable")[:, :k]
+        np.put_along_axis(expected, order, True, axis=1)
+        np.testing.assert_array_equal(np.asarray(keep(x, k)).reshape(flat.shape), expected)
+
+
+def test_a_tie_rule_that_keeps_all_would_be_seen():
+    x = jnp.ones((4, 8))
+    naive = jnp.abs(x) >= kth_magnitude(x, 3)
+    assert int(naive.sum()) != int(largest(x, 3)[0].sum()) == 12
+
+
+def test_no_sort_is_compiled():
+    text = jax.jit(lambda x: largest(x, 100, (-2, -1))[0]).lower(jnp.zeros((40, 96))).compile().as_text()
+    assert text is not None
+    assert "sort(" not in text
+    assert "TopK" not in text
+
+
+def test_the_same_on_two_devices():
+    x = jnp.asarray(DATA["ties"], jnp.float32)
+    mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+    keep = jax.jit(lambda x: largest(x, x.size // 2, (-2, -1))[0])
+    for spec in (PartitionSpec("fsdp", None), PartitionSpec(None, "fsdp")):
+        np.testing.assert_array_equal(keep(jax.device_put(x, NamedSharding(mesh, spec))), keep(x))
+
+
+def test_nan_counts_as_largest():
+    x = jnp.asarray([[1.0, jnp.nan, 3.0, jnp.inf]])
+    np.testing.assert_array_equal(largest(x, 2)[0], [[False, True, False, True]])

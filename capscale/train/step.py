@@ -94,7 +94,7 @@ def train_step(
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
     rate = pace.learning_rate * rate_at(program.optimizer, progress)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-    metrics = {"loss": loss, "grad_norm": optax.global_norm(gradient)}
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient)}
     return TrainState(params, moments, state.step + 1, state.key), metrics
 
 

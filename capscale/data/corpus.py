@@ -58,7 +58,14 @@ class Corpus:
         return _windows(zip(firsts, lasts, strict=True), context)
 
     def validation_windows(self, context: int) -> tuple[np.ndarray, np.ndarray]:
-        """First symbol of every validation window, and the held-out block it lies in; both `int32 (n,)`."""
+        """First symbol of every validation window, and the held-out block it lies in; both `int32 (n,)`.
+
+        Raises `UserError` for a context that no held-out block has room for.
+        """
+        if context >= BLOCK:
+            raise UserError(
+                f"context={context} does not fit a held-out block of {BLOCK} symbols; use at most {BLOCK - 1}"
+            )
         spans = ((block * BLOCK, min((block + 1) * BLOCK, len(self.symbols))) for block in self._held_out_blocks)
         starts = _windows(spans, context)
         return starts, (starts // BLOCK).astype(np.int32)

@@ -80,8 +80,8 @@ class Run:
     seed: int = 0
 
     def __post_init__(self):
-        if self.batch < 1 or self.seed < 0:
-            raise UserError(f"batch={self.batch} must be at least 1 and seed={self.seed} not negative")
+        if self.batch < 1 or not 0 <= self.seed < 2**31:
+            raise UserError(f"batch={self.batch} must be at least 1 and seed={self.seed} lie in [0, 2**31)")
         if self.steps < 1:
             raise UserError(
                 f"tokens={self.tokens} is less than half a step of {self.tokens_per_step} tokens; ask for more"

@@ -11,6 +11,7 @@ EXPECTED = ["dense", "int4", "int2", "int1"]
 
 
 def main() -> int:
+    """Exit status 0 if the losses are in order."""
     results = [json.loads(path.read_text()) for path in Path(sys.argv[1]).glob("runs/*/result.json")]
     losses = {result["row"]["weights"]: result["row"]["loss"] for result in results if result["status"] == "ok"}
     print(", ".join(f"{name} {loss:.4f}" for name, loss in sorted(losses.items(), key=lambda item: item[1])))

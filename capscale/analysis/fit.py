@@ -1,0 +1,285 @@
+"""Fit a law to a table: many starts, the best kept, and every way in which it may have failed said."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.optimize import nnls
+from scipy.stats import norm, qmc
+
+from capscale.analysis.laws import Law, Problem, evaluate, log_capacity, pose
+from capscale.analysis.solver import Batch, Penalty, Solution, solve
+from capscale.analysis.table import Table
+from capscale.capacity import Scaling
+from capscale.errors import UserError
+
+SAME = 1e-7
+"""Starts whose objectives agree to this share ended in the same optimum."""
+DISTINCT = 1e-3
+"""Optima this much worse count as different ones."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a law is fitted.
+
+    Attributes:
+      delta: Huber threshold, in nats (in log-loss units when `logarithmic`): residuals inside it count as
+        squares, outside as absolute values.
+      logarithmic: residuals are differences of log loss.
+      starts: number of starting points; the best result is kept.
+      seed: of the starting points and resamples.
+    """
+
+    delta: float = 1e-3
+    logarithmic: bool = False
+    starts: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delta < np.inf:
+            raise UserError(f"delta={self.delta} must be positive and finite")
+        if self.starts < 1:
+            raise UserError(f"starts={self.starts} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Numbers held fixed, and Gaussian priors as (mean, standard deviation), by reported name."""
+
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    priors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law. `z` are its coordinates; `values` what is reported."""
+
+    problem: Problem
+    table: Table
+    settings: Settings
+    constraints: Constraints
+    lower: np.ndarray
+    upper: np.ndarray
+    penalty: Penalty
+    z: np.ndarray
+    objective: float
+    converged: bool
+    agreeing: int
+    """How many starts ended in the best optimum."""
+    optima: np.ndarray
+    """Coordinates of the distinct optima found, best first (M, p)."""
+
+    @property
+    def law(self) -> Law:
+        """The law fitted."""
+        return self.problem.law
+
+    @property
+    def free(self) -> np.ndarray:
+        """Which coordinates were fitted (p,)."""
+        return self.upper > self.lower
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Reported numbers by name; B and beta are left out of a table of one D, where they are part of E."""
+        reported = zip(self.problem.names, self.problem.report(self.z), strict=True)
+        return {k: float(v) for k, v in reported if self.problem.has_data_term or k not in ("B", "beta")}
+
+    @property
+    def scaling(self) -> Scaling:
+        """The dense part of the law."""
+        v = self.values
+        return Scaling(v["A"], v["alpha"], v.get("B", 0.0), v.get("beta", 1.0), v["E"], v.get("g", 1.0))
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Predicted loss of every row (R,)."""
+        return evaluate(*self.problem.static, self.problem.has_data_term, self.z, self.problem.arrays)
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """Measured minus predicted loss, in nats (R,)."""
+        return self.problem.loss - self.predicted
+
+    @property
+    def rmse(self) -> float:
+        """Root mean squared residual, in nats."""
+        return float(np.sqrt(np.mean(self.residuals**2)))
+
+    @property
+    def rho(self) -> dict[str, float]:
+        """Capacity of every curve of the table, dense = 1."""
+        each = np.exp(log_capacity(*self.problem.static, self.z, self.problem.arrays))
+        by_curve = {r.curve: float(rho) for r, rho in zip(self.table.rows, each, strict=True)}
+        return {c: by_curve[c] for c in self.table.curves}
+
+    @property
+    def bounds_hit(self) -> tuple[str, ...]:
+        """Fitted numbers that ended on a bound: not measured, only limited."""
+        width = self.upper - self.lower
+        near = (self.z - self.lower < 1e-7 * width) | (self.upper - self.z < 1e-7 * width)
+        return tuple(n for n, hit in zip(self.problem.names, near & self.free, strict=True) if hit)
+
+    @property
+    def huber_share(self) -> float:
+        """Share of rows whose residual is outside delta: 0 is least squares, near 1 is least absolute deviations."""
+        return float(np.mean(np.abs(self._loss_units()) > self.settings.delta))
+
+    @property
+    def noise(self) -> float:
+        """Scale tau of the objective: 2 (objective - optimum) / tau is chi-squared under the law (see noise_scale)."""
+        count = int(self.free.sum())
+        return noise_scale(self._loss_units(), self.problem.weight, self.settings.delta, count)
+
+    def _loss_units(self) -> np.ndarray:
+        if self.settings.logarithmic:
+            return np.log(self.problem.loss) - np.log(self.predicted)
+        return self.residuals
+
+    def batch(self, start: np.ndarray, **change: np.ndarray) -> Batch:
+        """Problems that differ from this fit in `change`, started from `start` (B, p)."""
+        B = len(start)
+        base: dict[str, np.ndarray] = {"weight": self.problem.weight, "target": self.problem.loss}
+        base |= {"lower": self.lower, "upper": self.upper, "start": start} | change
+        return Batch(**{name: np.broadcast_to(x, (B, x.shape[-1])) for name, x in base.items()})
+
+    def solve(self, batch: Batch) -> Solution:
+        """Solve with this fit's settings and priors."""
+        s = self.settings
+        return solve(self.problem, batch, delta=s.delta, logarithmic=s.logarithmic, penalty=self.penalty)
+
+
+def noise_scale(residuals: np.ndarray, weight: np.ndarray, delta: float, parameters: int) -> float:
+    """E psi^2 / E psi' of the residuals, psi = clip(r, -delta, delta): the variance that the objective stands for.
+
+    Half the objective's rise over tau is then a log-likelihood ratio, for any delta (Huber & Ronchetti, Robust
+    Statistics, ch. 13): for a delta beyond all residuals tau is their variance, for a tiny one that of a median.
+    E psi' is the density of residuals near zero. Counting rows there would count the rows that the fit passes
+    through exactly; a Gaussian kernel of Silverman's width over all rows does not.
+    """
+    keep = weight > 0
+    r, n = residuals[keep], int(keep.sum())
+    inflate = np.sqrt(n / max(n - parameters, 1))
+    r = r * inflate
+    spread = np.std(r)
+    if spread == 0:
+        return 0.0
+    quartiles = np.subtract(*np.percentile(r, [75, 25])) / 1.349
+    width = 0.9 * min(spread, quartiles if quartiles > 0 else spread) * n**-0.2
+    inside = np.mean(norm.cdf((delta - r) / width) - norm.cdf((-delta - r) / width))
+    return float(np.mean(np.clip(r, -delta, delta) ** 2) / max(inside, 1e-12))
+
+
+def starting_points(problem: Problem, lower: np.ndarray, upper: np.ndarray, settings: Settings) -> np.ndarray:
+    """Sobol points in the exponents and the numbers of rho; A, B and E follow by non-negative least squares.
+
+    The law is linear in them at g = 1 (variable projection), so no start wastes its descent on finding their scale.
+    """
+    p = len(problem.parameters)
+    power = int(np.ceil(np.log2(settings.starts)))
+    unit = qmc.Sobol(p, rng=np.random.default_rng(settings.seed)).random_base2(power)[: settings.starts]
+    low, high = np.array([q.start for q in problem.parameters]).T
+    z = np.clip(low + unit * (high - low), lower, upper)
+    a = problem.arrays
+    for i in range(settings.starts):
+        log_n = a.log_n + log_capacity(*problem.static, z[i], a)
+        columns = [np.exp(-z[i, 2] * log_n), np.exp(-z[i, 3] * a.log_d) * problem.has_data_term, np.ones_like(log_n)]
+        held = lower[4] == upper[4]
+        offset = problem.loss - (lower[4] if held else 0.0)
+        root = np.sqrt(problem.weight)
+        solution, _ = nnls(np.stack(columns[: 2 if held else 3], 1) * root[:, None], offset * root)
+        z[i, :2] = np.log(np.maximum(solution[:2], 1e-6))
+        z[i, 4] = lower[4] if held else solution[2]
+    return np.clip(z, lower, upper)
+
+
+def fit(table: Table, law: Law, settings: Settings | None = None, constraints: Constraints | None = None) -> Fit:
+    """Fit `law` to `table`.
+
+    Minimises the sum of Huber losses of the residuals from `settings.starts` starting points. The result is the
+    same for any order of the rows. Raises UserError where the table cannot carry the law at all; what it can
+    carry only in part is for `uncertainty.findings` to say.
+    """
+    settings, constraints = settings or Settings(), constraints or Constraints()
+    problem = pose(table, law, centred=("A" not in constraints.fixed, "B" not in constraints.fixed))
+    lower, upper = bounds(problem, constraints)
+    free = int((upper > lower).sum())
+    rows = int((problem.weight > 0).sum())
+    if free > rows:
+        raise UserError(f"{law.name} has {free} free numbers and {table.source} {rows} rows; fix some with --fix")
+    if law.form is None and not law.dense and "dense" not in table.curves and not _anchored(constraints):
+        raise UserError(
+            f"{table.source}: no dense rows, so capacities have no unit; add dense runs or fix one: "
+            f"--fix '{problem.names[-1]}=1'"
+        )
+    flat = Penalty(np.zeros(len(lower)), np.zeros(len(lower)))
+    start = starting_points(problem, lower, upper, settings)
+    draft = Fit(problem, table, settings, constraints, lower, upper, flat, start[0], np.inf, False, 0, start)
+    result = _best(draft, start, flat)
+    if constraints.priors:
+        result = _best(draft, np.vstack([result.z[None], start]), _penalty(problem, constraints, result.noise))
+    return result
+
+
+def _anchored(constraints: Constraints) -> bool:
+    return any(name.startswith("rho[") for name in (*constraints.fixed, *constraints.priors))
+
+
+def bounds(problem: Problem, constraints: Constraints) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the coordinates, closed where a number is fixed or the table has nothing to say about it."""
+    lower = np.array([q.lower for q in problem.parameters])
+    upper = np.array([q.upper for q in problem.parameters])
+    for name in (*constraints.fixed, *constraints.priors):
+        if name not in problem.names:
+            raise UserError(f"{problem.law.name} has no number {name!r}; it has {', '.join(problem.names)}")
+    for name, value in constraints.fixed.items():
+        i = problem.names.index(name)
+        parameter = problem.parameters[i]
+        if not np.isfinite(value) or (parameter.log and value <= 0):
+            raise UserError(f"{name}={value:g} must be finite{' and positive' if parameter.log else ''}")
+        z = problem.coordinate(name, value)
+        if parameter.name not in ("A", "B") and not parameter.lower <= z <= parameter.upper:
+            low, high = (np.exp(x) if parameter.log else x for x in (parameter.lower, parameter.upper))
+            raise UserError(f"{name}={value:g} lies outside {low:g} to {high:g}")
+        lower[i] = upper[i] = z
+    if not problem.has_data_term:
+        for i in (1, 3):
+            lower[i] = upper[i] = np.clip(0.5, lower[i], upper[i])
+    return lower, upper
+
+
+def _penalty(problem: Problem, constraints: Constraints, noise: float) -> Penalty:
+    centre, precision = np.zeros(len(problem.parameters)), np.zeros(len(problem.parameters))
+    for name, (mean, deviation) in constraints.priors.items():
+        if name in ("A", "B"):
+            raise UserError(f"a prior on {name} depends on the units of N and D; give one on alpha, beta, E or rho")
+        if not deviation > 0:
+            raise UserError(f"prior {name}={mean:g}:{deviation:g}: the standard deviation must be positive")
+        i = problem.names.index(name)
+        log = problem.parameters[i].log
+        centre[i] = np.log(mean) if log else mean
+        precision[i] = noise / (deviation / mean if log else deviation) ** 2
+    return Penalty(centre, precision)
+
+
+def _best(draft: Fit, start: np.ndarray, penalty: Penalty) -> Fit:
+    draft = replace(draft, penalty=penalty)
+    solution = draft.solve(draft.batch(start))
+    finite = np.where(np.isfinite(solution.objective), solution.objective, np.inf)
+    order = np.argsort(finite, kind="stable")
+    best = order[0]
+    if not np.isfinite(finite[best]):
+        raise UserError(f"{draft.law.name}: no start reached a finite objective on {draft.table.source}")
+    distinct = [best]
+    for i in order[1:]:
+        if np.isfinite(finite[i]) and finite[i] > finite[distinct[-1]] * (1 + DISTINCT):
+            distinct.append(i)
+    return replace(
+        draft,
+        z=solution.z[best],
+        objective=float(finite[best]),
+        converged=bool(solution.converged[best]),
+        agreeing=int(np.sum(finite <= finite[best] * (1 + SAME))),
+        optima=solution.z[distinct],
+    )

@@ -1,0 +1,242 @@
+"""The laws: one definition each, with equation and source, and how a table becomes the arrays of a fit.
+
+Every law is E + (a n^-alpha + b d^-beta)^g with n = N rho / N0 and d = D / D0, where N0 and D0 are the
+geometric means of the table, so that a and b are losses of the order of one: the fit's coordinates are well
+scaled whatever the units. A = a N0^alpha and B = b D0^beta are reported. Laws differ in rho alone, and in g.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from capscale.analysis.operands import Part, parts_of
+from capscale.analysis.table import Table
+from capscale.capacity import FORMS, Factor, Form, Parameter
+from capscale.errors import UserError
+
+Sharing = Literal["all", "operand", "kind", "family"]
+"""Which rows share the numbers of a form: all; those of one operand (weights, activations); those of one kind
+of format (int, sparse, ...); or of one family = operand and kind together."""
+Combination = Literal["joint", "product"]
+"""For a tensor that is sparse and quantized: rho of the joint GMSE, or the product of the parts' capacities."""
+
+EXPONENT_BOUNDS = (1e-3, 3.0)
+COORDINATE_BOUNDS = (-30.0, 10.0)
+RHO_BOUNDS = (1e-4, 4.0)
+"""Of a free capacity: far outside what any table can say, and above 1, for formats as good as dense within error."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """A scaling law.
+
+    Attributes:
+      form: of rho; None for one free rho per format (decoupled), or none at all when `dense` is set.
+      dense: rho = 1 everywhere: Chinchilla's law, for dense rows.
+      coupled: g is free.
+      sharing, combination: see `Sharing` and `Combination`.
+    """
+
+    name: str
+    form: Form | None
+    dense: bool = False
+    coupled: bool = False
+    sharing: Sharing = "all"
+    combination: Combination = "joint"
+
+    @property
+    def equation(self) -> str:
+        """The whole equation, as text."""
+        bracket = "A (N rho)^-alpha + B D^-beta"
+        rho = "rho = 1" if self.dense else "one free rho per format" if self.form is None else self.form.equation
+        return f"L = ({bracket})^g + E; {rho}" if self.coupled else f"L = {bracket} + E; {rho}"
+
+    @property
+    def source(self) -> str:
+        """Where the equation is from."""
+        if self.form is not None:
+            return self.form.source
+        return "Hoffmann et al. 2022, arXiv 2203.15556" if self.dense else "Frantar et al. 2025, arXiv 2502.16440"
+
+
+LAWS: dict[str, Law] = {
+    "dense": Law("dense", None, dense=True),
+    "decoupled": Law("decoupled", None),
+    **{name: Law(name, form) for name, form in FORMS.items()},
+    "decoupled-coupled": Law("decoupled-coupled", None, coupled=True),
+    "tanh-coupled": Law("tanh-coupled", FORMS["tanh"], coupled=True),
+}
+LAWS["kumar"] = Law("kumar", FORMS["kumar"], sharing="operand")  # gamma_w and gamma_a in the paper
+
+
+class Arrays(NamedTuple):
+    """What a law reads of R rows with at most K compressed factors each."""
+
+    log_n: Any  # (R,) log N / N0
+    log_d: Any  # (R,) log D / D0
+    present: Any  # (R, K) bool: False is an uncompressed factor, rho = 1
+    group: Any  # (R, K) int: which set of the form's numbers, or which free rho
+    factor: Factor  # of (R, K)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A law on a table: names, bounds and starting ranges of the coordinates, and the arrays. p coordinates.
+
+    Coordinates are log a, log b, alpha, beta, E, log g (laws that have it), then per group the numbers of the
+    form (their logarithm where the form says so), or the logarithms of free capacities.
+    """
+
+    law: Law
+    groups: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    N0: float
+    D0: float
+    has_data_term: bool
+    arrays: Arrays
+    loss: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates, as reported."""
+        return tuple(p.name for p in self.parameters)
+
+    @property
+    def static(self) -> tuple[Law, int]:
+        """What the compiled program depends on besides shapes."""
+        return self.law, len(self.groups)
+
+    def coordinate(self, name: str, value: float, alpha: float = 0.0, beta: float = 0.0) -> float:
+        """Coordinate of a reported value. For A and B it depends on alpha and beta unless N0 = D0 = 1."""
+        parameter = self.parameters[self.names.index(name)]
+        shift = {"A": -alpha * np.log(self.N0), "B": -beta * np.log(self.D0)}.get(name, 0.0)
+        return float(np.log(value) + shift) if parameter.log else float(value)
+
+    def report(self, z: np.ndarray) -> np.ndarray:
+        """Reported values of coordinates z (..., p): A, B, alpha, beta, E, then g and the numbers of rho."""
+        z = np.asarray(z, np.float64)
+        out = z.copy()
+        out[..., 0] += z[..., 2] * np.log(self.N0)
+        out[..., 1] += z[..., 3] * np.log(self.D0)
+        logs = np.array([p.log for p in self.parameters])
+        return np.where(logs, np.exp(np.where(logs, out, 0.0)), out)
+
+
+def group_of(law: Law, part: Part, curve: str) -> str:
+    """Which set of a law's numbers a factor reads; `curve` is the name of the whole format."""
+    if law.form is None:
+        return curve if law.sharing == "all" else f"{part.operand} {part.name}"
+    return {"all": "", "operand": part.operand, "kind": part.kind, "family": f"{part.operand} {part.kind}"}[law.sharing]
+
+
+def row_parts(table: Table, law: Law) -> list[tuple[Part, ...]]:
+    """Compressed factors of every row; the decoupled law sees a format as a whole, unless it is shared by operand."""
+    if law.dense:
+        return [()] * len(table)
+    rows = []
+    for r in table.rows:
+        parts = parts_of(r, product=law.combination == "product")
+        if law.form is None:
+            parts = parts[:1] if law.sharing == "all" else parts
+        else:
+            for part in parts:
+                value = getattr(part, law.form.needs.replace("effective_bits", "gmse"))
+                if not np.isfinite(value):
+                    raise UserError(
+                        f"{r.run}: {law.name} reads {law.form.needs} and {part.name!r} has none; add a column "
+                        f"{part.operand}_gmse, name a format of the catalog, or fit the decoupled law"
+                    )
+        rows.append(parts)
+    return rows
+
+
+def pose(table: Table, law: Law, *, centred: tuple[bool, bool] = (True, True)) -> Problem:
+    """The arrays and coordinates of `law` on `table`. `centred` is False for N (D) where A (B) is fixed."""
+    if law.dense:
+        compressed = sum(not r.is_dense for r in table.rows)
+        if compressed:
+            raise UserError(f"the dense law takes dense rows only; {compressed} of {len(table)} are not")
+    rows = row_parts(table, law)
+    names = [[group_of(law, p, r.curve) for p in parts] for parts, r in zip(rows, table.rows, strict=True)]
+    used = {g for row in names for g in row}
+    groups = tuple(c for c in table.curves if c in used) if law.form is None else tuple(sorted(used))
+    K = max([1, *map(len, rows)])
+    shape = (len(rows), K)
+    present, group = np.zeros(shape, bool), np.zeros(shape, np.int64)
+    # An absent factor reads harmless numbers: where() discards its rho, and its gradient must stay finite.
+    bits, storage, sparsity = np.ones(shape), np.ones(shape), np.zeros(shape)
+    for i, (parts, labels) in enumerate(zip(rows, names, strict=True)):
+        for k, (part, label) in enumerate(zip(parts, labels, strict=True)):
+            present[i, k], group[i, k] = True, groups.index(label)
+            known = np.isfinite(part.gmse)
+            bits[i, k] = part.effective_bits if known else 1.0
+            storage[i, k] = part.storage_bits if np.isfinite(part.storage_bits) else 1.0
+            sparsity[i, k] = part.sparsity if np.isfinite(part.sparsity) else 0.0
+    N, D, loss = table.column("N"), table.column("D"), table.column("loss")
+    N0 = float(np.exp(np.mean(np.log(N)))) if centred[0] else 1.0
+    D0 = float(np.exp(np.mean(np.log(D)))) if centred[1] else 1.0
+    arrays = Arrays(np.log(N / N0), np.log(D / D0), present, group, Factor(bits, storage, sparsity))
+    return Problem(
+        law,
+        groups,
+        _parameters(law, groups, float(loss.min())),
+        N0,
+        D0,
+        bool(np.ptp(np.log(D)) > 1e-9),
+        arrays,
+        loss,
+        table.column("weight"),
+    )
+
+
+def _parameters(law: Law, groups: tuple[str, ...], smallest: float) -> tuple[Parameter, ...]:
+    head = [
+        Parameter("A", *COORDINATE_BOUNDS, (-2.0, 1.0), log=True),
+        Parameter("B", *COORDINATE_BOUNDS, (-4.0, 0.5), log=True),
+        Parameter("alpha", *EXPONENT_BOUNDS, (0.04, 0.6)),
+        Parameter("beta", *EXPONENT_BOUNDS, (0.05, 0.7)),
+        Parameter("E", 0.0, smallest, (0.0, 0.95 * smallest)),
+    ]
+    if law.coupled:
+        head.append(Parameter("g", np.log(0.02), np.log(5.0), (np.log(0.4), np.log(1.5)), log=True))
+    if law.form is None:
+        low, high = np.log(RHO_BOUNDS)
+        return (*head, *(Parameter(f"rho[{g}]", low, high, (np.log(0.1), 0.0), log=True) for g in groups))
+    for g in groups:
+        for p in law.form.parameters:
+            name = f"{p.name}[{g}]" if g else p.name
+            lower, upper, start = (np.log(p.lower), np.log(p.upper), tuple(np.log(p.start))) if p.log else p[1:4]
+            head.append(Parameter(name, float(lower), float(upper), (float(start[0]), float(start[1])), p.log))
+    return tuple(head)
+
+
+def log_capacity(law: Law, groups: int, z: Any, arrays: Arrays) -> Any:
+    """log rho of every row (R,), from coordinates z (p,)."""
+    xp = z.__array_namespace__()
+    if law.dense or groups == 0:
+        return xp.zeros_like(arrays.log_n)
+    first = 6 if law.coupled else 5
+    table = z[first:].reshape(groups, -1)
+    chosen = table[arrays.group]  # (R, K, numbers of one group)
+    if law.form is None:
+        each = chosen[..., 0]
+    else:
+        numbers: Mapping[str, Any] = {
+            p.name: xp.exp(chosen[..., i]) if p.log else chosen[..., i] for i, p in enumerate(law.form.parameters)
+        }
+        each = law.form.log_rho(numbers, arrays.factor, z[2])
+    return xp.sum(xp.where(arrays.present, each, xp.zeros_like(each)), axis=1)
+
+
+def evaluate(law: Law, groups: int, data_term: bool, z: Any, arrays: Arrays) -> Any:
+    """Predicted loss of every row (R,), from coordinates z (p,)."""
+    xp = z.__array_namespace__()
+    total = xp.exp(z[0] - z[2] * (arrays.log_n + log_capacity(law, groups, z, arrays)))
+    if data_term:
+        total = total + xp.exp(z[1] - z[3] * arrays.log_d)
+    if law.coupled:
+        total = total ** xp.exp(z[5])
+    return total + z[4]

@@ -1,0 +1,96 @@
+"""What the laws read of a format's name: its kind, bits, sparsity and GMSE, and the stages it is made of."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from capscale.capacity import effective_bits
+from capscale.errors import UserError
+from capscale.formats.base import Format
+from capscale.formats.catalog import find, label
+from capscale.formats.compose import Sparse, Then
+from capscale.formats.scalar import Scalar
+
+
+class Part(NamedTuple):
+    """One compressed factor of a row: an operand, or one stage of a composed format."""
+
+    operand: str
+    """weights or activations."""
+    name: str
+    kind: str
+    """int, sparse, ...: formats of one kind may share a law's numbers."""
+    gmse: float
+    storage_bits: float
+    sparsity: float
+
+    @property
+    def effective_bits(self) -> float:
+        """log_{1/4} GMSE."""
+        return float(effective_bits(self.gmse))
+
+
+class Facts(NamedTuple):
+    """What a format's name says before any training; NaN and its own kind for a name outside the catalog."""
+
+    kind: str
+    storage_bits: float
+    sparsity: float
+    stages: tuple[str, ...]
+    """Names of the stages of a composed format, else its own name."""
+
+
+@cache
+def facts(name: str) -> Facts:
+    """Facts of a format by its catalog name. A table may use names of its own, if it brings their GMSE."""
+    try:
+        format = find(name)
+    except UserError:
+        return Facts(name, float("nan"), float("nan"), (name,))
+    stages = (label(format.sparse), label(format.scalar)) if isinstance(format, Then) else (name,)
+    return Facts(_kind(format), float(format.bits), _sparsity(format), stages)
+
+
+def _kind(format: Format) -> str:
+    if isinstance(format, Then):
+        return f"{_kind(format.sparse)}+{_kind(format.scalar)}"
+    if isinstance(format, Scalar):
+        return type(format.grid).__name__.lower()
+    return "sparse" if isinstance(format, Sparse) else type(format).__name__.lower()
+
+
+def _sparsity(format: Format) -> float:
+    if isinstance(format, Then):
+        return 1 - format.sparse.density
+    return 1 - format.density if isinstance(format, Sparse) else 0.0
+
+
+@cache
+def gaussian_error(name: str) -> float:
+    """GMSE of a format of the catalog; NaN for other names, whose table must bring it."""
+    from capscale.gaussian import gmse
+
+    try:
+        format = find(name)
+    except UserError:
+        return float("nan")
+    return float(gmse(format).value)
+
+
+def parts_of(row: Any, *, product: bool) -> tuple[Part, ...]:
+    """Compressed factors of a row of a Table: its weights and its activations, dense ones left out.
+
+    With `product`, a composed format counts as its stages, each with the GMSE that it has alone.
+    """
+    parts: list[Part] = []
+    for operand in ("weights", "activations"):
+        name, measured = getattr(row, operand), getattr(row, f"{operand}_gmse")
+        if name == "dense":
+            continue
+        stages = facts(name).stages if product else (name,)
+        for stage in stages:
+            about = facts(stage)
+            error = measured if stage == name and np.isfinite(measured) else gaussian_error(stage)
+            parts.append(Part(operand, stage, about.kind, error, about.storage_bits, about.sparsity))
+    return tuple(parts)

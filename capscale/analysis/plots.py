@@ -1,0 +1,211 @@
+"""Pictures: readable in print, and without colour (every series has its own marker and line).
+
+Each function draws on a new matplotlib Figure, without pyplot and so without a display, and returns it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from capscale.analysis.fit import Fit
+from capscale.analysis.predict import gmse_curve
+from capscale.analysis.study import CapacityRow, Study
+from capscale.analysis.uncertainty import Profile
+from capscale.capacity import effective_bits
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#5F5F5F", "#7A3E9D")
+"""Okabe & Ito's palette for colour-blind readers, its yellow and black replaced by inks that print."""
+MARKERS = "osD^vP*Xph<>"
+INK = "#222222"
+SIZE = (6.4, 4.2)
+
+
+def new_axes(width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Figure, Axes]:
+    """A figure with one plain axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    plain_axes(axes)
+    return figure, axes
+
+
+def plain_axes(axes: Axes) -> None:
+    """No box, faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def spread_labels(axes: Axes, points: Sequence[tuple[float, float, str]], *, gap: float = 0.045) -> None:
+    """Names beside points, pushed apart vertically until none overlaps; a thin line leads back where one moved."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    placed: list[tuple[float, float]] = []
+    for x, y, text in sorted(points, key=lambda p: -p[1]):
+        px, py = to_axes.transform((x, y))
+        at = py
+        while any(abs(at - qy) < gap and abs(px - qx) < 0.3 for qx, qy in placed):
+            at -= gap / 4
+        placed.append((px, at))
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(px + 0.022, at),
+            textcoords=axes.transAxes,
+            va="center",
+            fontsize=8.5,
+            color=INK,
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6} if abs(at - py) > gap / 2 else None,
+        )
+
+
+def capacity_against_error(study: Study) -> Figure:
+    """rho against GMSE: measured points with 95 % bars, the fitted law with its 95 % band, and points off the law."""
+    figure, axes = new_axes()
+    rows = [c for c in study.capacities if np.isfinite(c.gmse)]
+    low, high = min(c.gmse for c in rows), max(c.gmse for c in rows)
+    x = np.geomspace(low / 1.8, min(high * 1.8, 0.97), 200)
+    curve, below, above = gmse_curve(study.law, study.law_bootstrap, x)
+    axes.fill_between(x, below, above, color=COLORS[0], alpha=0.18, linewidth=0, label="95 % band of the law")
+    axes.plot(x, curve, color=COLORS[0], linewidth=1.6, label=f"law: {law_words(study.law)}")
+    for inside, color, marker, label in (
+        (True, INK, "o", "measured, 95 % interval"),
+        (False, COLORS[1], "s", "other gradient estimator, not in the law's fit"),
+    ):
+        chosen = [c for c in rows if c.in_law == inside]
+        if chosen:
+            _points(axes, chosen, color, marker, label)
+    axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=(0, (1, 2)))
+    axes.set_xscale("log")
+    axes.set_ylim(0, max(1.08, 1.03 * max(c.rho.high for c in rows)))
+    axes.set_xlim(x[0], x[-1])
+    axes.set_xlabel("GMSE: mean squared error of the format on Gaussian data, known before training")
+    axes.set_ylabel("capacity ρ: share of a dense model's size")
+    top = axes.secondary_xaxis("top", functions=(effective_bits_of_axis, gmse_of_axis))
+    top.set_xlabel("bits of an ideal format of this error (rate-distortion bound, 4$^{-b}$)", fontsize=9)
+    top.spines["top"].set_visible(False)
+    axes.legend(loc="lower left", fontsize=8.5, frameon=False)
+    figure.draw_without_rendering()
+    spread_labels(axes, [(c.gmse, c.rho.estimate, c.curve) for c in rows])
+    return figure
+
+
+def effective_bits_of_axis(gmse: np.ndarray) -> np.ndarray:
+    """Bits at which the rate-distortion bound has this error, for an axis (clipped into its domain)."""
+    return effective_bits(np.clip(gmse, 1e-12, 1 - 1e-9))
+
+
+def gmse_of_axis(bits: np.ndarray) -> np.ndarray:
+    """Its inverse."""
+    return 4.0 ** -np.asarray(bits, np.float64)
+
+
+def _points(axes: Axes, rows: Sequence[CapacityRow], color: str, marker: str, label: str) -> None:
+    rho = np.array([c.rho for c in rows])
+    axes.errorbar(
+        [c.gmse for c in rows],
+        rho[:, 0],
+        yerr=[np.maximum(rho[:, 0] - rho[:, 1], 0), np.maximum(rho[:, 2] - rho[:, 0], 0)],
+        fmt=marker,
+        color=color,
+        markersize=5,
+        capsize=2.5,
+        linewidth=1,
+        label=label,
+        zorder=3,
+    )
+
+
+def law_words(fit: Fit) -> str:
+    """A form with its fitted numbers, short enough for a legend."""
+    v = fit.values
+    if fit.law.name.startswith("tanh") and "F" in v:
+        front = f"{v['Lsat']:.2f} " if "Lsat" in v else ""
+        return f"ρ = {front}tanh({v['F']:.3f} log$_{{1/4}}$ GMSE)$^{{{v['C']:.2f}}}$"
+    shown = ", ".join(f"{k} = {x:.3g}" for k, x in v.items() if k not in ("A", "B", "alpha", "beta", "E", "g"))
+    return f"{fit.law.name} ({shown})"
+
+
+def loss_against_size(study: Study) -> Figure:
+    """Loss against N, a line per format, and how far left on the dense curve each format's largest run stands."""
+    figure, axes = new_axes(6.8, 4.6)
+    rows, fit = study.core.rows, study.free
+    tokens = max({r.D for r in rows}, key=lambda d: sum(abs(np.log(r.D / d)) < 0.01 for r in rows))
+    shown = [r for r in rows if abs(np.log(r.D / tokens)) < 0.01]
+    sizes = sorted({r.N for r in shown})
+    least = min(N * fit.rho[r.curve] for r in shown for N in (r.N,))
+    grid = np.geomspace(min(least, sizes[0]) * 0.8, sizes[-1] * 1.25, 200)
+    axes.plot(grid, fit.scaling.loss(grid, tokens), color=INK, linewidth=1.8, zorder=2)
+    names = []
+    for i, curve in enumerate(c for c in study.core.curves if any(r.curve == c for r in shown)):
+        mine = sorted((r for r in shown if r.curve == curve), key=lambda r: r.N)
+        color, marker = (INK, "o") if curve == "dense" else (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)])
+        axes.plot([r.N for r in mine], [r.loss for r in mine], marker, color=color, markersize=5, zorder=4)
+        last = mine[-1]
+        names.append((last.N, last.loss, curve))
+        if curve == "dense":
+            continue
+        x = np.geomspace(mine[0].N, last.N, 50)
+        axes.plot(x, fit.scaling.loss(x, tokens, fit.rho[curve]), color=color, linewidth=1, zorder=3)
+        size = last.N * fit.rho[curve]
+        level = float(fit.scaling.loss(size, tokens))
+        axes.plot([size, last.N], [level, level], color=color, linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
+        axes.plot([size], [level], marker="|", color=color, markersize=9, zorder=3)
+    axes.set_xscale("log")
+    axes.set_xlabel("non-embedding parameters N")
+    axes.set_ylabel("validation loss, nats per token")
+    axes.set_xlim(grid[0], grid[-1] * 1.9)
+    axes.set_title(
+        f"Dashes run from each format's largest model to the dense model of equal loss (D = {tokens:.3g} tokens)",
+        fontsize=9,
+        loc="left",
+    )
+    figure.draw_without_rendering()
+    spread_labels(axes, names)
+    return figure
+
+
+def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
+    """Rise of the objective as each number is held fixed: narrow valleys are measured, flat ones are not."""
+    columns = min(3, len(profiles))
+    lines = -(-len(profiles) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.2 * lines + 0.3), layout="constrained")
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    for k, p in enumerate(profiles):
+        axes = figure.add_subplot(lines, columns, k + 1)
+        plain_axes(axes)
+        near = p.statistic < 12
+        near |= np.roll(near, 1) | np.roll(near, -1)
+        axes.plot(p.value[near], p.statistic[near], color=COLORS[0], linewidth=1.4)
+        axes.axhline(3.84, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.axvline(p.estimate, color=INK, linewidth=0.7)
+        axes.set_ylim(-0.2, 9)
+        low, high = p.interval()[1:]
+        if np.isfinite(low) and np.isfinite(high) and high > low:
+            axes.set_xlim(low - 0.6 * (high - low), high + 0.6 * (high - low))
+        axes.set_xlabel(p.name, fontsize=9)
+        axes.tick_params(labelsize=8)
+        if k % columns == 0:
+            axes.set_ylabel("2 Δobjective / τ", fontsize=8.5)
+        if k == 0:
+            axes.annotate("95 %", (0.99, 3.84), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    return figure
+
+
+def measured_against_predicted(study: Study) -> Figure:
+    """rho measured against rho of the law: on the diagonal the law is right."""
+    figure, axes = new_axes(4.6, 4.4)
+    top = 1.08 * max(1.0, *(c.rho.estimate for c in study.capacities))
+    axes.plot([0, top], [0, top], color="#888888", linewidth=0.9)
+    for inside, color, marker in ((True, INK, "o"), (False, COLORS[1], "s")):
+        rows = [c for c in study.capacities if c.in_law == inside]
+        rho = np.array([c.rho for c in rows]).reshape(-1, 3)
+        errors = [np.maximum(rho[:, 0] - rho[:, 1], 0), np.maximum(rho[:, 2] - rho[:, 0], 0)]
+        axes.errorbar([c.law for c in rows], rho[:, 0], yerr=errors, fmt=marker, color=color, markersize=5, capsize=2.5)
+    axes.set_xlim(0, top * 1.15)
+    axes.set_ylim(0, top)
+    axes.set_xlabel("ρ of the law")
+    axes.set_ylabel("ρ measured")
+    figure.draw_without_rendering()
+    spread_labels(axes, [(c.law, c.rho.estimate, c.curve) for c in study.capacities])
+    return figure

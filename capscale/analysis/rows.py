@@ -1,0 +1,106 @@
+"""Rows in: sweep directories, CSV / JSON / JSONL / Parquet tables, and QuEST's published runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from capscale.analysis.quest import is_quest, quest_records
+from capscale.analysis.table import Remark, Table, make_table
+from capscale.errors import UserError
+
+SCHEMA = 1
+
+
+def read(path: str | Path, *, strict: bool = True) -> Table:
+    """The table at `path`: a sweep directory, or a file by its suffix.
+
+    A JSON list with QuEST's columns is recognised by them. `strict=False` lets rows pass that look like unit
+    mistakes. Raises UserError naming the file and what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_sweep(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or sweep directory; give DIR of `capscale sweep --out DIR` or a table")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: empty file; expected named columns N, D, loss, weights, activations")
+    records = _records(path)
+    if records and is_quest(records[0]):
+        records = quest_records(records)
+    return make_table(records, str(path), strict=strict)
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                return _plain(pd.read_csv(path, comment="#"))
+            case ".jsonl":
+                return _objects([json.loads(line) for line in path.read_text().splitlines() if line.strip()], path)
+            case ".json":
+                return _objects(json.loads(path.read_text()), path)
+            case ".parquet":
+                return _plain(pd.read_parquet(path))
+    except ImportError as e:
+        raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'capscale[parquet]'") from e
+    except (ValueError, OSError) as e:
+        if isinstance(e, UserError):
+            raise
+        raise UserError(f"{path}: not a readable {path.suffix[1:]} file: {e}") from e
+    raise UserError(f"{path}: unknown suffix {path.suffix!r}; use .csv, .json, .jsonl or .parquet")
+
+
+def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in record.items()} for record in frame.to_dict("records")]
+
+
+def _objects(content: Any, path: Path) -> list[dict[str, Any]]:
+    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+        raise UserError(f"{path}: expected a list of JSON objects, one per run")
+    return content
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object, or UserError with the remedy."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as e:
+        raise UserError(f"{path}: missing; {remedy}") from e
+    except (ValueError, OSError) as e:
+        raise UserError(f"{path}: corrupted ({e}); {remedy}") from e
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object; {remedy}")
+    return content
+
+
+def read_sweep(directory: str | Path) -> Table:
+    """The rows of a sweep directory, with its command, versions, corpus and wall time as context.
+
+    Runs that the sweep expects and that have no result yet are remarks, and so are diverged ones.
+    """
+    directory = Path(directory)
+    sweep = read_json(directory / "sweep.json", "give the DIR of `capscale sweep --out DIR`")
+    expected = [str(r) for r in sweep.get("runs", ())]
+    found = sorted(p.parent.name for p in (directory / "runs").glob("*/result.json"))
+    remarks = [Remark(r, "missing: not trained yet; start the sweep again") for r in expected if r not in set(found)]
+    rows, seconds = [], 0.0
+    for run_id in found:
+        file = directory / "runs" / run_id / "result.json"
+        remedy = f"delete {file.parent} and start the sweep again: only this run is trained"
+        result = read_json(file, remedy)
+        if result.get("schema") != SCHEMA:
+            raise UserError(f"{file}: schema {result.get('schema')!r}, this version reads {SCHEMA}; {remedy}")
+        row, timing = result.get("row"), result.get("timing") or {}
+        if not isinstance(row, dict):
+            raise UserError(f"{file}: no object 'row'; {remedy}")
+        if expected and run_id not in expected:
+            remarks.append(Remark(run_id, "kept, though this sweep does not list it"))
+        loss = row.get("loss") if result.get("status") == "ok" else None
+        rows.append({**row, "loss": loss, "run": run_id, "status": result.get("status")})
+        seconds += float(timing.get("wall_s") or 0.0)
+    if not rows:
+        raise UserError(f"{directory}: no finished run of {len(expected)}; start the sweep again")
+    context = {**sweep, "training_seconds": seconds, "finished": len(rows), "expected": len(expected)}
+    return make_table(rows, str(directory), remarks=tuple(remarks), context=context)

@@ -1,0 +1,174 @@
+"""Bounded Huber regression for small nonlinear laws: many problems of one shape in one compiled program.
+
+Minimises, over lower <= z <= upper,
+
+    sum_i w_i huber_delta(model_i(z) - target_i) + 1/2 sum_j precision_j (z_j - centre_j)^2
+
+by Levenberg-Marquardt on iteratively reweighted least squares (each Huber term is majorised by a parabola),
+with an active set for the bounds and continuation in delta: the threshold starts above every residual, where
+the problem is least squares, and falls by steps to the one asked for. Starts, resamples, held-out rows and
+profile points are all the same program: they differ in weights, targets, bounds and starting points only.
+Float64, on the CPU, whatever the process uses elsewhere.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from capscale.analysis.laws import Arrays, Law, Problem, evaluate
+
+TOLERANCE = 1e-13
+"""Stop when a step would lower the objective by less than this share of it: reweighting converges linearly, so the
+remaining distance is up to a few hundred times that."""
+CHUNK = 8
+"""Problems stepped together: a wide vmap would run all of them for as long as the slowest one needs."""
+THREADS = 2
+
+
+class Batch(NamedTuple):
+    """B problems over R rows and p coordinates."""
+
+    weight: Any  # (B, R)
+    target: Any  # (B, R)
+    lower: Any  # (B, p)
+    upper: Any  # (B, p)
+    start: Any  # (B, p)
+
+
+class Penalty(NamedTuple):
+    """Gaussian priors, in units of the objective."""
+
+    centre: np.ndarray  # (p,)
+    precision: np.ndarray  # (p,)
+
+
+class Solution(NamedTuple):
+    """Per problem: coordinates, objective, whether it converged, and iterations."""
+
+    z: np.ndarray  # (B, p)
+    objective: np.ndarray  # (B,)
+    converged: np.ndarray  # (B,)
+    iterations: np.ndarray  # (B,)
+
+
+@contextmanager
+def float64_on_cpu() -> Iterator[None]:
+    """Double precision on the first CPU device inside the block, in this thread only."""
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        yield
+
+
+def huber(residual: Any, delta: Any) -> Any:
+    """r^2 / 2 inside delta, delta (|r| - delta / 2) outside."""
+    size = jnp.abs(residual)
+    return jnp.where(size <= delta, 0.5 * residual * residual, delta * (size - 0.5 * delta))
+
+
+class _State(NamedTuple):
+    z: Any
+    delta: Any
+    damping: Any
+    iteration: Any
+    done: Any
+
+
+@cache
+def _program(law: Law, groups: int, data_term: bool, logarithmic: bool) -> Any:
+    """The compiled solver of one law; the cache keeps one program per law, jit one per shape."""
+
+    def residuals(z: Any, arrays: Arrays, target: Any) -> Any:
+        predicted = evaluate(law, groups, data_term, z, arrays)
+        return jnp.log(predicted) - jnp.log(target) if logarithmic else predicted - target
+
+    def one(arrays: Arrays, problem: Batch, penalty: Penalty, delta: Any, limit: Any) -> Any:
+        weight, target, lower, upper, start = problem
+        movable = upper > lower
+
+        def objective(r: Any, z: Any, delta: Any) -> Any:
+            prior = 0.5 * jnp.sum(penalty.precision * (z - penalty.centre) ** 2)
+            return jnp.sum(weight * huber(r, delta)) + prior
+
+        def step(s: _State) -> _State:
+            def model(z: Any) -> tuple[Any, Any]:
+                r = residuals(z, arrays, target)
+                return r, r
+
+            J, r = jax.jacfwd(model, has_aux=True)(s.z)
+            size = jnp.abs(r)
+            gradient = (weight * jnp.clip(r, -s.delta, s.delta)) @ J + penalty.precision * (s.z - penalty.centre)
+            reweighted = weight * jnp.minimum(1.0, s.delta / jnp.maximum(size, 1e-300))
+            H = (J * reweighted[:, None]).T @ J + jnp.diag(penalty.precision)
+            blocked = ((s.z <= lower) & (gradient > 0)) | ((s.z >= upper) & (gradient < 0))
+            free = (movable & ~blocked).astype(s.z.dtype)
+            gradient = gradient * free
+            scale = jnp.sqrt(jnp.maximum(jnp.diag(H), 1e-14 * jnp.max(jnp.diag(H)) + 1e-300))
+            scaled = H / scale[:, None] / scale[None, :] * free[:, None] * free[None, :] + jnp.diag(1 - free)
+            factor = jnp.linalg.cholesky(scaled + s.damping * jnp.eye(s.z.size, dtype=s.z.dtype))
+            solved = jnp.all(jnp.isfinite(factor))
+            move = jnp.where(solved, jax.scipy.linalg.cho_solve((factor, True), -gradient / scale), 0.0) / scale
+            candidate = jnp.clip(s.z + move, lower, upper)
+            before = objective(r, s.z, s.delta)
+            after = objective(residuals(candidate, arrays, target), candidate, s.delta)
+            better = solved & (after < before)
+            promised = -0.5 * (gradient @ (candidate - s.z))
+            settled = (solved & (promised <= TOLERANCE * before) & (s.damping <= 1e-2)) | (s.damping >= 1e5)
+            last = s.delta <= delta
+            lower_delta = ~last & (settled | (better & (before - after < 1e-3 * before)))
+            damping = jnp.where(
+                better, jnp.maximum(0.1 * s.damping, 1e-14), jnp.minimum(10 * jnp.maximum(s.damping, 1e-10), 1e6)
+            )
+            return _State(
+                jnp.where(better, candidate, s.z),
+                jnp.where(lower_delta, jnp.maximum(0.2 * s.delta, delta), s.delta),
+                jnp.where(lower_delta, 1e-3, damping),
+                s.iteration + 1,
+                last & settled,
+            )
+
+        z = jnp.clip(start, lower, upper)
+        largest = jnp.max(jnp.where(weight > 0, jnp.abs(residuals(z, arrays, target)), 0.0))
+        first = jnp.clip(largest, delta, jnp.maximum(delta, 1.0))
+        state = _State(z, first, jnp.asarray(1e-3), jnp.asarray(0), jnp.asarray(False))
+        state = jax.lax.while_loop(lambda s: ~s.done & (s.iteration < limit), step, state)
+        value = objective(residuals(state.z, arrays, target), state.z, delta)
+        return state.z, value, state.done, state.iteration
+
+    return jax.jit(jax.vmap(one, in_axes=(None, 0, None, None, None)))
+
+
+def solve(
+    problem: Problem, batch: Batch, *, delta: float, logarithmic: bool, penalty: Penalty | None = None
+) -> Solution:
+    """Solve every problem of the batch. Unconverged ones are taken up again, ten times as long."""
+    p = len(problem.parameters)
+    penalty = penalty or Penalty(np.zeros(p), np.zeros(p))
+    program = _program(*problem.static, problem.has_data_term, logarithmic)
+
+    def run(part: Batch, limit: int) -> Solution:
+        with float64_on_cpu():
+            return Solution(*(np.asarray(x) for x in program(problem.arrays, part, penalty, delta, limit)))
+
+    def rows(index: np.ndarray, start: np.ndarray) -> Batch:
+        weight, target, lower, upper = (np.asarray(x, np.float64)[index] for x in batch[:4])
+        return Batch(weight, target, lower, upper, start[index])
+
+    B = len(batch.start)
+    start = np.asarray(batch.start, np.float64)
+    # One compiled shape for any number of problems: the last chunk is filled up by repeats.
+    chunks = [np.minimum(np.arange(i, i + CHUNK), B - 1) for i in range(0, B, CHUNK)]
+    done = [run(rows(chunks[0], start), 400)]  # compiles, once
+    with ThreadPoolExecutor(THREADS) as threads:
+        done += threads.map(lambda chunk: run(rows(chunk, start), 400), chunks[1:])
+    merged = Solution(*(np.concatenate(x)[:B] for x in zip(*done, strict=True)))
+    slow = np.flatnonzero(~merged.converged)
+    for i in range(0, len(slow), CHUNK):
+        index = slow[np.minimum(np.arange(i, i + CHUNK), len(slow) - 1)]
+        for field, value in zip(merged, run(rows(index, merged.z), 4000), strict=True):
+            field[index] = value
+    return merged

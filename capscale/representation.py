@@ -12,13 +12,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from capscale.errors import UserError
-from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, Clip, Estimator, Hypersphere, Lsq
+from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, Clip, Estimator, ForwardMask, Hypersphere, Lsq
 from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
 from capscale.formats.catalog import find
 from capscale.formats.compose import Then
 from capscale.formats.dense import UNCOMPRESSED, Dense
 from capscale.formats.outliers import Outliers
-from capscale.formats.roles import Learns, learns
+from capscale.formats.rigl import RigL
+from capscale.formats.roles import Keeps, Learns, learns
 from capscale.formats.scalar import Scalar
 from capscale.formats.vector import Vector
 from capscale.kernels.hadamard import rotate
@@ -45,8 +46,8 @@ DENSE_OPERAND = Operand()
 def default_estimator(format: Format) -> Estimator:
     """What the paper trains the format with.
 
-    Clip for 1 bit, trust for other grids, the hypersphere for codebooks, LSQ's for learned steps, straight-through for
-    sparsity and noise.
+    Clip for 1 bit, trust for other grids, the hypersphere for codebooks, LSQ's for learned steps, the mask itself for RigL,
+    straight-through for other sparsity and noise.
     """
     if learns(format):
         return Lsq()
@@ -56,6 +57,8 @@ def default_estimator(format: Format) -> Estimator:
         return default_estimator(format.inner)
     if isinstance(format, Vector):
         return Hypersphere()
+    if isinstance(format, RigL):
+        return ForwardMask()
     if isinstance(format, Then):
         return Both(grid=default_estimator(format.scalar))
     return STRAIGHT_THROUGH
@@ -89,6 +92,13 @@ class Representation:
         block = self.hadamard
         if block is not None and (block < 2 or block & (block - 1)):
             raise UserError(f"Representation(hadamard={block}): the block must be a power of two from 2, or None")
+        if block is not None and isinstance(self.weights.format, Keeps):
+            raise UserError(
+                f"weights={self.weights.format!r} keep a mask of the matrix itself, so they cannot be rotated; "
+                "use hadamard=None"
+            )
+        if isinstance(self.activations.format, Keeps):
+            raise UserError(f"activations={self.activations.format!r} have no state from step to step; use TopK")
         if self.activations.format.scope != "row":
             raise UserError(
                 f"activations={self.activations.format!r} would let one token see others; choose a format that "
@@ -122,15 +132,23 @@ def project_weights(w: Array, representation: Representation, ctx: Context = NO_
     """
     if representation.weights.is_dense:
         return w
-    rows = jnp.swapaxes(w, -1, -2)
-    return jnp.swapaxes(_project_rows(rows, representation.weights, ctx, representation), -1, -2)
+    projected = project(representation.weights, weight_rows(w, representation), ctx)
+    if not representation.rotates_both:
+        projected = _rotated(projected, representation)
+    return jnp.swapaxes(projected, -1, -2)
+
+
+def weight_rows(w: Array, representation: Representation) -> Array:
+    """What the format of the weights sees of `w` (in, out): its columns as rows (out, in), rotated where it asks so."""
+    return _rotated(jnp.swapaxes(w, -1, -2), representation)
 
 
 def project_activations(x: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Array:
     """`x` of shape (..., in) as `representation` holds it, token by token."""
     if representation.activations.is_dense:
         return x
-    return _project_rows(x, representation.activations, ctx, representation)
+    projected = project(representation.activations, _rotated(x, representation), ctx)
+    return projected if representation.rotates_both else _rotated(projected, representation)
 
 
 class Held(NamedTuple):
@@ -156,13 +174,11 @@ def linear(
     return jnp.matmul(held_x, held_w, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
-def _project_rows(x: Array, operand: Operand, ctx: Context, representation: Representation) -> Array:
-    """Projection of the last axis, in the rotated basis where there is one."""
+def _rotated(x: Array, representation: Representation) -> Array:
+    """The last axis rotated block by block; its own inverse, and nothing where there is no rotation."""
     if representation.hadamard is None:
-        return project(operand, x, ctx)
-    block = hadamard_block(x.shape[-1], representation.hadamard)
-    projected = project(operand, rotate(x, block), ctx)
-    return projected if representation.rotates_both else rotate(projected, block)
+        return x
+    return rotate(x, hadamard_block(x.shape[-1], representation.hadamard))
 
 
 class _Residuals(NamedTuple):

@@ -35,7 +35,7 @@ class Describe:
         leaves = parameters(model, representation)
         totals = {
             "parameters": sum(leaf.size for leaf in leaves),
-            "non_embedding_parameters": sum(leaf.size for leaf in leaves if not leaf.embedding),
+            "non_embedding_parameters": sum(leaf.size for leaf in leaves if leaf.in_n),
             "bytes": sum(leaf.bytes for leaf in leaves),
             "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
             "activations": self.activations,
@@ -53,7 +53,9 @@ def _print(leaves: list, totals: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("parameter", "shape", "format")
+    table = Table()
+    for column in ("parameter", "shape", "format"):
+        table.add_column(column, overflow="fold")
     for column in ("bits", "values", "bytes"):
         table.add_column(column, justify="right")
     for leaf in leaves:

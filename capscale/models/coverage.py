@@ -2,15 +2,16 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 
 from capscale.errors import UserError
 from capscale.formats import catalog
-from capscale.formats.base import Context
-from capscale.models.llama import Llama, ModelConfig
+from capscale.formats.base import Format
+from capscale.formats.storage import Storable, storage_bits
+from capscale.models.initial import initial_params
+from capscale.models.llama import ModelConfig
 from capscale.representation import Representation
 
 DENSE_BITS = 16
@@ -18,6 +19,8 @@ DENSE_BITS = 16
 
 _COMPRESSED = frozenset({"kernel"})
 _DENSE = frozenset({"embedding", "head", "gain"})
+_LEARNED = {"weights_step": 0.0, "activations_step": 32.0}
+"""Bits of learned numbers: those of weights are the scales that their kernel's bits count already."""
 _EMBEDDINGS = frozenset({"embedding", "head"})
 
 
@@ -28,15 +31,15 @@ class Parameter(NamedTuple):
       path: `layers/attention/query/kernel`.
       shape: with the layer axis first for scanned layers.
       format: name of its format.
-      bits: storage bits per value.
-      embedding: whether it is left out of N.
+      bits: storage bits per value of this shape, scales, masks and indices included.
+      in_n: whether it counts in N; embeddings, the head and learned scales do not.
     """
 
     path: str
     shape: tuple[int, ...]
     format: str
     bits: float
-    embedding: bool
+    in_n: bool
 
     @property
     def size(self) -> int:
@@ -50,29 +53,29 @@ class Parameter(NamedTuple):
 
 
 def parameters(model: ModelConfig, representation: Representation) -> list[Parameter]:
-    """Every parameter leaf of `Llama(model, representation)`, from shapes alone.
+    """Every parameter leaf of a Llama model, from shapes alone.
 
     Raises:
-      UserError: leaves that are declared neither compressed nor dense, listed by path.
+      UserError: leaves that are declared neither compressed nor dense, listed by path; a weight format that cannot
+        be stored.
     """
-    init = partial(Llama(model, representation).init, ctx=Context(jnp.float32(0), None))
-    tokens = jax.ShapeDtypeStruct((1, model.context), jnp.int32)
-    variables = jax.eval_shape(init, jax.random.key(0), tokens)
-    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    params = jax.eval_shape(partial(initial_params, model, representation), jax.random.key(0))
+    leaves = jax.tree_util.tree_leaves_with_path(params)
     found = [(tuple(key.key for key in path), leaf.shape) for path, leaf in leaves]
-    uncovered = ["/".join(path) for path, _ in found if path[-1] not in _COMPRESSED | _DENSE]
+    uncovered = ["/".join(path) for path, _ in found if path[-1] not in {*_COMPRESSED, *_DENSE, *_LEARNED}]
     if uncovered:
         raise UserError(f"parameters declared neither compressed nor dense: {', '.join(uncovered)}")
     return [_parameter(path, shape, representation) for path, shape in found]
 
 
 def _parameter(path: tuple[str, ...], shape: tuple[int, ...], representation: Representation) -> Parameter:
-    fmt = representation.weights.format
-    compressed = path[-1] in _COMPRESSED and not representation.weights.is_dense
-    return Parameter(
-        path="/".join(path),
-        shape=shape,
-        format=catalog.label(fmt) if compressed else "dense",
-        bits=fmt.bits if compressed else DENSE_BITS,
-        embedding=path[-1] in _EMBEDDINGS,
-    )
+    fmt, name = representation.weights.format, path[-1]
+    label, bits = "dense", float(DENSE_BITS)
+    if name in _LEARNED:
+        label, bits = "learned", _LEARNED[name]
+    elif name in _COMPRESSED and not representation.weights.is_dense:
+        if not isinstance(fmt, Storable):
+            raise UserError(f"{fmt!r} does not say how it is stored; give it `layout`, `store` and `load`")
+        rows = (*shape[:-2], shape[-1], shape[-2])
+        label, bits = catalog.label(cast(Format, fmt)), storage_bits(fmt, rows)
+    return Parameter("/".join(path), shape, label, bits, in_n=name not in {*_EMBEDDINGS, *_LEARNED})

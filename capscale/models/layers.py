@@ -8,16 +8,23 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from capscale.errors import UserError
 from capscale.formats.base import Context
+from capscale.formats.roles import Draws, Learns
 from capscale.representation import Representation, linear
 
 Initializer = Callable[..., Array]
 
 
+NOISE = "formats"
+"""Name of the random stream that formats of activations draw from."""
+
+
 class Linear(nn.Module):
     """Bias-free linear layer whose operands are stored in `representation`.
 
-    The fp32 master weight `kernel: (in, out)` is compressed at every call, by `capscale.representation.linear`.
+    The fp32 master weight `kernel: (in, out)` may come projected, as `capscale.models.held.hold_weights` leaves it.
+    Learned numbers of the activations' format are the parameter `activations_step`.
     """
 
     features: int
@@ -29,7 +36,18 @@ class Linear(nn.Module):
     def __call__(self, x: Array, ctx: Context) -> Array:
         """`(..., in) -> (..., features)` in the compute dtype."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        return linear(x.astype(self.dtype), kernel, self.representation, ctx, ctx)
+        x = x.astype(self.dtype)
+        return linear(x, kernel, self.representation, ctx, self._activations_context(x, ctx))
+
+    def _activations_context(self, x: Array, ctx: Context) -> Context:
+        fmt = self.representation.activations.format
+        if isinstance(fmt, Draws):
+            ctx = ctx._replace(key=self.make_rng(NOISE))
+        if isinstance(fmt, Learns) and fmt.learns:
+            if fmt.learned_shape(x.shape):
+                raise UserError(f"activations={fmt!r} would learn a number per token; use group='matrix'")
+            ctx = ctx._replace(learned=self.param("activations_step", lambda _: fmt.initial_learned(x)))
+        return ctx
 
 
 class RMSNorm(nn.Module):
@@ -81,7 +99,9 @@ class Attention(nn.Module):
 
         q_BTHK = rotary_embedding(project("query"), self.rope_theta)
         k_BTHK = rotary_embedding(project("key"), self.rope_theta)
-        mixed_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BTHK, project("value"), is_causal=True)
+        v_BTHK = project("value")
+        with jax.numpy_dtype_promotion("standard"):  # its bfloat16 scores are float32 by promotion
+            mixed_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, is_causal=True)
         out = Linear(M, self.representation, self.residual_init, self.dtype, name="out")
         return out(mixed_BTHK.reshape(B, T, M), ctx)
 

@@ -10,7 +10,7 @@ from jax import Array
 
 from capscale.errors import UserError
 from capscale.formats.base import Context
-from capscale.models.layers import Attention, RMSNorm, SwiGLU
+from capscale.models.layers import NOISE, Attention, RMSNorm, SwiGLU
 from capscale.representation import DENSE, Representation
 
 
@@ -45,7 +45,7 @@ class ModelConfig:
     @cached_property
     def hidden(self) -> int:
         """Feed-forward hidden width."""
-        return -(-(8 * self.width // 3) // self.multiple_of) * self.multiple_of
+        return -(-8 * self.width // (3 * self.multiple_of)) * self.multiple_of
 
     @cached_property
     def non_embedding_parameters(self) -> int:
@@ -93,7 +93,7 @@ class Llama(nn.Module):
         layers = nn.scan(
             Block,
             variable_axes={"params": 0},
-            split_rngs={"params": True},
+            split_rngs={"params": True, NOISE: True},
             in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
             length=cfg.layers,
             unroll=cfg.layers if cfg.layers <= 2 else 1,

@@ -75,4 +75,5 @@ class Display:
             f"[{self._done}/{self._total}] {run_name(run)}: {loss}  ({result['timing']['wall_s']:.1f} s)",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )

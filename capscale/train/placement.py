@@ -1,6 +1,5 @@
 """Where runs are trained: one run sharded over a mesh, or a population of same-shape runs, one or more a device."""
 
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +9,6 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from capscale.representation import DENSE
 from capscale.train.run import Run
 from capscale.train.sharding import batch_sharding, check_batch, replicated, state_sharding
 from capscale.train.step import Pace, Program, TrainState, evaluate_chunk, initial_state, train_chunk
@@ -61,7 +59,7 @@ class _Functions(NamedTuple):
 
 @cache
 def _sharded(program: Program, mesh: Mesh) -> _Functions:
-    initial = _sharded_start(replace(program, representation=DENSE), mesh)
+    initial = _sharded_start(program.start, mesh)
     state = state_sharding(mesh, jax.eval_shape(initial, jax.ShapeDtypeStruct((), jnp.int32)))
     everywhere, batches = replicated(mesh), batch_sharding(mesh, batch_axis=1)
     return _Functions(
@@ -78,7 +76,7 @@ def _sharded(program: Program, mesh: Mesh) -> _Functions:
 
 @cache
 def _sharded_start(program: Program, mesh: Mesh) -> Any:
-    """First states do not depend on the representation, so one compilation serves all formats of a size."""
+    """One compilation for all formats of a size that own nothing."""
     start = partial(initial_state, program)
     shape = jax.eval_shape(start, jax.ShapeDtypeStruct((), jnp.int32))
     return jax.jit(start, out_shardings=state_sharding(mesh, shape))
@@ -132,7 +130,7 @@ def _mapped(program: Program, devices: tuple[Any, ...]) -> _Functions:
         return jax.pmap(inner, in_axes=axes, devices=devices, donate_argnums=donate)
 
     return _Functions(
-        mapped(initial_state, (0,)),
+        jax.pmap(jax.vmap(partial(initial_state, program.start)), devices=devices),
         mapped(train_chunk, (0, None, 0, None, 0), donate=(0,)),
         mapped(evaluate_chunk, (0, None, None)),
     )

@@ -132,6 +132,8 @@ def canonical(value: Any) -> Any:
         return {"type": type(value).__name__, **fields}
     if isinstance(value, tuple | list):
         return [canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1 and 1.0 make equal runs
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(

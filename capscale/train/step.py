@@ -10,9 +10,12 @@ import optax
 from jax import Array
 
 from capscale.formats.base import Context
-from capscale.models.held import hold_weights
+from capscale.formats.roles import Keeps, learns
+from capscale.models.held import FormatState, hold_weights, initial_format_state, next_format_state
+from capscale.models.initial import initial_params
+from capscale.models.layers import NOISE
 from capscale.models.llama import Llama, ModelConfig
-from capscale.representation import DENSE, Representation
+from capscale.representation import DENSE_OPERAND, Representation
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.run import Optimizer, Run
 
@@ -21,6 +24,8 @@ class TrainState(NamedTuple):
     """All that a resumed run needs, and all that a checkpoint holds."""
 
     params: Any
+    formats: FormatState
+    """State of the weights' format, such as RigL's masks; empty for most."""
     moments: optax.OptState
     step: Array
     """Optimizer steps done, int32 scalar."""
@@ -50,6 +55,17 @@ class Program:
         return cls(run.model, run.representation, dataclasses.replace(run.optimizer, learning_rate=1.0), run.batch)
 
     @property
+    def start(self) -> "Program":
+        """The program as far as first states depend on it: one start serves all formats that own nothing."""
+        representation = self.representation
+        owns = [
+            operand if learns(operand.format) or isinstance(operand.format, Keeps) else DENSE_OPERAND
+            for operand in (representation.weights, representation.activations)
+        ]
+        rotation = representation.hadamard if any(not operand.is_dense for operand in owns) else None
+        return dataclasses.replace(self, representation=Representation(owns[0], owns[1], rotation))
+
+    @property
     def module(self) -> Llama:
         """The Flax module."""
         return Llama(self.model, self.representation)
@@ -58,10 +74,10 @@ class Program:
 def initial_state(program: Program, seed: Array) -> TrainState:
     """State before the first step; `seed` is an int32 scalar, so that seeds can be mapped over."""
     init_key, noise_key = jax.random.split(jax.random.key(seed))
-    tokens_BT = jnp.zeros((1, program.model.context), jnp.int32)
-    params = Llama(program.model, DENSE).init(init_key, tokens_BT, Context(jnp.float32(0)))["params"]
+    params = initial_params(program.model, program.representation, init_key)
     return TrainState(
         params=params,
+        formats=initial_format_state(params, program.representation),
         moments=gradient_transform(program.optimizer).init(params),
         step=jnp.int32(0),
         key=jax.random.key_data(noise_key),
@@ -73,7 +89,8 @@ def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context) ->
 
     `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T.
     """
-    logits_BTV: Any = program.module.apply({"params": held}, window_BU[:, :-1], ctx)
+    rngs = None if ctx.key is None else {NOISE: ctx.key}
+    logits_BTV: Any = program.module.apply({"params": held}, window_BU[:, :-1], ctx, rngs=rngs)
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, window_BU[:, 1:])
 
 
@@ -85,17 +102,20 @@ def train_step(
     progress = (state.step.astype(jnp.float32) + 0.5) / pace.steps.astype(jnp.float32)
     ctx = Context(progress, jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
 
-    def mean_loss(params: Any) -> Array:
-        held = hold_weights(params, program.representation, ctx)
-        return token_losses(program, held, window_BU, ctx).mean()
-
-    loss, gradient = jax.value_and_grad(mean_loss)(state.params)
+    held, into_masters = jax.vjp(
+        lambda params: hold_weights(params, program.representation, ctx, state.formats), state.params
+    )
+    loss, held_gradient = jax.value_and_grad(lambda held: token_losses(program, held, window_BU, ctx).mean())(held)
+    (gradient,) = into_masters(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
     rate = pace.learning_rate * rate_at(program.optimizer, progress)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient)}
-    return TrainState(params, moments, state.step + 1, state.key), metrics
+    formats = next_format_state(
+        state.formats, params, held_gradient, program.representation, step=state.step + 1, progress=progress
+    )
+    return TrainState(params, formats, moments, state.step + 1, state.key), metrics
 
 
 def train_chunk(  # noqa: PLR0917 mapped over by position
@@ -135,7 +155,7 @@ def evaluate_chunk(program: Program, state: TrainState, symbols: Array, first_SB
     """Mean loss of every window in nats per token, `float32 (S, B)`, with the formats as at the end of training."""
     offset_U = jnp.arange(program.model.context + 1, dtype=jnp.int32)
     ctx = Context(jnp.float32(1), jax.random.wrap_key_data(state.key))
-    held = hold_weights(state.params, program.representation, ctx)
+    held = hold_weights(state.params, program.representation, ctx, state.formats)
 
     def losses_B(first_B: Array) -> Array:
         window_BU = symbols[first_B[:, None] + offset_U[None, :]].astype(jnp.int32)

@@ -1,9 +1,10 @@
 """One format after another: sparsify, then quantize what survived."""
 
 from dataclasses import dataclass, replace
-from math import prod
+from functools import partial
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -107,12 +108,17 @@ class Then:
 
     def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
         """Mask, codes of the survivors, scales."""
+        kept, coded, parts = self._coded(x, ctx)
+        keep = np.asarray(kept)
+        codes = np.asarray(coded)[keep]
+        return {"mask": self.sparse.encode_mask(keep), "codes": codes, **self._scalar.store_scales(parts)}
+
+    @partial(jax.jit, static_argnums=0)
+    def _coded(self, x: Array, ctx: Context) -> tuple[Array, Array, tuple[Array, ...]]:
         sparse = self.sparse.project(x, ctx)
         assert sparse.keep is not None
-        keep = np.asarray(sparse.keep)
         parts = self._measure(x, sparse.value, sparse.keep, ctx)
-        codes = np.asarray(self._scalar.codes_of(sparse.value, parts))
-        return {"mask": self.sparse.encode_mask(keep), "codes": codes[keep], **self._scalar.store_scales(parts)}
+        return sparse.keep, self._scalar.codes_of(sparse.value, parts), parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Levels times scales where the mask is set, zero elsewhere."""
@@ -120,5 +126,4 @@ class Then:
         full = np.zeros(shape, np.uint32)
         full[keep] = codes["codes"]
         value = self._scalar.values_of(jnp.asarray(full), self._scalar.load_scales(codes, shape), dtype)
-        assert prod(value.shape) == prod(shape)
         return jnp.where(jnp.asarray(keep), value, jnp.zeros(shape, dtype))

@@ -63,7 +63,7 @@ class Groups:
         """Inverse of `split`."""
         if not isinstance(self.size, int):
             return x
-        return x.reshape(*shape[:-1], -1)[..., : shape[-1]]
+        return x.reshape(*shape[:-1], x.shape[-2] * x.shape[-1])[..., : shape[-1]]
 
     def filled(self, counted: Array) -> Array | None:
         """Share of every group that is True in `counted`; padding is not."""

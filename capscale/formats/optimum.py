@@ -9,6 +9,9 @@ from .distributions import NORMAL, Density, grid_error, second_moment
 from .grids import Grid
 
 POINTS_PER_OCTAVE = 24  # floats have a local optimum in every octave of the scale; this resolves each many times
+NEAR = 1.01  # dips of the scan this close to the lowest are refined before they are compared
+EQUAL = 1 + 1e-12  # of dips equal to rounding, the one with the smallest clip is taken
+REFINE = {"method": "bounded", "options": {"xatol": 1e-10}}
 
 
 @cache
@@ -31,12 +34,8 @@ def optimal_clip(grid: Grid, density: Density = NORMAL) -> float:
         return grid_error(levels * (rms * 2.0**exponent / top), density)
 
     losses = np.array([loss(e) for e in exponents])
-    best = _first_lowest(losses)
-    left, right = exponents[max(best - 1, 0)], exponents[min(best + 1, len(exponents) - 1)]
-    refined = minimize_scalar(loss, bounds=(left, right), method="bounded", options={"xatol": 1e-10})
-    return float(2.0**refined.x)
-
-
-def _first_lowest(losses: np.ndarray) -> int:
-    """Index of the lowest value; of dips that are equal to rounding, the one with the smallest clip."""
-    return int(np.flatnonzero(losses <= losses.min() * (1 + 1e-12))[0])
+    inner = np.flatnonzero((losses[1:-1] <= losses[:-2]) & (losses[1:-1] <= losses[2:])) + 1
+    dips = [i for i in inner if losses[i] <= losses.min() * NEAR]
+    refined = [minimize_scalar(loss, bounds=tuple(exponents[[i - 1, i + 1]]), **REFINE) for i in dips]
+    lowest = min(float(dip.fun) for dip in refined)
+    return float(2.0 ** next(dip.x for dip in refined if dip.fun <= lowest * EQUAL))

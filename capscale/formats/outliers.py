@@ -1,8 +1,10 @@
 """Outliers: the few largest magnitudes of every row stay in bfloat16, the rest is quantized."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -108,16 +110,21 @@ class Outliers:
         if not self.apart(x.shape[-1]):
             empty = np.empty(0, np.uint32)
             return {**self.inner.store(x, ctx), "values": empty, "indices": empty}
-        far, rest = self._split(x)
-        parts = self.inner.measure(rest, ctx, ~far)
+        far, codes, parts = self._coded(x, ctx)
         mask = np.asarray(far)
         kept = np.asarray(to_float32(x, "Outliers").astype(jnp.bfloat16))
         return {
-            "codes": np.asarray(self.inner.codes_of(rest, parts))[~mask],
+            "codes": np.asarray(codes)[~mask],
             **self.inner.store_scales(parts),
             "values": value_codes(kept[mask]),
             "indices": np.nonzero(mask)[-1].astype(np.uint32),
         }
+
+    @partial(jax.jit, static_argnums=0)
+    def _coded(self, x: Array, ctx: Context) -> tuple[Array, Array, tuple[Array, ...]]:
+        far, rest = self._split(x)
+        parts = self.inner.measure(rest, ctx, ~far)
+        return far, self.inner.codes_of(rest, parts), parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Both parts in their places."""

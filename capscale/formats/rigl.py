@@ -23,8 +23,8 @@ class RigL(BitMask, StoresSurvivors):
     the smallest kept magnitudes and grows as many pruned entries of largest gradient.
 
     The moved share of the kept is `drop / 2 (1 + cos(pi progress / stop))`. The state is a boolean mask; it starts as
-    the mask of the largest magnitudes. Growth needs the gradient of pruned entries too, so train it straight-through
-    and mask the optimizer's gradient with the state (`RigL.masked`).
+    the mask of the largest magnitudes. Growth reads the gradient at the projected tensor, which pruned entries have
+    too; the tensor itself is trained under the mask (`ForwardMask`). A grown entry resumes the value it was dropped with.
     """
 
     sparsity: float
@@ -96,10 +96,6 @@ class RigL(BitMask, StoresSurvivors):
 
         due = (step % self.period == 0) & (progress < self.stop)
         return lax.cond(due, move, lambda mask: mask, state)
-
-    def masked(self, gradient: Array, state: Array) -> Array:
-        """Gradient of the kept entries alone, for the optimizer."""
-        return jnp.where(state, gradient, jnp.zeros_like(gradient))
 
     def project(self, x: Array, ctx: Context) -> Projection:
         """Zeroes what the mask does not keep."""

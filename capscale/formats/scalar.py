@@ -1,9 +1,11 @@
 """Scalar quantization: a grid, a scale rule, and how many values share a scale."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import log2, prod
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -132,6 +134,7 @@ class Scalar:
         """Code of every value, in the shape of x."""
         return self.groups.join(self.grid.encode(self._normal(x, self._scale(parts, x.shape))), x.shape)
 
+    @partial(jax.jit, static_argnums=(0, 3))
     def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
         """Levels times scales: inverse of `codes_of`."""
         level = self.grid.decode(self.groups.split(codes))
@@ -143,8 +146,13 @@ class Scalar:
 
     def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
         """Codes and scales."""
+        codes, parts = self._coded(x, ctx)
+        return {"codes": np.asarray(codes).reshape(-1), **self.store_scales(parts)}
+
+    @partial(jax.jit, static_argnums=0)
+    def _coded(self, x: Array, ctx: Context) -> tuple[Array, Parts]:
         parts = self.measure(x, ctx)
-        return {"codes": np.asarray(self.codes_of(x, parts)).reshape(-1), **self.store_scales(parts)}
+        return self.codes_of(x, parts), parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Levels times scales."""

@@ -217,4 +217,4 @@ class Learned(_Float32Part):
 
 def largest(group: Group) -> Array:
     """Largest magnitude of each group; entries outside `filled` are zero already."""
-    return jnp.max(jnp.abs(group.x), axis=group.axes, keepdims=True)
+    return jnp.max(jnp.abs(group.x), axis=group.axes, keepdims=True, initial=0.0)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -67,7 +68,7 @@ class StoresSurvivors:
 
     def store(self: Sparse, x: Array, ctx: Context) -> dict[str, Codes]:
         """Mask and survivors."""
-        keep = np.asarray(self.project(x, ctx).keep)
+        keep = np.asarray(jax.jit(lambda x, ctx: self.project(x, ctx).keep)(x, ctx))
         return {"mask": self.encode_mask(keep), "values": value_codes(np.asarray(x)[keep])}
 
     def load(self: Sparse, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:

@@ -1,11 +1,12 @@
 """Vector quantization: runs of d neighbours to the nearest of n codewords (HIGGS grids, arXiv 2411.17525)."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from math import log2, prod
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -110,9 +111,13 @@ class Vector:
 
     def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
         """Codes and scales."""
-        parts, scale = self._scale(x, ctx)
-        index = _nearest(self._normal(x, scale), jnp.asarray(codebook(self.dimension, self.codewords)))
+        index, parts = self._coded(x, ctx)
         return {"codes": np.asarray(index, np.uint32).reshape(-1), **self._scaling.store_scales(parts)}
+
+    @partial(jax.jit, static_argnums=0)
+    def _coded(self, x: Array, ctx: Context) -> tuple[Array, tuple[Array, ...]]:
+        parts, scale = self._scale(x, ctx)
+        return _nearest(self._normal(x, scale), jnp.asarray(codebook(self.dimension, self.codewords))), parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Codewords times scales."""

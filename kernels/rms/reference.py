@@ -10,6 +10,8 @@ so that `width` limbs, each below 16 * 2^B, fit an int32. Over several rows the 
 16 bits, which add exactly for up to 2^15 rows. A term is lost only where it is below 2^-2B of the largest square.
 """
 
+from math import prod
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -21,13 +23,15 @@ def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,), share: Array | Non
 
     `share`: which part of each group counts, the rest being zeros; None for all of it.
     """
-    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0.0)
     power, inverse = _powers(largest)
-    bits = LIMB - (x.shape[-1] - 1).bit_length()
+    bits = LIMB - max(x.shape[-1] - 1, 0).bit_length()
     square = jnp.square(x * inverse) * 2.0**bits
     high = jnp.round(square)
     low = jnp.round((square - high) * 2.0**bits)
-    mean = (_total(high, axes) + _total(low, axes) * 2.0**-bits) * (2.0**-bits * largest.size / x.size)
+    mean = (_total(high, axes) + _total(low, axes) * 2.0**-bits) * (
+        2.0**-bits / max(prod(x.shape[axis] for axis in axes), 1)
+    )
     if share is not None:
         mean = mean / jnp.where(share > 0, share, 1.0)
     return jnp.where(jnp.isfinite(largest), jnp.sqrt(mean) * power, largest)

@@ -120,7 +120,9 @@ def check_batches(subject: Subject) -> None:
     """vmap agrees with a loop, bit for bit."""
     x = jnp.stack([gaussian(seed=seed) for seed in range(3)])
     contexts = [subject.context(each) for each in x]
-    stacked = Context(*(None if part[0] is None else jnp.stack(part) for part in map(list, zip(*contexts, strict=True))))
+    stacked = Context(
+        *(None if part[0] is None else jnp.stack(part) for part in map(list, zip(*contexts, strict=True)))
+    )
     axes = Context(*(None if part is None else 0 for part in stacked))
     together = jax.jit(jax.vmap(lambda x, ctx: subject.format.project(x, ctx).value, in_axes=(0, axes)))(x, stacked)
     for i, ctx in enumerate(contexts):
@@ -167,7 +169,7 @@ def check_storage(subject: Subject) -> None:
         x = gaussian(dtype=dtype)
         ctx = subject.context(x)
         packed = pack(subject.format, x, ctx)
-        same_bits(unpack(packed), subject.format.project(x, ctx).value)
+        same_bits(unpack(packed), subject.compiled(x, ctx))
         bits = storage_bits(subject.format, x.shape, dtype) * x.size
         fields = len(packed.fields)
         assert packed.nbytes == expected_bytes(subject.format, x.shape, dtype)

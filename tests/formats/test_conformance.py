@@ -18,9 +18,43 @@ from capscale.formats.vector import Vector
 
 # One entry for every mechanism runs by default; entries that differ from one of these by a number run with -m slow.
 DEFAULT = frozenset(
-    "dense int1 int2 int4 int8 ternary mid-tread-int4 twos-int4 lloyd3 e2m1 e3m0 e4m3 e5m2 e6m1 absmax-int4 int4-g32 "
-    "absmax-e2m1-g16 mxfp4 mxfp4-ceil mxfp8-e5m2 nvfp4 lsq4 top50 2:4 4:8-pairs gmp75 rigl75 2:4+int4 top50+int4 "
-    "2:4+mxfp4 top50+nvfp4 4:8-pairs+int4 higgs-d2-n16 int4-outliers1 noise2".split()
+    (
+        "dense",
+        "int1",
+        "int2",
+        "int4",
+        "int8",
+        "ternary",
+        "mid-tread-int4",
+        "twos-int4",
+        "lloyd3",
+        "e2m1",
+        "e3m0",
+        "e4m3",
+        "e5m2",
+        "e6m1",
+        "absmax-int4",
+        "int4-g32",
+        "absmax-e2m1-g16",
+        "mxfp4",
+        "mxfp4-ceil",
+        "mxfp8-e5m2",
+        "nvfp4",
+        "lsq4",
+        "top50",
+        "2:4",
+        "4:8-pairs",
+        "gmp75",
+        "rigl75",
+        "2:4+int4",
+        "top50+int4",
+        "2:4+mxfp4",
+        "top50+nvfp4",
+        "4:8-pairs+int4",
+        "higgs-d2-n16",
+        "int4-outliers1",
+        "noise2",
+    )
 )
 
 

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.linalg import hadamard
-
 from capscale.kernels.hadamard import rotate
+from scipy.linalg import hadamard
 
 
 @pytest.mark.parametrize(("width", "block"), [(2, 2), (48, 16), (128, 128), (640, 128)])

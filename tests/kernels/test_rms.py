@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from capscale.kernels.rms import root_mean_square
 
 AXES = ((-1,), (-2, -1))

@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
-
 from capscale.kernels.select import kth_magnitude, largest
 from capscale.kernels.select.reference import kth_magnitude as bisected
+from jax.sharding import NamedSharding, PartitionSpec
 
 RNG = np.random.default_rng(0)
 DATA = {

@@ -20,7 +20,7 @@ setup() {
     "$python" -m venv --without-pip "$venv" || return 1
     pip=("$python" -m pip --python "$venv/bin/python")
   fi
-  if ! "${pip[@]}" install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"; then
+  if ! "${pip[@]}" install --quiet --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"; then
     echo "installing failed: this step needs a package index; see pip's message above" >&2
     return 1
   fi

@@ -32,7 +32,7 @@ def test_bad_text_is_refused_by_name(content, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["missing.txt", "."])
 def test_unreadable_path_is_refused(name, tmp_path):
-    with pytest.raises(UserError, match="cannot be read .*check the path"):
+    with pytest.raises(UserError, match=r"cannot be read .*check the path"):
         load_corpus(str(tmp_path / name))
 
 

@@ -1,0 +1,101 @@
+"""Weights projected once, ahead of the model: the same numbers as projecting them inside every layer."""
+
+from dataclasses import replace
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from capscale.formats.base import Context
+from capscale.models import held
+from capscale.models.held import hold_weights
+from capscale.models.llama import Llama
+from capscale.representation import DENSE, Held, Representation, linear, operand, project_weights
+
+CTX = Context(jnp.float32(1), None)
+REPRESENTATIONS = {
+    "dense": DENSE,
+    "int4 rotated": tiny.INT4,
+    "int4 both, rotated": Representation(operand("int4"), operand("int4"), 8),
+    "top50": Representation(operand("top50")),
+    "2:4": Representation(operand("2:4")),
+    "int1": Representation(operand("int1"), hadamard=8),
+}
+each = pytest.mark.parametrize("representation", REPRESENTATIONS.values(), ids=REPRESENTATIONS.keys())
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@cache
+def params_of(layers: int):
+    model = Llama(replace(tiny.MODEL, layers=layers, init_std=0.3))
+    return jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 4), jnp.int32), CTX)["params"]
+
+
+@each
+def test_linear_takes_held_weights_as_they_are(representation):
+    x, w, g = (jax.random.normal(jax.random.key(seed), shape) for seed, shape in enumerate([(5, 16), (16, 8), (5, 8)]))
+
+    def ahead(x, w):
+        return linear(x, Held(project_weights(w, representation)), representation)
+
+    results = [jax.vjp(f, x, w) for f in (ahead, lambda x, w: linear(x, w, representation))]
+    same(*(value for value, _ in results))
+    same(*(pull(g) for _, pull in results))
+    if not representation.weights.is_dense:
+        # The marking is what keeps linear from projecting: unmarked weights go through it.
+        assert not np.array_equal(linear(x, Held(w), representation), linear(x, w, representation))
+
+
+def loss(params, representation, hold):
+    """A loss of the tiny model, and its logits."""
+    tokens = np.random.default_rng(1).integers(0, 96, (3, 16)).astype(np.int32)
+    held_or_not = hold_weights(params, representation, CTX) if hold else params
+    logits = Llama(tiny.MODEL, representation).apply({"params": held_or_not}, jnp.asarray(tokens), CTX)
+    return -jax.nn.log_softmax(logits)[..., 5].mean(), logits
+
+
+def test_model_with_held_weights_computes_the_same():
+    differentiate = jax.jit(jax.grad(loss, has_aux=True), static_argnums=(1, 2))
+    ahead, inside = (differentiate(params_of(2), REPRESENTATIONS["int4 rotated"], hold) for hold in (True, False))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ahead, inside)
+    same(*(jax.tree.map(lambda leaf: leaf == 0, gradient) for gradient, _ in (ahead, inside)))
+
+
+@pytest.mark.slow
+@each
+def test_model_with_held_weights_computes_the_same_bit_for_bit(representation):
+    with jax.disable_jit():  # operation by operation: a compiler rounds differently by what stands around it
+        ahead, inside = (
+            jax.grad(loss, has_aux=True)(params_of(2), representation, hold=hold) for hold in (True, False)
+        )
+    same(ahead, inside)
+
+
+@pytest.mark.parametrize("name", ["int4 rotated", "top50"])
+def test_stacked_is_one_by_one(name, monkeypatch):
+    stacked = jax.jit(lambda p: hold_weights(p, REPRESENTATIONS[name], CTX))(params_of(3))
+    monkeypatch.setattr(held, "STACKED_BELOW", 0)
+    same(jax.jit(lambda p: hold_weights(p, REPRESENTATIONS[name], CTX))(params_of(3)), stacked)
+
+
+def test_only_kernels_are_held():
+    marked = hold_weights(params_of(2), DENSE, CTX)
+    leaves = jax.tree_util.tree_leaves_with_path(marked, is_leaf=lambda leaf: isinstance(leaf, Held))
+    for path, leaf in leaves:
+        assert isinstance(leaf, Held) == (path[-1].key == "kernel"), path
+
+
+def test_layers_draw_noise_of_their_own():
+    """One key a step, yet no two kernels, and no two layers of one, get the same noise."""
+    shapes = {"query": (2, 4, 4), "key": (2, 4, 4), "up": (2, 4, 6)}
+    params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
+    ctx = CTX._replace(key=jax.random.key(0))
+    projected = jax.jit(lambda p: hold_weights(p, Representation(operand("noise2")), ctx))(params)
+    firsts = [float(layer[0, 0]) for leaf in jax.tree.leaves(projected) for layer in leaf]
+    assert len(set(firsts)) == 6

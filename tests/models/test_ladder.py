@@ -1,0 +1,81 @@
+"""The named sizes: parameter counts derived from the shape against those counted on the model."""
+
+import math
+
+import pytest
+
+from capscale.errors import UserError
+from capscale.models.coverage import parameters
+from capscale.models.ladder import LADDERS, PAPER, find_size, ladder
+from capscale.models.llama import ModelConfig
+from capscale.representation import DENSE
+
+# Table of the training set-up, arXiv 2506.01863; 430M and 800M from arXiv 2502.05003. Final norm included.
+PRINTED = {
+    "30M": 30_482_560,
+    "50M": 49_556_736,
+    "100M": 102_777_856,
+    "200M": 203_188_480,
+    "430M": 443_068_288,
+    "800M": 822_151_168,
+}
+SIZES = [(name, size) for name, ladder in LADDERS.items() for size in ladder.sizes]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES, ids=[size for _, size in SIZES])
+def test_derived_count_is_the_counted_one(name, size):
+    model = LADDERS[name].model(size, vocabulary=96)
+    leaves = parameters(model, DENSE)
+    assert sum(leaf.size for leaf in leaves if not leaf.embedding) == model.non_embedding_parameters
+    embeddings = sum(leaf.size for leaf in leaves if leaf.embedding)
+    assert embeddings == 96 * model.width * (1 if model.tied_embeddings else 2)
+
+
+def test_paper_sizes_are_the_printed_ones():
+    assert {size: model.non_embedding_parameters for size, model in PAPER.sizes.items()} == PRINTED
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_ladder_is_whole(name):
+    of_name = ladder(name)
+    assert of_name.name == name
+    assert of_name.sizes.keys() == of_name.learning_rates.keys()
+    counts = [model.non_embedding_parameters for model in of_name.sizes.values()]
+    assert counts == sorted(set(counts))
+    rates = list(of_name.learning_rates.values())
+    assert rates == sorted(rates, reverse=True)
+    for size, model in of_name.sizes.items():
+        assert find_size(size) == model
+        assert of_name.model(size, 123).vocabulary == 123
+
+
+@pytest.mark.parametrize("width", [1, 4, 12, 96, 97, 640, 1280])
+@pytest.mark.parametrize("multiple_of", [1, 8, 256])
+def test_hidden_width_rounds_up(width, multiple_of):
+    model = ModelConfig(1, 1, 2 * width, 96, 16, multiple_of=multiple_of)
+    assert model.hidden == math.ceil(8 * 2 * width / 3 / multiple_of) * multiple_of
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": 0}, "layers=0 must be at least 1"),
+        ({"context": -1}, "context=-1 must be at least 1"),
+        ({"multiple_of": 0}, "multiple_of=0"),
+        ({"heads": 3}, "width=8 over heads=3"),
+        ({"heads": 8}, "even whole head width"),
+    ],
+)
+def test_impossible_shapes_are_refused(changes, message):
+    shape = {"layers": 1, "heads": 1, "width": 8, "vocabulary": 96, "context": 16} | changes
+    with pytest.raises(UserError, match=message):
+        ModelConfig(**shape)
+
+
+def test_unknown_names_are_refused_with_the_known():
+    with pytest.raises(UserError, match=r"ladder 'pico' is unknown; known ladders: nano, micro, paper"):
+        ladder("pico")
+    with pytest.raises(UserError, match=r"size '30M' is not of the nano ladder; its sizes: nano-4, "):
+        ladder("nano").model("30M", 96)
+    with pytest.raises(UserError, match=r"model '31M' is unknown; known models: nano-4, .*, 800M"):
+        find_size("31M")

@@ -5,7 +5,7 @@ from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from etils import epath
@@ -83,7 +83,7 @@ def launch(
     )
     display.begin(total=len(sweep.runs), present=outcome.present)
 
-    def work(runs: list[Run]) -> None:
+    def work(runs: list[Run]) -> list[dict[str, Any]]:
         if stop.is_set():
             raise Interrupted("not started")
         directories = [sweep.directory_of(run, out) for run in runs]
@@ -93,9 +93,8 @@ def launch(
         with display.running(runs) as observe:
             results = train(runs, corpus, directories, placement, observe=observe, stop=stop)
         for run, result in zip(runs, results, strict=True):
-            outcome.trained += 1
-            outcome.diverged += result["status"] == "diverged"
             display.finished(run, result)
+        return results
 
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="train") as pool:
         futures = {pool.submit(work, runs): runs for runs in groups}
@@ -109,9 +108,13 @@ def launch(
     return outcome
 
 
-def _collect(future: Future[None], runs: list[Run], sweep: Sweep, out: epath.Path, outcome: Outcome) -> None:
+def _collect(
+    future: Future[list[dict[str, Any]]], runs: list[Run], sweep: Sweep, out: epath.Path, outcome: Outcome
+) -> None:
     try:
-        future.result()
+        results = future.result()
+        outcome.trained += len(results)
+        outcome.diverged += sum(result["status"] == "diverged" for result in results)
     except Interrupted:
         return
     except Exception as error:  # one bad run must not end the sweep; what it was is kept and reported

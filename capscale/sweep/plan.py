@@ -16,7 +16,7 @@ import capscale.experiments
 from capscale.data.corpus import Corpus, DataId
 from capscale.errors import UserError
 from capscale.models.ladder import Ladder, ladder
-from capscale.train.files import read_json, write_json, writing
+from capscale.train.files import TEMPORARY, read_json, write_json, writing
 from capscale.train.run import Run
 
 SCHEMA = 1
@@ -98,20 +98,20 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
         "data": {"name": sweep.data.name, "sha256": sweep.data.sha256, "vocabulary": sweep.data.vocabulary},
         "runs": [run.run_id for run in sweep.runs],
     }
-    if path.exists():
-        found = read_json(path, "move it away, or choose another --out")
-        for field, expected in identity.items():
-            if found.get(field) != expected:
-                raise UserError(
-                    f"{out} holds another sweep: its {field} is {_short(found.get(field))}, "
-                    f"this sweep's is {_short(expected)}; choose another --out"
-                )
-        return
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        if any(child.name not in (".", "..") for child in out.iterdir()):
+    if not path.exists():
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            occupied = any(not child.name.endswith(TEMPORARY) for child in out.iterdir())
+        if occupied and not path.exists():  # unless another launcher of this sweep has just opened it
             raise UserError(f"{out} is not empty and holds no sweep.json; choose an empty or new --out")
-    write_json(path, identity | {"command": command, "versions": versions})
+        write_json(path, identity | {"command": command, "versions": versions}, new=True)
+    found = read_json(path, "move it away, or choose another --out")
+    for field, expected in identity.items():
+        if found.get(field) != expected:
+            raise UserError(
+                f"{out} holds another sweep: its {field} is {_short(found.get(field))}, "
+                f"this sweep's is {_short(expected)}; choose another --out"
+            )
 
 
 def _short(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,16 +24,44 @@ def writing(path: epath.Path) -> Iterator[None]:
         ) from error
 
 
-def write_json(path: epath.Path, value: Any) -> None:
-    """Writes JSON under a temporary name and renames it: a reader sees the old file or the whole new one."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+TEMPORARY = ".tmp"
+"""How names end of files that a crash may leave half-written; nothing reads them."""
+
+
+def write_text(path: epath.Path, text: str, *, new: bool = False) -> bool:
+    """Writes under a temporary name, then renames: a reader sees the old file or the whole new one.
+
+    Args:
+      path: the file.
+      text: its content.
+      new: leave a file that is there as it is; of two writers at once, one wins.
+
+    Returns:
+      Whether the file now holds `text`.
+    """
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
     with writing(path):
         try:
-            temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-            temporary.replace(path)
-        except OSError:
+            temporary.write_text(text)
+            return _link(temporary, path) if new else bool(temporary.replace(path))
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
+
+
+def _link(temporary: epath.Path, path: epath.Path) -> bool:
+    """Gives a file its name unless the name is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # remote, or a file system without links: a moment is left in which both of two writers win
+        return not path.exists() and bool(temporary.replace(path))
+    return True
+
+
+def write_json(path: epath.Path, value: Any, *, new: bool = False) -> bool:
+    """Writes JSON; see `write_text`."""
+    return write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", new=new)
 
 
 def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:

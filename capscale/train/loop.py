@@ -91,18 +91,17 @@ def train(
     with ExitStack() as stack:
         checkpoints = [stack.enter_context(Checkpoints(directory / "checkpoints")) for directory in directories]
         first, state = _restore(placement, runs, checkpoints)
+        for of_run in checkpoints:
+            of_run.forget_after(first)
         metrics = [Metrics(directory / "metrics.jsonl", keep_to=first) for directory in directories]
-        diverged_at = np.zeros(len(runs), int)
+        diverged_at = placement.diverged_at(state, runs)
         step, saved_at = first, time.monotonic()
         while step < steps:
             chunk_began = time.monotonic()
             count, first_RSB = windows.at(step)
             state, histories = placement.train_chunk(state, symbols, first_RSB, count, runs)
             seconds = time.monotonic() - chunk_began
-            finite = np.isfinite(histories["loss"][:, :count])
-            diverged_at = np.where(
-                (diverged_at == 0) & ~finite.all(axis=1), step + finite.argmin(axis=1) + 1, diverged_at
-            )
+            diverged_at = placement.diverged_at(state, runs)
             trained_s, step = trained_s + seconds, step + count
             for number, of_run in enumerate(metrics):
                 of_run.write(step, {name: values[number, :count] for name, values in histories.items()}, seconds)

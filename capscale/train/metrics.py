@@ -1,12 +1,13 @@
 """metrics.jsonl: one line per chunk of steps, kept in step with the checkpoints."""
 
+import itertools
 import json
 import math
 
 import numpy as np
 from etils import epath
 
-from capscale.train.files import writing
+from capscale.train.files import write_text, writing
 
 
 class Metrics:
@@ -15,7 +16,9 @@ class Metrics:
     def __init__(self, path: epath.Path, keep_to: int):
         self._path = path
         with writing(path):
-            path.write_text("".join(line for line in _whole_lines(path) if json.loads(line)["step"] <= keep_to))
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = "".join(itertools.takewhile(lambda line: _step(line) <= keep_to, lines))
+        write_text(path, kept)
 
     def write(self, step: int, history: dict[str, np.ndarray], seconds: float) -> None:
         """One line: mean loss (nats per token) and largest gradient norm of the chunk that ended at `step`."""
@@ -30,8 +33,9 @@ class Metrics:
             file.write(json.dumps(line) + "\n")
 
 
-def _whole_lines(path: epath.Path) -> list[str]:
-    """Lines of the file, if any; one cut short by a crash is not a line."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+def _step(line: str) -> float:
+    """Step of a line; infinity for one that a crash has cut short or damaged."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf

@@ -34,6 +34,10 @@ class Placement(Protocol):
         """Mean loss of every window, `float32 (R, S, B)`."""
         ...
 
+    def diverged_at(self, state: Any, runs: list[Run]) -> np.ndarray:
+        """`TrainState.diverged_at` of every run, `int32 (R,)`."""
+        ...
+
     def put(self, symbols: np.ndarray) -> Array:
         """The text on the devices."""
         ...
@@ -107,6 +111,10 @@ class Sharded:
         """See `Placement`."""
         return np.asarray(self._functions.evaluate(state, symbols, first_SB))[None]
 
+    def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
+        """See `Placement`."""
+        return np.asarray(state.diverged_at)[None]
+
     def put(self, symbols: np.ndarray) -> Array:
         """See `Placement`."""
         return jax.device_put(symbols, replicated(self._mesh))
@@ -170,6 +178,10 @@ class Population:
     def evaluate(self, state: TrainState, symbols: Array, first_SB: np.ndarray, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
         return self._gather(self._functions.evaluate(state, symbols, first_SB), runs)
+
+    def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
+        """See `Placement`."""
+        return self._gather(state.diverged_at, runs)
 
     def put(self, symbols: np.ndarray) -> Array:
         """See `Placement`."""

@@ -110,7 +110,7 @@ def read_result(directory: epath.Path, run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     found = read_json(path, "remove it and start the sweep again to train this run once more")
-    if found.get("schema") != SCHEMA or found.get("run_id") != run.run_id or "row" not in found:
+    if found.get("schema") != SCHEMA or found.get("run_id") != run.run_id or not {"status", "row"} <= found.keys():
         raise UserError(
             f"{path} is not a version-{SCHEMA} result of run {run.run_id} "
             f"(schema {found.get('schema')}, run {found.get('run_id')}); remove it to train this run once more"
@@ -120,10 +120,10 @@ def read_result(directory: epath.Path, run: Run) -> dict[str, Any] | None:
 
 def write_result(directory: epath.Path, new: dict[str, Any], run: Run) -> None:
     """Writes result.json once; a second, different result of the same run is an error and is kept beside it."""
+    if write_json(directory / "result.json", new, new=True):
+        return
     old = read_result(directory, run)
-    if old is None:
-        write_json(directory / "result.json", new)
-    elif (old["status"], old["row"]) != (new["status"], new["row"]):
+    if old is None or (old["status"], old["row"]) != (new["status"], new["row"]):
         write_json(directory / "result.conflict.json", new)
         raise UserError(
             f"run {run.run_id} ended twice with different results: compare result.json and "

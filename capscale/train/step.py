@@ -31,6 +31,8 @@ class TrainState(NamedTuple):
     """Optimizer steps done, int32 scalar."""
     key: Array
     """PRNG key data of the run, uint32: noise at step t draws from it folded with t."""
+    diverged_at: Array
+    """First step, counted from 1, whose loss was not finite; 0 while there is none. int32 scalar."""
 
 
 class Pace(NamedTuple):
@@ -81,6 +83,7 @@ def initial_state(program: Program, seed: Array) -> TrainState:
         moments=gradient_transform(program.optimizer).init(params),
         step=jnp.int32(0),
         key=jax.random.key_data(noise_key),
+        diverged_at=jnp.int32(0),
     )
 
 
@@ -115,7 +118,8 @@ def train_step(
     formats = next_format_state(
         state.formats, params, held_gradient, program.representation, step=state.step + 1, progress=progress
     )
-    return TrainState(params, formats, moments, state.step + 1, state.key), metrics
+    diverged_at = jnp.where((state.diverged_at == 0) & ~jnp.isfinite(loss), state.step + 1, state.diverged_at)
+    return TrainState(params, formats, moments, state.step + 1, state.key, diverged_at), metrics
 
 
 def train_chunk(  # noqa: PLR0917 mapped over by position

@@ -60,7 +60,7 @@ class Sweep:
         """Trains; the exit status tells whether all results are there."""
         if self.jobs is not None and self.jobs < 1:
             raise UserError(f"--jobs {self.jobs} must be at least 1")
-        return _train(self, only=None)
+        return _train(self, self.jobs, only=None)
 
 
 @dataclass
@@ -87,14 +87,13 @@ class Run:
     """How the run uses the devices."""
     fsdp: int = 1
     """Devices that share one copy of the parameters."""
-    jobs: int | None = 1
 
     def __call__(self) -> int:
         """Trains; see `Sweep`."""
-        return _train(self, only=self.index)
+        return _train(self, jobs=1, only=self.index)
 
 
-def _train(command: Sweep | Run, only: int | None) -> int:
+def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
     import dataclasses
 
@@ -110,18 +109,16 @@ def _train(command: Sweep | Run, only: int | None) -> int:
     corpus = load_corpus(command.text)
     planned = plan(command.experiment, command.ladder, corpus)
     out = epath.Path(command.out)
+    if only is not None and not 0 <= only < len(planned.runs):
+        raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
     open_directory(planned, out, " ".join(["capscale", *sys.argv[1:]]), versions())
     if only is not None:
-        if not 0 <= only < len(planned.runs):
-            raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
         planned = dataclasses.replace(planned, runs=planned.runs[only : only + 1])
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with Display(Console()) as display:
-        outcome = launch(
-            planned, corpus, out, display, mode=command.mode, jobs=command.jobs, fsdp=command.fsdp, stop=stop
-        )
+        outcome = launch(planned, corpus, out, display, mode=command.mode, jobs=jobs, fsdp=command.fsdp, stop=stop)
     return _conclude(outcome, len(planned.runs), out)
 
 

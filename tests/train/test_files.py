@@ -1,0 +1,137 @@
+"""Files are written whole or not at all, and what the disk refuses is said plainly."""
+
+import errno
+import json
+import threading
+
+import numpy as np
+import pytest
+from etils import epath
+
+from capscale.errors import UserError
+from capscale.train.files import read_json, write_json, writing
+from capscale.train.metrics import Metrics
+
+
+@pytest.fixture
+def path(tmp_path):
+    return epath.Path(tmp_path) / "value.json"
+
+
+def disk_full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("method", ["write_text", "replace"])
+def test_failed_write_leaves_the_old_file_and_nothing_else(path, method, monkeypatch):
+    write_json(path, {"value": 1})
+    monkeypatch.setattr(type(path), method, disk_full)
+    with pytest.raises(UserError, match=r"value.json cannot be written \(No space left on device\); free space"):
+        write_json(path, {"value": 2})
+    monkeypatch.undo()
+    assert read_json(path, "") == {"value": 1}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_half_written_temporary_is_removed(path, monkeypatch):
+    real = type(path).write_text
+
+    def half(self, text):
+        real(self, text[:5])
+        disk_full()
+
+    monkeypatch.setattr(type(path), "write_text", half)
+    with pytest.raises(UserError, match="No space"):
+        write_json(path, {"value": 1})
+    assert list(path.parent.iterdir()) == []
+
+
+def test_not_a_number_is_never_written(path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"loss": float("nan")})
+    assert list(path.parent.iterdir()) == []
+
+
+def test_new_file_does_not_replace_one_that_is_there(path):
+    assert write_json(path, {"value": 1}, new=True)
+    assert not write_json(path, {"value": 2}, new=True)
+    assert read_json(path, "") == {"value": 1}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_of_many_writers_of_a_new_file_one_wins(path):
+    barrier, won = threading.Barrier(8), []
+
+    def write(number):
+        barrier.wait()
+        if write_json(path, {"value": number}, new=True):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert read_json(path, "") == {"value": won[0]}
+
+
+def test_file_system_without_links(path, monkeypatch):
+    monkeypatch.setattr("capscale.train.files.os.link", disk_full)
+    assert write_json(path, {"value": 1}, new=True)
+    assert not write_json(path, {"value": 2}, new=True)
+    assert read_json(path, "") == {"value": 1}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    below = epath.Path(tmp_path) / "file" / "value.json"
+    with pytest.raises(UserError, match=r"file/value.json cannot be written \(Not a directory\)"):
+        write_json(below, {})
+    with pytest.raises(UserError, match=r"cannot be written \(weird\)"), writing(below):
+        raise OSError("weird")
+
+
+def history(*losses):
+    return {"loss": np.array(losses, np.float32), "grad_norm": np.array(losses, np.float32) * 2}
+
+
+def steps(path):
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_metrics_are_json_even_of_a_diverged_chunk(tmp_path):
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    metrics = Metrics(path, keep_to=0)
+    metrics.write(3, history(1.0, 2.0, 6.0), 0.5)
+    metrics.write(6, history(1.0, np.inf, np.nan), 0.5)
+    first, second = (json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines())
+    assert first == {"step": 3, "loss": 3.0, "grad_norm_max": 12.0, "seconds": 0.5}
+    assert second == {"step": 6, "loss": None, "grad_norm_max": None, "seconds": 0.5}
+
+
+@pytest.mark.parametrize(
+    "tail", ["", '{"step": 12, "lo', '{"step": 12, "loss": 1}', "\0\0\0\n", "[]\n", '{"loss": 1}\n']
+)
+def test_resumed_metrics_drop_what_is_done_again_and_what_a_crash_damaged(tail, tmp_path):
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    metrics = Metrics(path, keep_to=0)
+    for step in (3, 6, 9):
+        metrics.write(step, history(1.0), 0.5)
+    path.write_text(path.read_text() + tail)
+    resumed = Metrics(path, keep_to=6)
+    assert steps(path) == [3, 6]
+    resumed.write(9, history(2.0), 0.5)
+    assert steps(path) == [3, 6, 9]
+    Metrics(path, keep_to=9)
+    assert steps(path) == [3, 6, 9]
+
+
+def test_metrics_survive_a_full_disk_on_opening(tmp_path, monkeypatch):
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    Metrics(path, keep_to=0).write(3, history(1.0), 0.5)
+    monkeypatch.setattr(type(path), "write_text", disk_full)
+    with pytest.raises(UserError, match="No space"):
+        Metrics(path, keep_to=3)
+    assert steps(path) == [3]

@@ -1,0 +1,48 @@
+"""The learning rate against its formula, and what weight decay acts on."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from capscale.train.optimizer import decayed, rate_at
+from capscale.train.run import Optimizer
+from capscale.train.step import Program, initial_state
+
+
+def rate(optimizer, progress):
+    """Linear from 0 to 1 over the warm-up, then down to `final` along a half cosine or a line."""
+    if progress < optimizer.warmup:
+        return progress / optimizer.warmup
+    t = (progress - optimizer.warmup) / (1 - optimizer.warmup)
+    fall = (1 - math.cos(math.pi * t)) / 2 if optimizer.decay == "cosine" else t
+    return 1 - fall * (1 - optimizer.final)
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
+def test_rate_is_the_formula(decay, warmup, final):
+    optimizer = Optimizer(1.0, decay=decay, warmup=warmup, final=final)
+    edges = {0.0, 1e-6, warmup, math.nextafter(warmup, 0) if warmup else 0.0, 0.25, 0.5, 0.75, 1.0}
+    for progress in edges:
+        assert float(rate_at(optimizer, jnp.float32(progress))) == pytest.approx(rate(optimizer, progress), abs=2e-6)
+
+
+def test_first_and_last_step_learn():
+    """Progress is the middle of a step, so that no step is wasted at a rate of zero."""
+    steps = 10
+    rates = [float(rate_at(Optimizer(1.0), jnp.float32((step + 0.5) / steps))) for step in range(steps)]
+    assert rates[0] == pytest.approx(0.5)
+    assert 0 < rates[-1] < 0.02
+
+
+def test_matrices_are_decayed_and_gains_are_not():
+    shapes = jax.eval_shape(lambda: initial_state(Program.of(tiny.run()), jnp.int32(0))).params
+    marked = {
+        "/".join(key.key for key in path): on for path, on in jax.tree_util.tree_leaves_with_path(decayed(shapes))
+    }
+    assert {path.rsplit("/", 1)[-1] for path, on in marked.items() if on} == {"kernel", "embedding"}
+    assert {path.rsplit("/", 1)[-1] for path, on in marked.items() if not on} == {"gain"}

@@ -1,0 +1,124 @@
+"""result.json: written once, whole, and never overruled in silence."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+
+from capscale.errors import UserError
+from capscale.estimators import ABRms, Clip, ForwardMask, StraightThrough, Trust
+from capscale.train.record import estimator_label, loss_with_error, read_result, result, result_row, write_result
+
+RUN = tiny.run()
+
+
+def a_result(loss=3.0, seconds=1.0):
+    return result(RUN, "ok", result_row(RUN, loss, 0.1, 1.0), {"wall_s": seconds})
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return epath.Path(tmp_path)
+
+
+def test_row_says_what_was_trained():
+    row = result_row(tiny.run(seed=5), 2.0, 0.1, 1.0)
+    expected = {"model": "tiny", "width": 8, "N": RUN.non_embedding_parameters, "D": 12 * 64, "seed": 5, "steps": 12}
+    expected |= {"weights": "int4", "activations": "dense", "weights_estimator": "trust", "hadamard": 8}
+    assert expected.items() <= row.items()
+    assert row["bits_per_byte"] == pytest.approx(2.0 / math.log(2))
+    assert row["weights_gmse"] == pytest.approx(0.01154288, abs=1e-8)
+    assert row["activations_gmse"] == 0.0
+    assert result_row(RUN, None, None, 1.0)["bits_per_byte"] is None
+
+
+def test_written_result_is_read_back(directory):
+    assert read_result(directory, RUN) is None
+    write_result(directory, a_result(), RUN)
+    assert read_result(directory, RUN) == a_result()
+    assert [path.name for path in directory.iterdir()] == ["result.json"]
+
+
+def test_same_result_again_is_fine_and_the_first_stays(directory):
+    write_result(directory, a_result(seconds=1.0), RUN)
+    write_result(directory, a_result(seconds=2.0), RUN)
+    assert read_result(directory, RUN)["timing"] == {"wall_s": 1.0}
+    assert not (directory / "result.conflict.json").exists()
+
+
+def test_a_different_result_is_an_error_and_both_are_kept(directory):
+    write_result(directory, a_result(loss=3.0), RUN)
+    with pytest.raises(UserError, match=r"ended twice with different results: compare result.json and"):
+        write_result(directory, a_result(loss=np.nextafter(3.0, 4.0)), RUN)
+    assert read_result(directory, RUN)["row"]["loss"] == 3.0
+    assert json.loads((directory / "result.conflict.json").read_text())["row"]["loss"] > 3.0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "", "is not readable JSON"),
+        (lambda text: text[: len(text) // 2], "is not readable JSON"),
+        (lambda text: "\0" * len(text), "is not readable JSON"),
+        (lambda text: "[1, 2]", "holds list, not a JSON object"),
+        (lambda text: text.replace('"schema": 1', '"schema": 99'), "schema 99"),
+        (lambda text: text.replace(RUN.run_id, "0123456789abcdef"), "run 0123456789abcdef"),
+        (lambda text: text.replace('"row"', '"raw"'), "is not a version-1 result"),
+        (lambda text: text.replace('"status"', '"state"'), "is not a version-1 result"),
+    ],
+    ids=["empty", "cut", "zeros", "list", "other schema", "other run", "no row", "no status"],
+)
+def test_damaged_result_is_named_with_the_remedy_and_left_alone(damage, message, directory):
+    write_result(directory, a_result(), RUN)
+    path = directory / "result.json"
+    path.write_text(damage(path.read_text()))
+    before = path.read_bytes()
+    for use in (lambda: read_result(directory, RUN), lambda: write_result(directory, a_result(), RUN)):
+        with pytest.raises(UserError, match=message) as raised:
+            use()
+        assert str(path) in str(raised.value)
+        assert "remove it" in str(raised.value)
+    assert path.read_bytes() == before
+
+
+def test_bytes_that_are_no_text_are_named(directory):
+    (directory / "result.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="is not readable JSON"):
+        read_result(directory, RUN)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "label"),
+    [
+        (Trust(), "trust"),
+        (Trust(threshold=2), "trust(threshold=2)"),
+        (StraightThrough(), "straight_through"),
+        (ForwardMask(), "forward_mask"),
+        (Clip(), "clip"),
+        (ABRms(0.5), "abrms(a=0.5)"),
+    ],
+)
+def test_estimator_label(estimator, label):
+    assert estimator_label(estimator) == label
+
+
+def test_loss_and_its_error_by_brute_force():
+    """Blocks as the draws: the error of the mean as that of a ratio estimator over unequal clusters."""
+    rng = np.random.default_rng(0)
+    blocks = np.repeat([19, 39, 59, 79], [50, 50, 50, 7])
+    losses = rng.normal(3, 0.2, len(blocks)) + rng.normal(0, 0.3, 4)[blocks // 20]
+    mean, error = loss_with_error(losses, blocks)
+    assert mean == pytest.approx(losses.sum() / len(losses))
+    sums = [sum(loss - mean for loss, b in zip(losses, blocks, strict=True) if b == block) for block in set(blocks)]
+    assert error == pytest.approx(math.sqrt(4 / 3 * sum(s * s for s in sums)) / len(losses))
+    assert error > losses.std() / np.sqrt(len(losses)), "windows of a block are not independent"
+
+
+def test_error_of_equal_blocks_is_that_of_their_means():
+    blocks = np.repeat(np.arange(6), 20)
+    losses = np.random.default_rng(1).normal(3, 0.2, 120)
+    means = losses.reshape(6, 20).mean(axis=1)
+    assert loss_with_error(losses, blocks)[1] == pytest.approx(means.std(ddof=1) / np.sqrt(6))

@@ -24,7 +24,7 @@ class RigL(BitMask, StoresSurvivors):
 
     The moved share of the kept is `drop / 2 (1 + cos(pi progress / stop))`. The state is a boolean mask; it starts as
     the mask of the largest magnitudes. Growth reads the gradient at the projected tensor, which pruned entries have
-    too; the tensor itself is trained under the mask (`ForwardMask`). A grown entry resumes the value it was dropped with.
+    too; the tensor itself is trained under the mask (`ForwardMask`). A grown entry resumes its value at the drop.
     """
 
     sparsity: float

@@ -1,0 +1,102 @@
+"""A format written outside the package: the table, GMSE, packing and two training steps from one small class."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conformance import CHECKS, Subject, gaussian, same_bits
+
+from capscale.estimators import StraightThrough, Trust
+from capscale.formats.base import NO_CONTEXT, Projection, to_float32
+from capscale.formats.packing import load, pack, save, unpack
+from capscale.formats.storage import Field
+from capscale.gaussian import gmse
+from capscale.representation import Operand, Representation, linear
+
+
+# --8<-- [start:format]
+@dataclass(frozen=True)
+class SignMax:
+    """The sign of every value times a quarter of the largest magnitude of its row."""
+
+    @property
+    def bits(self):
+        return 1.0
+
+    @property
+    def scope(self):
+        return "row"
+
+    def project(self, x, ctx):
+        full = to_float32(x, "SignMax")
+        scale = jnp.broadcast_to(jnp.max(jnp.abs(full), axis=-1, keepdims=True) / 4, x.shape)
+        return Projection(jnp.where(full < 0, -scale, scale).astype(x.dtype), step=2 * scale)
+
+    def layout(self, shape, dtype):
+        return Field("signs", int(np.prod(shape)), 2), Field("scales", int(np.prod(shape[:-1])), 2**32)
+
+    def store(self, x, ctx):
+        scale = np.asarray(self.project(x, ctx).step)[..., :1] / 2
+        return {"signs": (np.asarray(x) < 0).astype(np.uint32).ravel(), "scales": scale.view(np.uint32).ravel()}
+
+    def load(self, codes, shape, dtype):
+        scale = codes["scales"].view(np.float32).reshape(*shape[:-1], 1)
+        signs = codes["signs"].reshape(shape)
+        return jnp.asarray(np.where(signs == 1, -scale, scale), dtype)
+
+
+# --8<-- [end:format]
+
+
+SUBJECT = Subject(SignMax(), StraightThrough())
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_table_holds(check):
+    check(SUBJECT)
+
+
+def test_its_error_is_measured():
+    found = gmse(SignMax())
+    assert found.method.startswith("Monte Carlo")
+    largest = np.abs(np.random.default_rng(5).standard_normal((4000, 1024))).max(axis=1) / 4
+    expected = np.mean(1 - 2 * largest * np.sqrt(2 / np.pi) + largest**2)  # but for the largest value itself
+    assert abs(found.value - expected) < 0.02
+
+
+def test_it_packs_to_a_file(tmp_path):
+    x = gaussian()
+    save(tmp_path / "w.safetensors", {"w": pack(SignMax(), x)})
+    found = load(tmp_path / "w.safetensors", known=(SignMax,))["w"]
+    assert found.nbytes == x.size // 8 + 4 * x.shape[0]
+    same_bits(unpack(found), SignMax().project(x, NO_CONTEXT).value)
+
+
+def test_it_trains_two_steps():
+    representation = Representation(Operand(SignMax(), StraightThrough()), hadamard=16)
+    x = gaussian((32, 64), seed=1)
+    target = x @ gaussian((64, 8), seed=2)
+    w = gaussian((64, 8), seed=3) / 8
+
+    @jax.jit
+    def step(w):
+        loss, gradient = jax.value_and_grad(lambda w: jnp.mean((linear(x, w, representation) - target) ** 2))(w)
+        return loss, w - 1e-3 * gradient
+
+    losses = []
+    for _ in range(3):
+        loss, w = step(w)
+        losses.append(float(loss))
+    assert losses[2] < losses[0]
+    assert np.isfinite(losses).all()
+
+
+def test_an_estimator_it_cannot_serve_says_what_is_missing():
+    from capscale.errors import UserError
+
+    with pytest.raises(UserError, match="needs a format with a grid"):
+        jax.grad(lambda w: linear(jnp.ones((2, 64)), w, Representation(Operand(SignMax(), Trust()))).sum())(
+            jnp.ones((64, 8))
+        )

@@ -1,20 +1,25 @@
-"""Dense-equivalent size read off the dense runs' own curve: a check of capacities that uses no law.
+"""Dense-equivalent size read off the dense runs' own curve: capacities that use no law.
 
 At one number of tokens the dense losses give log N as a piecewise linear function of the loss. A compressed run
-of loss L is worth the size where that curve passes L; the capacity is its share of the run's own size. Outside
-the dense sizes the end segment is prolonged, and the result says so.
+of loss L is worth the size where that curve passes L; the capacity is its share of the run's own size. Beyond
+the dense sizes the curve is prolonged by the slope of its last three, and the result says so.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from capscale.analysis.table import Table
 from capscale.errors import UserError
 
 SAME_TOKENS = 0.01
-"""Relative difference of D that counts as none."""
+"""Relative difference of D that counts as none: whole steps round one budget differently for different sizes."""
+LEAST_SLOPE = 0.02
+"""Fall of loss per e-fold of N below which a dense curve says nothing about sizes, in nats."""
+PROLONGED = 3.0
+"""e-folds of N by which the dense curve is prolonged on either side."""
 
 
 class Equivalent(NamedTuple):
@@ -29,6 +34,8 @@ class Equivalent(NamedTuple):
     """N rho: parameters of the dense model of equal loss at equal D."""
     prolonged: bool
     """True where the dense curve had to be prolonged beyond its sizes."""
+    slope: float
+    """d loss / d log N of the dense curve there, negative."""
 
     @property
     def rho(self) -> float:
@@ -36,35 +43,42 @@ class Equivalent(NamedTuple):
         return self.size / self.N
 
 
-def equivalents(table: Table) -> list[Equivalent]:
-    """Dense-equivalent sizes of every compressed run whose D has dense runs of at least two sizes."""
+def equivalents(table: Table, *, noisy: bool = False) -> list[Equivalent]:
+    """Dense-equivalent sizes of every compressed run whose D has dense runs of at least three sizes.
+
+    Raises UserError where the dense loss rises with size by more than runs of one size differ; with `noisy`
+    (resamples, whose losses carry added noise) the closest falling curve is taken instead.
+    """
     found: list[Equivalent] = []
     for D in sorted({r.D for r in table.rows if not r.is_dense}):
-        # whole steps round one budget differently for different sizes
         same = [r for r in table.rows if abs(math.log(r.D / D)) < SAME_TOKENS]
         sizes = sorted({r.N for r in same if r.is_dense})
-        if len(sizes) < 2:
+        if len(sizes) < 3:
             continue
         loss = np.array([np.mean([r.loss for r in same if r.is_dense and r.N == N]) for N in sizes])
-        log_n = np.log(sizes)
-        if np.any(np.diff(loss) >= 0):
-            worse = np.array(sizes)[1:][np.diff(loss) >= 0]
+        if not noisy and np.any(np.diff(loss) >= 0):
+            worse = [int(N) for N, rise in zip(sizes[1:], np.diff(loss), strict=True) if rise >= 0]
             raise UserError(
-                f"{table.source}: dense loss does not fall with size at D={D:g} (N={worse.astype(int).tolist()}); "
+                f"{table.source}: dense loss does not fall with size at D={D:g} (N={worse}); "
                 "no dense-equivalent can be read off it; check the learning rates"
             )
+        log_n, curve = _knots(np.log(sizes), loss)
         for r in (r for r in table.rows if r.D == D and not r.is_dense):
-            k = int(np.clip(np.searchsorted(-loss, -r.loss) - 1, 0, len(loss) - 2))
-            share = (r.loss - loss[k]) / (loss[k + 1] - loss[k])
-            size = float(np.exp(log_n[k] + share * (log_n[k + 1] - log_n[k])))
+            k = int(np.clip(np.searchsorted(-curve, -r.loss) - 1, 0, len(curve) - 2))
+            slope = float((curve[k + 1] - curve[k]) / (log_n[k + 1] - log_n[k]))
+            size = math.exp(log_n[k] + (r.loss - curve[k]) / slope)
             outside = not loss[-1] <= r.loss <= loss[0]
-            found.append(Equivalent(r.run, r.curve, r.N, r.D, r.loss, size, outside))
+            found.append(Equivalent(r.run, r.curve, r.N, r.D, r.loss, size, outside, slope))
     return found
 
 
-def direct_capacity(points: list[Equivalent]) -> dict[str, float]:
-    """Geometric mean of the runs' capacities, by format."""
-    by_curve: dict[str, list[float]] = {}
-    for p in points:
-        by_curve.setdefault(p.curve, []).append(np.log(p.rho))
-    return {curve: float(np.exp(np.mean(logs))) for curve, logs in by_curve.items()}
+def _knots(log_n: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A falling curve through the dense losses, prolonged at both ends: log N (M,) and loss (M,)."""
+    falling = np.asarray(isotonic_regression(loss, increasing=False).x)
+    # Levelled stretches get the least slope, so that every loss has one size.
+    falling = falling - LEAST_SLOPE * 1e-3 * (log_n - log_n[0])
+    ends = [max(-np.polyfit(log_n[part], loss[part], 1)[0], LEAST_SLOPE) for part in (slice(None, 3), slice(-3, None))]
+    return (
+        np.concatenate([[log_n[0] - PROLONGED], log_n, [log_n[-1] + PROLONGED]]),
+        np.concatenate([[falling[0] + ends[0] * PROLONGED], falling, [falling[-1] - ends[1] * PROLONGED]]),
+    )

@@ -9,11 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from capscale.analysis.fit import Fit
-from capscale.analysis.predict import gmse_curve
+from capscale.analysis.measure import CapacityLaw
 from capscale.analysis.study import CapacityRow, Study
 from capscale.analysis.uncertainty import Profile
-from capscale.capacity import effective_bits
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#5F5F5F", "#7A3E9D")
 """Okabe & Ito's palette for colour-blind readers, its yellow and black replaced by inks that print."""
@@ -40,13 +38,21 @@ def plain_axes(axes: Axes) -> None:
 def spread_labels(axes: Axes, points: Sequence[tuple[float, float, str]], *, gap: float = 0.045) -> None:
     """Names beside points, pushed apart vertically until none overlaps; a thin line leads back where one moved."""
     to_axes = axes.transData + axes.transAxes.inverted()
-    placed: list[tuple[float, float]] = []
-    for x, y, text in sorted(points, key=lambda p: -p[1]):
-        px, py = to_axes.transform((x, y))
-        at = py
-        while any(abs(at - qy) < gap and abs(px - qx) < 0.3 for qx, qy in placed):
-            at -= gap / 4
-        placed.append((px, at))
+    points = sorted(points, key=lambda p: -p[1])
+    columns, heights = np.array([to_axes.transform(p[:2]) for p in points], float).T
+    for _ in range(200):
+        moved = False
+        for i in range(len(points)):
+            for j in range(i):
+                overlap = gap - (heights[j] - heights[i])
+                if overlap > 1e-6 and abs(columns[i] - columns[j]) < 0.25:
+                    heights[j] += overlap / 2
+                    heights[i] -= overlap / 2
+                    moved = True
+        if not moved:
+            break
+    for (x, y, text), px, at in zip(points, columns, heights, strict=True):
+        py = to_axes.transform((x, y))[1]
         axes.annotate(
             text,
             (x, y),
@@ -65,9 +71,9 @@ def capacity_against_error(study: Study) -> Figure:
     rows = [c for c in study.capacities if np.isfinite(c.gmse)]
     low, high = min(c.gmse for c in rows), max(c.gmse for c in rows)
     x = np.geomspace(low / 1.8, min(high * 1.8, 0.97), 200)
-    curve, below, above = gmse_curve(study.law, study.law_bootstrap, x)
+    curve, below, above = study.capacity_law.curve(x)
     axes.fill_between(x, below, above, color=COLORS[0], alpha=0.18, linewidth=0, label="95 % band of the law")
-    axes.plot(x, curve, color=COLORS[0], linewidth=1.6, label=f"law: {law_words(study.law)}")
+    axes.plot(x, curve, color=COLORS[0], linewidth=1.6, label=f"law: {law_words(study.capacity_law)}")
     for inside, color, marker, label in (
         (True, INK, "o", "measured, 95 % interval"),
         (False, COLORS[1], "s", "other gradient estimator, not in the law's fit"),
@@ -81,23 +87,24 @@ def capacity_against_error(study: Study) -> Figure:
     axes.set_xlim(x[0], x[-1])
     axes.set_xlabel("GMSE: mean squared error of the format on Gaussian data, known before training")
     axes.set_ylabel("capacity ρ: share of a dense model's size")
-    top = axes.secondary_xaxis("top", functions=(effective_bits_of_axis, gmse_of_axis))
-    top.set_xlabel("bits of an ideal format of this error (rate-distortion bound, 4$^{-b}$)", fontsize=9)
-    top.spines["top"].set_visible(False)
+    _ideal_bits_above(axes)
     axes.legend(loc="lower left", fontsize=8.5, frameon=False)
     figure.draw_without_rendering()
     spread_labels(axes, [(c.gmse, c.rho.estimate, c.curve) for c in rows])
     return figure
 
 
-def effective_bits_of_axis(gmse: np.ndarray) -> np.ndarray:
-    """Bits at which the rate-distortion bound has this error, for an axis (clipped into its domain)."""
-    return effective_bits(np.clip(gmse, 1e-12, 1 - 1e-9))
-
-
-def gmse_of_axis(bits: np.ndarray) -> np.ndarray:
-    """Its inverse."""
-    return 4.0 ** -np.asarray(bits, np.float64)
+def _ideal_bits_above(axes: Axes) -> None:
+    """A second axis above: the bits at which the rate-distortion bound 4^-b has this error."""
+    top = axes.twiny()
+    top.set_xscale("log")
+    top.set_xlim(axes.get_xlim())
+    low, high = axes.get_xlim()
+    bits = [b for b in (0.25, 0.5, 1, 2, 3, 4, 5, 6, 7, 8) if low <= 4.0**-b <= high]
+    top.set_xticks([4.0**-b for b in bits], [f"{b:g}" for b in bits])
+    top.minorticks_off()
+    top.set_xlabel("bits of an ideal format of this error (rate-distortion bound: GMSE = 4$^{-bits}$)", fontsize=9)
+    top.spines[["top", "right"]].set_visible(False)
 
 
 def _points(axes: Axes, rows: Sequence[CapacityRow], color: str, marker: str, label: str) -> None:
@@ -116,26 +123,26 @@ def _points(axes: Axes, rows: Sequence[CapacityRow], color: str, marker: str, la
     )
 
 
-def law_words(fit: Fit) -> str:
+def law_words(law: CapacityLaw) -> str:
     """A form with its fitted numbers, short enough for a legend."""
-    v = fit.values
-    if fit.law.name.startswith("tanh") and "F" in v:
+    v = dict(law.capacity.values)
+    if law.form.name.startswith("tanh"):
         front = f"{v['Lsat']:.2f} " if "Lsat" in v else ""
         return f"ρ = {front}tanh({v['F']:.3f} log$_{{1/4}}$ GMSE)$^{{{v['C']:.2f}}}$"
-    shown = ", ".join(f"{k} = {x:.3g}" for k, x in v.items() if k not in ("A", "B", "alpha", "beta", "E", "g"))
-    return f"{fit.law.name} ({shown})"
+    return f"{law.form.name} ({', '.join(f'{k} = {x:.3g}' for k, x in v.items())})"
 
 
 def loss_against_size(study: Study) -> Figure:
     """Loss against N, a line per format, and how far left on the dense curve each format's largest run stands."""
     figure, axes = new_axes(6.8, 4.6)
-    rows, fit = study.core.rows, study.free
+    rows = study.core.rows
     tokens = max({r.D for r in rows}, key=lambda d: sum(abs(np.log(r.D / d)) < 0.01 for r in rows))
     shown = [r for r in rows if abs(np.log(r.D / tokens)) < 0.01]
     sizes = sorted({r.N for r in shown})
-    least = min(N * fit.rho[r.curve] for r in shown for N in (r.N,))
-    grid = np.geomspace(min(least, sizes[0]) * 0.8, sizes[-1] * 1.25, 200)
-    axes.plot(grid, fit.scaling.loss(grid, tokens), color=INK, linewidth=1.8, zorder=2)
+    worth = {e.run: e.size for e in study.equivalents}
+    grid = (min([sizes[0], *worth.values()]) * 0.8, sizes[-1] * 1.25)
+    dense = sorted({(r.N, r.loss) for r in shown if r.is_dense})
+    axes.plot(*zip(*dense, strict=True), color=INK, linewidth=1.8, zorder=2)
     names = []
     for i, curve in enumerate(c for c in study.core.curves if any(r.curve == c for r in shown)):
         mine = sorted((r for r in shown if r.curve == curve), key=lambda r: r.N)
@@ -145,18 +152,19 @@ def loss_against_size(study: Study) -> Figure:
         names.append((last.N, last.loss, curve))
         if curve == "dense":
             continue
-        x = np.geomspace(mine[0].N, last.N, 50)
-        axes.plot(x, fit.scaling.loss(x, tokens, fit.rho[curve]), color=color, linewidth=1, zorder=3)
-        size = last.N * fit.rho[curve]
-        level = float(fit.scaling.loss(size, tokens))
-        axes.plot([size, last.N], [level, level], color=color, linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
-        axes.plot([size], [level], marker="|", color=color, markersize=9, zorder=3)
+        axes.plot([r.N for r in mine], [r.loss for r in mine], color=color, linewidth=1, zorder=3)
+        size = worth.get(last.run)
+        if size is not None:
+            axes.plot([size, last.N], [last.loss] * 2, color=color, linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
+            axes.plot([size], [last.loss], marker="|", color=color, markersize=9, zorder=3)
     axes.set_xscale("log")
     axes.set_xlabel("non-embedding parameters N")
     axes.set_ylabel("validation loss, nats per token")
-    axes.set_xlim(grid[0], grid[-1] * 1.9)
+    axes.set_xlim(grid[0], grid[-1] * 2.4)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.05 * (high - low), high)
     axes.set_title(
-        f"Dashes run from each format's largest model to the dense model of equal loss (D = {tokens:.3g} tokens)",
+        f"Dashes: to the dense model of the same loss as a format's largest one (D = {tokens:.3g} tokens)",
         fontsize=9,
         loc="left",
     )
@@ -174,9 +182,9 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
     for k, p in enumerate(profiles):
         axes = figure.add_subplot(lines, columns, k + 1)
         plain_axes(axes)
-        near = p.statistic < 12
-        near |= np.roll(near, 1) | np.roll(near, -1)
-        axes.plot(p.value[near], p.statistic[near], color=COLORS[0], linewidth=1.4)
+        order = np.argsort(np.append(p.value, p.estimate))
+        x, y = np.append(p.value, p.estimate)[order], np.append(p.statistic, 0.0)[order]
+        axes.plot(x, y, color=COLORS[0], linewidth=1.4)
         axes.axhline(3.84, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
         axes.axvline(p.estimate, color=INK, linewidth=0.7)
         axes.set_ylim(-0.2, 9)

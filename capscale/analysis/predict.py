@@ -12,7 +12,6 @@ import numpy as np
 from capscale.analysis.fit import Fit
 from capscale.analysis.laws import group_of
 from capscale.analysis.operands import parts_of
-from capscale.analysis.uncertainty import Bootstrap
 from capscale.capacity import Factor
 from capscale.errors import UserError
 
@@ -65,21 +64,3 @@ def log_rho(fit: Fit, z: np.ndarray, row: Any, curve: str) -> np.ndarray:
 def capacity_of(fit: Fit, row: Any, curve: str = "") -> float:
     """Capacity that a fit gives to a representation."""
     return float(np.exp(log_rho(fit, fit.z[None], row, curve)[0]))
-
-
-def gmse_curve(fit: Fit, draws: Bootstrap, gmse: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, ...]:
-    """rho of compressed weights at each GMSE (M,), and the ends of its bootstrap band: three arrays (M,)."""
-    middle, low, high = [], [], []
-    for g in gmse:
-        row = Target(weights=_on_the_curve(fit), weights_gmse=float(g))
-        middle.append(float(np.exp(log_rho(fit, fit.z[None], row, ""))[0]))
-        spread = np.exp(log_rho(fit, draws.z, row, ""))
-        ends = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
-        low.append(float(ends[0]))
-        high.append(float(ends[1]))
-    return np.array(middle), np.array(low), np.array(high)
-
-
-def _on_the_curve(fit: Fit) -> str:
-    """A format name whose kind the fit knows, for laws that share their numbers within kinds."""
-    return next((r.weights for r in fit.table.rows if r.weights != "dense"), "any")

@@ -1,25 +1,25 @@
 """Everything that a report says about one table, as values: capacities first, then the law, then its limits."""
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from capscale.analysis.equivalence import SAME_TOKENS, Equivalent, direct_capacity, equivalents
+from capscale.analysis.equivalence import SAME_TOKENS, Equivalent, equivalents
 from capscale.analysis.findings import Finding, findings
 from capscale.analysis.fit import Constraints, Fit, Settings, fit
 from capscale.analysis.laws import LAWS, Law
-from capscale.analysis.predict import capacity_of
+from capscale.analysis.measure import Capacities, CapacityLaw, from_dense_curve, from_joint_fit, through_points
 from capscale.analysis.table import Table
 from capscale.analysis.uncertainty import Bootstrap, Interval, Profile, bootstrap, profile
 from capscale.errors import UserError
 
-TIE = 1.0
-"""Two capacities closer than this many standard deviations of their difference are a near-tie."""
+REVERSED = 0.025
+"""Neighbours whose order turns round in more than this share of resamples are near-ties."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class CapacityRow:
     gmse: float
     """Of the one compressed operand; NaN where both are, whose law is a product."""
     rho: Interval
-    """From the decoupled law, with its 95 % bootstrap interval."""
+    """With its 95 % bootstrap interval, by the study's method."""
     deviation: float
-    """Bootstrap standard deviation of rho."""
-    direct: float
-    """From interpolating the dense losses at equal D; NaN where they do not allow it."""
+    """Half the central 68 % of the resamples."""
+    joint: float
+    """From the decoupled law."""
     over_E: tuple[float, float]
-    """Smallest and largest rho as E is fixed at values through its 95 % profile interval."""
+    """Smallest and largest joint rho as E is fixed at values through its 95 % profile interval."""
     law: float
     """What the law of GMSE says."""
     in_law: bool
-    """Whether this format's runs were used to fit the law of GMSE."""
+    """Whether this format was used to fit the law of GMSE."""
     runs: int
 
 
@@ -52,6 +52,8 @@ class Tie:
     second: str
     difference: float
     deviation: float
+    reversed: float
+    """Share of resamples with the opposite order."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,14 @@ class Study:
     table: Table
     core: Table
     """The rows used for the capacities: of the tokens that compressed runs were trained for."""
+    measured: Capacities
+    capacity_law: CapacityLaw
+    """rho(GMSE) through the measured capacities."""
     free: Fit
-    free_bootstrap: Bootstrap
+    """The decoupled law on the core rows' losses."""
     free_profiles: Mapping[str, Profile]
     law: Fit
+    """The law of GMSE fitted to the losses."""
     law_bootstrap: Bootstrap
     law_profiles: Mapping[str, Profile]
     capacities: tuple[CapacityRow, ...]
@@ -102,27 +108,29 @@ def study(
     core = core_rows(table)
     free = fit(core, LAWS["decoupled"], settings)
     free_bootstrap = bootstrap(free, resamples)
-    usable = core.select(np.array([r.is_plain for r in core.rows]))
-    fitted = fit(usable, law, settings, constraints)
-    law_bootstrap = bootstrap(fitted, resamples)
+    measured = from_dense_curve(core, resamples, settings.seed) or from_joint_fit(free_bootstrap)
+    form = law.form or LAWS["tanh"].form
+    assert form is not None
+    capacity_law = through_points(form, measured, core)
+    fitted = fit(core.select(np.array([r.is_plain for r in core.rows])), law, settings, constraints)
     free_profiles, law_profiles = profiles(free), profiles(fitted)
-    points = tuple(equivalents(core))
-    capacities = _capacities(core, free_bootstrap, free_profiles, fitted, points)
+    capacities = _capacities(core, measured, capacity_law, free, free_profiles["E"])
     return Study(
-        table,
-        core,
-        free,
-        free_bootstrap,
-        free_profiles,
-        fitted,
-        law_bootstrap,
-        law_profiles,
-        capacities,
-        points,
-        _rank_correlation(capacities, free_bootstrap),
-        _correlation(capacities),
-        _ties(capacities, free_bootstrap),
-        tuple(findings(fitted, law_profiles)),
+        table=table,
+        core=core,
+        measured=measured,
+        capacity_law=capacity_law,
+        free=free,
+        free_profiles=free_profiles,
+        law=fitted,
+        law_bootstrap=bootstrap(fitted, resamples),
+        law_profiles=law_profiles,
+        capacities=capacities,
+        equivalents=tuple(equivalents(core)),
+        rank_correlation=_rank_correlation(capacities, measured),
+        correlation=_correlation(capacities),
+        ties=_ties(capacities, measured),
+        findings=tuple(findings(fitted, law_profiles)),
     )
 
 
@@ -133,31 +141,28 @@ def profiles(of: Fit) -> dict[str, Profile]:
 
 
 def _capacities(
-    core: Table, draws: Bootstrap, seen: Mapping[str, Profile], law: Fit, points: tuple[Equivalent, ...]
+    core: Table, measured: Capacities, law: CapacityLaw, free: Fit, profile_of_E: Profile
 ) -> tuple[CapacityRow, ...]:
-    free, direct = draws.fit, direct_capacity(list(points))
-    bands = _over_irreducible_loss(core, free, seen["E"].interval())
+    bands = _over_irreducible_loss(core, free, profile_of_E.interval())
     counts = Counter(r.curve for r in core.rows)
     rows = []
-    for curve, rho in free.rho.items():
-        if curve == "dense":
-            continue
+    for i, curve in enumerate(measured.curves):
         row = core.first_of_curve[curve]
         sides = [getattr(row, f"{o}_gmse") for o in ("weights", "activations") if getattr(row, o) != "dense"]
+        low, below, above, high = np.quantile(measured.draws[:, i], [0.025, 0.15865, 0.84135, 0.975])
         rows.append(
             CapacityRow(
-                curve,
-                float(sides[0]) if len(sides) == 1 else float("nan"),
-                draws.interval(f"rho[{curve}]"),
-                draws.spread(f"rho[{curve}]"),
-                direct.get(curve, float("nan")),
-                bands[curve],
-                capacity_of(law, row),
-                curve in law.rho,
-                counts[curve],
+                curve=curve,
+                gmse=float(sides[0]) if len(sides) == 1 else float("nan"),
+                rho=Interval(float(measured.rho[i]), float(low), float(high)),
+                deviation=float(above - below) / 2,
+                joint=free.rho[curve],
+                over_E=bands[curve],
+                law=law.of(row),
+                in_law=row.is_plain,
+                runs=counts[curve],
             )
         )
-        assert np.isclose(rows[-1].rho.estimate, rho)
     return tuple(rows)
 
 
@@ -169,20 +174,14 @@ def _over_irreducible_loss(core: Table, free: Fit, E: Interval, points: int = 5)
     return {c: (min(f[c] for f in fits), max(f[c] for f in fits)) for c in free.rho}
 
 
-def _ordered(capacities: tuple[CapacityRow, ...]) -> list[int]:
-    return [i for i, c in enumerate(capacities) if c.in_law and np.isfinite(c.gmse)]
-
-
-def _rank_correlation(capacities: tuple[CapacityRow, ...], draws: Bootstrap) -> Interval:
-    use = _ordered(capacities)
+def _rank_correlation(capacities: tuple[CapacityRow, ...], measured: Capacities) -> Interval:
+    use = [i for i, c in enumerate(capacities) if c.in_law and np.isfinite(c.gmse)]
     if len(use) < 3:
         return Interval(float("nan"), float("nan"), float("nan"))
     error = [capacities[i].gmse for i in use]
-    columns = [list(draws.fit.rho).index(capacities[i].curve) for i in use]
-    values = [-rank_correlation(error, rho[columns]) for rho in draws.rho]
-    estimate = -rank_correlation(error, [capacities[i].rho.estimate for i in use])
+    values = [-rank_correlation(error, rho[use]) for rho in measured.draws]
     low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(float(estimate), float(low), float(high))
+    return Interval(-rank_correlation(error, measured.rho[use]), float(low), float(high))
 
 
 def rank_correlation(x: Any, y: Any) -> float:
@@ -195,15 +194,15 @@ def _correlation(capacities: tuple[CapacityRow, ...]) -> float:
     return float(np.corrcoef(pairs.T)[0, 1]) if len(pairs) > 2 else float("nan")
 
 
-def _ties(capacities: tuple[CapacityRow, ...], draws: Bootstrap) -> tuple[Tie, ...]:
-    """Neighbours in rho whose difference is within `TIE` of its own bootstrap deviation, or whose order GMSE denies."""
-    names = list(draws.fit.rho)
-    rows = sorted(capacities, key=lambda c: -c.rho.estimate)
+def _ties(capacities: tuple[CapacityRow, ...], measured: Capacities) -> tuple[Tie, ...]:
+    """Neighbours in rho whose order turns round in more than `REVERSED` of the resamples."""
+    order = np.argsort(-measured.rho, kind="stable")
     found = []
-    for upper, lower in itertools.pairwise(rows):
-        difference = draws.rho[:, names.index(upper.curve)] - draws.rho[:, names.index(lower.curve)]
-        spread = float(np.std(difference))
-        gap = upper.rho.estimate - lower.rho.estimate
-        if gap < TIE * spread or gap < 2 * max(upper.deviation, lower.deviation):
-            found.append(Tie(upper.curve, lower.curve, gap, spread))
+    for upper, lower in pairwise(order):
+        difference = measured.draws[:, upper] - measured.draws[:, lower]
+        turned = float(np.mean(difference <= 0))
+        if turned > REVERSED:
+            gap = float(measured.rho[upper] - measured.rho[lower])
+            names = capacities[upper].curve, capacities[lower].curve
+            found.append(Tie(*names, gap, float(np.std(difference)), turned))
     return tuple(found)

@@ -1,0 +1,228 @@
+"""The report of a study: one self-contained HTML page, its figures as PNG, and every number as CSV and JSON."""
+
+import base64
+import csv
+import io
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from capscale.analysis import plots
+from capscale.analysis.findings import conditioning
+from capscale.analysis.fit import Fit
+from capscale.analysis.study import Study
+from capscale.analysis.words import limits, reading
+from capscale.errors import UserError
+
+DPI = 160
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+def pictures(study: Study) -> list[Picture]:
+    """The figures, in the order of the page."""
+    law = ", ".join(study.law_profiles)
+    return [
+        Picture(
+            "capacity",
+            "Capacity against Gaussian error. Each point is a format, measured by training; the curve is the law "
+            "through the formats trained with the estimator that belongs to them. The upper axis: "
+            "the fewest bits at which any format could have this error (rate-distortion bound).",
+            plots.capacity_against_error(study),
+        ),
+        Picture(
+            "loss",
+            "Loss against size. A dashed line goes from a format's largest model to the dense curve: where it ends is "
+            "the size of the dense model that is just as good.",
+            plots.loss_against_size(study),
+        ),
+        Picture(
+            "agreement",
+            "Measured capacity against the law's; on the diagonal the law is right.",
+            plots.measured_against_predicted(study),
+        ),
+        Picture(
+            "profiles",
+            f"How sharply the losses fix {law}: the curve below the dashed line is the 95 % interval. A flat "
+            "valley is a number that this table does not measure.",
+            plots.profile_curves(
+                list(study.law_profiles.values()), title=f"{study.law.law.name} law, fitted to losses"
+            ),
+        ),
+    ]
+
+
+def provenance(study: Study, command: str) -> dict[str, str]:
+    """Command, versions, hashes, wall time: what is needed to make this page again."""
+    context = study.table.context
+    packages = ("jax", "numpy", "scipy", "matplotlib")
+    entries = {
+        "command": command,
+        "input": study.table.source,
+        "rows' sha256": study.table.sha256,
+        "analysed with": ", ".join(
+            [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
+        ),
+    }
+    if "command" in context:
+        entries["trained by"] = str(context["command"])
+    if "experiment" in context:
+        entries["experiment"] = f"{context['experiment']} on the {context.get('ladder', '?')} ladder"
+    if isinstance(context.get("versions"), Mapping):
+        entries["trained with"] = ", ".join(f"{k} {v}" for k, v in context["versions"].items())
+    data = context.get("data")
+    if isinstance(data, Mapping):
+        entries["text"] = f"{data.get('name')}, sha256 {data.get('sha256')}"
+    if context.get("training_seconds"):
+        entries["training time"] = f"{context['training_seconds']:.0f} s, summed over runs"
+    return entries
+
+
+def fit_numbers(fit: Fit) -> dict[str, Any]:
+    """Everything about one fit, for JSON."""
+    about = conditioning(fit)
+    return {
+        "law": fit.law.name,
+        "equation": fit.law.equation,
+        "source": fit.law.source,
+        "values": fit.values,
+        "rho": fit.rho,
+        "fixed": dict(fit.constraints.fixed),
+        "priors": {k: list(v) for k, v in fit.constraints.priors.items()},
+        "rows": len(fit.table),
+        "rmse": fit.rmse,
+        "objective": fit.objective,
+        "delta": fit.settings.delta,
+        "logarithmic": fit.settings.logarithmic,
+        "share_outside_delta": fit.huber_share,
+        "starts": fit.settings.starts,
+        "starts_in_the_best_optimum": fit.agreeing,
+        "converged": fit.converged,
+        "at_bounds": list(fit.bounds_hit),
+        "condition": about.condition,
+    }
+
+
+def numbers(study: Study, command: str) -> dict[str, Any]:
+    """Every number of the report."""
+    return {
+        "provenance": provenance(study, command),
+        "method": study.measured.method,
+        "capacities": [
+            {
+                "format": c.curve,
+                "gmse": c.gmse,
+                "rho": c.rho.estimate,
+                "rho_low": c.rho.low,
+                "rho_high": c.rho.high,
+                "rho_deviation": c.deviation,
+                "rho_law": c.law,
+                "rho_joint_fit": c.joint,
+                "rho_over_E_low": c.over_E[0],
+                "rho_over_E_high": c.over_E[1],
+                "in_law": c.in_law,
+                "runs": c.runs,
+            }
+            for c in study.capacities
+        ],
+        "capacity_law": {"form": study.capacity_law.form.name, **dict(study.capacity_law.capacity.values)},
+        "rank_correlation": study.rank_correlation._asdict(),
+        "correlation": study.correlation,
+        "near_ties": [t.__dict__ for t in study.ties],
+        "equivalents": [e._asdict() | {"rho": e.rho} for e in study.equivalents],
+        "fits": [fit_numbers(study.law), fit_numbers(study.free)],
+        "profiles": {
+            f.law.name: {n: p.interval()._asdict() for n, p in ps.items()}
+            for f, ps in ((study.law, study.law_profiles), (study.free, study.free_profiles))
+        },
+        "bootstrap": {n: study.law_bootstrap.interval(n)._asdict() for n in study.law.values},
+        "rows": [r._asdict() for r in study.table.rows],
+        "findings": [f._asdict() for f in study.findings],
+        "remarks": [r._asdict() for r in study.table.remarks],
+        "reading": reading(study),
+        "limits": limits(study),
+    }
+
+
+def json_ready(value: Any) -> Any:
+    """Infinities and NaN as null: JSON has neither."""
+    if isinstance(value, Mapping):
+        return {str(k): json_ready(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def environment() -> jinja2.Environment:
+    """Templates, with numbers shortened for reading and everything escaped."""
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("capscale.analysis", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    env.filters["g"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.4g}"
+    env.filters["f3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3f}"
+    env.filters["base64"] = lambda b: base64.b64encode(b).decode()
+    return env
+
+
+def write_report(study: Study, directory: Path, command: str) -> Path:
+    """Write report.html, the figures, capacities.csv, rows.csv and report.json; returns the page's path."""
+    content = numbers(study, command)
+    images = [(p, png(p.figure)) for p in pictures(study)]
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(
+            study=study, numbers=content, images=images, laws=(study.law, study.free), provenance=content["provenance"]
+        )
+    )
+    files: dict[str, bytes] = {
+        "report.html": page.encode(),
+        "report.json": (json.dumps(json_ready(content), indent=1) + "\n").encode(),
+        "capacities.csv": _csv(content["capacities"]),
+        "rows.csv": _csv(content["rows"]),
+        **{f"{p.name}.png": image for p, image in images},
+    }
+    write_files(directory, files)
+    return directory / "report.html"
+
+
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a directory, made if need be; UserError where that cannot be done."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+    except OSError as e:
+        raise UserError(f"{directory}: cannot write the report ({e.strerror}); choose another --out") from e
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue().encode()

@@ -1,0 +1,185 @@
+"""Commands about tables of runs: fit, report."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from capscale.errors import UserError
+
+if TYPE_CHECKING:
+    from capscale.analysis.fit import Constraints
+    from capscale.analysis.laws import Law
+
+FormName = Literal[
+    "tanh", "tanh-sat", "logistic", "logistic-1-0", "kumar", "frantar", "decoupled", "dense", "tanh-coupled",
+    "decoupled-coupled",
+]  # fmt: skip
+
+
+def parse_numbers(fix: tuple[str, ...], prior: tuple[str, ...]) -> "Constraints":
+    """`alpha=0.13` and `alpha=0.13:0.05`; UserError for anything else."""
+    from capscale.analysis.fit import Constraints
+
+    fixed, priors = {}, {}
+    for text in fix:
+        name, _, value = text.rpartition("=")
+        try:
+            fixed[name.strip()] = float(value)
+        except ValueError as e:
+            raise UserError(f"--fix {text!r}: write NAME=VALUE, such as alpha=0.13") from e
+    for text in prior:
+        name, _, value = text.rpartition("=")
+        mean, _, deviation = value.partition(":")
+        try:
+            priors[name.strip()] = (float(mean), float(deviation))
+        except ValueError as e:
+            raise UserError(f"--prior {text!r}: write NAME=MEAN:DEVIATION, such as alpha=0.13:0.05") from e
+    return Constraints(fixed, priors)
+
+
+def law_of(form: FormName, share: str, combine: str) -> "Law":
+    """A law by its name, with how its numbers are shared and how stages combine."""
+    from dataclasses import replace
+
+    from capscale.analysis.laws import LAWS
+
+    law = LAWS[form]
+    return replace(law, sharing=law.sharing if share == "default" else share, combination=combine)  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit a scaling law to a sweep or a table of runs, and say what the runs do not identify.
+
+    Examples:
+      capscale fit runs/demo
+      capscale fit runs.csv --form tanh --fix alpha=0.13 beta=0.33 E=1.3
+      capscale fit runs.csv --form logistic --prior alpha=0.13:0.05 --bootstrap 1000 --json
+    """
+
+    table: tyro.conf.Positional[str]
+    """Sweep directory, or .csv, .json, .jsonl, .parquet with columns N, D, loss, weights, activations."""
+    form: FormName = "tanh"
+    """Form of rho; dense takes dense rows only, -coupled frees the exponent of the bracket."""
+    share: Literal["default", "all", "operand", "kind", "family"] = "default"
+    """Which formats share the numbers of the form: all, or one set per operand, per kind, or per both (family)."""
+    combine: Literal["joint", "product"] = "joint"
+    """Sparse and quantized: rho of the joint GMSE, or the product of the stages' capacities."""
+    fix: tuple[str, ...] = ()
+    """Numbers held fixed, NAME=VALUE."""
+    prior: tuple[str, ...] = ()
+    """Gaussian priors, NAME=MEAN:DEVIATION."""
+    delta: float = 1e-3
+    """Huber threshold, in nats."""
+    log: bool = False
+    """Residuals of the logarithm of the loss."""
+    starts: int = 64
+    """Starting points; the best result is kept."""
+    bootstrap: int = 1000
+    """Resamples."""
+    by: Literal["runs", "sizes"] = "runs"
+    """What is resampled."""
+    seed: int = 0
+    """Of the starting points and resamples."""
+    keep_suspect: bool = False
+    """Keep rows that look like unit mistakes."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Directory for fit.json and the profile figure."""
+    json: bool = False
+    """Print JSON and nothing else."""
+
+    def __call__(self) -> int:
+        """Fits and prints."""
+        from capscale.analysis.findings import findings
+        from capscale.analysis.fit import Settings, fit
+        from capscale.analysis.report import fit_numbers, json_ready, png, write_files
+        from capscale.analysis.rows import read
+        from capscale.analysis.study import profiles
+        from capscale.analysis.uncertainty import bootstrap
+
+        table = read(self.table, strict=not self.keep_suspect)
+        settings = Settings(self.delta, self.log, self.starts, self.seed)
+        fitted = fit(table, law_of(self.form, self.share, self.combine), settings, parse_numbers(self.fix, self.prior))
+        draws = bootstrap(fitted, self.bootstrap, self.by)
+        curves = profiles(fitted)
+        said = findings(fitted, curves)
+        content = fit_numbers(fitted) | {
+            "command": command_line(),
+            "input": table.source,
+            "sha256": table.sha256,
+            "bootstrap": {n: draws.interval(n)._asdict() for n in fitted.values},
+            "bootstrap_rho": {c: draws.interval(f"rho[{c}]")._asdict() for c in fitted.rho},
+            "bootstrap_converged": float(draws.converged.mean()),
+            "profiles": {n: p.interval()._asdict() for n, p in curves.items()},
+            "findings": [f._asdict() for f in said],
+            "remarks": [r._asdict() for r in table.remarks],
+        }
+        text = json.dumps(json_ready(content), indent=1)
+        if self.out is not None:
+            from capscale.analysis.plots import profile_curves
+
+            figure = profile_curves(list(curves.values()), title=f"{self.form} law: {table.source}")
+            write_files(Path(self.out), {"fit.json": text.encode(), "profiles.png": png(figure)})
+        if self.json:
+            print(text)
+        else:
+            from capscale.cli.analysis_tables import print_fit
+
+            print_fit(fitted, draws, curves, said)
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Report of a sweep: capacities with error bars, the law of GMSE, and what the runs do not show.
+
+    Example:
+      capscale report runs/demo
+    """
+
+    table: tyro.conf.Positional[str]
+    """Sweep directory, or a table of runs."""
+    form: Literal["tanh", "tanh-sat", "logistic", "logistic-1-0"] = "tanh"
+    """Form of rho(GMSE)."""
+    delta: float = 1e-3
+    """Huber threshold, in nats."""
+    bootstrap: int = 1000
+    """Resamples."""
+    keep_suspect: bool = False
+    """Keep rows that look like unit mistakes."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where the report goes. None: DIR/report of a sweep, ./report of a table."""
+    json: bool = False
+    """Print every number of the report as JSON and nothing else."""
+
+    def __call__(self) -> int:
+        """Writes the report and prints its table."""
+        from capscale.analysis.fit import Settings
+        from capscale.analysis.laws import LAWS
+        from capscale.analysis.report import json_ready, numbers, write_report
+        from capscale.analysis.rows import read
+        from capscale.analysis.study import study
+
+        table = read(self.table, strict=not self.keep_suspect)
+        result = study(table, LAWS[self.form], Settings(delta=self.delta), resamples=self.bootstrap)
+        where = Path(self.table) / "report" if Path(self.table).is_dir() else Path("report")
+        page = write_report(result, Path(self.out) if self.out else where, command_line())
+        if self.json:
+            print(json.dumps(json_ready(numbers(result, command_line())), indent=1))
+        else:
+            from capscale.cli.analysis_tables import print_study
+
+            print_study(result)
+            print(page)
+        return 0
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    import shlex
+
+    return shlex.join(["capscale", *sys.argv[1:]])

@@ -1,0 +1,80 @@
+"""Fits and studies as tables on a terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from capscale.analysis.findings import Finding
+from capscale.analysis.fit import Fit
+from capscale.analysis.study import Study
+from capscale.analysis.uncertainty import Bootstrap, Profile
+from capscale.analysis.words import limits, reading
+
+
+def number(x: float, style: str = ".4g") -> str:
+    """A number, or a dash where there is none."""
+    return format(x, style) if math.isfinite(x) else "–"
+
+
+def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    Console().print(table)
+
+
+def sentences(title: str, lines: Sequence[str]) -> None:
+    """A titled list of sentences."""
+    if lines:
+        console = Console()
+        console.print(f"[bold]{title}[/bold]")
+        for line in lines:
+            console.print(f"- {line}", markup=False, highlight=False)
+
+
+def print_fit(fit: Fit, draws: Bootstrap, profiles: Mapping[str, Profile], said: Sequence[Finding]) -> None:
+    """Capacities first, then the law's numbers, then what is not identified."""
+    capacities = [(c, draws.interval(f"rho[{c}]")) for c in fit.rho if c != "dense"]
+    if capacities:
+        rows = [(c, number(i.estimate, ".3f"), f"{i.low:.3f} – {i.high:.3f}") for c, i in capacities]
+        grid("Capacities", ("format", "rho", "95 % bootstrap"), rows)
+    rows = []
+    for name, value in fit.values.items():
+        if name.startswith("rho["):
+            continue
+        resampled = draws.interval(name)
+        along = profiles[name].interval() if name in profiles else None
+        profile = f"{number(along.low)} – {number(along.high)}" if along else ""
+        rows.append((name, number(value), f"{number(resampled.low)} – {number(resampled.high)}", profile))
+    grid(fit.law.equation, ("number", "value", "95 % bootstrap", "95 % profile"), rows)
+    quality = (
+        f"RMSE {fit.rmse:.5f} nats over {len(fit.table)} runs; delta {fit.settings.delta:g} acts on "
+        f"{fit.huber_share:.0%}; {fit.agreeing} of {fit.settings.starts} starts agree; "
+        f"{draws.converged.mean():.1%} of resamples converged"
+    )
+    sentences("Fit", [quality])
+    sentences("Not identified, or to be known", [f.text for f in said])
+    sentences("Rows", [f"{r.row}: {r.what}" for r in fit.table.remarks])
+
+
+def print_study(study: Study) -> None:
+    """The capacities, the reading and the limits."""
+    rows = [
+        (
+            c.curve + ("" if c.in_law else " *"),
+            number(c.gmse),
+            f"{c.rho.estimate:.3f}",
+            f"{c.rho.low:.3f} – {c.rho.high:.3f}",
+            f"{c.law:.3f}",
+        )
+        for c in study.capacities
+    ]
+    grid("Capacity of each format", ("format", "GMSE", "rho", "95 %", "rho of the law"), rows)
+    sentences("In short", reading(study))
+    sentences("What this does not show", limits(study))
+    sentences("Runs", [f"{r.row}: {r.what}" for r in study.table.remarks])

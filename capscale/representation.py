@@ -46,22 +46,17 @@ DENSE_OPERAND = Operand()
 def default_estimator(format: Format) -> Estimator:
     """What the paper trains the format with.
 
-    Clip for 1 bit, trust for other grids, the hypersphere for codebooks, LSQ's for learned steps, the mask itself for RigL,
-    straight-through for other sparsity and noise.
+    Clip for 1 bit, trust for other grids, the hypersphere for codebooks, LSQ's for learned steps, the mask itself for
+    RigL, straight-through for other sparsity and for noise.
     """
-    if learns(format):
-        return Lsq()
-    if isinstance(format, Scalar):
-        return Clip() if format.grid.codes == 2 else TRUST
-    if isinstance(format, Outliers):
-        return default_estimator(format.inner)
-    if isinstance(format, Vector):
-        return Hypersphere()
-    if isinstance(format, RigL):
-        return ForwardMask()
     if isinstance(format, Then):
         return Both(grid=default_estimator(format.scalar))
-    return STRAIGHT_THROUGH
+    scalar = format.inner if isinstance(format, Outliers) else format
+    if isinstance(scalar, Scalar):
+        grid = Clip() if scalar.grid.codes == 2 else TRUST
+        return Lsq() if learns(scalar) else grid
+    others: dict[type, Estimator] = {Vector: Hypersphere(), RigL: ForwardMask()}
+    return others.get(type(format), STRAIGHT_THROUGH)
 
 
 def operand(name: str, estimator: Estimator | None = None, per_token: bool = False) -> Operand:

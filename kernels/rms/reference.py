@@ -29,7 +29,14 @@ def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,), share: Array | Non
     square = jnp.square(x * inverse) * 2.0**bits
     high = jnp.round(square)
     low = jnp.round((square - high) * 2.0**bits)
-    mean = (_total(high, axes) + _total(low, axes) * 2.0**-bits) * (
+    # One pass over both limbs: half the time of two sums.
+    highs, lows = lax.reduce(
+        (high.astype(jnp.int32), low.astype(jnp.int32)),
+        (jnp.int32(0), jnp.int32(0)),
+        lambda total, term: (total[0] + term[0], total[1] + term[1]),
+        (x.ndim - 1,),
+    )
+    mean = (_total(highs, axes) + _total(lows, axes) * 2.0**-bits) * (
         2.0**-bits / max(prod(x.shape[axis] for axis in axes), 1)
     )
     if share is not None:
@@ -44,9 +51,9 @@ def _powers(magnitude: Array) -> tuple[Array, Array]:
     return lax.bitcast_convert_type(power, jnp.float32), lax.bitcast_convert_type(inverse, jnp.float32)
 
 
-def _total(limb: Array, axes: tuple[int, ...]) -> Array:
-    """Sum of integers held as float32: int32 along the last axis, then in halves over the rows."""
-    rows = jnp.sum(limb.astype(jnp.int32), axis=-1, keepdims=True, dtype=jnp.int32)
+def _total(rows: Array, axes: tuple[int, ...]) -> Array:
+    """Sums of the rows as float32; over several rows, exact sums of their halves first."""
+    rows = rows[..., None]
     if axes == (-1,):
         return rows.astype(jnp.float32)
     upper = lax.shift_right_arithmetic(rows, 16)

@@ -1,0 +1,85 @@
+"""The commands about formats: their numbers, their JSON, their pictures and their refusals."""
+
+import json
+import time
+
+import pytest
+
+from capscale.cli.formats import Gmse, PlotFormats, format_rows
+from capscale.errors import UserError
+from capscale.formats import catalog
+
+
+def test_json_is_a_list_and_nothing_else(capsys):
+    assert Gmse(("int4", "2:4", "top50"), json=True)() == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["int4", "2:4", "top50"]
+    for row, expected in zip(rows, (0.01154288, 0.13244740, 0.07132592), strict=True):
+        assert abs(row["gmse"] - expected) < 1e-8
+        assert row["standard_error"] == 0
+        assert abs(row["gap"] - (row["bits"] - row["effective_bits"])) < 1e-12
+    assert rows[0]["bits"] == 4
+
+
+def test_dense_has_no_effective_bits(capsys):
+    Gmse(("dense",), json=True)()
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["effective_bits"] is None
+    assert row["gmse"] == 0
+
+
+def test_the_table_names_what_it_prints(capsys):
+    assert Gmse(("int4", "top50+int4"), distribution="laplace")() == 0
+    printed = capsys.readouterr().out
+    assert "laplace" in printed
+    assert "top50+int4" in printed
+
+
+def test_capacity_zero_is_flagged(capsys):
+    Gmse(("absmax-int2",), row_length=640 * 640)()
+    assert "capacity 0" in capsys.readouterr().out
+
+
+def test_student_t_takes_its_degrees_of_freedom():
+    heavy, light = (format_rows(("top50",), "student-t", df, None)[0]["gmse"] for df in (3.0, 300.0))
+    normal = format_rows(("top50",), "normal", None, None)[0]["gmse"]
+    assert heavy < light
+    assert abs(light - normal) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (Gmse(("int44",)), "closest: int4"),
+        (Gmse(("int4",), row_length=1), "at least 2"),
+        (Gmse(("int4",), distribution="student-t", df=1.0), "df > 2"),
+        (PlotFormats(("int4",), out="formats.txt"), "a picture is"),
+        (PlotFormats(("int4",), out="nowhere/formats.png"), "no directory"),
+    ],
+)
+def test_bad_input_is_refused(command, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if isinstance(command, PlotFormats):
+        from pathlib import Path
+
+        command = PlotFormats(command.names, Path(command.out))
+    with pytest.raises(UserError, match=message):
+        command()
+
+
+def test_the_picture_is_drawn(tmp_path, capsys):
+    path = tmp_path / "formats.png"
+    assert PlotFormats(("int2", "int4", "top50", "mxfp4"), out=path)() == 0
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert capsys.readouterr().out.strip() == str(path)
+
+
+def test_the_exact_part_of_the_catalog_is_quick():
+    from capscale.gaussian import gmse
+
+    gmse.cache_clear()
+    start = time.perf_counter()
+    for name, format in catalog.FORMATS.items():
+        if "+absmax" not in name and "+mx" not in name and "+nv" not in name and "higgs" not in name:
+            assert gmse(format).standard_error == 0
+    assert time.perf_counter() - start < 30  # 10 on two idle cores

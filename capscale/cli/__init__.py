@@ -1,1 +1,48 @@
-"""The capscale command."""
+"""The capscale command: `capscale COMMAND --help` shows what each one does, with examples."""
+
+import sys
+from typing import Protocol
+
+from capscale.errors import UserError
+
+BAD_INPUT = 2
+"""Exit status for input that a message explains."""
+
+
+class Command(Protocol):
+    """A parsed command line, ready to run."""
+
+    def __call__(self) -> int:
+        """Does it, and returns the exit status."""
+        ...
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback."""
+    import tyro
+
+    from capscale.cli import analysis, describe, formats, sweep
+
+    commands = {
+        "gmse": formats.Gmse,
+        "plot-formats": formats.PlotFormats,
+        "describe": describe.Describe,
+        "sweep": sweep.Sweep,
+        "run": sweep.Run,
+        "status": sweep.Status,
+        "fit": analysis.Fit,
+        "report": analysis.Report,
+    }
+    parsed: Command = tyro.extras.subcommand_cli_from_dict(
+        commands, prog="capscale", args=arguments, description=__doc__
+    )
+    try:
+        return parsed()
+    except UserError as error:
+        print(f"capscale: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:
+        return 0  # the reader of a pipe has seen enough
+    except KeyboardInterrupt:
+        print("capscale: interrupted", file=sys.stderr)
+        return 130

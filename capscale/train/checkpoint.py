@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax import Array
 
 from capscale.errors import UserError
 
@@ -34,7 +38,8 @@ class Checkpoints:
         """Starts saving `state`; it becomes visible under its step when it is complete."""
         if step not in self._manager.all_steps():
             with self._saving():
-                self._manager.save(step, args=ocp.args.StandardSave(state))
+                saved = {"state": state, "fingerprints": _fingerprints(state)}
+                self._manager.save(step, args=ocp.args.StandardSave(saved))
 
     def wait(self) -> None:
         """Until every save that was started is on disk; raises what stopped one."""
@@ -69,8 +74,13 @@ class Checkpoints:
         A checkpoint that does not read back whole is named in a warning, renamed to `unreadable-<step>`,
         and gives None.
         """
+        expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
+        abstract = {"state": abstract_state, "fingerprints": expected}
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
+            saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            if not np.array_equal(saved["fingerprints"], _fingerprints(saved["state"])):
+                raise ValueError("its numbers are not those that were saved")
+            return saved["state"]
         except Exception as error:  # orbax and tensorstore raise many types for a damaged file
             reason = _reason(error)
             (self.directory / str(step)).rename(self.directory / f"unreadable-{step}")
@@ -83,3 +93,16 @@ class Checkpoints:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _fingerprints(state: Any) -> np.ndarray:
+    """One number a leaf, `uint32 (leaves,)`. What orbax stores of small arrays has no checksum of its own."""
+    return np.array([np.asarray(_fingerprint(leaf)) for leaf in jax.tree.leaves(state)], np.uint32)
+
+
+@jax.jit
+def _fingerprint(leaf: Array) -> Array:
+    """Sum of the values' bits, each weighed by its place: a flipped bit always shows, and sharding changes nothing."""
+    bits = leaf if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")
+    place = jnp.arange(leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
+    return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)

@@ -1,0 +1,105 @@
+"""What stops a save is said in words that name the place."""
+
+import shutil
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from capscale.errors import UserError
+from capscale.train.checkpoint import Checkpoints, _fingerprint
+
+STATE = {"value": jnp.arange(4.0)}
+
+
+@pytest.mark.parametrize("method", ["save", "wait_until_finished", "close"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: Error writing\n  No space left on device"),
+        RuntimeError(),
+    ],
+    ids=["OSError", "tensorstore", "nameless"],
+)
+def test_failed_save_is_a_user_error(method, error, tmp_path, monkeypatch):
+    real = getattr(ocp.CheckpointManager, method)
+
+    def fail(self, *args, **kwargs):
+        monkeypatch.setattr(ocp.CheckpointManager, method, real)
+        raise error
+
+    def save():
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            monkeypatch.setattr(ocp.CheckpointManager, method, fail)
+            checkpoints.save(1, STATE)
+            checkpoints.wait()
+
+    reason = "No space left on device" if str(error) else "RuntimeError"
+    with pytest.raises(UserError, match=f"{tmp_path}/checkpoints cannot be saved .*{reason}.*; free space"):
+        save()
+
+
+def test_place_that_cannot_be_made_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/checkpoints cannot be saved .*free space, fix permissions or choose"):
+        Checkpoints(tmp_path / "file" / "checkpoints")
+
+
+def test_saving_a_step_again_is_nothing_and_later_steps_can_be_forgotten(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(step, STATE)
+        checkpoints.save(6, STATE)
+        checkpoints.wait()
+        assert checkpoints.steps() == [6, 3]
+        checkpoints.forget_after(3)
+        assert checkpoints.steps() == [3]
+        checkpoints.save(5, STATE)  # orbax saves nothing below its newest step
+        checkpoints.wait()
+        assert checkpoints.steps() == [5, 3]
+
+
+def flipped(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_every_flipped_bit_is_found_or_harmless(tmp_path):
+    """Small arrays are stored as they are: no reader but ours would notice."""
+    state = {
+        "a": jnp.arange(12.0).reshape(3, 4),
+        "b": jnp.arange(3),
+        "c": jnp.ones(5, jnp.bfloat16),
+        "d": jnp.ones(2, bool),
+    }
+    with Checkpoints(tmp_path / "whole") as checkpoints:
+        checkpoints.save(1, state)
+    files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("ocdbt*/d/*")]
+    outcomes = []
+    for number, (file, share) in enumerate((file, share) for file in files for share in (0.3, 0.6, 0.9)):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", copy)
+        flipped(copy / file, int((copy / file).stat().st_size * share))
+        with warnings.catch_warnings(action="ignore"), Checkpoints(copy) as checkpoints:
+            back = checkpoints.read(1, state)
+        if back is not None:
+            jax.tree.map(np.testing.assert_array_equal, back, state)
+        outcomes.append(back is None)
+    assert any(outcomes), "no position of those tried holds a number"
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint32, bool])
+def test_fingerprint(dtype):
+    """Of the values alone: any change and any exchange shows, the sharding does not."""
+    leaf = (jnp.arange(32).reshape(4, 8) % 5 % 2).astype(dtype)
+    changed, exchanged = leaf.at[2, 3].set(1 - leaf[2, 3] if dtype != bool else ~leaf[2, 3]), leaf[::-1]
+    mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.device_put(leaf, jax.NamedSharding(mesh, jax.P(None, "fsdp")))
+    whole, sharded, *others = (int(_fingerprint(each)) for each in (leaf, split, changed, exchanged))
+    assert sharded == whole
+    assert whole not in others

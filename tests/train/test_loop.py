@@ -1,0 +1,108 @@
+"""The loop: what it refuses, what it records, and that no result depends on how often it comes up for air."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+
+from capscale.data.corpus import byte_corpus
+from capscale.errors import UserError
+from capscale.train.loop import Cadence, train
+from capscale.train.run import Optimizer, canonical_json
+
+
+def lines(directory):
+    return [
+        json.loads(line, parse_constant=pytest.fail) for line in (directory / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    return tiny.train_one(tiny.run(), directory), directory
+
+
+def test_result_and_files(undisturbed):
+    result, directory = undisturbed
+    assert result["status"] == "ok"
+    assert json.loads((directory / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert json.loads((directory / "run.json").read_text()) == json.loads(canonical_json(tiny.run()))
+    assert [line["step"] for line in lines(directory)] == [3, 6, 9, 12]
+    assert result["row"]["D"] == 12 * 64
+    assert result["row"]["diverged_at_step"] is None
+    assert 0 < result["row"]["loss_se"] < 0.2
+    assert 2.5 < result["row"]["loss"] < np.log(96)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 100])
+def test_chunk_length_changes_nothing(chunk, undisturbed, tmp_path):
+    result, _ = undisturbed
+    again = tiny.train_one(tiny.run(), tmp_path, cadence=Cadence(chunk=chunk))
+    assert again["row"] == result["row"]
+
+
+def test_metrics_of_short_chunks_are_those_of_long_ones(undisturbed, tmp_path):
+    _, directory = undisturbed
+    tiny.train_one(tiny.run(), tmp_path, cadence=Cadence(chunk=1))
+    singly = [line["loss"] for line in lines(tmp_path)]
+    for line in lines(directory):
+        assert line["loss"] == pytest.approx(np.mean(singly[line["step"] - 3 : line["step"]]), rel=1e-6)
+
+
+def test_divergence_is_a_result_with_its_step(tmp_path):
+    run = tiny.run(optimizer=Optimizer(1e30))
+    singly, in_chunks = (tiny.train_one(run, tmp_path / str(chunk), cadence=Cadence(chunk=chunk)) for chunk in (1, 5))
+    assert singly["row"] == in_chunks["row"]
+    assert singly["status"] == "diverged"
+    row = singly["row"]
+    assert row["loss"] is row["loss_se"] is row["bits_per_byte"] is None
+    last = lines(tmp_path / "1")[-1]
+    assert last["loss"] is None
+    assert 1 < row["diverged_at_step"] == last["step"] < tiny.STEPS
+    json.loads((tmp_path / "1" / "result.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_divergence_seen_only_at_the_end(tmp_path, monkeypatch):
+    """A last step that breaks the model has no loss of its own to show it."""
+    run = tiny.run()
+    placement = tiny.one_device(run)
+    monkeypatch.setattr(placement, "evaluate", lambda *_: np.full((1, 400, 4), np.inf, np.float32))
+    result = tiny.train_one(run, tmp_path, placement)
+    assert result["status"] == "diverged"
+    assert result["row"]["diverged_at_step"] is None
+
+
+def test_another_run_in_the_directory_is_refused(undisturbed):
+    _, directory = undisturbed
+    with pytest.raises(UserError, match=r"run.json describes another run than"):
+        tiny.train_one(tiny.run(seed=9), directory)
+
+
+def test_damaged_run_json_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"type": "Run", ')
+    with pytest.raises(UserError, match=r"run.json is not readable JSON .*; remove it"):
+        tiny.train_one(tiny.run(), tmp_path)
+
+
+def test_another_text_is_refused(tmp_path):
+    other = byte_corpus(tiny.text() + b"!", "tiny")
+    run = tiny.run()
+    with pytest.raises(UserError, match=r"trains on 'tiny' \(sha256 .*not on 'tiny' \(sha256 .*give the text"):
+        train([run], other, [epath.Path(tmp_path)], tiny.one_device(run))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_place_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/run cannot be written \(Not a directory\)"):
+        tiny.train_one(tiny.run(), tmp_path / "file" / "run")
+
+
+def test_default_cadence_is_seconds_of_work():
+    nano = Cadence.of(tiny.run())
+    paper = Cadence.of(replace(tiny.run(), model=replace(tiny.MODEL, width=2048, layers=16), batch=512, tokens=10**6))
+    assert (nano.chunk, paper.chunk) == (500, 1)

@@ -1,0 +1,144 @@
+"""A run that was stopped, killed or damaged goes on to the same numbers, bit for bit."""
+
+import json
+import warnings
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+
+from capscale.errors import UserError
+from capscale.train.checkpoint import KEPT, Checkpoints
+from capscale.train.loop import Cadence
+
+RUN = tiny.run()
+
+
+def final_state(directory):
+    """The last checkpoint, as saved."""
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        newest = checkpoints.steps()[0]
+        assert newest == tiny.STEPS
+        shapes = jax.eval_shape(lambda: tiny.one_device(RUN).initial_state([RUN]))
+        on_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return checkpoints.read(
+            newest, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device), shapes)
+        )
+
+
+def metric_lines(directory):
+    return [json.loads(line) | {"seconds": 0} for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    result = tiny.train_one(RUN, directory)
+    return result["row"], final_state(directory), metric_lines(directory)
+
+
+def check_same(undisturbed, result, directory):
+    row, state, metrics = undisturbed
+    assert result["row"] == row
+    jax.tree.map(np.testing.assert_array_equal, final_state(directory), state)
+    assert metric_lines(directory) == metrics
+
+
+@pytest.mark.parametrize("at", [3, 6, 9])
+def test_interrupted_run_resumes_exactly(at, undisturbed, tmp_path):
+    assert tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at) == at
+    assert not (tmp_path / "result.json").exists()
+    result = tiny.train_one(RUN, tmp_path)
+    assert result["timing"]["resumed_from_step"] == at
+    check_same(undisturbed, result, tmp_path)
+
+
+def test_interrupted_again_and_again_in_other_chunks(undisturbed, tmp_path):
+    for at, chunk in ((2, 1), (7, 5), (8, 1)):
+        tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at, Cadence(chunk=chunk))
+    result = tiny.train_one(RUN, tmp_path)
+    assert result["timing"]["resumed_from_step"] == 8
+    assert result["row"] == undisturbed[0]
+    jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), undisturbed[1])
+
+
+def test_finished_but_unwritten_result_is_written_without_training(undisturbed, tmp_path):
+    tiny.train_one(RUN, tmp_path)
+    (tmp_path / "result.json").unlink()
+    result = tiny.train_one(RUN, tmp_path)
+    assert result["timing"]["resumed_from_step"] == tiny.STEPS
+    assert result["timing"]["tokens_per_s"] is None
+    check_same(undisturbed, result, tmp_path)
+
+
+def data_files(directory, step):
+    """The files that hold a checkpoint's arrays, largest first."""
+    files = [path for path in (directory / "checkpoints" / str(step)).rglob("*") if path.is_file()]
+    return sorted(files, key=lambda path: path.stat().st_size, reverse=True)
+
+
+def truncate(directory, step):
+    for path in data_files(directory, step):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(directory, step):
+    """One bit in the middle of every file: what a disk does, not what a crash does."""
+    for path in data_files(directory, step):
+        content = bytearray(path.read_bytes())
+        if content:
+            content[len(content) // 2] ^= 0x10
+            path.write_bytes(content)
+
+
+def remove_arrays(directory, step):
+    """Everything but the files that say that the checkpoint is complete."""
+    for path in data_files(directory, step):
+        if path.parent.name == "d":
+            path.unlink()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads that still read
+@pytest.mark.parametrize("damage", [truncate, flip, remove_arrays])
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, undisturbed, tmp_path):
+    tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at=9)
+    damage(tmp_path, 9)
+    with pytest.warns(UserWarning, match=r"checkpoint .*/checkpoints/9 cannot be read \(.*; it is set aside"):
+        result = tiny.train_one(RUN, tmp_path)
+    assert result["timing"]["resumed_from_step"] == 6
+    assert (tmp_path / "checkpoints" / "unreadable-9").is_dir()
+    check_same(undisturbed, result, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_all_checkpoints_damaged_is_an_error_and_the_next_start_works(undisturbed, tmp_path):
+    tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at=9)
+    truncate(tmp_path, 9)
+    truncate(tmp_path, 6)
+    with (
+        pytest.warns(UserWarning, match="set aside"),
+        pytest.raises(UserError, match=r"no checkpoint in .* can be read; they were renamed .* start again"),
+    ):
+        tiny.train_one(RUN, tmp_path)
+    result = tiny.train_one(RUN, tmp_path)
+    assert result["timing"]["resumed_from_step"] == 0
+    check_same(undisturbed, result, tmp_path)
+
+
+def test_half_written_checkpoint_of_a_killed_run_is_ignored(undisturbed, tmp_path):
+    tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at=6)
+    # What a kill leaves: a directory under a temporary name, without the file that marks it complete.
+    complete = tmp_path / "checkpoints" / "6"
+    complete.rename(complete.with_name("6.orbax-checkpoint-tmp"))
+    with warnings.catch_warnings(action="error"):
+        result = tiny.train_one(RUN, tmp_path)
+    assert result["timing"]["resumed_from_step"] == 3
+    check_same(undisturbed, result, tmp_path)
+
+
+def test_few_checkpoints_are_kept(tmp_path):
+    tiny.train_one(RUN, tmp_path)
+    with Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [12, 9][:KEPT]

@@ -71,12 +71,8 @@ def flipped(path, position):
 
 def test_every_flipped_bit_is_found_or_harmless(tmp_path):
     """Small arrays are stored as they are: no reader but ours would notice."""
-    state = {
-        "a": jnp.arange(12.0).reshape(3, 4),
-        "b": jnp.arange(3),
-        "c": jnp.ones(5, jnp.bfloat16),
-        "d": jnp.ones(2, bool),
-    }
+    values = np.random.default_rng(0).standard_normal((30, 40)).astype(np.float32)
+    state = {"a": jnp.asarray(values), "b": jnp.asarray(values > 0), "c": jnp.asarray(values, jnp.bfloat16)}
     with Checkpoints(tmp_path / "whole") as checkpoints:
         checkpoints.save(1, state)
     files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("ocdbt*/d/*")]
@@ -97,7 +93,7 @@ def test_every_flipped_bit_is_found_or_harmless(tmp_path):
 def test_fingerprint(dtype):
     """Of the values alone: any change and any exchange shows, the sharding does not."""
     leaf = (jnp.arange(32).reshape(4, 8) % 5 % 2).astype(dtype)
-    changed, exchanged = leaf.at[2, 3].set(1 - leaf[2, 3] if dtype != bool else ~leaf[2, 3]), leaf[::-1]
+    changed, exchanged = leaf.at[2, 3].set(~leaf[2, 3] if dtype is bool else 1 - leaf[2, 3]), leaf[::-1]
     mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.device_put(leaf, jax.NamedSharding(mesh, jax.P(None, "fsdp")))
     whole, sharded, *others = (int(_fingerprint(each)) for each in (leaf, split, changed, exchanged))

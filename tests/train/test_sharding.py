@@ -1,0 +1,131 @@
+"""Two devices against one: a run over a mesh, and runs side by side as a population."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+
+from capscale.errors import UserError
+from capscale.formats.base import Context
+from capscale.models.held import hold_weights
+from capscale.train.checkpoint import Checkpoints
+from capscale.train.loop import Cadence, train
+from capscale.train.placement import Population, Sharded
+from capscale.train.run import Optimizer
+from capscale.train.sharding import check_batch, make_mesh, state_sharding
+from capscale.train.step import Program, initial_state
+
+RUN = tiny.run()
+POPULATION = [tiny.run(seed=0), tiny.run(seed=1), tiny.run(seed=1, optimizer=Optimizer(0.05))]
+
+
+def losses(directory):
+    return np.array([json.loads(line)["loss"] for line in (directory / "metrics.jsonl").read_text().splitlines()])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Every run of the population trained by itself on one device: rows and losses."""
+    found = []
+    for run in POPULATION:
+        directory = tmp_path_factory.mktemp("alone")
+        found.append((tiny.train_one(run, directory)["row"], losses(directory)))
+    return found
+
+
+def check_close(row, found, expected):
+    expected_row, expected_losses = expected
+    np.testing.assert_allclose(found, expected_losses, rtol=1e-5)
+    assert row["loss"] == pytest.approx(expected_row["loss"], rel=1e-4)
+    assert {**row, "loss": 0, "loss_se": 0, "bits_per_byte": 0} == {
+        **expected_row,
+        "loss": 0,
+        "loss_se": 0,
+        "bits_per_byte": 0,
+    }
+
+
+@pytest.mark.parametrize("fsdp", [pytest.param(1, id="data=2", marks=pytest.mark.slow), pytest.param(2, id="fsdp=2")])
+def test_mesh_of_two_is_one_device(fsdp, alone, tmp_path):
+    placement = Sharded(RUN, make_mesh(fsdp))
+    kernel = placement.initial_state([RUN]).params["layers"]["mlp"]["up"]["kernel"]
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 8, 24 // fsdp)}
+    result = tiny.train_one(RUN, tmp_path, placement)
+    check_close(result["row"], losses(tmp_path), alone[0])
+
+
+def test_run_goes_on_over_other_devices(alone, tmp_path):
+    """A checkpoint does not remember how its arrays were laid out."""
+    tiny.interrupt([RUN], [tmp_path], Sharded(RUN, make_mesh(2)), at=6)
+    result = tiny.train_one(RUN, tmp_path)
+    assert result["timing"]["resumed_from_step"] == 6
+    check_close(result["row"], losses(tmp_path), alone[0])
+
+
+def test_projected_weights_and_masks_are_the_same_bit_for_bit():
+    """Sharded over either axis, int4 weights and the gradients that their estimator lets through."""
+    program = Program.of(RUN)
+    params = jax.jit(lambda: initial_state(program, jnp.int32(0)).params)()
+
+    @jax.jit
+    def held_and_pulled(params):
+        held, pull = jax.vjp(lambda p: hold_weights(p, program.representation, Context(jnp.float32(0))), params)
+        return held, pull(jax.tree.map(jnp.ones_like, held))
+
+    split = jax.device_put(params, state_sharding(make_mesh(2), params))
+    jax.tree.map(np.testing.assert_array_equal, held_and_pulled(split), held_and_pulled(params))
+
+
+def test_population_is_its_runs(alone, tmp_path):
+    """Three runs over two devices: seeds and learning rates of their own."""
+    directories = [tmp_path / str(number) for number in range(3)]
+    placement = Population(POPULATION[0], jax.local_devices())
+    results = train(POPULATION, tiny.corpus(), list(map(epath.Path, directories)), placement, cadence=tiny.SHORT)
+    for result, directory, expected in zip(results, directories, alone, strict=True):
+        check_close(result["row"], losses(directory), expected)
+    assert len({result["row"]["loss"] for result in results}) == 3
+
+
+def rows_of(results):
+    return [result["row"] for result in results]
+
+
+def test_interrupted_population_resumes_exactly_and_remembers_who_diverged(tmp_path):
+    runs = [tiny.run(seed=0), tiny.run(seed=1, optimizer=Optimizer(1e30)), tiny.run(seed=2)]
+    placement = Population(runs[0], jax.local_devices())
+    undisturbed = [epath.Path(tmp_path) / f"undisturbed-{number}" for number in range(3)]
+    disturbed = [epath.Path(tmp_path) / f"disturbed-{number}" for number in range(3)]
+    expected = train(runs, tiny.corpus(), undisturbed, placement, cadence=tiny.SHORT)
+    assert [result["status"] for result in expected] == ["ok", "diverged", "ok"]
+
+    tiny.interrupt(runs, disturbed, placement, at=6)
+    with Checkpoints(disturbed[2] / "checkpoints") as ahead:  # one of them got further before a kill
+        ahead.save(9, placement.unstack(placement.initial_state(runs), runs)[2])
+    results = train(runs, tiny.corpus(), disturbed, placement, cadence=tiny.SHORT)
+    assert results[0]["timing"]["resumed_from_step"] == 6
+    assert rows_of(results) == rows_of(expected)
+    for directory in disturbed:
+        with Checkpoints(directory / "checkpoints") as checkpoints:
+            assert checkpoints.steps() == [12, 9]
+
+
+def test_population_ends_when_all_have_diverged(tmp_path):
+    runs = [tiny.run(seed=seed, optimizer=Optimizer(1e30)) for seed in range(3)]
+    directories = [epath.Path(tmp_path) / str(number) for number in range(3)]
+    placement = Population(runs[0], jax.local_devices())
+    results = train(runs, tiny.corpus(), directories, placement, cadence=Cadence(chunk=3, checkpoint_s=100))
+    assert {result["status"] for result in results} == {"diverged"}
+    assert len(losses(directories[0])) < 4
+
+
+def test_devices_that_do_not_divide_are_refused():
+    with pytest.raises(UserError, match=r"fsdp=3 does not divide the 2 devices; use a divisor"):
+        make_mesh(3)
+    with pytest.raises(UserError, match="fsdp=0"):
+        make_mesh(0)
+    with pytest.raises(UserError, match=r"batch=3 sequences do not split over 2 devices"):
+        check_batch(make_mesh(), 3)

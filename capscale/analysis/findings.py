@@ -51,13 +51,18 @@ def conditioning(fit: Fit) -> Conditioning:
     covariance = (V.T / np.maximum(singular, 1e-12 * singular[0]) ** 2) @ V
     deviation = np.sqrt(np.diag(covariance))
     names = tuple(n for n, k in zip(fit.problem.names, inside, strict=True) if k)
-    residual = np.sqrt(np.sum(fit.residuals**2) / max(len(J) - J.shape[1], 1))
     return Conditioning(
         names,
         float(singular[0] / max(singular[-1], 1e-300)),
         covariance / np.outer(deviation, deviation),
-        residual * deviation / norms,
+        residual_deviation(fit) * deviation / norms,
     )
+
+
+def residual_deviation(fit: Fit) -> float:
+    """Standard deviation of single runs about the law, in nats."""
+    spent = int(fit.free.sum())
+    return float(np.sqrt(np.sum(fit.residuals**2) / max(len(fit.table) - spent, 1)))
 
 
 def jacobian(fit: Fit) -> np.ndarray:

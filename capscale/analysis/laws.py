@@ -5,14 +5,14 @@ geometric means of the table, so that a and b are losses of the order of one: th
 scaled whatever the units. A = a N0^alpha and B = b D0^beta are reported. Laws differ in rho alone, and in g.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from capscale.analysis.operands import Part, parts_of
-from capscale.analysis.table import Table
+from capscale.analysis.table import Row, Table
 from capscale.capacity import FORMS, Factor, Form, Parameter
 from capscale.errors import UserError
 
@@ -132,25 +132,49 @@ def group_of(law: Law, part: Part, curve: str) -> str:
     return {"all": "", "operand": part.operand, "kind": part.kind, "family": f"{part.operand} {part.kind}"}[law.sharing]
 
 
-def row_parts(table: Table, law: Law) -> list[tuple[Part, ...]]:
+def row_parts(rows: Sequence[Row], law: Law) -> list[tuple[Part, ...]]:
     """Compressed factors of every row; the decoupled law sees a format as a whole, unless it is shared by operand."""
     if law.dense:
-        return [()] * len(table)
-    rows = []
-    for r in table.rows:
+        return [()] * len(rows)
+    found = []
+    for r in rows:
         parts = parts_of(r, product=law.combination == "product")
         if law.form is None:
             parts = parts[:1] if law.sharing == "all" else parts
         else:
             for part in parts:
-                value = getattr(part, law.form.needs.replace("effective_bits", "gmse"))
-                if not np.isfinite(value):
+                if not np.isfinite(getattr(part, law.form.needs.replace("effective_bits", "gmse"))):
                     raise UserError(
                         f"{r.run}: {law.name} reads {law.form.needs} and {part.name!r} has none; add a column "
                         f"{part.operand}_gmse, name a format of the catalog, or fit the decoupled law"
                     )
-        rows.append(parts)
-    return rows
+        found.append(parts)
+    return found
+
+
+def gather(rows: Sequence[Row], law: Law, groups: tuple[str, ...], N0: float, D0: float) -> Arrays:
+    """What the law reads of any rows, fitted or to be predicted; UserError for a format it has no numbers for."""
+    parts = row_parts(rows, law)
+    K = max([1, *map(len, parts)])
+    shape = (len(rows), K)
+    present, group = np.zeros(shape, bool), np.zeros(shape, np.int64)
+    # An absent factor reads harmless numbers: where() discards its rho, and its gradient must stay finite.
+    bits, storage, sparsity = np.ones(shape), np.ones(shape), np.zeros(shape)
+    for i, (row, mine) in enumerate(zip(rows, parts, strict=True)):
+        for k, part in enumerate(mine):
+            label = group_of(law, part, row.curve)
+            if label not in groups:
+                raise UserError(
+                    f"{part.name}: this {law.name} fit has numbers for {', '.join(filter(None, groups)) or 'dense'} "
+                    f"only, not for {label!r}; choose a form of GMSE and --share all to carry one over"
+                )
+            present[i, k], group[i, k] = True, groups.index(label)
+            bits[i, k] = part.effective_bits if np.isfinite(part.gmse) else 1.0
+            storage[i, k] = part.storage_bits if np.isfinite(part.storage_bits) else 1.0
+            sparsity[i, k] = part.sparsity if np.isfinite(part.sparsity) else 0.0
+    log_n = np.log(np.array([r.N for r in rows]) / N0)
+    log_d = np.log(np.array([r.D for r in rows]) / D0)
+    return Arrays(log_n, log_d, present, group, Factor(bits, storage, sparsity))
 
 
 def pose(table: Table, law: Law, *, centred: tuple[bool, bool] = (True, True)) -> Problem:
@@ -159,36 +183,23 @@ def pose(table: Table, law: Law, *, centred: tuple[bool, bool] = (True, True)) -
         compressed = sum(not r.is_dense for r in table.rows)
         if compressed:
             raise UserError(f"the dense law takes dense rows only; {compressed} of {len(table)} are not")
-    rows = row_parts(table, law)
-    names = [[group_of(law, p, r.curve) for p in parts] for parts, r in zip(rows, table.rows, strict=True)]
-    used = {g for row in names for g in row}
-    groups = tuple(c for c in table.curves if c in used) if law.form is None else tuple(sorted(used))
-    K = max([1, *map(len, rows)])
-    shape = (len(rows), K)
-    present, group = np.zeros(shape, bool), np.zeros(shape, np.int64)
-    # An absent factor reads harmless numbers: where() discards its rho, and its gradient must stay finite.
-    bits, storage, sparsity = np.ones(shape), np.ones(shape), np.zeros(shape)
-    for i, (parts, labels) in enumerate(zip(rows, names, strict=True)):
-        for k, (part, label) in enumerate(zip(parts, labels, strict=True)):
-            present[i, k], group[i, k] = True, groups.index(label)
-            known = np.isfinite(part.gmse)
-            bits[i, k] = part.effective_bits if known else 1.0
-            storage[i, k] = part.storage_bits if np.isfinite(part.storage_bits) else 1.0
-            sparsity[i, k] = part.sparsity if np.isfinite(part.sparsity) else 0.0
-    N, D, loss = table.column("N"), table.column("D"), table.column("loss")
-    N0 = float(np.exp(np.mean(np.log(N)))) if centred[0] else 1.0
-    D0 = float(np.exp(np.mean(np.log(D)))) if centred[1] else 1.0
-    arrays = Arrays(np.log(N / N0), np.log(D / D0), present, group, Factor(bits, storage, sparsity))
+    parts = row_parts(table.rows, law)
+    used = {group_of(law, p, r.curve) for mine, r in zip(parts, table.rows, strict=True) for p in mine}
+    groups = tuple(c for c in table.curves if c in used)
+    groups += tuple(sorted(used - set(groups)))
+    log_n, log_d, loss = np.log(table.column("N")), np.log(table.column("D")), table.column("loss")
+    N0 = float(np.exp(np.mean(log_n))) if centred[0] else 1.0
+    D0 = float(np.exp(np.mean(log_d))) if centred[1] else 1.0
     return Problem(
-        law,
-        groups,
-        _parameters(law, groups, float(loss.min())),
-        N0,
-        D0,
-        bool(np.ptp(np.log(D)) > 1e-9),
-        arrays,
-        loss,
-        table.column("weight"),
+        law=law,
+        groups=groups,
+        parameters=_parameters(law, groups, float(loss.min())),
+        N0=N0,
+        D0=D0,
+        has_data_term=bool(np.ptp(log_d) > 1e-9),
+        arrays=gather(table.rows, law, groups, N0, D0),
+        loss=loss,
+        weight=table.column("weight"),
     )
 
 

@@ -36,7 +36,9 @@ class Facts(NamedTuple):
 
     kind: str
     storage_bits: float
+    """Of quantized formats."""
     sparsity: float
+    """Of sparse ones."""
     stages: tuple[str, ...]
     """Names of the stages of a composed format, else its own name."""
 
@@ -49,7 +51,10 @@ def facts(name: str) -> Facts:
     except UserError:
         return Facts(name, float("nan"), float("nan"), (name,))
     stages = (label(format.sparse), label(format.scalar)) if isinstance(format, Then) else (name,)
-    return Facts(_kind(format), float(format.bits), _sparsity(format), stages)
+    sparsity = _sparsity(format)
+    # Kumar's law is about the bits of quantized values, Frantar's about zeros: neither reads the other's formats.
+    bits = float("nan") if sparsity else float(format.bits)
+    return Facts(_kind(format), bits, sparsity or float("nan"), stages)
 
 
 def _kind(format: Format) -> str:

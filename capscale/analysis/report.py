@@ -202,8 +202,8 @@ def write_report(study: Study, directory: Path, command: str) -> Path:
     files: dict[str, bytes] = {
         "report.html": page.encode(),
         "report.json": (json.dumps(json_ready(content), indent=1) + "\n").encode(),
-        "capacities.csv": _csv(content["capacities"]),
-        "rows.csv": _csv(content["rows"]),
+        "capacities.csv": csv_bytes(content["capacities"]),
+        "rows.csv": csv_bytes(content["rows"]),
         **{f"{p.name}.png": image for p, image in images},
     }
     write_files(directory, files)
@@ -220,7 +220,8 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
         raise UserError(f"{directory}: cannot write the report ({e.strerror}); choose another --out") from e
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as CSV, with a header."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -1,54 +1,17 @@
-"""Commands about tables of runs: fit, report."""
+"""Commands about tables of runs: fit and report here, predict, plan, factorize and bench beside it."""
 
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from capscale.errors import UserError
+from capscale.cli.fitting import FormName, law_of, parse_numbers
+from capscale.cli.planning import Bench, Factorize, Plan, Predict
 
-if TYPE_CHECKING:
-    from capscale.analysis.fit import Constraints
-    from capscale.analysis.laws import Law
-
-FormName = Literal[
-    "tanh", "tanh-sat", "logistic", "logistic-1-0", "kumar", "frantar", "decoupled", "dense", "tanh-coupled",
-    "decoupled-coupled",
-]  # fmt: skip
-
-
-def parse_numbers(fix: tuple[str, ...], prior: tuple[str, ...]) -> "Constraints":
-    """`alpha=0.13` and `alpha=0.13:0.05`; UserError for anything else."""
-    from capscale.analysis.fit import Constraints
-
-    fixed, priors = {}, {}
-    for text in fix:
-        name, _, value = text.rpartition("=")
-        try:
-            fixed[name.strip()] = float(value)
-        except ValueError as e:
-            raise UserError(f"--fix {text!r}: write NAME=VALUE, such as alpha=0.13") from e
-    for text in prior:
-        name, _, value = text.rpartition("=")
-        mean, _, deviation = value.partition(":")
-        try:
-            priors[name.strip()] = (float(mean), float(deviation))
-        except ValueError as e:
-            raise UserError(f"--prior {text!r}: write NAME=MEAN:DEVIATION, such as alpha=0.13:0.05") from e
-    return Constraints(fixed, priors)
-
-
-def law_of(form: FormName, share: str, combine: str) -> "Law":
-    """A law by its name, with how its numbers are shared and how stages combine."""
-    from dataclasses import replace
-
-    from capscale.analysis.laws import LAWS
-
-    law = LAWS[form]
-    return replace(law, sharing=law.sharing if share == "default" else share, combination=combine)  # pyright: ignore
+__all__ = ["Bench", "Factorize", "Fit", "Plan", "Predict", "Report"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""More pictures: factorization heat maps, the law bench, and the plane of error and bits."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from capscale.analysis.factorization import Factorization
+from capscale.analysis.plots import COLORS, INK, MARKERS, new_axes, plain_axes, spread_labels
+from capscale.analysis.study import Study
+from capscale.analysis.validation import Validation
+
+
+def factorization_maps(found: Factorization) -> Figure:
+    """Measured, predicted and their difference, with the numbers written in."""
+    matrix = found.matrix
+    height, width = matrix.capacity.shape
+    figure = Figure(figsize=(3 * (0.62 * width + 1.3), 0.42 * height + 1.5), layout="constrained")
+    figure.suptitle(f"{matrix.name}: {found.method}", fontsize=11, x=0.01, ha="left")
+    reach = max(0.05, float(np.nanmax(np.abs(found.errors))))
+    panels = (
+        ("measured ρ", matrix.capacity, "Blues", (0.0, 1.0), ".2f"),
+        ("predicted ρ", found.predicted, "Blues", (0.0, 1.0), ".2f"),
+        ("measured − predicted", found.errors, "PuOr", (-reach, reach), "+.3f"),
+    )
+    for k, (title, values, colors, limits, style) in enumerate(panels):
+        axes = figure.add_subplot(1, 3, k + 1)
+        axes.imshow(values, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                dark = abs(value - (0 if k == 2 else limits[0])) > 0.6 * (limits[1] - (0 if k == 2 else limits[0]))
+                axes.text(j, i, format(value, style), ha="center", va="center", fontsize=8, color="w" if dark else INK)
+        axes.set_xticks(range(width), list(matrix.column_names), fontsize=8.5)
+        axes.set_yticks(range(height), list(matrix.row_names) if k == 0 else [""] * height, fontsize=8.5)
+        axes.set_xlabel(matrix.columns, fontsize=9)
+        if k == 0:
+            axes.set_ylabel(matrix.rows, fontsize=9)
+        axes.set_title(title, fontsize=10)
+        axes.tick_params(length=0)
+    return figure
+
+
+def bench_plot(bench: Sequence[Validation]) -> Figure:
+    """RMSE of every law on runs that it has and has not seen."""
+    fitted = [v for v in bench if v.fit is not None]
+    figure, axes = new_axes(7.2, 0.42 * len(fitted) + 1.5)
+    columns = ("fit", "size held out", "format held out", "largest held out")
+    for c, column in enumerate(columns):
+        x = [v.line[column] for v in fitted]
+        y = np.arange(len(fitted)) + 0.16 * (c - 1.5)
+        axes.plot(x, y, MARKERS[c], color=(INK, *COLORS)[c], markersize=5.5, label=column)
+    axes.set_yticks(range(len(fitted)), [v.law.name for v in fitted])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = [t for t in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if low <= t <= high]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("RMSE of the loss, nats (left is better; a law without a mark cannot predict unseen formats)")
+    axes.legend(fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def error_against_bits(study: Study, bits: dict[str, float]) -> Figure:
+    """GMSE against stored bits of weights, with the bound that no format passes; capacity as the mark's size."""
+    figure, axes = new_axes()
+    rows = [c for c in study.capacities if c.curve in bits and np.isfinite(c.gmse)]
+    top = max([8.5, *(bits[c.curve] for c in rows)]) + 1
+    x = np.linspace(0, top, 100)
+    axes.plot(x, 4.0**-x, color=INK, linewidth=1.3)
+    axes.fill_between(x, 4.0**-x, 1e-9, color="#eeeeee", linewidth=0)
+    axes.text(0.6, 4.0**-1.6 * 0.05, "no format can be here", fontsize=9, color="#555555")
+    sizes = [30 + 220 * c.rho.estimate for c in rows]
+    axes.scatter([bits[c.curve] for c in rows], [c.gmse for c in rows], sizes, color=COLORS[0], alpha=0.75, zorder=3)
+    axes.set_yscale("log")
+    axes.set_xlim(0, top)
+    axes.set_ylim(min(4.0**-9, *(c.gmse / 3 for c in rows)), 1)
+    axes.set_xlabel("stored bits per weight, masks and scales included")
+    axes.set_ylabel("GMSE")
+    axes.set_title("area: capacity measured; line: rate-distortion bound 4$^{-bits}$", fontsize=9, loc="left")
+    plain_axes(axes)
+    figure.draw_without_rendering()
+    spread_labels(axes, [(bits[c.curve], c.gmse, c.curve) for c in rows])
+    return figure

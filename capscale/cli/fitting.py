@@ -1,0 +1,85 @@
+"""How commands are told to fit: names of laws, fixed numbers, priors."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from capscale.errors import UserError
+
+if TYPE_CHECKING:
+    from capscale.analysis.fit import Constraints
+    from capscale.analysis.fit import Fit as Fitted
+    from capscale.analysis.laws import Law
+    from capscale.analysis.uncertainty import Bootstrap
+
+FormName = Literal[
+    "tanh", "tanh-sat", "logistic", "logistic-1-0", "kumar", "frantar", "decoupled", "dense", "tanh-coupled",
+    "decoupled-coupled",
+]  # fmt: skip
+
+
+def parse_numbers(fix: tuple[str, ...], prior: tuple[str, ...]) -> "Constraints":
+    """`alpha=0.13` and `alpha=0.13:0.05`; UserError for anything else."""
+    from capscale.analysis.fit import Constraints
+
+    fixed, priors = {}, {}
+    for text in fix:
+        name, _, value = text.rpartition("=")
+        try:
+            fixed[name.strip()] = float(value)
+        except ValueError as e:
+            raise UserError(f"--fix {text!r}: write NAME=VALUE, such as alpha=0.13") from e
+    for text in prior:
+        name, _, value = text.rpartition("=")
+        mean, _, deviation = value.partition(":")
+        try:
+            priors[name.strip()] = (float(mean), float(deviation))
+        except ValueError as e:
+            raise UserError(f"--prior {text!r}: write NAME=MEAN:DEVIATION, such as alpha=0.13:0.05") from e
+    return Constraints(fixed, priors)
+
+
+def law_of(form: FormName, share: str, combine: str) -> "Law":
+    """A law by its name, with how its numbers are shared and how stages combine."""
+    from dataclasses import replace
+
+    from capscale.analysis.laws import LAWS
+
+    law = LAWS[form]
+    return replace(law, sharing=law.sharing if share == "default" else share, combination=combine)  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How the law is fitted before it is used."""
+
+    form: FormName = "tanh"
+    """Form of rho."""
+    share: Literal["default", "all", "operand", "kind", "family"] = "default"
+    """Which formats share the numbers of the form."""
+    combine: Literal["joint", "product"] = "joint"
+    """Sparse and quantized: rho of the joint GMSE, or the product of the stages' capacities."""
+    fix: tuple[str, ...] = ()
+    """Numbers held fixed, NAME=VALUE."""
+    prior: tuple[str, ...] = ()
+    """Gaussian priors, NAME=MEAN:DEVIATION."""
+    delta: float = 1e-3
+    """Huber threshold, in nats."""
+    bootstrap: int = 1000
+    """Resamples."""
+    keep_suspect: bool = False
+    """Keep rows that look like unit mistakes."""
+
+    def fitted(self, path: str) -> "tuple[Fitted, Bootstrap]":
+        """The law fitted to the runs whose estimators belong to their formats, and its resamples."""
+        import numpy as np
+
+        from capscale.analysis.fit import Settings, fit
+        from capscale.analysis.rows import read
+        from capscale.analysis.uncertainty import bootstrap
+
+        table = read(path, strict=not self.keep_suspect)
+        if self.form != "decoupled":
+            table = table.select(np.array([r.is_plain for r in table.rows]))
+        constraints = parse_numbers(self.fix, self.prior)
+        result = fit(table, law_of(self.form, self.share, self.combine), Settings(self.delta), constraints)
+        return result, bootstrap(result, self.bootstrap)

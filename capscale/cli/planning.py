@@ -1,0 +1,313 @@
+"""Commands that use a fitted law: predict, plan, factorize, bench."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from capscale.cli.fitting import Fitting, parse_numbers
+from capscale.errors import UserError
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Capacity and loss of a format, trained or not, with an interval.
+
+    Examples:
+      capscale predict runs/demo --weights int3
+      capscale predict runs.csv --weights int4 --activations int8 --N 1e9 --D 2e10 --json
+    """
+
+    table: tyro.conf.Positional[str]
+    """Sweep directory or table of runs."""
+    weights: str = "dense"
+    """Catalog name."""
+    activations: str = "dense"
+    """Catalog name."""
+    N: float | None = None
+    """Non-embedding parameters. None: the largest of the runs."""
+    D: float | None = None
+    """Training tokens. None: the most of the runs."""
+    weights_gmse: float | None = None
+    """For weights outside the catalog."""
+    activations_gmse: float | None = None
+    """For activations outside the catalog."""
+    fitting: tyro.conf.OmitArgPrefixes[Fitting] = field(default_factory=Fitting)
+    json: bool = False
+    """Print JSON and nothing else."""
+
+    def __call__(self) -> int:
+        """Fits, predicts and prints."""
+        from capscale.analysis.predict import predict, target
+        from capscale.analysis.report import json_ready
+        from capscale.cli.analysis_tables import grid, sentences
+
+        fit, draws = self.fitting.fitted(self.table)
+        nan = float("nan")
+        row = target(
+            self.weights,
+            self.activations,
+            N=self.N or float(fit.table.column("N").max()),
+            D=self.D or float(fit.table.column("D").max()),
+            weights_gmse=nan if self.weights_gmse is None else self.weights_gmse,
+            activations_gmse=nan if self.activations_gmse is None else self.activations_gmse,
+        )
+        if not row.is_dense and max(row.weights_gmse, row.activations_gmse) == 0:
+            raise UserError(f"{row.curve}: GMSE is zero; nothing is compressed")
+        found = predict(fit, draws, row)
+        content = {
+            "weights": row.weights,
+            "activations": row.activations,
+            "N": row.N,
+            "D": row.D,
+            "weights_gmse": row.weights_gmse,
+            "activations_gmse": row.activations_gmse,
+            "rho": found.rho._asdict(),
+            "loss": found.loss._asdict(),
+            "dense_equivalent": found.dense_equivalent,
+            "notes": list(found.notes),
+        }
+        if self.json:
+            print(json.dumps(json_ready(content), indent=1))
+            return 0
+        rows = [
+            ("rho", f"{found.rho.estimate:.3f}", f"{found.rho.low:.3f} – {found.rho.high:.3f}"),
+            ("loss, nats per token", f"{found.loss.estimate:.4f}", f"{found.loss.low:.4f} – {found.loss.high:.4f}"),
+            ("dense-equivalent size", f"{found.dense_equivalent:.4g}", ""),
+        ]
+        grid(f"{row.curve} at N = {row.N:.4g}, D = {row.D:.4g}", ("", "predicted", "95 %"), rows)
+        sentences("To be known", found.notes)
+        return 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which format, size and number of tokens win under a budget, and what to train next to know it better.
+
+    Examples:
+      capscale plan runs/demo --memory 10e3 --tokens 2e6
+      capscale plan runs.csv --flops 1e20 --speed int4=3 int8=2
+      capscale plan runs.csv --loss 2.8 --tokens-per-parameter 100 --formats dense int8 int4 2:4
+    """
+
+    table: tyro.conf.Positional[str]
+    """Sweep directory or table of runs."""
+    memory: float | None = None
+    """Bytes of the weights."""
+    flops: float | None = None
+    """Training FLOPs, 6 N D."""
+    loss: float | None = None
+    """Loss to reach, in nats per token, with the least memory."""
+    tokens: float | None = None
+    """Training tokens."""
+    tokens_per_parameter: float | None = None
+    """Training tokens per parameter."""
+    formats: tuple[str, ...] = ("dense", "int8", "int4", "int3", "int2", "2:4", "top50")
+    """Weight formats to choose from; WEIGHTS/ACTIVATIONS compresses both."""
+    speed: tuple[str, ...] = ()
+    """How much faster a weight format trains than dense, NAME=FACTOR."""
+    fitting: tyro.conf.OmitArgPrefixes[Fitting] = field(default_factory=Fitting)
+    json: bool = False
+    """Print JSON and nothing else."""
+
+    def __call__(self) -> int:
+        """Fits, plans and prints."""
+        from capscale.analysis.planner import Budget, plan
+        from capscale.analysis.report import json_ready
+        from capscale.cli.analysis_tables import grid, sentences
+
+        budget = Budget(self.memory, self.flops, self.loss, self.tokens, self.tokens_per_parameter)
+        speed = dict(parse_numbers(self.speed, ()).fixed)
+        if any(not 0 < factor < float("inf") for factor in speed.values()):
+            raise UserError(f"--speed {' '.join(self.speed)}: factors must be positive and finite")
+        fit, draws = self.fitting.fitted(self.table)
+        pairs = [(w, a or "dense") for w, _, a in (name.partition("/") for name in self.formats)]
+        found = plan(fit, draws, budget, pairs, speed)
+        options = [
+            {
+                "format": o.prediction.row.curve,
+                "N": o.prediction.row.N,
+                "D": o.prediction.row.D,
+                "memory_bytes": o.memory,
+                "flops": o.flops,
+                "loss": o.prediction.loss._asdict(),
+                "rho": o.prediction.rho.estimate,
+                "behind": o.behind,
+                "told_apart": o.told_apart,
+                "notes": list(o.prediction.notes),
+            }
+            for o in found.options
+        ]
+        following = found.next_run and {
+            "format": found.next_run.row.curve,
+            "N": found.next_run.row.N,
+            "D": found.next_run.row.D,
+            "deviation_before": found.next_run.deviation_before,
+            "deviation_after": found.next_run.deviation_after,
+        }
+        if self.json:
+            print(json.dumps(json_ready({"options": options, "next_run": following}), indent=1))
+            return 0
+        behind = "memory / winner's" if self.loss is not None else "loss behind"
+        rows = [
+            (
+                o["format"],
+                f"{o['N']:.3g}",
+                f"{o['D']:.3g}",
+                f"{o['memory_bytes']:.3g}",
+                f"{o['loss']['estimate']:.4f}",
+                f"{o['loss']['low']:.3f} – {o['loss']['high']:.3f}",
+                f"{o['behind']:.4f}",
+                "" if i == 0 else "yes" if o["told_apart"] else "no",
+            )
+            for i, o in enumerate(options)
+        ]
+        grid("Best first", ("format", "N", "D", "bytes", "loss", "95 %", behind, "told apart"), rows)
+        lines = list(dict.fromkeys(n for o in found.options for n in o.prediction.notes))
+        if found.next_run is not None:
+            r = found.next_run
+            lines.append(
+                f"next run: {r.row.curve} at N = {r.row.N:.3g}, D = {r.row.D:.3g} takes the error of the first two "
+                f"formats' difference from {r.deviation_before:.2g} to {r.deviation_after:.2g} nats, if the law holds"
+            )
+        sentences("To be known", lines)
+        return 0
+
+
+@dataclass(frozen=True)
+class Factorize:
+    """Is capacity multiplicative? Measured matrices against outer products of a row and a column.
+
+    Examples:
+      capscale factorize
+      capscale factorize runs.csv --out factorization
+    """
+
+    table: tyro.conf.Positional[str | None] = None
+    """Sweep directory or table with runs of both operands alone and together. None: the paper's printed figures."""
+    bootstrap: int = 1000
+    """Resamples, for tables of runs."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Directory for heat maps and factorization.json."""
+    json: bool = False
+    """Print JSON and nothing else."""
+
+    def __call__(self) -> int:
+        """Factorizes and prints."""
+        from capscale.analysis.factorization import best_rank_one, error_interval, from_runs, outer_product, printed
+        from capscale.analysis.report import json_ready, png, write_files
+        from capscale.cli.analysis_tables import grid
+
+        if self.table is None:
+            matrices = list(printed().values())
+        else:
+            from capscale.analysis.fit import fit
+            from capscale.analysis.laws import LAWS
+            from capscale.analysis.rows import read
+            from capscale.analysis.uncertainty import bootstrap
+
+            table = read(self.table)
+            matrices = [from_runs(table, bootstrap(fit(table, LAWS["decoupled"]), self.bootstrap))]
+        found = [(m, [outer_product(m), best_rank_one(m)]) for m in matrices]
+        content = []
+        for matrix, both in found:
+            interval = error_interval(matrix)
+            for f in both:
+                entry = {"matrix": matrix.name, "method": f.method, **f.summary(), "errors": f.errors.tolist()}
+                entry |= {"predicted": f.predicted.tolist(), "measured": matrix.capacity.tolist()}
+                entry |= {"rows": matrix.row_names, "columns": matrix.column_names}
+                if interval is not None and f.method == "outer product":
+                    entry |= {"error_low": interval[0].tolist(), "error_high": interval[1].tolist()}
+                content.append(entry)
+        text = json.dumps(json_ready(content), indent=1)
+        if self.out is not None:
+            from capscale.analysis.figures import factorization_maps
+
+            images = {
+                f"{Path(m.name).name.replace(' ', '_').lower()}_{f.method.replace(' ', '_')}.png": png(
+                    factorization_maps(f)
+                )
+                for m, both in found
+                for f in both
+            }
+            write_files(Path(self.out), {"factorization.json": text.encode(), **images})
+        if self.json:
+            print(text)
+            return 0
+        rows = [
+            (
+                f"{c['matrix']}, {c['method']}",
+                str(c["entries"]),
+                f"{c['mean_abs']:.3f}",
+                f"{c['max_abs']:.3f}",
+                f"{c['mean']:+.3f}",
+                f"{c['share_positive']:.0%}",
+            )
+            for c in content
+        ]
+        columns = ("matrix", "entries", "mean |error|", "largest", "mean error", "product too low")
+        grid("Measured minus predicted capacity", columns, rows)
+        return 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The law bench: every law on one table, on runs that it has and has not seen.
+
+    Example:
+      capscale bench runs.csv --out bench
+    """
+
+    table: tyro.conf.Positional[str]
+    """Sweep directory or table of runs."""
+    delta: float = 1e-3
+    """Huber threshold, in nats."""
+    fix: tuple[str, ...] = ()
+    """Numbers held fixed in every law, NAME=VALUE."""
+    keep_suspect: bool = False
+    """Keep rows that look like unit mistakes."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Directory for bench.png, bench.json and bench.csv."""
+    json: bool = False
+    """Print JSON and nothing else."""
+
+    def __call__(self) -> int:
+        """Fits every law, holds runs out and prints."""
+        import numpy as np
+
+        from capscale.analysis.fit import Settings
+        from capscale.analysis.report import csv_bytes, json_ready, png, write_files
+        from capscale.analysis.rows import read
+        from capscale.analysis.validation import law_bench
+        from capscale.cli.analysis_tables import grid, number, sentences
+
+        table = read(self.table, strict=not self.keep_suspect)
+        table = table.select(np.array([r.is_plain for r in table.rows]))
+        bench = law_bench(table, settings=Settings(self.delta), constraints=parse_numbers(self.fix, ()))
+        lines = [{"law": v.law.name, "equation": v.law.equation, **v.line} for v in bench]
+        folds = {
+            v.law.name: {f.name: f.rmse for f in (*v.sizes, *v.formats, *([v.largest] if v.largest else []))}
+            for v in bench
+        }
+        text = json.dumps(
+            json_ready({"laws": lines, "folds": folds, "left_out": {v.law.name: v.why for v in bench if v.why}}),
+            indent=1,
+        )
+        if self.out is not None:
+            from capscale.analysis.figures import bench_plot
+
+            files = {"bench.json": text.encode(), "bench.csv": csv_bytes(lines), "bench.png": png(bench_plot(bench))}
+            write_files(Path(self.out), files)
+        if self.json:
+            print(text)
+            return 0
+        shown = [
+            (v.law.name, number(v.line["numbers"], ".0f"), *(number(x, ".4f") for x in [*v.line.values()][1:]))
+            for v in bench
+        ]
+        columns = ("law", "numbers", "fit", "size held out", "format held out", "largest held out")
+        grid(f"RMSE of the loss in nats, {len(table)} runs", columns, shown)
+        sentences("Left out", [f"{v.law.name}: {v.why}" for v in bench if v.why])
+        return 0

@@ -1,14 +1,16 @@
 """GMSE against reference values, independent quadrature, and plain measurements."""
 
 import itertools
+from functools import cache
 
+import jax
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
 from capscale.errors import UserError
 from capscale.formats import catalog
-from capscale.formats.base import Projection
+from capscale.formats.base import NO_CONTEXT, Projection
 from capscale.formats.compose import Then
 from capscale.formats.distributions import NORMAL, grid_error
 from capscale.formats.grids import Int
@@ -128,22 +130,24 @@ def test_draws_follow_their_law(law):
     assert stats.kstest(draws * 1.1, law.cdf).pvalue < 1e-3 or isinstance(law, StudentT)
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
-@pytest.mark.parametrize("name", ["int4", "e2m1", "top50", "2:4", "2:4+int4", "absmax-int4-g16", "mxfp4", "nvfp4"])
+@pytest.mark.parametrize("law", LAWS[1:4], ids=lambda law: law.name)
+@pytest.mark.parametrize("name", ["int4", "top50", "2:4+int4", "absmax-int4-g16", "mxfp4", "nvfp4"])
 def test_other_laws_agree_with_measurement(name, law):
     format = catalog.find(name)
     rows, width = 512, 1024
     x = law.sample(np.random.default_rng(5), (rows, width)).astype(np.float32)
-    import jax.numpy as jnp
-
-    from capscale.formats.base import Context
-
-    errors = np.square(x - np.asarray(format.project(jnp.asarray(x), Context()).value, np.float64)).mean(axis=1)
+    errors = np.square(x - np.asarray(projection(name)(x), np.float64)).mean(axis=1)
     stated = gmse(format, law)
     assert np.isfinite(stated.value)
     heavy = 12 if isinstance(law, StudentT) else 5  # the variance of a squared error is barely finite there
     # Measured scales of finite rows move the mean by O(1 / width) beside the sampling error.
     assert abs(errors.mean() - stated.value) < heavy * errors.std() / rows**0.5 + 0.02 * stated.value
+
+
+@cache
+def projection(name):
+    format = catalog.find(name)
+    return jax.jit(lambda x: format.project(x, NO_CONTEXT).value)
 
 
 def test_two_four_by_brute_force_order_statistics():

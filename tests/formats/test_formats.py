@@ -27,10 +27,11 @@ X64 = np.asarray(X, np.float64)
 
 
 @pytest.mark.parametrize("scope", ["row", "matrix"])
-@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.75, 0.99])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.99])
 def test_top_k_keeps_exactly_k(sparsity, scope):
+    kept = jax.jit(lambda x: TopK(sparsity, scope).project(x, NO_CONTEXT).keep)
     for x in (X, jnp.round(X), jnp.ones_like(X)):
-        keep = np.asarray(TopK(sparsity, scope).project(x, NO_CONTEXT).keep)
+        keep = np.asarray(kept(x))
         if scope == "row":
             np.testing.assert_array_equal(keep.sum(axis=1), round((1 - sparsity) * 256))
         else:
@@ -43,10 +44,11 @@ def test_each_matrix_of_a_batch_has_its_own_threshold():
     np.testing.assert_array_equal(keep[0], keep[1])
 
 
-@pytest.mark.parametrize(("n", "m"), [(1, 2), (2, 4), (3, 4), (1, 4), (2, 8), (4, 8), (1, 16), (7, 8)])
+@pytest.mark.parametrize(("n", "m"), [(1, 2), (2, 4), (4, 8), (1, 16)])
 def test_n_of_every_m(n, m):
+    kept = jax.jit(lambda x: NM(n, m).project(x, NO_CONTEXT).keep)
     for x in (X, jnp.round(X), jnp.ones_like(X)):
-        keep = np.asarray(NM(n, m).project(x, NO_CONTEXT).keep).reshape(-1, m)
+        keep = np.asarray(kept(x)).reshape(-1, m)
         assert (keep.sum(axis=1) == n).all()
         runs = np.abs(np.asarray(x)).reshape(-1, m)
         order = np.argsort(-runs, axis=1, kind="stable")[:, :n]
@@ -148,8 +150,9 @@ def test_rigl_moves_its_mask_as_the_algorithm_says():
 def test_rigl_keeps_its_count_when_survivors_are_zero():
     format = RigL(0.5, period=1)
     state = format.initial_state(X)
+    step = jax.jit(format.next_state)
     for x, gradient in ((jnp.zeros_like(X), X), (X, jnp.zeros_like(X)), (jnp.zeros_like(X), jnp.zeros_like(X))):
-        assert int(format.next_state(state, x, gradient, jnp.int32(1), jnp.float32(0.0)).sum()) == X.size // 2
+        assert int(step(state, x, gradient, jnp.int32(1), jnp.float32(0.0)).sum()) == X.size // 2
 
 
 def test_noise_has_the_stated_variance_and_is_fresh():

@@ -21,24 +21,32 @@ DATA = {
 }
 
 
+BOTH_AXES = ((-1,), (-2, -1))
+SEARCHES = {
+    axes: tuple(jax.jit(lambda x, k, axes=axes, f=f: f(x, k, axes)) for f in (kth_magnitude, bisected))
+    for axes in BOTH_AXES
+}
+KEEPERS = {axes: jax.jit(lambda x, k, axes=axes: largest(x, k, axes)[0]) for axes in BOTH_AXES}
+
+
 def kth_oracle(x: np.ndarray, k: int, axes: tuple[int, ...]) -> np.ndarray:
     magnitude = np.abs(x).reshape(-1, x.shape[-1]) if axes == (-1,) else np.abs(x).reshape(1, -1)
     found = np.partition(magnitude, magnitude.shape[1] - k, axis=1)[:, magnitude.shape[1] - k]
     return found.reshape(-1, 1) if axes == (-1,) else found.reshape(1, 1)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+FLOAT32 = [(name, jnp.float32) for name in DATA]
+NARROW = [("gaussian", jnp.bfloat16), ("ties", jnp.bfloat16), ("gaussian", jnp.float16)]
+
+
 @pytest.mark.parametrize("axes", [(-1,), (-2, -1)])
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize(("name", "dtype"), FLOAT32 + NARROW)
 def test_kth_magnitude_is_exact(name, axes, dtype):
-    scale = 1e-34 if dtype == jnp.float16 and name == "huge" else 1.0
-    x = jnp.asarray(np.clip(DATA[name] * scale, -3e38, 3e38), jnp.float32).astype(dtype)
-    x = jnp.where(jnp.isfinite(x), x, jnp.ones_like(x))
+    x = jnp.asarray(np.clip(DATA[name], -3e38, 3e38), jnp.float32).astype(dtype)
     host = np.asarray(x.astype(jnp.float32))
     host = np.where(np.abs(host) < 2.0**-126, 0.0, host)  # CPUs flush what is below the normal range
     size = x.shape[-1] if axes == (-1,) else x.size
-    find = jax.jit(lambda x, k: kth_magnitude(x, k, axes))
-    by_bits = jax.jit(lambda x, k: bisected(x, k, axes))
+    find, by_bits = SEARCHES[axes]
     for k in (1, 2, size // 3, size // 2, size - 1, size):
         expected = kth_oracle(host, k, axes)
         for found in (find(x, k), by_bits(x, k)):
@@ -48,12 +56,12 @@ def test_kth_magnitude_is_exact(name, axes, dtype):
 
 
 @pytest.mark.parametrize("axes", [(-1,), (-2, -1)])
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", ["gaussian", "ties", "constant", "mostly-zero"])
 def test_exactly_k_survive_and_ties_go_to_the_first(name, axes):
     x = jnp.asarray(np.clip(DATA[name], -3e38, 3e38), jnp.bfloat16)
     host = np.asarray(x.astype(jnp.float32)).astype(np.float64)
     flat = host.reshape(-1, x.shape[-1]) if axes == (-1,) else host.reshape(1, -1)
-    keep = jax.jit(lambda x, k: largest(x, k, axes)[0])
+    keep = KEEPERS[axes]
     for k in (1, 17, flat.shape[1] // 2, flat.shape[1]):
         expected = np.zeros(flat.shape, bool)
         order = np.argsort(-np.abs(flat), axis=1, kind="stable")[:, :k]

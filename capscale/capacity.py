@@ -181,9 +181,8 @@ class Scaling:
         return (size + self.B * np.asarray(D, np.float64) ** -self.beta) ** self.g + self.E
 
     def dense_equivalent(self, loss: Any, D: Any) -> np.ndarray:
-        """Size of the dense model that reaches `loss` on `D` tokens; infinite where D alone forbids it, NaN below E."""
-        excess = np.asarray(loss, np.float64) - self.E
-        with np.errstate(invalid="ignore"):
-            rest = excess ** (1 / self.g) - self.B * np.asarray(D, np.float64) ** -self.beta
-        size = np.where(rest > 0, (np.maximum(rest, 1e-300) / self.A) ** (-1 / self.alpha), np.inf)
-        return np.where(excess > 0, size, np.nan)
+        """Size of the dense model that reaches `loss` on `D` tokens; infinite where D or E alone forbid it."""
+        excess = np.maximum(np.asarray(loss, np.float64) - self.E, 0.0)
+        rest = excess ** (1 / self.g) - self.B * np.asarray(D, np.float64) ** -self.beta
+        possible = rest > 0
+        return np.where(possible, (np.where(possible, rest, 1.0) / self.A) ** (-1 / self.alpha), np.inf)

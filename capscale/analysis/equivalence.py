@@ -1,6 +1,6 @@
 """Dense-equivalent size read off the dense runs' own curve: capacities that use no law.
 
-At one number of tokens the dense losses give log N as a piecewise linear function of the loss. A compressed run
+At one number of tokens the dense losses give log N as a monotone cubic function of the loss. A compressed run
 of loss L is worth the size where that curve passes L; the capacity is its share of the run's own size. Beyond
 the dense sizes the curve is prolonged by the slope of its last three, and the result says so.
 """
@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from capscale.analysis.table import Table
@@ -63,11 +64,11 @@ def equivalents(table: Table, *, noisy: bool = False) -> list[Equivalent]:
                 "no dense-equivalent can be read off it; check the learning rates"
             )
         log_n, curve = _knots(np.log(sizes), loss)
+        reader = PchipInterpolator(-curve, log_n)
         for r in (r for r in table.rows if r.D == D and not r.is_dense):
-            k = int(np.clip(np.searchsorted(-curve, -r.loss) - 1, 0, len(curve) - 2))
-            slope = float((curve[k + 1] - curve[k]) / (log_n[k + 1] - log_n[k]))
-            size = math.exp(log_n[k] + (r.loss - curve[k]) / slope)
+            at = float(np.clip(-r.loss, -curve[0], -curve[-1]))
             outside = not loss[-1] <= r.loss <= loss[0]
+            size, slope = math.exp(float(reader(at))), -1 / float(reader(at, 1))
             found.append(Equivalent(r.run, r.curve, r.N, r.D, r.loss, size, outside, slope))
     return found
 

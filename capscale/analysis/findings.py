@@ -153,8 +153,8 @@ def _about_design(fit: Fit) -> list[Finding]:
         found.append(Finding("design", ("B", "beta", "E"), text))
     elif np.ptp(np.log(D / N)) <= np.log(CONSTANT_RATIO):
         text = (
-            f"{ratio_words(fit)}: N and D move together, so alpha, beta and E are not identified; "
-            "capacities are, as far as they do not change with alpha"
+            f"{ratio_words(fit)}: N and D move together, so alpha, beta and E are not identified by the design, and "
+            "only the shape of the law tells them apart; capacities are, as far as they do not change with alpha"
         )
         found.append(Finding("design", ("alpha", "beta", "E"), text))
     sizes = len(np.unique(N))

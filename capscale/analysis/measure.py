@@ -18,6 +18,8 @@ from capscale.capacity import Capacity, Factor, Form
 
 LEAST_DENSE_SIZES = 4
 """Dense sizes below which their interpolation is not trusted."""
+FARTHEST = 1.6
+"""Factor by which a dense-equivalent size may lie beyond the dense sizes."""
 REFITS = 300
 """Resamples that the form is refitted to."""
 
@@ -49,8 +51,10 @@ def from_dense_curve(table: Table, resamples: int, seed: int) -> Capacities | No
     points = equivalents(table)
     names = tuple(c for c in table.curves if c != "dense")
     counts = np.array([sum(p.curve == c for p in points) for c in names])
-    sizes = len({r.N for r in table.rows if r.is_dense})
-    if sizes < LEAST_DENSE_SIZES or np.any(counts < 2) or any(p.prolonged and p.size < p.N / 2 for p in points):
+    dense = [r.N for r in table.rows if r.is_dense]
+    if len(set(dense)) < LEAST_DENSE_SIZES or np.any(counts < 2):
+        return None
+    if any(not min(dense) / FARTHEST <= p.size <= max(dense) * FARTHEST for p in points):
         return None
     member = np.array([[p.curve == c for p in points] for c in names], float)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from capscale.cli.fitting import Fitting, parse_numbers
+from capscale.cli.fitting import Fitting, FormName, parse_numbers
 from capscale.errors import UserError
 
 
@@ -264,6 +264,8 @@ class Bench:
     """Sweep directory or table of runs."""
     delta: float = 1e-3
     """Huber threshold, in nats."""
+    laws: tuple[FormName, ...] = ()
+    """Laws to compare. None: all but the dense one."""
     fix: tuple[str, ...] = ()
     """Numbers held fixed in every law, NAME=VALUE."""
     keep_suspect: bool = False
@@ -280,12 +282,12 @@ class Bench:
         from capscale.analysis.fit import Settings
         from capscale.analysis.report import csv_bytes, json_ready, png, write_files
         from capscale.analysis.rows import read
-        from capscale.analysis.validation import law_bench
+        from capscale.analysis.validation import BENCH, law_bench
         from capscale.cli.analysis_tables import grid, number, sentences
 
         table = read(self.table, strict=not self.keep_suspect)
         table = table.select(np.array([r.is_plain for r in table.rows]))
-        bench = law_bench(table, settings=Settings(self.delta), constraints=parse_numbers(self.fix, ()))
+        bench = law_bench(table, self.laws or BENCH, Settings(self.delta), parse_numbers(self.fix, ()))
         lines = [{"law": v.law.name, "equation": v.law.equation, **v.line} for v in bench]
         folds = {
             v.law.name: {f.name: f.rmse for f in (*v.sizes, *v.formats, *([v.largest] if v.largest else []))}

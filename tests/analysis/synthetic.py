@@ -40,7 +40,7 @@ def write_sweep(directory: Path, *, noise: float = 0.004, missing: int = 0, dive
     formats = [("dense", "straight_through", 1.0), ("top50", "forward_mask", 0.7)]
     formats += [(n, "trust", rho_of(n)) for n in ("int8", "int4", "int2")] + [("int1", "clip", rho_of("int1"))]
     formats += [(n, "straight_through", rho_of(n)) for n in ("top50", "2:4", "top75")]
-    plan = [(1280, "dense", "straight_through", 1.0)] + [(n, *f) for n in SIZES for f in formats]
+    plan = [(n, "dense", "straight_through", 1.0) for n in (464, 1280)] + [(n, *f) for n in SIZES for f in formats]
     ids, kept = [], len(plan) - missing
     for k, (N, name, estimator, rho) in enumerate(plan):
         run_id = f"nano-{N}-{name.replace(':', '')}-{estimator}-{k:04x}"

@@ -1,0 +1,139 @@
+"""How fast the fitter is, against scipy's L-BFGS-B at equal objective, in one run.
+
+    python scripts/bench_fit.py                5-parameter dense law on 240 rows, 7-parameter tanh law on 60 rows
+    python scripts/bench_fit.py --chinchilla   and one fit with PyPI's `chinchilla` (pip install chinchilla)
+
+A full fit is 64 starts and 1,000 bootstrap refits, compilation included. scipy refits a sample of the same resamples
+from the same starting point with exact gradients, restarted until it gains less than 1e-9; its time is scaled to
+1,000.
+"""
+
+import argparse
+import time
+
+import numpy as np
+from scipy.optimize import minimize
+
+from capscale.analysis.fit import Fit, fit
+from capscale.analysis.laws import LAWS
+from capscale.analysis.table import Table, make_table
+from capscale.analysis.uncertainty import bootstrap
+from capscale.capacity import TANH, Capacity, Scaling
+
+TRUTH = Scaling(A=406.4, alpha=0.34, B=410.7, beta=0.28, E=1.69)  # Hoffmann et al. 2022, arXiv 2203.15556
+RHO = Capacity(TANH, (("F", 0.41), ("C", 1.39)))  # arXiv 2506.01863, table 3
+GMSE = {"dense": 0.0, "int1": 0.36338, "int2": 0.118846, "int3": 0.0374397, "int4": 0.0115429, "int8": 8.76862e-5}
+NOISE = 0.003  # nats
+
+
+def table(names: tuple[str, ...], rows: int) -> Table:
+    """Runs drawn from a known law: N over two decades, D/N from 10 to 800."""
+    random = np.random.default_rng(0)
+    N = np.exp(random.uniform(np.log(1e7), np.log(1e9), rows))
+    D = N * np.exp(random.uniform(np.log(10), np.log(800), rows))
+    weights = [names[i % len(names)] for i in range(rows)]
+    rho = np.array([1.0 if w == "dense" else float(RHO.rho(GMSE[w])) for w in weights])
+    loss = TRUTH.loss(N, D, rho) + random.normal(0, NOISE, rows)
+    keys = ("N", "D", "loss", "weights", "activations", "weights_gmse")
+    values = zip(N, D, loss, weights, ["dense"] * rows, [GMSE[w] for w in weights], strict=True)
+    return make_table([dict(zip(keys, v, strict=True)) for v in values], "synthetic")
+
+
+def scipy_refits(found: Fit, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Objectives of scipy's refits, and seconds, with the gradient written out in numpy."""
+    problem, delta = found.problem, found.settings.delta
+    a = problem.arrays
+    compressed, bits = a.present[:, 0], a.factor.effective_bits[:, 0]
+
+    def call(z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+        log_rho, slopes = 0.0, []
+        if len(z) == 7:
+            t = np.tanh(z[5] * bits)
+            log_rho = np.where(compressed, z[6] * np.log(t), 0.0)
+            slopes = [np.where(compressed, z[6] * bits * (1 - t * t) / t, 0.0), np.where(compressed, np.log(t), 0.0)]
+        size, data = np.exp(z[0] - z[2] * (a.log_n + log_rho)), np.exp(z[1] - z[3] * a.log_d)
+        r = size + data + z[4] - problem.loss
+        J = [size, data, -size * (a.log_n + log_rho), -data * a.log_d, np.ones_like(r)]
+        J += [-z[2] * size * s for s in slopes]
+        far = np.abs(r) > delta
+        value = np.sum(weight * np.where(far, delta * (np.abs(r) - delta / 2), r * r / 2))
+        # L-BFGS-B's own tests of convergence are absolute: scaled, so that they bind late.
+        return 1e4 * float(value), 1e4 * (np.stack(J) @ (weight * np.clip(r, -delta, delta)))
+
+    bounds = list(zip(found.lower, found.upper, strict=True))
+    options = {"maxiter": 5000, "maxfun": 50_000, "ftol": 1e-15, "gtol": 1e-10}
+    objectives, start = [], time.perf_counter()
+    for weight in weights:
+        z, best = found.z, np.inf
+        for _ in range(20):
+            result = minimize(call, z, (weight,), "L-BFGS-B", jac=True, bounds=bounds, options=options)
+            z, improved, best = result.x, best - result.fun > 1e-9 * result.fun, min(best, result.fun)
+            if not improved:
+                break
+        objectives.append(best / 1e4)
+    return np.array(objectives), time.perf_counter() - start
+
+
+def report(name: str, law: str, rows: Table, sample: int) -> None:
+    """Times of one law, printed."""
+    start = time.perf_counter()
+    found = fit(rows, LAWS[law])
+    fitted = time.perf_counter() - start
+    start = time.perf_counter()
+    draws = bootstrap(found, 1000)
+    refitted = time.perf_counter() - start
+    weights = np.random.default_rng(found.settings.seed).exponential(size=(1000, len(rows)))
+    theirs, seconds = scipy_refits(found, weights[:sample])
+    ratio = seconds / sample * 1000 / refitted
+    behind = draws.objective[:sample] - theirs
+    print(f"{name}: {int(found.free.sum())} numbers, {len(rows)} rows")
+    print(f"  64 starts, compilation included   {fitted:7.2f} s ({found.agreeing} in the best optimum)")
+    print(f"  1,000 bootstrap refits            {refitted:7.2f} s ({draws.converged.mean():.1%} converged)")
+    print(
+        f"  scipy L-BFGS-B, 1,000 refits      {seconds / sample * 1000:7.2f} s, scaled from {sample}: "
+        f"{ratio:.0f} times as long"
+    )
+    print(f"  objective minus scipy's           {behind.max():+.1e} at worst, {behind.min():+.1e} at best")
+
+
+def chinchilla_fit(rows: Table) -> None:
+    """One fit of the dense law with PyPI's chinchilla, default grid."""
+    import tempfile
+
+    import pandas as pd
+    from chinchilla import Chinchilla  # pyright: ignore[reportMissingImports]
+
+    with tempfile.TemporaryDirectory() as folder:
+        frame = pd.DataFrame(
+            {"C": 6 * rows.column("N") * rows.column("D"), "N": rows.column("N"), "D": rows.column("D")}
+        )
+        frame["loss"] = rows.column("loss")
+        frame.to_csv(f"{folder}/df.csv", index=False)
+        grid = {
+            "e": [0.0, 0.5, 1.0],
+            "a": [2.0, 6.0, 10.0],
+            "b": [2.0, 6.0, 10.0],
+            "alpha": [0.2, 0.4],
+            "beta": [0.2, 0.4],
+        }
+        model = Chinchilla(folder, grid, seed_ranges={"C": (1e15, 1e16), "N_to_D": (10, 100)}, log_level=40)
+        start = time.perf_counter()
+        model.fit(parallel=False)
+        print(f"chinchilla (PyPI), one fit of the dense law   {time.perf_counter() - start:7.2f} s")
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chinchilla", action="store_true", help="one fit with PyPI's chinchilla too")
+    parser.add_argument("--sample", type=int, default=60, help="resamples that scipy refits")
+    arguments = parser.parse_args()
+    dense = table(("dense",), 240)
+    report("dense law", "dense", dense, arguments.sample)
+    report("tanh law", "tanh", table(tuple(GMSE), 60), arguments.sample)
+    if arguments.chinchilla:
+        chinchilla_fit(dense)
+
+
+if __name__ == "__main__":
+    main()

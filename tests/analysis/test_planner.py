@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from synthetic import FORMATS, RHO, TRUTH, rho_of, well_spread
+
+from capscale.analysis.fit import fit
+from capscale.analysis.laws import LAWS
+from capscale.analysis.planner import Budget, plan
+from capscale.analysis.predict import format_error, predict, storage_bits, target, transfer_error
+from capscale.analysis.table import make_table
+from capscale.analysis.uncertainty import bootstrap
+from capscale.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    found = fit(make_table(well_spread(120, 0.003, 2).to_dict("records"), "synthetic"), LAWS["tanh"])
+    return found, bootstrap(found, 300)
+
+
+def test_a_format_never_trained_is_predicted(fitted):
+    found = predict(*fitted, target("int6", N=2e8, D=2e10))
+    truth = float(RHO.rho(found.row.weights_gmse))
+    assert found.rho.low <= truth <= found.rho.high
+    assert found.loss.low <= float(TRUTH.loss(2e8, 2e10, truth)) <= found.loss.high
+    assert found.loss.high - found.loss.low < 0.05
+    assert not found.notes
+
+
+def test_another_kind_widens_the_interval_and_says_so(fitted):
+    same = predict(*fitted, target("other", weights_gmse=0.0713, N=2e8, D=2e10))
+    sparse = predict(*fitted, target("top50", N=2e8, D=2e10))
+    assert sparse.rho.high - sparse.rho.low > 3.5 * transfer_error()
+    assert "no runs of weights sparse" in sparse.notes[0]
+    assert same.rho.estimate == pytest.approx(sparse.rho.estimate, abs=1e-3)
+
+
+def test_transfer_error_is_what_the_figures_show():
+    assert 0.05 < transfer_error() < 0.15
+
+
+def test_extrapolation_is_said(fitted):
+    assert any("beyond the runs" in n for n in predict(*fitted, target("int4", N=1e12, D=1e14)).notes)
+
+
+def best_by_hand(budget, names):
+    losses = {}
+    for name in names:
+        bits = storage_bits(name)
+        losses[name] = float(TRUTH.loss(8 * budget / bits, 2e10, rho_of(name)))
+    return sorted(losses, key=losses.__getitem__)
+
+
+def test_memory_budget_ranks_as_the_true_law(fitted):
+    names = ["dense", "int8", "int4", "int3", "int2", "int1"]
+    found = plan(*fitted, Budget(memory=1e8, tokens=2e10), [(n, "dense") for n in names])
+    assert [o.prediction.row.weights for o in found.options] == best_by_hand(1e8, names)
+    assert found.options[0].behind == 0
+    assert all(o.memory == pytest.approx(1e8) for o in found.options)
+    assert found.options[-1].told_apart
+    assert found.next_run.deviation_after < found.next_run.deviation_before
+
+
+def test_formats_within_the_laws_misfit_are_not_told_apart():
+    frame = well_spread(120, 0.003, 2)
+    misfit = dict(zip(FORMATS, np.random.default_rng(0).normal(0, 0.02, len(FORMATS)), strict=True))
+    frame["loss"] += [misfit[w] for w in frame["weights"]]
+    found = fit(make_table(frame.to_dict("records"), "synthetic"), LAWS["tanh"])
+    assert 0.005 < format_error(found) < 0.05
+    pairs = [(n, "dense") for n in ("int8", "int7", "int1")]
+    options = plan(found, bootstrap(found, 300), Budget(flops=1e19), pairs).options
+    assert not options[1].told_apart
+    assert options[2].told_apart
+
+
+def test_flop_budget_spends_it_all_at_the_optimum(fitted):
+    found = plan(*fitted, Budget(flops=1e20), [("dense", "dense")]).options[0]
+    row, law = found.prediction.row, fitted[0].scaling
+    assert pytest.approx(1e20, rel=1e-9) == 6 * row.N * row.D
+    best = (law.alpha * law.A / (law.beta * law.B)) ** (1 / (law.alpha + law.beta)) * (1e20 / 6) ** (
+        law.beta / (law.alpha + law.beta)
+    )
+    assert pytest.approx(best, rel=0.05) == row.N
+
+
+def test_speed_makes_a_format_win(fitted):
+    pairs = [("dense", "dense"), ("int4", "dense")]
+    assert plan(*fitted, Budget(flops=1e19), pairs).options[0].prediction.row.weights == "dense"
+    assert plan(*fitted, Budget(flops=1e19), pairs, {"int4": 4.0}).options[0].prediction.row.weights == "int4"
+
+
+def test_target_loss_is_reached_with_least_memory(fitted):
+    options = plan(*fitted, Budget(loss=2.6, tokens=2e10), [("dense", "dense"), ("int4", "dense")]).options
+    assert options[0].prediction.row.weights == "int4"
+    assert all(o.prediction.loss.estimate == pytest.approx(2.6, abs=1e-6) for o in options)
+    assert options[1].behind == pytest.approx(options[1].memory / options[0].memory)
+    with pytest.raises(UserError, match="out of reach"):
+        plan(*fitted, Budget(loss=1.5, tokens=2e10), [("dense", "dense")])
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"memory": 1.0, "flops": 1.0}, "one of --memory"),
+        ({}, "one of --memory"),
+        ({"memory": -1.0, "tokens": 1.0}, "memory=-1.0 must be positive"),
+        ({"memory": 1.0}, "--tokens and --tokens-per-parameter"),
+        ({"flops": 1.0, "tokens": 1.0}, "chooses the tokens itself"),
+    ],
+)
+def test_bad_budgets(budget, message):
+    with pytest.raises(UserError, match=message):
+        Budget(**budget)
+
+
+def test_unknown_storage(fitted):
+    with pytest.raises(UserError, match="q8_0: not in the catalog"):
+        storage_bits("q8_0")
+    assert np.isfinite(storage_bits("2:4+int4"))

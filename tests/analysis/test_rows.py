@@ -1,0 +1,139 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import well_spread, write_sweep
+
+from capscale.analysis.rows import read
+from capscale.analysis.table import make_table
+from capscale.errors import UserError
+
+
+def records(rows=24, **change):
+    frame = well_spread(rows, 0.003, 0).to_dict("records")
+    return [{**r, **change} for r in frame]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
+def test_every_file_kind_reads_the_same(tmp_path, suffix):
+    frame = pd.DataFrame(records())
+    file = tmp_path / f"runs.{suffix}"
+    match suffix:
+        case "csv":
+            frame.to_csv(file, index=False, float_format="%.17g")
+        case "json":
+            frame.to_json(file, orient="records", double_precision=15)
+        case "jsonl":
+            file.write_text("\n".join(json.dumps(r) for r in records()))
+        case "parquet":
+            pytest.importorskip("pyarrow")
+            frame.to_parquet(file)
+    table = read(file)
+    assert len(table) == 24
+    assert table.curves[0] == "dense"
+    np.testing.assert_allclose(table.column("loss"), make_table(records(), "x").column("loss"), rtol=1e-13)
+
+
+def test_order_of_rows_does_not_matter():
+    plain, shuffled = records(), records()
+    np.random.default_rng(0).shuffle(shuffled)
+    for i, r in enumerate(plain):
+        r["run"] = f"r{i}"
+    names = {r["loss"]: r["run"] for r in plain}
+    for r in shuffled:
+        r["run"] = names[r["loss"]]
+    assert make_table(plain, "x").rows == make_table(shuffled, "x").rows
+    assert make_table(plain, "x").sha256 == make_table(shuffled, "x").sha256
+
+
+def test_missing_column():
+    broken = [{k: v for k, v in r.items() if k != "loss"} | {"bits_per_byte": 1.0} for r in records()]
+    with pytest.raises(UserError, match=r"no column \['loss'\].*ln 2"):
+        make_table(broken, "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"D": 5.0}, r"fewer tokens than parameters: row 3 \(D=5\)"),
+        ({"loss": 14.0}, r"looks like bits.*row 3 \(loss=14\)"),
+        ({"N": -1.0}, r"N must be finite and positive: row 3"),
+        ({"loss": "high"}, r"row 3: loss='high' is no number"),
+        ({"weight": -1}, "row 3: weight=-1"),
+    ],
+)
+def test_unit_mistakes_are_refused_by_row(change, message):
+    rows = records()
+    rows[2] |= change
+    with pytest.raises(UserError, match=message):
+        make_table(rows, "x")
+
+
+def test_one_row_in_bits_is_found_among_its_format():
+    rows = records(48)
+    rows[6]["loss"] /= np.log(2)
+    with pytest.raises(UserError, match=r"looks like bits.*row 7 "):
+        make_table(rows, "x")
+    assert len(make_table(rows, "x", strict=False)) == 48
+    assert len(make_table(records(48), "x")) == 48
+
+
+def test_repeats_and_diverged_runs_are_named():
+    rows = records()
+    rows += [dict(rows[0]), dict(rows[1], loss=float("nan")), dict(rows[2], loss=rows[2]["loss"] + 0.01)]
+    table = make_table(rows, "x")
+    said = {r.row: r.what for r in table.remarks}
+    assert said == {
+        "row 25": "set aside: repeats row 1",
+        "row 26": "set aside: diverged, it has no loss to fit",
+        "row 27": "kept: another measurement of one configuration",
+    }
+    assert len(table) == 25
+
+
+def test_one_seed_with_two_losses_is_refused():
+    rows = records(seed=0)
+    rows.append(dict(rows[0], loss=rows[0]["loss"] + 0.1))
+    with pytest.raises(UserError, match=r"one run, several losses: row 1.*row 25"):
+        make_table(rows, "x")
+
+
+def test_estimators_make_curves_apart():
+    rows = records(12, weights="top50", weights_estimator="straight_through", hadamard=None)
+    rows += records(12, weights="top50", weights_estimator="forward_mask", hadamard=None)
+    assert make_table(rows, "x").curves == ("top50", "top50 [forward_mask]")
+    rows = records(12, weights="int4", hadamard=None) + records(12, weights="int4", hadamard=128)
+    assert make_table(rows, "x").curves == ("int4 [hadamard 128]", "int4 [no rotation]")
+
+
+def test_sweep_directory(tmp_path):
+    table = read(write_sweep(tmp_path, missing=2, diverged=1))
+    assert len(table) == 38 - 3
+    assert sorted(r.what.split(":")[0] for r in table.remarks) == ["missing", "missing", "set aside"]
+    assert table.context["training_seconds"] == pytest.approx(5.0 * 36)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 7}', '{"schema": 1, "status": "ok"}'])
+def test_corrupted_result_names_file_and_remedy(tmp_path, content):
+    write_sweep(tmp_path)
+    file = next((tmp_path / "runs").glob("*/result.json"))
+    file.write_text(content)
+    with pytest.raises(UserError, match=rf"{file}.*start the sweep again"):
+        read(tmp_path)
+
+
+def test_bad_paths(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read(tmp_path / "absent.csv")
+    with pytest.raises(UserError, match=r"sweep.json: missing"):
+        read(tmp_path)
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(UserError, match="empty file"):
+        read(tmp_path / "empty.csv")
+    (tmp_path / "x.txt").write_text("1")
+    with pytest.raises(UserError, match="unknown suffix"):
+        read(tmp_path / "x.txt")
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    with pytest.raises(UserError, match="list of JSON objects"):
+        read(tmp_path / "x.json")

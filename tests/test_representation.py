@@ -46,8 +46,9 @@ def test_dense_with_a_rotation_is_still_the_plain_product():
     np.testing.assert_array_equal(linear(X, W, Representation(hadamard=128)), jnp.matmul(X, W))
 
 
-@pytest.mark.parametrize("weights", ["dense", "int4", "2:4"])
-@pytest.mark.parametrize("activations", ["dense", "int4", "top50"])
+@pytest.mark.parametrize(
+    ("weights", "activations"), [("int4", "dense"), ("dense", "int4"), ("int4", "int4"), ("2:4", "top50")]
+)
 @pytest.mark.parametrize("rotation", [None, BLOCK])
 def test_forward_and_backward_by_hand(weights, activations, rotation):
     """y = R(x) R(w) with the masks of the estimators, everything written out with the matrix H."""
@@ -116,7 +117,7 @@ def test_weights_are_scaled_by_output_channel_and_activations_by_token():
     )
 
 
-@pytest.mark.parametrize("name", ["int4", "top50", "top50+int4", "nvfp4", "mxfp4", "higgs-d2-n16"])
+@pytest.mark.parametrize("name", ["int4", "top50+int4", "nvfp4", "higgs-d2-n16"])
 def test_no_token_sees_another(name):
     representation = Representation(DENSE.weights, operand(name, per_token=True), 16)
     x = jnp.concatenate([X, X[..., :16]], axis=-1)  # 64 wide: whole groups

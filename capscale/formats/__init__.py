@@ -1,12 +1,50 @@
 """Compressed formats: values that say how a tensor is held, and project to it."""
 
-from .base import Context, Format, Projection
+from .base import Context, Format, Projection, per_row
 from .compose import Then
 from .dense import Dense
-from .grids import Int
+from .floats import Float
+from .grids import Grid, Int
+from .groups import Groups
+from .levels import TERNARY, Levels, lloyd_max
+from .noise import Noise
+from .outliers import Outliers
 from .pattern import NM
+from .rigl import RigL
 from .scalar import Scalar
-from .scale import Rms
-from .sparse import TopK
+from .scale import Absmax, Learned, PowerOfTwo, Rms, ScaleRule, TwoLevel
+from .schedule import Constant, Cubic
+from .sparse import Sparse, TopK
+from .vector import Vector
 
-__all__ = ["NM", "Context", "Dense", "Format", "Int", "Projection", "Rms", "Scalar", "Then", "TopK"]
+__all__ = [
+    "NM",
+    "TERNARY",
+    "Absmax",
+    "Constant",
+    "Context",
+    "Cubic",
+    "Dense",
+    "Float",
+    "Format",
+    "Grid",
+    "Groups",
+    "Int",
+    "Learned",
+    "Levels",
+    "Noise",
+    "Outliers",
+    "PowerOfTwo",
+    "Projection",
+    "RigL",
+    "Rms",
+    "Scalar",
+    "ScaleRule",
+    "Sparse",
+    "Then",
+    "TopK",
+    "TwoLevel",
+    "Vector",
+    "lloyd_max",
+    "per_row",
+]

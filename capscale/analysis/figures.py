@@ -64,8 +64,8 @@ def bench_plot(bench: Sequence[Validation]) -> Figure:
 def error_against_bits(study: Study, bits: dict[str, float]) -> Figure:
     """GMSE against stored bits of weights, with the bound that no format passes; capacity as the mark's size."""
     figure, axes = new_axes()
-    rows = [c for c in study.capacities if c.curve in bits and np.isfinite(c.gmse)]
-    top = max([8.5, *(bits[c.curve] for c in rows)]) + 1
+    rows = [c for c in study.capacities if c.curve in bits and np.isfinite(c.gmse) and c.in_law]
+    top = max([8.5, *(bits[c.curve] for c in rows)]) + 1.5
     x = np.linspace(0, top, 100)
     axes.plot(x, 4.0**-x, color=INK, linewidth=1.3)
     axes.fill_between(x, 4.0**-x, 1e-9, color="#eeeeee", linewidth=0)

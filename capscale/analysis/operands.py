@@ -39,6 +39,8 @@ class Facts(NamedTuple):
     """Of quantized formats."""
     sparsity: float
     """Of sparse ones."""
+    stored: float
+    """Bits per value as stored, masks and scales included."""
     stages: tuple[str, ...]
     """Names of the stages of a composed format, else its own name."""
 
@@ -49,12 +51,12 @@ def facts(name: str) -> Facts:
     try:
         format = find(name)
     except UserError:
-        return Facts(name, float("nan"), float("nan"), (name,))
+        return Facts(name, float("nan"), float("nan"), float("nan"), (name,))
     stages = (label(format.sparse), label(format.scalar)) if isinstance(format, Then) else (name,)
     sparsity = _sparsity(format)
     # Kumar's law is about the bits of quantized values, Frantar's about zeros: neither reads the other's formats.
     bits = float("nan") if sparsity else float(format.bits)
-    return Facts(_kind(format), bits, sparsity or float("nan"), stages)
+    return Facts(_kind(format), bits, sparsity or float("nan"), float(format.bits), stages)
 
 
 def _kind(format: Format) -> str:

@@ -16,13 +16,20 @@ import jinja2
 from matplotlib.figure import Figure
 
 from capscale.analysis import plots
+from capscale.analysis.figures import bench_plot, error_against_bits
 from capscale.analysis.findings import conditioning
 from capscale.analysis.fit import Fit
+from capscale.analysis.operands import facts
 from capscale.analysis.study import Study
+from capscale.analysis.validation import Validation
 from capscale.analysis.words import limits, reading
 from capscale.errors import UserError
 
 DPI = 160
+BENCH_CAPTION = (
+    "The law bench: errors of every law on the runs it was fitted to, and on sizes, formats and largest runs that were "
+    "held out. Laws that do not apply to this table are listed with their reason in report.json."
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +41,16 @@ class Picture:
     figure: Figure
 
 
-def pictures(study: Study) -> list[Picture]:
+def pictures(study: Study, bench: Sequence[Validation] = ()) -> list[Picture]:
     """The figures, in the order of the page."""
     law = ", ".join(study.law_profiles)
+    first = study.core.first_of_curve
+    weight_only = [c.curve for c in study.capacities if first[c.curve].activations == "dense"]
+    bits = {c: facts(first[c].weights).stored for c in weight_only}
+    bits = {c: b for c, b in bits.items() if math.isfinite(b)}
+    bench_picture = [Picture("bench", BENCH_CAPTION, bench_plot(bench))] if bench else []
+    plane = "Error against storage: the nearer the line, the better a format uses its bits; large marks are worth most."
+    plane_picture = [Picture("plane", plane, error_against_bits(study, bits))] if bits else []
     return [
         Picture(
             "capacity",
@@ -64,6 +78,8 @@ def pictures(study: Study) -> list[Picture]:
                 list(study.law_profiles.values()), title=f"{study.law.law.name} law, fitted to losses"
             ),
         ),
+        *plane_picture,
+        *bench_picture,
     ]
 
 
@@ -118,7 +134,7 @@ def fit_numbers(fit: Fit) -> dict[str, Any]:
     }
 
 
-def numbers(study: Study, command: str) -> dict[str, Any]:
+def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dict[str, Any]:
     """Every number of the report."""
     return {
         "provenance": provenance(study, command),
@@ -154,6 +170,7 @@ def numbers(study: Study, command: str) -> dict[str, Any]:
         "rows": [r._asdict() for r in study.table.rows],
         "findings": [f._asdict() for f in study.findings],
         "remarks": [r._asdict() for r in study.table.remarks],
+        "bench": [{"law": v.law.name, "equation": v.law.equation, "why_not": v.why, **v.line} for v in bench],
         "reading": reading(study),
         "limits": limits(study),
     }
@@ -188,10 +205,10 @@ def environment() -> jinja2.Environment:
     return env
 
 
-def write_report(study: Study, directory: Path, command: str) -> Path:
+def write_report(study: Study, directory: Path, command: str, bench: Sequence[Validation] = ()) -> Path:
     """Write report.html, the figures, capacities.csv, rows.csv and report.json; returns the page's path."""
-    content = numbers(study, command)
-    images = [(p, png(p.figure)) for p in pictures(study)]
+    content = numbers(study, command, bench)
+    images = [(p, png(p.figure)) for p in pictures(study, bench)]
     page = (
         environment()
         .get_template("report.html")

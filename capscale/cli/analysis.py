@@ -112,6 +112,8 @@ class Report:
     """Huber threshold, in nats."""
     bootstrap: int = 1000
     """Resamples."""
+    bench: bool = False
+    """Add the law bench: every law, on runs that it has and has not seen."""
     keep_suspect: bool = False
     """Keep rows that look like unit mistakes."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
@@ -121,18 +123,24 @@ class Report:
 
     def __call__(self) -> int:
         """Writes the report and prints its table."""
+        import numpy as np
+
         from capscale.analysis.fit import Settings
         from capscale.analysis.laws import LAWS
         from capscale.analysis.report import json_ready, numbers, write_report
         from capscale.analysis.rows import read
         from capscale.analysis.study import study
+        from capscale.analysis.validation import law_bench
 
         table = read(self.table, strict=not self.keep_suspect)
-        result = study(table, LAWS[self.form], Settings(delta=self.delta), resamples=self.bootstrap)
+        settings = Settings(delta=self.delta)
+        result = study(table, LAWS[self.form], settings, resamples=self.bootstrap)
         where = Path(self.table) / "report" if Path(self.table).is_dir() else Path("report")
-        page = write_report(result, Path(self.out) if self.out else where, command_line())
+        plain = result.core.select(np.array([r.is_plain for r in result.core.rows]))
+        bench = law_bench(plain, settings=settings) if self.bench else ()
+        page = write_report(result, Path(self.out) if self.out else where, command_line(), bench)
         if self.json:
-            print(json.dumps(json_ready(numbers(result, command_line())), indent=1))
+            print(json.dumps(json_ready(numbers(result, command_line(), bench)), indent=1))
         else:
             from capscale.cli.analysis_tables import print_study
 

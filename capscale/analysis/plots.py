@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from capscale.analysis.measure import CapacityLaw
 from capscale.analysis.study import CapacityRow, Study
+from capscale.analysis.table import Row
 from capscale.analysis.uncertainty import Profile
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#5F5F5F", "#7A3E9D")
@@ -136,10 +137,10 @@ def loss_against_size(study: Study) -> Figure:
     """Loss against N, a line per format, and how far left on the dense curve each format's largest run stands."""
     figure, axes = new_axes(6.8, 4.6)
     rows = study.core.rows
-    tokens = max({r.D for r in rows}, key=lambda d: sum(abs(np.log(r.D / d)) < 0.01 for r in rows))
-    shown = [r for r in rows if abs(np.log(r.D / tokens)) < 0.01]
+    shown, budget = one_budget(rows)
     sizes = sorted({r.N for r in shown})
     worth = {e.run: e.size for e in study.equivalents}
+    dashes = any(r.run in worth for r in shown)
     grid = (min([sizes[0], *worth.values()]) * 0.8, sizes[-1] * 1.25)
     dense = sorted({(r.N, r.loss) for r in shown if r.is_dense})
     axes.plot(*zip(*dense, strict=True), color=INK, linewidth=1.8, zorder=2)
@@ -164,13 +165,30 @@ def loss_against_size(study: Study) -> Figure:
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.05 * (high - low), high)
     axes.set_title(
-        f"Dashes: to the dense model of the same loss as a format's largest one (D = {tokens:.3g} tokens)",
+        f"Dashes: to the dense model of the same loss as a format's largest one; {budget}" if dashes else budget,
         fontsize=9,
         loc="left",
     )
     figure.draw_without_rendering()
     spread_labels(axes, names)
     return figure
+
+
+def one_budget(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Rows that one picture may compare, of one D or, where those are more, of one D/N, and words for it."""
+
+    def alike(values: np.ndarray, tolerance: float) -> np.ndarray:
+        logs = np.log(values)
+        near = np.abs(logs[:, None] - logs[None, :]) < tolerance
+        return near[int(np.argmax(near.sum(1)))]
+
+    N, D = np.array([r.N for r in rows]), np.array([r.D for r in rows])
+    same_tokens, same_ratio = alike(D, 0.01), alike(D / N, 0.05)
+    if same_tokens.sum() >= same_ratio.sum():
+        chosen, words = same_tokens, f"D = {np.median(D[same_tokens]):.3g} tokens"
+    else:
+        chosen, words = same_ratio, f"D/N = {np.median((D / N)[same_ratio]):.0f}"
+    return [r for r, keep in zip(rows, chosen, strict=True) if keep], words
 
 
 def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
@@ -202,7 +220,7 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
 
 def measured_against_predicted(study: Study) -> Figure:
     """rho measured against rho of the law: on the diagonal the law is right."""
-    figure, axes = new_axes(4.6, 4.4)
+    figure, axes = new_axes(5.8, 4.6)
     top = 1.08 * max(1.0, *(c.rho.estimate for c in study.capacities))
     axes.plot([0, top], [0, top], color="#888888", linewidth=0.9)
     for inside, color, marker in ((True, INK, "o"), (False, COLORS[1], "s")):
@@ -210,8 +228,8 @@ def measured_against_predicted(study: Study) -> Figure:
         rho = np.array([c.rho for c in rows]).reshape(-1, 3)
         errors = [np.maximum(rho[:, 0] - rho[:, 1], 0), np.maximum(rho[:, 2] - rho[:, 0], 0)]
         axes.errorbar([c.law for c in rows], rho[:, 0], yerr=errors, fmt=marker, color=color, markersize=5, capsize=2.5)
-    axes.set_xlim(0, top * 1.15)
-    axes.set_ylim(0, top)
+    axes.set_xlim(0, top * 1.4)
+    axes.set_ylim(-0.03, top)
     axes.set_xlabel("ρ of the law")
     axes.set_ylabel("ρ measured")
     figure.draw_without_rendering()

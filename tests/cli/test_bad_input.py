@@ -1,0 +1,99 @@
+"""Bad input to the commands that train and describe: exit status 2, the message on stderr, nothing made or changed."""
+
+import json
+import os
+
+import pytest
+import tiny
+
+from capscale.cli import main
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("import tiny\ndef runs(ladder, data): return [tiny.run(data=data)]\n")
+    (tmp_path / "text.txt").write_bytes(tiny.text())
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 2000)
+    (tmp_path / "short.txt").write_text("too short")
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.tex").write_text("years of work")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sweep.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    return tmp_path
+
+
+SWEEP = "sweep mine.py --text text.txt --out new"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("sweep capacity_dmo --text text.txt --out new", "did you mean capacity_demo"),
+        ("sweep missing.py --text text.txt --out new", "does not exist"),
+        (f"{SWEEP} --ladder pico", "known ladders: nano, micro, paper"),
+        (f"{SWEEP} --jobs 0", "--jobs 0 must be at least 1"),
+        ("sweep mine.py --text none.txt --out new", "cannot be read"),
+        ("sweep mine.py --text empty.txt --out new", "is empty"),
+        ("sweep mine.py --text binary.txt --out new", "is binary"),
+        ("sweep mine.py --text short.txt --out new", "too short"),
+        ("sweep mine.py --text text.txt --out occupied", "is not empty and holds no sweep.json"),
+        ("sweep mine.py --text text.txt --out broken", "is not readable JSON"),
+        ("sweep mine.py --text text.txt --out text.txt/below", "cannot be written (Not a directory)"),
+        ("run mine.py --text text.txt --out new --index 1", "--index 1 is not one of the 1 runs 0..0"),
+        ("run mine.py --text text.txt --out new --index -1", "--index -1 is not one"),
+        ("status new", "holds no sweep.json"),
+        ("status broken", "is not readable JSON"),
+        ("describe --model 31M", "model '31M' is unknown; known models"),
+        ("describe --model 30M --weights int44", "unknown format 'int44'; closest: int4"),
+        ("describe --model 30M --activations itn8", "unknown format 'itn8'"),
+        ("describe --model 30M --weights int4 --hadamard 100", "power of two"),
+    ],
+)
+def test_is_explained(arguments, message, place, capsys):
+    before = sorted(place.rglob("*"))
+    assert main(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("capscale: ")
+    assert message in err
+    assert out == ""
+    assert [path for path in sorted(place.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "swep", "sweep mine.py", f"{SWEEP} --mode quick", f"{SWEEP} --jobs many", "describe --models 30M"]
+)
+def test_wrong_flags_exit_with_2(arguments, place, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(arguments.split())
+    assert raised.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_describe_30m(capsys):
+    arguments = ["describe", "--model", "30M", "--weights", "int4", "--activations", "int8", "--hadamard", "128"]
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["non_embedding_parameters"] == 30_482_560
+    assert found["parameters"] == 30_482_560 + 2 * 32_000 * 640
+    assert found["dense_bytes"] == 2 * found["parameters"]
+    assert sum(leaf["bytes"] for leaf in found["leaves"]) == pytest.approx(found["bytes"])
+    assert {leaf["format"] for leaf in found["leaves"]} == {"dense", "int4"}
+    assert main(arguments) == 0
+    assert "N = 30,482,560" in capsys.readouterr().out
+
+
+def test_commands_end_quietly_when_interrupted_or_unread(monkeypatch, capsys):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    def unread(self):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("capscale.cli.describe.Describe.__call__", interrupted)
+    assert main(["describe", "--model", "30M"]) == 130
+    monkeypatch.setattr("capscale.cli.describe.Describe.__call__", unread)
+    assert main(["describe", "--model", "30M"]) == 0
+    assert capsys.readouterr().err == "capscale: interrupted\n"

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback."""
     import tyro
 
-    from capscale.cli import analysis, describe, formats, sweep
+    from capscale.cli import analysis, describe, formats, planning, sweep
 
     commands = {
         "gmse": formats.Gmse,
@@ -32,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
         "status": sweep.Status,
         "fit": analysis.Fit,
         "report": analysis.Report,
+        "bench": planning.Bench,
+        "predict": planning.Predict,
+        "plan": planning.Plan,
+        "factorize": planning.Factorize,
     }
     parsed: Command = tyro.extras.subcommand_cli_from_dict(
         commands, prog="capscale", args=arguments, description=__doc__

@@ -1,5 +1,6 @@
 """The capscale command: `capscale COMMAND --help` shows what each one does, with examples."""
 
+import os
 import sys
 from typing import Protocol
 
@@ -37,16 +38,18 @@ def main(arguments: list[str] | None = None) -> int:
         "plan": planning.Plan,
         "factorize": planning.Factorize,
     }
-    parsed: Command = tyro.extras.subcommand_cli_from_dict(
-        commands, prog="capscale", args=arguments, description=__doc__
-    )
     try:
+        parsed: Command = tyro.extras.subcommand_cli_from_dict(
+            commands, prog="capscale", args=arguments, description=__doc__
+        )
         return parsed()
     except UserError as error:
         print(f"capscale: {error}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:
-        return 0  # the reader of a pipe has seen enough
+        # The reader of the pipe has seen enough. What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("capscale: interrupted", file=sys.stderr)
         return 130

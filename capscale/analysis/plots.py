@@ -19,6 +19,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C
 MARKERS = "osD^vP*Xph<>"
 INK = "#222222"
 SIZE = (6.4, 4.2)
+MOST_NAMES = 10
+"""Names that fit beside the ends of their lines; more go into a legend."""
 
 
 def new_axes(width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Figure, Axes]:
@@ -135,7 +137,7 @@ def law_words(law: CapacityLaw) -> str:
 
 def loss_against_size(study: Study) -> Figure:
     """Loss against N, a line per format, and how far left on the dense curve each format's largest run stands."""
-    figure, axes = new_axes(6.8, 4.6)
+    figure, axes = new_axes(6.8 if len(study.core.curves) <= MOST_NAMES else 8.6, 4.6)
     rows = study.core.rows
     shown, budget = one_budget(rows)
     sizes = sorted({r.N for r in shown})
@@ -144,13 +146,14 @@ def loss_against_size(study: Study) -> Figure:
     grid = (min([sizes[0], *worth.values()]) * 0.8, sizes[-1] * 1.25)
     dense = sorted({(r.N, r.loss) for r in shown if r.is_dense})
     axes.plot(*zip(*dense, strict=True), color=INK, linewidth=1.8, zorder=2)
-    names = []
+    names, first_losses = [], []
     for i, curve in enumerate(c for c in study.core.curves if any(r.curve == c for r in shown)):
         mine = sorted((r for r in shown if r.curve == curve), key=lambda r: r.N)
         color, marker = (INK, "o") if curve == "dense" else (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)])
-        axes.plot([r.N for r in mine], [r.loss for r in mine], marker, color=color, markersize=5, zorder=4)
+        axes.plot([r.N for r in mine], [r.loss for r in mine], marker, color=color, markersize=5, zorder=4, label=curve)
         last = mine[-1]
         names.append((last.N, last.loss, curve))
+        first_losses.append((mine[0].N, mine[0].loss, curve))
         if curve == "dense":
             continue
         axes.plot([r.N for r in mine], [r.loss for r in mine], color=color, linewidth=1, zorder=3)
@@ -169,6 +172,14 @@ def loss_against_size(study: Study) -> Figure:
         fontsize=9,
         loc="left",
     )
+    if len(names) > MOST_NAMES:
+        axes.set_xlim(*grid)
+        order = np.argsort([-loss for _, loss, _ in first_losses])
+        handles, labels = axes.get_legend_handles_labels()
+        listed = [labels.index(names[i][2]) for i in order]
+        at = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        axes.legend([handles[i] for i in listed], [labels[i] for i in listed], fontsize=8, frameon=False, **at)
+        return figure
     figure.draw_without_rendering()
     spread_labels(axes, names)
     return figure

@@ -96,6 +96,7 @@ class Run:
 def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
     import dataclasses
+    import logging
 
     from etils import epath
     from rich.console import Console
@@ -106,6 +107,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     from capscale.sweep.plan import open_directory, plan
     from capscale.train.record import versions
 
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
     corpus = load_corpus(command.text)
     planned = plan(command.experiment, command.ladder, corpus)
     out = epath.Path(command.out)

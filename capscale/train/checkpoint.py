@@ -92,7 +92,9 @@ class Checkpoints:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """The message on one line, its middle left out when it is long: what failed comes first, and why comes last."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:60]} ... {text[-140:]}"
 
 
 def _fingerprints(state: Any) -> np.ndarray:

@@ -22,7 +22,7 @@ class Checkpoints:
     """The checkpoints in one directory, by step; a context manager that waits for pending saves on exit."""
 
     def __init__(self, directory: epath.PathLike):
-        self.directory = epath.Path(directory)
+        self.directory = epath.Path(directory).resolve()  # orbax wants it absolute
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
         with self._saving():
             self._manager = ocp.CheckpointManager(self.directory, options=options)

@@ -49,6 +49,14 @@ def test_place_that_cannot_be_made_is_a_user_error(tmp_path):
         Checkpoints(tmp_path / "file" / "checkpoints")
 
 
+def test_relative_directories_are_as_good(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Checkpoints("run/checkpoints") as checkpoints:
+        checkpoints.save(1, STATE)
+        checkpoints.wait()
+        np.testing.assert_array_equal(checkpoints.read(1, STATE)["value"], STATE["value"])
+
+
 def test_saving_a_step_again_is_nothing_and_later_steps_can_be_forgotten(tmp_path):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         for step in (3, 6):

@@ -14,7 +14,7 @@ from capscale.data.corpus import Corpus
 from capscale.errors import UserError
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
-from capscale.train.files import write_json
+from capscale.train.files import write_json, writing
 from capscale.train.loop import Interrupted, train
 from capscale.train.placement import Placement, Population, Sharded
 from capscale.train.record import read_result
@@ -122,11 +122,12 @@ def _collect(
         for run in runs:
             outcome.failed.append(f"run {run.run_id}: {reason}")
             directory = sweep.directory_of(run, out)
-            if directory.exists():
-                try:
-                    write_json(directory / "error.json", {"run_id": run.run_id, "error": reason})
-                except UserError:
-                    continue  # the disk is what failed; the message above says so
+            try:
+                with writing(directory):
+                    directory.mkdir(parents=True, exist_ok=True)
+                write_json(directory / "error.json", {"run_id": run.run_id, "error": reason})
+            except UserError:
+                continue  # the disk is what failed; the message above says so
 
 
 def _placement(runs: list[Run], threads: int, fsdp: int) -> Placement:

@@ -48,7 +48,12 @@ def plan(experiment: str, ladder_name: str, corpus: Corpus) -> Sweep:
     module, of_ladder = _load(experiment), ladder(ladder_name)
     if not callable(getattr(module, "runs", None)):
         raise UserError(f"experiment {experiment!r} defines no function runs(ladder, data) -> list[Run]; add one")
-    runs = tuple(module.runs(of_ladder, corpus.id))
+    runs = module.runs(of_ladder, corpus.id)
+    if not isinstance(runs, list | tuple):
+        raise UserError(f"runs() of experiment {experiment!r} returned {_short(runs)}, not a list of Run")
+    for run in runs:
+        if not isinstance(run, Run):
+            raise UserError(f"runs() of experiment {experiment!r} returned a list with {run!r}, not a list of Run")
     if not runs:
         raise UserError(f"experiment {experiment!r} has no runs on the {ladder_name} ladder; choose another ladder")
     seen: dict[str, Run] = {}
@@ -56,7 +61,7 @@ def plan(experiment: str, ladder_name: str, corpus: Corpus) -> Sweep:
         if run.run_id in seen:
             raise UserError(f"experiment {experiment!r} lists one run twice: {run}; give it another seed or drop it")
         seen[run.run_id] = run
-    return Sweep(Path(experiment).stem, of_ladder, corpus.id, runs)
+    return Sweep(Path(experiment).stem, of_ladder, corpus.id, tuple(runs))
 
 
 def known_experiments() -> list[str]:

@@ -47,8 +47,10 @@ def _state(directory: epath.Path, run_id: str) -> RunStatus:
             return RunStatus(run_id, "diverged" if found["status"] == "diverged" else "done", _summary(found["row"]))
         if (directory / "error.json").exists():
             return RunStatus(run_id, "failed", str(read_json(directory / "error.json", "remove it")["error"]))
-    except (UserError, KeyError, TypeError) as error:
-        return RunStatus(run_id, "damaged", str(error))
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        return RunStatus(
+            run_id, "damaged", str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        )
     return RunStatus(run_id, "started" if (directory / "metrics.jsonl").exists() else "to do", "")
 
 

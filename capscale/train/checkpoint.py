@@ -1,5 +1,6 @@
 """Checkpoints of a run, kept by orbax."""
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +18,19 @@ from capscale.errors import UserError
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
 
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while orbax works. It numbers its operations for the process as a whole, so that saves in two threads, of two
+directories, take each other's signals: they failed on each other's names, or waited for ever."""
+
 
 class Checkpoints:
     """The checkpoints in one directory, by step; a context manager that waits for pending saves on exit."""
 
     def __init__(self, directory: epath.PathLike):
         self.directory = epath.Path(directory).resolve()  # orbax wants it absolute
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=False
+        )
         with self._saving():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -35,7 +42,7 @@ class Checkpoints:
             self._manager.close()
 
     def save(self, step: int, state: Any) -> None:
-        """Starts saving `state`; it becomes visible under its step when it is complete."""
+        """Saves `state`; it becomes visible under its step when it is complete."""
         if step not in self._manager.all_steps():
             with self._saving():
                 saved = {"state": state, "fingerprints": _fingerprints(state)}
@@ -61,7 +68,8 @@ class Checkpoints:
     def _saving(self) -> Iterator[None]:
         """Turns what stops a save, now or in a thread before, into a `UserError` that names the directory."""
         try:
-            yield
+            with _ONE_AT_A_TIME:
+                yield
         except Exception as error:  # orbax and tensorstore raise many types for a full or read-only disk
             raise UserError(
                 f"checkpoint in {self.directory} cannot be saved ({_reason(error)}); "
@@ -77,7 +85,8 @@ class Checkpoints:
         expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
         abstract = {"state": abstract_state, "fingerprints": expected}
         try:
-            saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            with _ONE_AT_A_TIME:
+                saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
             if not np.array_equal(saved["fingerprints"], _fingerprints(saved["state"])):
                 raise ValueError("its numbers are not those that were saved")
             return saved["state"]

@@ -1,10 +1,11 @@
 """Files of a run: JSON written whole or not at all, and errors that say what to do."""
 
+import fcntl
 import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from etils import epath
@@ -62,6 +63,24 @@ def _link(temporary: epath.Path, path: epath.Path) -> bool:
 def write_json(path: epath.Path, value: Any, *, new: bool = False) -> bool:
     """Writes JSON; see `write_text`."""
     return write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", new=new)
+
+
+@contextmanager
+def only_writer(directory: epath.Path) -> Iterator[None]:
+    """Holds `directory` until the end of the block or of the process; `UserError` while another holds it.
+
+    Two that train one run would delete each other's checkpoints. Remote directories, and file systems without locks,
+    are not held.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(directory / ".lock", "w"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{directory} is being trained in by another process; wait for it or stop it") from error
+        except OSError:
+            pass
+        yield
 
 
 def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:

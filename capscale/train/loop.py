@@ -17,7 +17,7 @@ from capscale.data.corpus import Corpus
 from capscale.errors import UserError
 from capscale.train import record
 from capscale.train.checkpoint import Checkpoints
-from capscale.train.files import read_json, write_json, writing
+from capscale.train.files import only_writer, read_json, write_json, writing
 from capscale.train.metrics import Metrics
 from capscale.train.placement import Placement
 from capscale.train.run import Run, canonical, canonical_json
@@ -89,6 +89,8 @@ def train(
     symbols = placement.put(corpus.symbols)
     windows = _Windows(runs, corpus, cadence.chunk)
     with ExitStack() as stack:
+        for directory in directories:
+            stack.enter_context(only_writer(directory))
         checkpoints = [stack.enter_context(Checkpoints(directory / "checkpoints")) for directory in directories]
         first, state = _restore(placement, runs, checkpoints)
         for of_run in checkpoints:

@@ -1,0 +1,169 @@
+"""The local launcher: trains what is missing, survives what fails, and tells what it did."""
+
+import io
+from threading import Event
+
+import pytest
+import tiny
+from etils import epath
+from rich.console import Console
+
+from capscale.models.ladder import NANO
+from capscale.representation import Representation, operand
+from capscale.sweep import local
+from capscale.sweep.display import Display, run_name
+from capscale.sweep.local import launch
+from capscale.sweep.plan import Sweep, open_directory
+from capscale.sweep.status import counts, read_status
+from capscale.train.files import only_writer, read_json
+from capscale.train.run import Optimizer
+
+RUNS = tuple(tiny.run(seed=seed) for seed in range(3))
+UNTRAINABLE = tiny.run(representation=Representation(operand("nvfp4")))
+"""Its groups of 16 do not divide the width of 8."""
+DIVERGING = tiny.run(optimizer=Optimizer(1e30))
+
+
+def start(out, runs=RUNS, screen=None, **options):
+    """One start of the sweep, as the command does it."""
+    sweep, out = Sweep("mine", NANO, tiny.corpus().id, tuple(runs)), epath.Path(out)
+    open_directory(sweep, out, "capscale sweep mine", {})
+    with Display(Console(file=screen or io.StringIO(), width=200)) as display:
+        return launch(sweep, tiny.corpus(), out, display, jobs=options.pop("jobs", 2), **options)
+
+
+def rows(out):
+    return {path.parent.name: read_json(path, "")["row"] for path in epath.Path(out).glob("runs/*/result.json")}
+
+
+def state_counts(out):
+    return {state: number for state, number in counts(read_status(epath.Path(out))).items() if number}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_chunks():
+    """The chunks of the other tests, which share their compilation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capscale.train.loop.Cadence.of", classmethod(lambda cls, run: tiny.SHORT))
+        yield
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A sweep trained without a hitch: its directory and what was on the screen."""
+    out, screen = tmp_path_factory.mktemp("sweep"), io.StringIO()
+    tiny.train_one(RUNS[0], tmp_path_factory.mktemp("first"))  # compiles once, before two threads want to
+    outcome = start(out, screen=screen)
+    assert (outcome.present, outcome.trained, outcome.failed, outcome.interrupted) == (0, 3, [], False)
+    return out, screen.getvalue()
+
+
+def test_every_run_leaves_a_result_and_a_line(done):
+    out, screen = done
+    assert rows(out).keys() == {run.run_id for run in RUNS}
+    assert state_counts(out) == {"done": 3}
+    for number, run in enumerate(RUNS, 1):
+        assert f"[{number}/3]" in screen
+        assert f"{run_name(run)}: loss " in screen
+
+
+def test_second_start_trains_nothing(done, monkeypatch):
+    out, _ = done
+    monkeypatch.setattr(local, "train", pytest.fail)
+    screen = io.StringIO()
+    outcome = start(out, screen=screen)
+    assert (outcome.present, outcome.trained, outcome.failed) == (3, 0, [])
+    assert "3 of 3 results are present" in screen.getvalue()
+
+
+def test_only_the_missing_is_trained(done, tmp_path):
+    out, _ = done
+    expected = rows(out)
+    start(tmp_path)
+    (tmp_path / "runs" / RUNS[1].run_id / "result.json").unlink()
+    outcome = start(tmp_path)
+    assert (outcome.present, outcome.trained) == (2, 1)
+    assert rows(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_population_and_mesh_finish_the_same_sweep(tmp_path):
+    """How runs share the devices is no part of what they are."""
+    stop = Event()
+    stop.set()
+    assert start(tmp_path, stop=stop).interrupted
+    assert state_counts(tmp_path) == {"to do": 3}
+    assert start(tmp_path, mode="population").trained == 3
+    assert start(tmp_path, mode="mesh", fsdp=2).present == 3
+
+
+def test_failures_leave_a_message_and_do_not_stop_the_others(tmp_path, monkeypatch):
+    real = local.train
+
+    def train(runs, *args, **kwargs):
+        if runs[0] == RUNS[2]:
+            raise RuntimeError("out of memory")
+        return real(runs, *args, **kwargs)
+
+    monkeypatch.setattr(local, "train", train)
+    outcome = start(tmp_path, [UNTRAINABLE, *RUNS, DIVERGING])
+    assert (outcome.trained, outcome.diverged, len(outcome.failed)) == (3, 1, 2)
+    assert state_counts(tmp_path) == {"done": 2, "diverged": 1, "failed": 2}
+    errors = {path.parent.name: read_json(path, "")["error"] for path in tmp_path.glob("runs/*/error.json")}
+    assert errors.keys() == {UNTRAINABLE.run_id, RUNS[2].run_id}
+    assert errors[RUNS[2].run_id] == "RuntimeError: out of memory"
+    assert "group=16 does not divide 8" in errors[UNTRAINABLE.run_id]
+    for run_id, message in errors.items():
+        assert f"run {run_id}: {message}" in outcome.failed
+
+    monkeypatch.undo()
+    outcome = start(tmp_path, [UNTRAINABLE, *RUNS, DIVERGING])
+    assert (outcome.present, outcome.trained, len(outcome.failed)) == (3, 1, 1)
+    assert not (tmp_path / "runs" / RUNS[2].run_id / "error.json").exists()
+
+
+def test_damaged_result_is_reported_and_the_others_are_trained(tmp_path):
+    start(tmp_path)
+    damaged, missing = (tmp_path / "runs" / run.run_id / "result.json" for run in RUNS[:2])
+    damaged.write_text("{")
+    missing.unlink()
+    outcome = start(tmp_path)
+    assert (outcome.present, outcome.trained) == (1, 1)
+    (message,) = outcome.failed
+    assert message.startswith(f"{damaged} is not readable JSON")
+    assert damaged.read_text() == "{"
+    assert state_counts(tmp_path) == {"done": 2, "damaged": 1}
+
+
+def test_stopped_sweep_resumes_to_the_same_rows(done, tmp_path, monkeypatch):
+    stop = Event()
+    real = local.train
+
+    def train(runs, *args, observe, **kwargs):
+        def stop_soon(progress):
+            stop.set()
+            observe(progress)
+
+        return real(runs, *args, observe=stop_soon, **kwargs)
+
+    monkeypatch.setattr(local, "train", train)
+    outcome = start(tmp_path, stop=stop)
+    assert (outcome.trained, outcome.failed, outcome.interrupted) == (0, [], True)
+    assert state_counts(tmp_path) == {"started": 2, "to do": 1}
+    monkeypatch.setattr(local, "train", real)
+    assert start(tmp_path).trained == 3
+    assert rows(tmp_path) == rows(done[0])
+
+
+def test_a_run_that_another_launcher_trains_is_left_to_it(done, tmp_path):
+    directory = tmp_path / "runs" / RUNS[1].run_id
+    open_directory(Sweep("mine", NANO, tiny.corpus().id, RUNS), epath.Path(tmp_path), "", {})
+    directory.mkdir(parents=True)
+    with only_writer(epath.Path(directory)):
+        outcome = start(tmp_path)
+    assert outcome.trained == 2
+    (message,) = outcome.failed
+    assert f"{directory} is being trained in by another process" in message
+    assert not (directory / "checkpoints").exists()
+    assert start(tmp_path).trained == 1
+    assert rows(tmp_path) == rows(done[0])

@@ -144,9 +144,14 @@ def row_parts(rows: Sequence[Row], law: Law) -> list[tuple[Part, ...]]:
         else:
             for part in parts:
                 if not np.isfinite(getattr(part, law.form.needs.replace("effective_bits", "gmse"))):
+                    remedy = {
+                        "effective_bits": f"give {part.operand}_gmse or the name of a catalog format",
+                        "storage_bits": "it is about quantized formats; leave others out",
+                        "sparsity": "it is about sparse formats; leave others out",
+                    }[law.form.needs]
                     raise UserError(
-                        f"{r.run}: {law.name} reads {law.form.needs} and {part.name!r} has none; add a column "
-                        f"{part.operand}_gmse, name a format of the catalog, or fit the decoupled law"
+                        f"{r.run}: {law.name} reads {law.form.needs} and {part.name!r} has none: {remedy}, or choose "
+                        "--form decoupled"
                     )
         found.append(parts)
     return found

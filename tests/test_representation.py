@@ -49,7 +49,7 @@ def test_dense_with_a_rotation_is_still_the_plain_product():
 @pytest.mark.parametrize(
     ("weights", "activations"), [("int4", "dense"), ("dense", "int4"), ("int4", "int4"), ("2:4", "top50")]
 )
-@pytest.mark.parametrize("rotation", [None, BLOCK])
+@pytest.mark.parametrize("rotation", [pytest.param(None, marks=pytest.mark.slow), BLOCK])
 def test_forward_and_backward_by_hand(weights, activations, rotation):
     """y = R(x) R(w) with the masks of the estimators, everything written out with the matrix H."""
     representation = Representation(operand(weights), operand(activations, per_token=True), rotation)
@@ -221,7 +221,7 @@ def test_equal_representations_compile_once():
 
 
 def test_under_scan_vmap_and_grad():
-    representation = Representation(operand("2:4+int4"), operand("int4"), 16)
+    representation = Representation(operand("2:4"), operand("int4"), 16)
     square = jnp.asarray(RNG.standard_normal((2, 3, WIDTH, WIDTH)), jnp.float32) / 7
 
     def run(weights):

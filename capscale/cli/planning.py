@@ -7,8 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from capscale.cli.fitting import Fitting, FormName, parse_numbers
+from capscale.cli.bench import Bench
+from capscale.cli.fitting import Fitting, parse_numbers
 from capscale.errors import UserError
+
+__all__ = ["Bench", "Factorize", "Plan", "Predict"]
 
 
 @dataclass(frozen=True)
@@ -249,67 +252,4 @@ class Factorize:
         ]
         columns = ("matrix", "entries", "mean |error|", "largest", "mean error", "product too low")
         grid("Measured minus predicted capacity", columns, rows)
-        return 0
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The law bench: every law on one table, on runs that it has and has not seen.
-
-    Example:
-      capscale bench runs.csv --out bench
-    """
-
-    table: tyro.conf.Positional[str]
-    """Sweep directory or table of runs."""
-    delta: float = 1e-3
-    """Huber threshold, in nats."""
-    laws: tuple[FormName, ...] = ()
-    """Laws to compare. None: all but the dense one."""
-    fix: tuple[str, ...] = ()
-    """Numbers held fixed in every law, NAME=VALUE."""
-    keep_suspect: bool = False
-    """Keep rows that look like unit mistakes."""
-    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Directory for bench.png, bench.json and bench.csv."""
-    json: bool = False
-    """Print JSON and nothing else."""
-
-    def __call__(self) -> int:
-        """Fits every law, holds runs out and prints."""
-        import numpy as np
-
-        from capscale.analysis.fit import Settings
-        from capscale.analysis.report import csv_bytes, json_ready, png, write_files
-        from capscale.analysis.rows import read
-        from capscale.analysis.validation import BENCH, law_bench
-        from capscale.cli.analysis_tables import grid, number, sentences
-
-        table = read(self.table, strict=not self.keep_suspect)
-        table = table.select(np.array([r.is_plain for r in table.rows]))
-        bench = law_bench(table, self.laws or BENCH, Settings(self.delta), parse_numbers(self.fix, ()))
-        lines = [{"law": v.law.name, "equation": v.law.equation, **v.line} for v in bench]
-        folds = {
-            v.law.name: {f.name: f.rmse for f in (*v.sizes, *v.formats, *([v.largest] if v.largest else []))}
-            for v in bench
-        }
-        text = json.dumps(
-            json_ready({"laws": lines, "folds": folds, "left_out": {v.law.name: v.why for v in bench if v.why}}),
-            indent=1,
-        )
-        if self.out is not None:
-            from capscale.analysis.figures import bench_plot
-
-            files = {"bench.json": text.encode(), "bench.csv": csv_bytes(lines), "bench.png": png(bench_plot(bench))}
-            write_files(Path(self.out), files)
-        if self.json:
-            print(text)
-            return 0
-        shown = [
-            (v.law.name, number(v.line["numbers"], ".0f"), *(number(x, ".4f") for x in [*v.line.values()][1:]))
-            for v in bench
-        ]
-        columns = ("law", "numbers", "fit", "size held out", "format held out", "largest held out")
-        grid(f"RMSE of the loss in nats, {len(table)} runs", columns, shown)
-        sentences("Left out", [f"{v.law.name}: {v.why}" for v in bench if v.why])
         return 0

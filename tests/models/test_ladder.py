@@ -26,8 +26,8 @@ SIZES = [(name, size) for name, ladder in LADDERS.items() for size in ladder.siz
 def test_derived_count_is_the_counted_one(name, size):
     model = LADDERS[name].model(size, vocabulary=96)
     leaves = parameters(model, DENSE)
-    assert sum(leaf.size for leaf in leaves if not leaf.embedding) == model.non_embedding_parameters
-    embeddings = sum(leaf.size for leaf in leaves if leaf.embedding)
+    assert sum(leaf.size for leaf in leaves if leaf.in_n) == model.non_embedding_parameters
+    embeddings = sum(leaf.size for leaf in leaves if not leaf.in_n)
     assert embeddings == 96 * model.width * (1 if model.tied_embeddings else 2)
 
 

@@ -112,7 +112,7 @@ def study(
     form = law.form or LAWS["tanh"].form
     assert form is not None
     capacity_law = through_points(form, measured, core)
-    fitted = fit(core.select(np.array([r.is_plain for r in core.rows])), law, settings, constraints)
+    fitted = fit(core.plain(), law, settings, constraints)
     free_profiles, law_profiles = profiles(free), profiles(fitted)
     capacities = _capacities(core, measured, capacity_law, free, free_profiles["E"])
     return Study(

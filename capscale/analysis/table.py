@@ -18,7 +18,7 @@ from capscale.analysis.operands import gaussian_error
 from capscale.errors import UserError
 
 REQUIRED = ("N", "D", "loss", "weights", "activations")
-PLAIN_ESTIMATORS = frozenset({"", "dense", "trust", "clip", "straight_through", "both"})
+PLAIN_ESTIMATORS = frozenset({"", "dense", "trust", "clip", "straight_through", "both", "hypersphere", "lsq"})
 """Estimators that belong to their format: they stay out of a curve's name, and a law of GMSE is about them."""
 LARGEST_NATS = math.log(2**18)
 """ln of a vocabulary that no run here exceeds; a loss above it is not in nats per token, or has diverged."""
@@ -108,6 +108,16 @@ class Table:
         """The rows where `keep` holds, with the same names of formats."""
         rows = tuple(r for r, k in zip(self.rows, keep, strict=True) if k)
         return Table(rows, self.source, self.sha256, self.remarks, self.context)
+
+    def plain(self) -> "Table":
+        """The rows whose estimators belong to their formats, which a law of GMSE is about; a remark names each other.
+
+        GMSE cannot see the gradient: in one fit with the others, a format trained in two ways would have one rho.
+        """
+        plain = self.select(np.array([r.is_plain for r in self.rows]))
+        others = (r for r in self.rows if not r.is_plain)
+        left_out = tuple(Remark(r.run, f"left out of the law of GMSE: {r.curve} has another estimator") for r in others)
+        return Table(plain.rows, self.source, self.sha256, (*self.remarks, *left_out), self.context)
 
 
 def _text(value: Any) -> str:

@@ -65,6 +65,8 @@ class Fit:
         from capscale.analysis.uncertainty import bootstrap
 
         table = read(self.table, strict=not self.keep_suspect)
+        if law_of(self.form, self.share, self.combine).form is not None:
+            table = table.plain()
         settings = Settings(self.delta, self.log, self.starts, self.seed)
         fitted = fit(table, law_of(self.form, self.share, self.combine), settings, parse_numbers(self.fix, self.prior))
         draws = bootstrap(fitted, self.bootstrap, self.by)

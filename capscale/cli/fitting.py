@@ -71,15 +71,13 @@ class Fitting:
 
     def fitted(self, path: str) -> "tuple[Fitted, Bootstrap]":
         """The law fitted to the runs whose estimators belong to their formats, and its resamples."""
-        import numpy as np
-
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.rows import read
         from capscale.analysis.uncertainty import bootstrap
 
         table = read(path, strict=not self.keep_suspect)
         if self.form != "decoupled":
-            table = table.select(np.array([r.is_plain for r in table.rows]))
+            table = table.plain()
         constraints = parse_numbers(self.fix, self.prior)
         result = fit(table, law_of(self.form, self.share, self.combine), Settings(self.delta), constraints)
         return result, bootstrap(result, self.bootstrap)

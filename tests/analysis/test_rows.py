@@ -107,6 +107,19 @@ def test_estimators_make_curves_apart():
     assert make_table(rows, "x").curves == ("int4 [hadamard 128]", "int4 [no rotation]")
 
 
+def test_other_estimators_are_left_out_of_a_law_of_gmse_by_name():
+    masked = [
+        {**r, "run": f"masked {i}", "weights_estimator": "forward_mask"}
+        for i, r in enumerate(records())
+        if r["weights"] == "int2"
+    ]
+    usual = [{**r, "weights_estimator": "hypersphere"} if r["weights"] == "int4" else r for r in records()]
+    assert masked
+    plain = make_table(usual + masked, "x").plain()
+    assert len(plain) == 24
+    assert {r.row for r in plain.remarks if "left out" in r.what} == {m["run"] for m in masked}
+
+
 def test_sweep_directory(tmp_path):
     table = read(write_sweep(tmp_path, missing=2, diverged=1))
     assert len(table) == 38 - 3

@@ -1,0 +1,119 @@
+"""`capscale sweep`, `run` and `status` as processes: killed, stopped, started again, and given what they cannot use."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+from capscale.cli import main
+from capscale.train.loop import Cadence
+
+TESTS = Path(tiny.__file__).parent
+STEPS = 60
+EXPERIMENT = f"""
+import tiny
+from capscale.train.loop import Cadence
+# Metrics and a checkpoint every few steps, and steps slow enough to be killed in their midst.
+Cadence.of = classmethod(lambda cls, run: Cadence(chunk=3, checkpoint_s=0.0))
+
+def runs(ladder, data):
+    return [tiny.run(data=data, seed=seed, tokens={STEPS} * 64) for seed in range(2)]
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with an experiment and a text."""
+    (tmp_path / "mine.py").write_text(EXPERIMENT)
+    (tmp_path / "text.txt").write_bytes(tiny.text())
+    return tmp_path
+
+
+def started(place, *arguments):
+    command = [sys.executable, "-c", "import sys; from capscale.cli import main; sys.exit(main())", *arguments]
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, cwd=place, env=environment, stdout=-1, stderr=-1, text=True)
+
+
+def finished(process):
+    out, err = process.communicate(timeout=300)
+    assert "Traceback" not in err
+    return process.returncode, out, err
+
+
+def sweep(place, *more):
+    return started(place, "sweep", "mine.py", "--text", "text.txt", "--jobs", "1", *more)
+
+
+def rows(out):
+    return {path.parent.name: json.loads(path.read_text())["row"] for path in out.glob("runs/*/result.json")}
+
+
+def wait_for(process, out, lines):
+    """Until a run that has no result yet has as many lines of metrics."""
+    until = time.monotonic() + 200
+    while time.monotonic() < until and process.poll() is None:
+        for path in out.glob("runs/*/metrics.jsonl"):
+            if path.read_text().count("\n") >= lines and not (path.parent / "result.json").exists():
+                return
+        time.sleep(0.005)
+    raise AssertionError(f"the sweep ended before it could be disturbed: {process.communicate()}")
+
+
+def test_killed_or_stopped_sweep_goes_on_to_the_same_rows(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    monkeypatch.setattr(Cadence, "of", Cadence.of)  # the experiment changes it
+    status, text, err = finished(sweep(place, "--out", "calm"))
+    assert (status, err) == (0, "")
+    assert "2 of 2 results in calm (2 trained now)" in text
+    expected = rows(place / "calm")
+
+    out = place / "disturbed"
+    killed = sweep(place, "--out", "disturbed")
+    wait_for(killed, out, lines=6)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert len(rows(out)) < 2
+
+    stopped = sweep(place, "--out", "disturbed")
+    wait_for(stopped, out, lines=10)
+    stopped.send_signal(signal.SIGINT)
+    status, text, err = finished(stopped)
+    if len(rows(out)) < 2:  # else the signal came during the last steps of the last run
+        assert status == 130
+        assert "the same command goes on from the last checkpoints" in err
+
+    status, text, err = finished(sweep(place, "--out", "disturbed"))
+    assert (status, err) == (0, "")
+    assert rows(out) == expected
+    resumed = [json.loads(path.read_text())["timing"]["resumed_from_step"] for path in out.glob("runs/*/result.json")]
+    assert max(resumed) > 0
+    for path in out.glob("runs/*/metrics.jsonl"):
+        assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(3, STEPS + 1, 3))
+    check_status_and_run(capsys)
+
+
+def check_status_and_run(capsys):
+    """`status` counts what is done; `run` leaves a finished run alone, and refuses an index that is none."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    assert main(["status", "disturbed"]) == 0
+    assert capsys.readouterr().out == "2 done\n"
+    assert main(["status", "disturbed", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"]["done"] == 2
+    assert {run["state"] for run in found["runs"]} == {"done"}
+    command = ["run", "mine.py", "--text", "text.txt", "--out", "disturbed", "--index"]
+    assert main([*command, "1"]) == 0
+    assert "1 of 1 results in disturbed (0 trained now)" in capsys.readouterr().out
+    assert main([*command, "2"]) == 2
+    assert "--index 2 is not one of the 2 runs 0..1" in capsys.readouterr().err
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

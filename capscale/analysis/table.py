@@ -8,7 +8,7 @@ swallow it.
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -107,7 +107,7 @@ class Table:
     def select(self, keep: np.ndarray) -> "Table":
         """The rows where `keep` holds, with the same names of formats."""
         rows = tuple(r for r, k in zip(self.rows, keep, strict=True) if k)
-        return Table(rows, self.source, self.sha256, self.remarks, self.context)
+        return replace(self, rows=rows)
 
     def plain(self) -> "Table":
         """The rows whose estimators belong to their formats, which a law of GMSE is about; a remark names each other.
@@ -115,9 +115,9 @@ class Table:
         GMSE cannot see the gradient: in one fit with the others, a format trained in two ways would have one rho.
         """
         plain = self.select(np.array([r.is_plain for r in self.rows]))
-        others = (r for r in self.rows if not r.is_plain)
-        left_out = tuple(Remark(r.run, f"left out of the law of GMSE: {r.curve} has another estimator") for r in others)
-        return Table(plain.rows, self.source, self.sha256, (*self.remarks, *left_out), self.context)
+        said = "left out of the law of GMSE: {} has another estimator"
+        others = (Remark(r.run, said.format(r.curve)) for r in self.rows if not r.is_plain)
+        return replace(plain, remarks=(*self.remarks, *others))
 
 
 def _text(value: Any) -> str:
@@ -280,15 +280,11 @@ def make_table(
         hint = "; a loss in bits becomes nats per token times ln 2, and times bytes per token" if bits else ""
         raise UserError(f"{source}: no column {missing}; it has {sorted(columns)}{hint}")
     rows = [_row(record, i, source) for i, record in enumerate(records)]
-    ok = [
-        record.get("status", "ok") in ("ok", None) and math.isfinite(row.loss)
-        for record, row in zip(records, rows, strict=True)
-    ]
-    notes = [
-        *remarks,
-        *(Remark(r.run, "set aside: diverged, it has no loss to fit") for r, k in zip(rows, ok, strict=True) if not k),
-    ]
     by_run = {row.run: record for row, record in zip(rows, records, strict=True)}
+    pairs = zip(rows, records, strict=True)
+    ok = [math.isfinite(row.loss) and record.get("status", "ok") in ("ok", None) for row, record in pairs]
+    diverged = (r.run for r, k in zip(rows, ok, strict=True) if not k)
+    notes = [*remarks, *(Remark(run, "set aside: diverged, it has no loss to fit") for run in diverged)]
     rows = _with_curves([r for r, k in zip(rows, ok, strict=True) if k])
     if not rows:
         raise UserError(f"{source}: no run with a loss; {len(notes)} set aside or missing")

@@ -1,4 +1,4 @@
-"""Formats as JSON and back: the class name and its fields, nothing executable."""
+"""Frozen dataclasses as JSON and back: the class name and its fields, nothing executable."""
 
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -9,15 +9,21 @@ from .base import Format
 
 
 def to_json(value: Any) -> Any:
-    """A frozen dataclass of numbers, strings, tuples and the like, as `{"type": name, field: value, ...}`."""
+    """A frozen dataclass of numbers, strings, tuples and the like, as `{"type": name, field: value, ...}`.
+
+    Equal values give equal JSON: a float that is whole is written as an integer. Raises `UserError` for anything else,
+    so that nothing that is recorded rests on a memory address.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         named = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
         return {"type": type(value).__name__, **named}
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise UserError(f"{value!r} cannot be written as JSON; formats are dataclasses of numbers and strings")
+    raise UserError(f"{value!r} cannot be written as JSON; use dataclasses of numbers, strings and tuples")
 
 
 def from_json(value: Any, known: tuple[type, ...] = ()) -> Any:

@@ -15,12 +15,13 @@ from etils import epath
 from capscale.data.batches import window_order
 from capscale.data.corpus import Corpus
 from capscale.errors import UserError
+from capscale.formats.describe import to_json
 from capscale.train import record
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.files import only_writer, read_json, write_json, writing
 from capscale.train.metrics import Metrics
 from capscale.train.placement import Placement
-from capscale.train.run import Run, canonical, canonical_json
+from capscale.train.run import Run, canonical_json
 
 
 class Interrupted(Exception):
@@ -144,7 +145,7 @@ def claim(run: Run, corpus: Corpus, directory: epath.Path) -> None:
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        write_json(path, canonical(run))
+        write_json(path, to_json(run))
     if read_json(path, "remove it to let the run write it anew") != json.loads(canonical_json(run)):
         raise UserError(f"{path} describes another run than {run.run_id}; use another directory")
 

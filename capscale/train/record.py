@@ -16,9 +16,10 @@ from capscale.errors import UserError
 from capscale.estimators import Estimator
 from capscale.formats import catalog
 from capscale.formats.base import Format
+from capscale.formats.describe import to_json
 from capscale.gaussian import gmse
 from capscale.train.files import read_json, write_json
-from capscale.train.run import Run, canonical
+from capscale.train.run import Run
 
 SCHEMA = 1
 """Version of result.json."""
@@ -88,7 +89,7 @@ def result(run: Run, status: Status, row: dict[str, Any], timing: dict[str, Any]
         "run_id": run.run_id,
         "status": status,
         "row": row,
-        "run": canonical(run),
+        "run": to_json(run),
         "timing": timing,
         "versions": versions(),
     }

@@ -1,6 +1,5 @@
 """A run as a value: everything that decides its result, and what follows from it."""
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
+from capscale.formats.describe import to_json
 from capscale.models.llama import ModelConfig
 from capscale.representation import DENSE, Representation
 
@@ -122,25 +122,6 @@ class Run:
         return hashlib.sha256(canonical_json(self).encode()).hexdigest()[:16]
 
 
-def canonical(value: Any) -> Any:
-    """`value` as JSON types: a dataclass becomes an object with its class name under "type".
-
-    Raises `TypeError` for anything that has no canonical form, so that no run id rests on a memory address.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, tuple | list):
-        return [canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # 1 and 1.0 make equal runs
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(
-        f"{type(value).__name__} in a run has no canonical form; use dataclasses, tuples, numbers and strings"
-    )
-
-
 def canonical_json(value: Any) -> str:
     """Canonical JSON text: sorted keys, no spaces, shortest float repr; the same on every machine and Python."""
-    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), allow_nan=False)

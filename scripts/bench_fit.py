@@ -1,7 +1,7 @@
 """How fast the fitter is, against scipy's L-BFGS-B at equal objective, in one run.
 
-    python scripts/bench_fit.py                5-parameter dense law on 240 rows, 7-parameter tanh law on 60 rows
-    python scripts/bench_fit.py --chinchilla   and one fit with PyPI's `chinchilla` (pip install chinchilla)
+    python scripts/bench_fit.py          5-parameter dense law on 240 rows, 7-parameter tanh law on 60 rows
+    python scripts/bench_fit.py --json
 
 A full fit is 64 starts and 1,000 bootstrap refits, compilation included. scipy refits a sample of the same resamples
 from the same starting point with exact gradients, restarted until it gains less than 1e-9; its time is scaled to
@@ -9,7 +9,9 @@ from the same starting point with exact gradients, restarted until it gains less
 """
 
 import argparse
+import json
 import time
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -74,8 +76,8 @@ def scipy_refits(found: Fit, weights: np.ndarray) -> tuple[np.ndarray, float]:
     return np.array(objectives), time.perf_counter() - start
 
 
-def report(name: str, law: str, rows: Table, sample: int) -> None:
-    """Times of one law, printed."""
+def measure(law: str, rows: Table, sample: int) -> dict[str, Any]:
+    """Times of one law."""
     start = time.perf_counter()
     found = fit(rows, LAWS[law])
     fitted = time.perf_counter() - start
@@ -84,55 +86,45 @@ def report(name: str, law: str, rows: Table, sample: int) -> None:
     refitted = time.perf_counter() - start
     weights = np.random.default_rng(found.settings.seed).exponential(size=(1000, len(rows)))
     theirs, seconds = scipy_refits(found, weights[:sample])
-    ratio = seconds / sample * 1000 / refitted
-    behind = draws.objective[:sample] - theirs
-    print(f"{name}: {int(found.free.sum())} numbers, {len(rows)} rows")
-    print(f"  64 starts, compilation included   {fitted:7.2f} s ({found.agreeing} in the best optimum)")
-    print(f"  1,000 bootstrap refits            {refitted:7.2f} s ({draws.converged.mean():.1%} converged)")
+    return {
+        "law": law,
+        "numbers": int(found.free.sum()),
+        "rows": len(rows),
+        "fit_s": fitted,
+        "starts_agreeing": found.agreeing,
+        "refits_s": refitted,
+        "converged": float(draws.converged.mean()),
+        "scipy_refits_s": seconds / sample * 1000,
+        "speedup_over_scipy": seconds / sample * 1000 / refitted,
+        "objective_minus_scipy": float((draws.objective[:sample] - theirs).max()),
+    }
+
+
+def show(r: dict[str, Any], sample: int) -> None:
+    """Prints them."""
+    print(f"{r['law']} law: {r['numbers']} numbers, {r['rows']} rows")
+    print(f"  64 starts, compilation included   {r['fit_s']:7.2f} s ({r['starts_agreeing']} in the best optimum)")
+    print(f"  1,000 bootstrap refits            {r['refits_s']:7.2f} s ({r['converged']:.1%} converged)")
     print(
-        f"  scipy L-BFGS-B, 1,000 refits      {seconds / sample * 1000:7.2f} s, scaled from {sample}: "
-        f"{ratio:.0f} times as long"
+        f"  scipy L-BFGS-B, 1,000 refits      {r['scipy_refits_s']:7.2f} s, scaled from {sample}: "
+        f"{r['speedup_over_scipy']:.0f} times as long"
     )
-    print(f"  objective minus scipy's           {behind.max():+.1e} at worst, {behind.min():+.1e} at best")
-
-
-def chinchilla_fit(rows: Table) -> None:
-    """One fit of the dense law with PyPI's chinchilla, default grid."""
-    import tempfile
-
-    import pandas as pd
-    from chinchilla import Chinchilla  # pyright: ignore[reportMissingImports]
-
-    with tempfile.TemporaryDirectory() as folder:
-        frame = pd.DataFrame(
-            {"C": 6 * rows.column("N") * rows.column("D"), "N": rows.column("N"), "D": rows.column("D")}
-        )
-        frame["loss"] = rows.column("loss")
-        frame.to_csv(f"{folder}/df.csv", index=False)
-        grid = {
-            "e": [0.0, 0.5, 1.0],
-            "a": [2.0, 6.0, 10.0],
-            "b": [2.0, 6.0, 10.0],
-            "alpha": [0.2, 0.4],
-            "beta": [0.2, 0.4],
-        }
-        model = Chinchilla(folder, grid, seed_ranges={"C": (1e15, 1e16), "N_to_D": (10, 100)}, log_level=40)
-        start = time.perf_counter()
-        model.fit(parallel=False)
-        print(f"chinchilla (PyPI), one fit of the dense law   {time.perf_counter() - start:7.2f} s")
+    print(f"  objective minus scipy's           {r['objective_minus_scipy']:+.1e} at worst")
 
 
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chinchilla", action="store_true", help="one fit with PyPI's chinchilla too")
     parser.add_argument("--sample", type=int, default=60, help="resamples that scipy refits")
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    dense = table(("dense",), 240)
-    report("dense law", "dense", dense, arguments.sample)
-    report("tanh law", "tanh", table(tuple(GMSE), 60), arguments.sample)
-    if arguments.chinchilla:
-        chinchilla_fit(dense)
+    tables = {"dense": table(("dense",), 240), "tanh": table(tuple(GMSE), 60)}
+    found = [measure(law, rows, arguments.sample) for law, rows in tables.items()]
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return
+    for one in found:
+        show(one, arguments.sample)
 
 
 if __name__ == "__main__":

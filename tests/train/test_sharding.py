@@ -104,7 +104,7 @@ def test_interrupted_population_resumes_exactly_and_remembers_who_diverged(tmp_p
 
     tiny.interrupt(runs, disturbed, placement, at=6)
     with Checkpoints(disturbed[2] / "checkpoints") as ahead:  # one of them got further before a kill
-        ahead.save(9, placement.unstack(placement.initial_state(runs), runs)[2])
+        ahead.save(10, placement.unstack(placement.initial_state(runs), runs)[2])
     results = train(runs, tiny.corpus(), disturbed, placement, cadence=tiny.SHORT)
     assert results[0]["timing"]["resumed_from_step"] == 6
     assert rows_of(results) == rows_of(expected)

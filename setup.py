@@ -6,6 +6,17 @@ from setuptools import find_packages, setup
 MOUNTED = {"capscale.kernels": "kernels", "capscale.experiments": "experiments"}
 
 
+EXTRAS = {
+    "parquet": ["pyarrow>=18"],
+    "data": ["pyarrow>=18", "sentencepiece>=0.2", "tokenizers>=0.20", "datasets>=3"],
+    "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+    "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
+    "ray": ["ray>=2.40"],
+    "tensorboard": ["tensorboardX>=2.6"],
+    "wandb": ["wandb>=0.18"],
+}
+
+
 def mounted_packages() -> list[str]:
     """Names of the packages that live outside `capscale/`, with their sub-packages."""
     return [
@@ -41,10 +52,18 @@ setup(
         "matplotlib>=3.10",
         "jinja2>=3.1",
         "safetensors>=0.5",
+        "grain>=0.2.18",
     ],
-    extras_require={
-        "parquet": ["pyarrow>=18"],
-        "dev": ["pytest>=9", "pytest-xdist>=3.6", "ruff==0.17.5", "pyright==1.1.414", "pyarrow>=18"],
+    extras_require=EXTRAS
+    | {
+        # Everything that a test can use: jax[tpu] brings libtpu, which compiles for TPUs on machines without one.
+        "dev": [
+            *(requirement for extra in ("tpu", "data", "ray", "tensorboard") for requirement in EXTRAS[extra]),
+            "pytest>=9",
+            "pytest-xdist>=3.6",
+            "ruff==0.17.5",
+            "pyright==1.1.414",
+        ],
     },
     entry_points={"console_scripts": ["capscale = capscale.cli:main"]},
 )

@@ -1,0 +1,114 @@
+"""Which backend runs an operation: decided once per operation, shape and dtype, and logged once.
+
+TPUs and GPUs of compute capability 9.0 (Hopper) and later have kernels; everything else, and whatever a kernel
+says it cannot do, runs the plain XLA code. `CAPSCALE_KERNELS` chooses: "auto" (default), "reference" (XLA alone), or
+"require" (raise in place of falling back).
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple, cast, get_args
+
+import jax
+
+Backend = Literal["reference", "tpu", "gpu"]
+Mode = Literal["reference", "auto", "require"]
+Platform = Literal["cpu", "tpu", "gpu"]
+
+VARIABLE = "CAPSCALE_KERNELS"
+HOPPER = 9.0
+"""Compute capability from which on Mosaic GPU kernels run."""
+
+logger = logging.getLogger("capscale.kernels")
+
+
+class Target(NamedTuple):
+    """What is compiled for."""
+
+    platform: Platform
+    interpret: bool
+    """Whether kernels are interpreted on the host, to be compared with the reference."""
+
+
+# Part of jit's cache key, so that a function traced under one mode is traced again under another.
+_MODE = jax.make_user_context(None)
+_TARGET = jax.make_user_context(None)
+
+_decided: dict[tuple[Mode, Target, str, str], Backend] = {}
+
+
+def force(mode: Mode) -> AbstractContextManager[None]:
+    """Context in which `mode` stands in place of `CAPSCALE_KERNELS`; in this thread, and in what is traced here."""
+    return _MODE(_checked(mode, "force"))
+
+
+def target(platform: Platform, interpret: bool = False) -> AbstractContextManager[None]:
+    """Context in which `platform` is compiled for, whatever this host is: ahead of time, or interpreted on a CPU."""
+    if platform not in get_args(Platform):
+        raise ValueError(f"target({platform!r}): use {', '.join(get_args(Platform))}")
+    return _TARGET(Target(platform, interpret))
+
+
+def mode() -> Mode:
+    """The mode in force: that of the innermost `force`, else the environment's. A bad value raises ValueError."""
+    forced = _MODE.value
+    return _checked(os.environ.get(VARIABLE, "auto"), VARIABLE) if forced is None else cast(Mode, forced)
+
+
+def current() -> Target:
+    """What is compiled for: that of the innermost `target`, else the default backend of this process."""
+    chosen = _TARGET.value
+    if chosen is not None:
+        return cast(Target, chosen)
+    platform = jax.default_backend()
+    return Target(cast(Platform, platform if platform in ("tpu", "gpu") else "cpu"), False)
+
+
+def choose(op: str, detail: str, unsupported: Callable[[Backend], str | None]) -> Backend:
+    """Backend of `op` on what `detail` says (shapes, dtypes, settings).
+
+    `unsupported`: why a backend cannot run it, or None where it can. A fallback is logged with its reason: as a
+    warning where there is an accelerator, which then runs slower than it could. Under "require" it raises ValueError.
+    """
+    key = (mode(), current(), op, detail)
+    if key not in _decided:
+        _decided[key] = _decide(*key, unsupported)
+    return _decided[key]
+
+
+def _decide(mode: Mode, target: Target, op: str, detail: str, unsupported: Callable[[Backend], str | None]) -> Backend:
+    if mode == "reference":
+        logger.info("%s %s: reference, as asked", op, detail)
+        return "reference"
+    backend = _backend(target)
+    reason = unsupported(backend) if backend in ("tpu", "gpu") else backend
+    if reason is None:
+        logger.info("%s %s: %s%s", op, detail, backend, ", interpreted" if target.interpret else "")
+        return cast(Backend, backend)
+    if mode == "require":
+        raise ValueError(
+            f"{VARIABLE}=require, but no kernel runs {op} {detail} on {target.platform}: {reason}; "
+            f"use {VARIABLE}=auto to let XLA run it"
+        )
+    logger.log(logging.INFO if target.platform == "cpu" else logging.WARNING, "%s %s: XLA, as %s", op, detail, reason)
+    return "reference"
+
+
+def _backend(target: Target) -> str:
+    """The backend of a target, or why it has none."""
+    if target.platform == "cpu":
+        return "there are kernels for TPU and GPU alone"
+    if target.platform == "gpu" and _TARGET.value is None:
+        device = jax.devices("gpu")[0]
+        capability = getattr(device, "compute_capability", None)
+        if capability is None or float(capability) < HOPPER:
+            return f"{device.device_kind} has compute capability {capability}; kernels need {HOPPER}"
+    return target.platform
+
+
+def _checked(value: str, source: str) -> Mode:
+    if value not in get_args(Mode):
+        raise ValueError(f"{source}={value!r}: use {', '.join(get_args(Mode))}")
+    return cast(Mode, value)

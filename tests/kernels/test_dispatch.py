@@ -1,0 +1,113 @@
+"""Which backend is chosen, what is said about it, and that a compiled function follows."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import pytest
+from capscale.kernels import dispatch
+from capscale.kernels.dispatch import choose, force, target
+
+
+def anything(backend):
+    return None
+
+
+def nothing(backend):
+    return f"no {backend} kernel takes float64"
+
+
+@pytest.fixture(autouse=True)
+def undecided(monkeypatch):
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.setattr(dispatch, "_decided", {})
+
+
+def test_a_cpu_runs_the_reference():
+    assert dispatch.current() == ("cpu", False)
+    assert choose("project", "float32 (8, 128)", anything) == "reference"
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+def test_a_target_has_its_kernel(platform):
+    with target(platform):
+        assert choose("project", "float32 (8, 128)", anything) == platform
+        assert choose("project", "float64 (8, 128)", nothing) == "reference"
+    assert choose("project", "float32 (8, 128)", anything) == "reference"
+
+
+def test_reference_wins_over_the_target():
+    with target("tpu"), force("reference"):
+        assert choose("project", "float32 (8, 128)", anything) == "reference"
+
+
+def test_require_raises_with_the_reason_and_the_remedy():
+    with target("tpu"), force("require"):
+        assert choose("project", "float32 (8, 128)", anything) == "tpu"
+        with pytest.raises(ValueError, match=r"no kernel runs project .* on tpu: no tpu kernel takes float64; use"):
+            choose("project", "float64 (8, 128)", nothing)
+    with force("require"), pytest.raises(ValueError, match="on cpu: there are kernels for TPU and GPU alone"):
+        choose("project", "float32 (8, 128)", anything)
+
+
+def test_the_environment_and_its_bad_values(monkeypatch):
+    monkeypatch.setenv(dispatch.VARIABLE, "reference")
+    assert dispatch.mode() == "reference"
+    with force("auto"):
+        assert dispatch.mode() == "auto"
+    monkeypatch.setenv(dispatch.VARIABLE, "fast")
+    with pytest.raises(ValueError, match="CAPSCALE_KERNELS='fast': use reference, auto, require"):
+        dispatch.mode()
+    with pytest.raises(ValueError, match="'fast': use reference, auto, require"):
+        force("fast")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="target\\('rocm'\\): use cpu, tpu, gpu"):
+        target("rocm")  # pyright: ignore[reportArgumentType]
+
+
+def test_one_line_a_decision(caplog):
+    with caplog.at_level(logging.INFO, "capscale.kernels"), target("tpu"):
+        for _ in range(3):
+            choose("project", "float64 (8, 128)", nothing)
+            choose("project", "float32 (8, 128)", anything)
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("WARNING", "project float64 (8, 128): XLA, as no tpu kernel takes float64"),
+        ("INFO", "project float32 (8, 128): tpu"),
+    ]
+
+
+def test_decided_once():
+    asked = []
+    with target("gpu"):
+        for _ in range(3):
+            choose("select", "float32 (8, 128)", asked.append)
+    assert asked == ["gpu"]
+
+
+@pytest.mark.parametrize(("capability", "backend"), [("8.9", "reference"), ("9.0", "gpu"), ("12.0", "gpu")])
+def test_gpus_before_hopper_run_the_reference(monkeypatch, capability, backend):
+    class Device:
+        device_kind = "a GPU"
+        compute_capability = capability
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda platform: [Device()])
+    assert choose("project", f"on {capability}", anything) == backend
+
+
+def test_a_compiled_function_follows_the_context():
+    """The choice is made while tracing, so that the context has to be part of jit's key."""
+    chosen = []
+
+    @jax.jit
+    def f(x):
+        chosen.append(choose("project", "float32 (8, 128)", anything))
+        return x
+
+    f(jnp.ones(3))
+    with target("tpu", interpret=True):
+        f(jnp.ones(3))
+        f(jnp.ones(3))
+        with force("reference"):
+            f(jnp.ones(3))
+    f(jnp.ones(3))
+    assert chosen == ["reference", "tpu", "reference"]

@@ -40,29 +40,56 @@ def write_text(path: epath.Path, text: str, *, new: bool = False) -> bool:
     Returns:
       Whether the file now holds `text`.
     """
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
+    temporary = _temporary(path)
     with writing(path):
         try:
             temporary.write_text(text)
-            return _link(temporary, path) if new else bool(temporary.replace(path))
+            if not new:
+                temporary.replace(path)
+                return True
+            linked = _link(temporary, path)
+            # Without links a moment is left in which both of two writers win.
+            return (not path.exists() and bool(temporary.replace(path))) if linked is None else linked
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _link(temporary: epath.Path, path: epath.Path) -> bool:
-    """Gives a file its name unless the name is taken."""
+def create(path: epath.Path, value: Any) -> bool | None:
+    """Creates a JSON file that is not there yet: True for one of all who try, False for the others.
+
+    None where the storage cannot tell (object storage, a file system without links); nothing is written then.
+    """
+    temporary = _temporary(path)
+    with writing(path):
+        try:
+            temporary.write_text(_json(value))
+            return _link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: epath.Path) -> epath.Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
+
+
+def _link(temporary: epath.Path, path: epath.Path) -> bool | None:
+    """Gives a file its name unless the name is taken; None where links cannot be made."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
-    except OSError:  # remote, or a file system without links: a moment is left in which both of two writers win
-        return not path.exists() and bool(temporary.replace(path))
+    except OSError:
+        return None
     return True
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def write_json(path: epath.Path, value: Any, *, new: bool = False) -> bool:
     """Writes JSON; see `write_text`."""
-    return write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", new=new)
+    return write_text(path, _json(value), new=new)
 
 
 @contextmanager

@@ -1,0 +1,221 @@
+"""A lease on a run's directory: of many workers that could train a run, one does."""
+
+import contextlib
+import os
+import platform
+import re
+import threading
+import time
+import uuid
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from capscale.errors import UserError
+from capscale.train.files import create, read_json, write_json, writing
+
+LENGTH_S = 60.0
+"""Seconds without a sign of life after which a lease is taken over."""
+SETTLE_S = 2.0
+"""Seconds between writing a lease and reading it back, where files cannot be created exclusively."""
+_RENEWALS = 4
+"""Signs of life within the length of a lease."""
+
+
+class Held(Exception):
+    """Another worker trains this run."""
+
+
+class LeaseLost(Exception):
+    """Another worker took this run over; nothing more may be written."""
+
+
+class Lease:
+    """Held for the length of a `with` block, renewed by a thread of its own.
+
+    A lease is a file `lease-<generation>.json` in the run's directory. To take a lease is to create the file of the
+    next generation, which succeeds once; the holder rewrites its file several times within `length_s`. A lease ends
+    when its holder says so, when its holder is seen to be dead (same machine, same process namespace, no such
+    process), or when its content has not changed for `length_s`.
+
+    That time is measured by the watching process on its own monotonic clock. Time stamps in the file are for people:
+    clocks of two machines may differ, and jump, by more than a lease is long.
+
+    Guarantee. Where files can be created exclusively (local disks, NFS), two workers never take one generation. On
+    object storage the file is written, and read back `settle_s` later: of workers that look and write within
+    `settle_s` of one another the last one gets it, and one that was slower than that may displace a holder. A holder
+    that has been displaced, or was stopped for longer than the lease, finds out at its next `check`, or within a
+    quarter of the lease. Until then both may train: the same steps to the same numbers, into files that appear whole,
+    and a result that is written once. So a failure of the lease costs time, not correctness.
+
+    Raises on entry:
+      Held: somebody else holds it, or has not been silent for long enough yet; try again later.
+      UserError: the directory cannot be written.
+    """
+
+    def __init__(self, directory: epath.Path, length_s: float = LENGTH_S, settle_s: float = SETTLE_S):
+        self._directory, self._length_s, self._settle_s = directory, length_s, settle_s
+        self._token = uuid.uuid4().hex
+        self._renewals = 0
+        self._lost = False
+        self._busy, self._ended = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> "Lease":
+        current = current_lease(self._directory)
+        if current is not None and not _is_over(self._directory, current, self._length_s):
+            raise Held(f"{self._directory} is held by {holder(current)}")
+        self._generation = current["generation"] + 1 if current else 1
+        self._renewed = time.monotonic()
+        content = self._content()
+        created = create(self._path, content)
+        if created is None:
+            write_json(self._path, content)
+            time.sleep(self._settle_s)
+        if self._is_displaced():
+            if created:
+                self._path.unlink(missing_ok=True)  # of an earlier generation than somebody else's
+            raise Held(f"{self._directory} has just been taken by another worker")
+        for path, generation in _generations(self._directory):
+            if generation < self._generation:
+                path.unlink(missing_ok=True)
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        with self._busy, contextlib.suppress(UserError):  # what cannot be handed back lapses
+            if not self._lost and not self._is_displaced():
+                write_json(self._path, self._content() | {"released": True})
+
+    def check(self) -> None:
+        """Raises `LeaseLost` if the lease is no longer held: to be called before anything is written."""
+        with self._busy:
+            # A process that was stopped, or cut off from its storage, wakes up here before its thread does.
+            if not self._lost and time.monotonic() - self._renewed > self._length_s / 2:
+                self._renew()
+            if self._lost:
+                raise LeaseLost(f"{self._directory} was taken over by another worker; stopped without writing")
+
+    @property
+    def _path(self) -> epath.Path:
+        return self._directory / f"lease-{self._generation}.json"
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "generation": self._generation,
+            "token": self._token,
+            "host": platform.node(),
+            "place": _place(),
+            "pid": os.getpid(),
+            "process": _process(os.getpid()),
+            "renewals": self._renewals,
+            "length_s": self._length_s,
+            "expires_at": round(time.time() + self._length_s, 1),
+        }
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._length_s / _RENEWALS):
+            # A full disk or a store that does not answer ends the run's own writes too; the lease lapses meanwhile.
+            with self._busy, contextlib.suppress(UserError):
+                self._renew()
+                if self._lost:
+                    return
+
+    def _renew(self) -> None:
+        began = time.monotonic()
+        if self._is_displaced():
+            self._lost = True
+            return
+        self._renewals += 1
+        write_json(self._path, self._content())
+        self._renewed = began
+
+    def _is_displaced(self) -> bool:
+        current = current_lease(self._directory)
+        return current is None or current["token"] != self._token
+
+
+def current_lease(directory: epath.Path) -> dict[str, Any] | None:
+    """The content of a directory's newest lease, None where there never was one.
+
+    A file that cannot be read counts as a lease of somebody unknown: it ends by silence like any other.
+    """
+    newest = max(_generations(directory), key=lambda found: found[1], default=None)
+    if newest is None:
+        return None
+    path, generation = newest
+    try:
+        found = read_json(path, "it ends by itself")
+    except UserError as error:
+        found = {"unreadable": str(error)}
+    return {"token": None, "length_s": LENGTH_S} | found | {"generation": generation}
+
+
+def is_live(lease: dict[str, Any] | None) -> bool:
+    """Whether a lease looks held, for people who ask: by the wall clock, without waiting for a sign of life."""
+    return bool(lease) and not _is_ended(lease) and time.time() < lease.get("expires_at", 0)
+
+
+def holder(lease: dict[str, Any]) -> str:
+    """`process 123 on host`."""
+    return f"process {lease.get('pid', 'unknown')} on {lease.get('host', 'an unknown host')}"
+
+
+def _generations(directory: epath.Path) -> list[tuple[epath.Path, int]]:
+    with writing(directory):
+        names = [(path, re.fullmatch(r"lease-(\d+)\.json", path.name)) for path in directory.iterdir()]
+    return [(path, int(match[1])) for path, match in names if match]
+
+
+_seen: dict[str, tuple[dict[str, Any], float]] = {}
+"""Content of other workers' leases, and when this process saw it first, on the monotonic clock."""
+_seeing = threading.Lock()
+
+
+def _is_over(directory: epath.Path, lease: dict[str, Any], length_s: float) -> bool:
+    if _is_ended(lease):
+        return True
+    with _seeing:
+        content, since = _seen.get(str(directory), ({}, 0.0))
+        if content != lease:
+            _seen[str(directory)] = lease, time.monotonic()
+            return False
+        return time.monotonic() - since > max(length_s, lease["length_s"])
+
+
+def _is_ended(lease: dict[str, Any]) -> bool:
+    """Handed back, or its holder is known to be dead."""
+    if lease.get("released"):
+        return True
+    return lease.get("place") == _place() and _process(lease.get("pid", 0)) != lease.get("process")
+
+
+@cache
+def _place() -> str:
+    """The machine since its start, and the process namespace: where a process number means one process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{platform.node()} {uuid.getnode():x}"
+
+
+def _process(pid: int) -> str | None:
+    """What tells a living process from a later one of its number (its start time, where known); None if dead."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "alive"

@@ -1,0 +1,102 @@
+"""Files: JSON written whole or not at all, and errors that say what to do."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from etils import epath
+
+from capscale.errors import UserError
+
+
+@contextmanager
+def writing(path: epath.Path) -> Iterator[None]:
+    """Turns an `OSError` (no space, read-only, no permission) into a `UserError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{path} cannot be written ({reason}); free space, fix permissions or choose another --out"
+        ) from error
+
+
+TEMPORARY = ".tmp"
+"""How names end of files that a crash may leave half-written; nothing reads them."""
+
+
+def write_text(path: epath.Path, text: str, *, new: bool = False) -> bool:
+    """Writes under a temporary name, then renames: a reader sees the old file or the whole new one.
+
+    Args:
+      path: the file.
+      text: its content.
+      new: leave a file that is there as it is; of two writers at once, one wins.
+
+    Returns:
+      Whether the file now holds `text`.
+    """
+    temporary = _temporary(path)
+    with writing(path):
+        try:
+            temporary.write_text(text)
+            if not new:
+                temporary.replace(path)
+                return True
+            linked = _link(temporary, path)
+            # Without links a moment is left in which both of two writers win.
+            return (not path.exists() and bool(temporary.replace(path))) if linked is None else linked
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def create(path: epath.Path, value: Any) -> bool | None:
+    """Creates a JSON file that is not there yet: True for one of all who try, False for the others.
+
+    None where the storage cannot tell (object storage, a file system without links); nothing is written then.
+    """
+    temporary = _temporary(path)
+    with writing(path):
+        try:
+            temporary.write_text(_json(value))
+            return _link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: epath.Path) -> epath.Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
+
+
+def _link(temporary: epath.Path, path: epath.Path) -> bool | None:
+    """Gives a file its name unless the name is taken; None where links cannot be made."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def write_json(path: epath.Path, value: Any, *, new: bool = False) -> bool:
+    """Writes JSON; see `write_text`."""
+    return write_text(path, _json(value), new=new)
+
+
+def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in `path`; `UserError` with the remedy when it is not one."""
+    try:
+        value = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not readable JSON ({str(error)[:120]}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds {type(value).__name__}, not a JSON object; {remedy}")
+    return value

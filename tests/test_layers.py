@@ -12,9 +12,11 @@ ROOT = Path(__file__).parent.parent
 # A part imports only what stands before it, or its own folder. `errors` is the exception that all of them raise.
 ORDER = (
     "errors",
+    "files",
     "kernels",
     "formats",
     "estimators",
+    "fused",
     "representation",
     "gaussian",
     "capacity",
@@ -86,7 +88,7 @@ def test_no_part_is_left_out():
 @pytest.mark.parametrize(
     ("part", "code", "found"),
     [
-        ("formats", "from capscale.models.llama import Llama", {"models"}),
+        ("formats", "from capscale.models.decoder import Decoder", {"models"}),
         ("formats", "def f():\n    import capscale.train.loop", {"train"}),
         ("formats", "from ..estimators import Trust", {"estimators"}),
         ("formats", "from capscale import cli", {"cli"}),
@@ -94,7 +96,7 @@ def test_no_part_is_left_out():
         ("analysis", "from capscale.models import ladder", {"models"}),
         ("train", "import kernels.select", {"kernels"}),
         ("formats", "from . import base\nfrom .base import Format\nfrom capscale.kernels.select import largest", set()),
-        ("train", "from capscale.models.llama import Llama", set()),
+        ("train", "from capscale.models.decoder import Decoder", set()),
     ],
 )
 def test_forbidden_imports_are_found(part, code, found):
@@ -117,7 +119,7 @@ ONLY_FOR_COMMANDS = ("tyro", "pandas", "matplotlib", "jinja2", "safetensors", "p
 
 def test_training_needs_no_package_of_the_commands():
     """jax, flax, optax, orbax, numpy, scipy and what these bring (rich among it) are enough."""
-    modules = "capscale.formats.catalog, capscale.models.llama, capscale.train.step, capscale.train.loop"
+    modules = "capscale.formats.catalog, capscale.models.decoder, capscale.train.step, capscale.train.loop"
     block = f"import sys\nfor name in {ONLY_FOR_COMMANDS}: sys.modules[name] = None\n"
     subprocess.run([sys.executable, "-c", f"{block}import {modules}"], check=True)
     broken = subprocess.run([sys.executable, "-c", f"{block}import tyro"], check=False, capture_output=True)

@@ -61,7 +61,7 @@ class Then:
 
     def error(self, distribution: Distribution, samples: int | None) -> Error | None:
         """Energy of the pruned, and the grid's error on the law of the survivors, by quadrature over their cells."""
-        scalar, survival = self._scalar, self.sparse.survival(distribution)
+        scalar, survival = self.fitted, self.sparse.survival(distribution)
         if isinstance(scalar.group, int) or samples is not None or not isinstance(scalar.scale, Rms):
             return None
         if survival is None:
@@ -72,7 +72,7 @@ class Then:
         return Error(1 - energy + grid_error(levels, survival), "quadrature")
 
     @property
-    def _scalar(self) -> Scalar:
+    def fitted(self) -> Scalar:
         """`scalar`, with a multiple of the RMS left open set to the optimum for the survivors of Gaussian data."""
         law = self.sparse.survival(NORMAL)
         if self.scales_from == "dense" or self.scalar.scale != GAUSSIAN_RMS or law is None:
@@ -81,13 +81,13 @@ class Then:
 
     def _measure(self, x: Array, kept: Array, keep: Array, ctx: Context) -> tuple[Array, ...]:
         dense = self.scales_from == "dense"
-        return self._scalar.measure(x if dense else kept, ctx, None if dense else keep)
+        return self.fitted.measure(x if dense else kept, ctx, None if dense else keep)
 
     def project(self, x: Array, ctx: Context) -> Projection:
         """Survivors on the scaled grid, the rest zero."""
         sparse = self.sparse.project(x, ctx)
         assert sparse.keep is not None
-        quantized = self._scalar.project_by(self._measure(x, sparse.value, sparse.keep, ctx), sparse.value)
+        quantized = self.fitted.project_by(self._measure(x, sparse.value, sparse.keep, ctx), sparse.value)
         assert quantized.step is not None
         assert quantized.distance is not None
         step = jnp.where(quantized.step > 0, quantized.step, 1.0)
@@ -111,19 +111,19 @@ class Then:
         kept, coded, parts = self._coded(x, ctx)
         keep = np.asarray(kept)
         codes = np.asarray(coded)[keep]
-        return {"mask": self.sparse.encode_mask(keep), "codes": codes, **self._scalar.store_scales(parts)}
+        return {"mask": self.sparse.encode_mask(keep), "codes": codes, **self.fitted.store_scales(parts)}
 
     @partial(jax.jit, static_argnums=0)
     def _coded(self, x: Array, ctx: Context) -> tuple[Array, Array, tuple[Array, ...]]:
         sparse = self.sparse.project(x, ctx)
         assert sparse.keep is not None
         parts = self._measure(x, sparse.value, sparse.keep, ctx)
-        return sparse.keep, self._scalar.codes_of(sparse.value, parts), parts
+        return sparse.keep, self.fitted.codes_of(sparse.value, parts), parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Levels times scales where the mask is set, zero elsewhere."""
         keep = self.sparse.decode_mask(codes["mask"], shape).astype(bool)
         full = np.zeros(shape, np.uint32)
         full[keep] = codes["codes"]
-        value = self._scalar.values_of(jnp.asarray(full), self._scalar.load_scales(codes, shape), dtype)
+        value = self.fitted.values_of(jnp.asarray(full), self.fitted.load_scales(codes, shape), dtype)
         return jnp.where(jnp.asarray(keep), value, jnp.zeros(shape, dtype))

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array, lax
 
 from capscale.errors import UserError
-from capscale.kernels.rms import root_mean_square
+from capscale.kernels.rms import largest_magnitude, root_mean_square
 
 from .base import Context, Scope
 from .distributions import Array64
@@ -128,7 +128,7 @@ class PowerOfTwo:
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """2^(floor(log2 max) - floor(log2 top)), or 2^ceil(log2(max / top)); 2^-126 to 2^127."""
-        maximum, top = largest(group), jnp.float32(self._reference(grid))
+        maximum, top = largest(group), jnp.float32(self.reference(grid))
         ratio = lax.bitcast_convert_type(maximum / top, jnp.int32)
         field = lax.shift_right_logical(ratio, 23)
         if self.rounding == "ceil":
@@ -136,7 +136,7 @@ class PowerOfTwo:
         scale = lax.bitcast_convert_type(lax.shift_left(jnp.clip(field, 1, 254), 23), jnp.float32)
         return (jnp.where(jnp.isfinite(maximum), scale, maximum),)
 
-    def _reference(self, grid: Grid) -> float:
+    def reference(self, grid: Grid) -> float:
         """What the ratio is taken to: the power of two below the largest level, or the level itself."""
         top = float(grid.levels[-1])
         return float(2.0 ** np.floor(np.log2(top))) if self.rounding == "floor" else top
@@ -151,12 +151,12 @@ class PowerOfTwo:
 
     def of_maximum(self, maximum: Array64, grid: Grid) -> Array64:
         """The same on the host, in float64."""
-        exponent = np.log2(maximum / self._reference(grid))
+        exponent = np.log2(maximum / self.reference(grid))
         return 2.0 ** (np.floor(exponent) if self.rounding == "floor" else np.ceil(exponent))
 
     def jumps(self, low: float, high: float, grid: Grid) -> Array64:
         """Where the exponent changes."""
-        reference = self._reference(grid)
+        reference = self.reference(grid)
         first, last = np.floor(np.log2(low / reference)), np.ceil(np.log2(high / reference))
         return reference * 2.0 ** np.arange(first, last + 1)
 
@@ -182,7 +182,7 @@ class TwoLevel:
         top, scale_top = jnp.float32(grid.levels[-1]), jnp.float32(self.scales.levels[-1])
         maximum = largest(group)
         over = tuple(range(-len(group.axes) - (2 if self.scope == "matrix" else 1), 0))
-        outer = jnp.max(maximum, axis=over[-group.x.ndim :], keepdims=True) / (top * scale_top)
+        outer = largest_magnitude(maximum, over[-group.x.ndim :]) / (top * scale_top)
         wanted = maximum / top / jnp.where(outer > 0, outer, 1.0)
         return self.scales.nearest(wanted)[0], outer
 
@@ -217,4 +217,4 @@ class Learned(_Float32Part):
 
 def largest(group: Group) -> Array:
     """Largest magnitude of each group; entries outside `filled` are zero already."""
-    return jnp.max(jnp.abs(group.x), axis=group.axes, keepdims=True, initial=0.0)
+    return largest_magnitude(group.x, group.axes)

@@ -1,5 +1,5 @@
-"""Root mean square that does not depend on the order of summation."""
+"""Root mean square and largest magnitude that do not depend on the order of reduction."""
 
-from .reference import root_mean_square
+from .reference import largest_magnitude, root_mean_square
 
-__all__ = ["root_mean_square"]
+__all__ = ["largest_magnitude", "root_mean_square"]

@@ -23,32 +23,64 @@ def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,), share: Array | Non
 
     `share`: which part of each group counts, the rest being zeros; None for all of it.
     """
-    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0.0)
-    power, inverse = _powers(largest)
-    bits = LIMB - max(x.shape[-1] - 1, 0).bit_length()
-    square = jnp.square(x * inverse) * 2.0**bits
-    high = jnp.round(square)
-    low = jnp.round((square - high) * 2.0**bits)
+    largest = largest_magnitude(x, axes)
+    power, inverse = powers(largest)
+    bits = limb_bits(x.shape[-1])
     # One pass over both limbs: half the time of two sums.
     highs, lows = lax.reduce(
-        (high.astype(jnp.int32), low.astype(jnp.int32)),
+        limbs(x, inverse, bits),
         (jnp.int32(0), jnp.int32(0)),
         lambda total, term: (total[0] + term[0], total[1] + term[1]),
         (x.ndim - 1,),
     )
-    mean = (_total(highs, axes) + _total(lows, axes) * 2.0**-bits) * (
-        2.0**-bits / max(prod(x.shape[axis] for axis in axes), 1)
+    return from_sums(
+        _total(highs, axes),
+        _total(lows, axes),
+        largest=largest,
+        power=power,
+        bits=bits,
+        count=prod(x.shape[axis] for axis in axes),
+        share=share,
     )
-    if share is not None:
-        mean = mean / jnp.where(share > 0, share, 1.0)
-    return jnp.where(jnp.isfinite(largest), jnp.sqrt(mean) * power, largest)
 
 
-def _powers(magnitude: Array) -> tuple[Array, Array]:
+def largest_magnitude(x: Array, axes: tuple[int, ...] = (-1,)) -> Array:
+    """Largest |x| of float32 `x` over `axes`, kept with length 1; 0 of nothing, NaN where there is one.
+
+    By its bits, which order as magnitudes do, NaN above all: the maximum of floats passes over NaN on some backends.
+    """
+    patterns = lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
+    return lax.bitcast_convert_type(jnp.max(patterns, axis=axes, keepdims=True, initial=0), jnp.float32)
+
+
+def limb_bits(width: int) -> int:
+    """Bits B of a limb of which `width` add up in an int32."""
+    return LIMB - max(width - 1, 0).bit_length()
+
+
+def powers(magnitude: Array) -> tuple[Array, Array]:
     """The power of two of `magnitude`'s exponent, and its inverse; 2^-126 to 2^126, so that both are normal."""
     exponent = jnp.clip(lax.shift_right_logical(lax.bitcast_convert_type(magnitude, jnp.int32), 23), 1, 253)
     power, inverse = lax.shift_left(exponent, 23), lax.shift_left(254 - exponent, 23)
     return lax.bitcast_convert_type(power, jnp.float32), lax.bitcast_convert_type(inverse, jnp.float32)
+
+
+def limbs(x: Array, inverse: Array, bits: int) -> tuple[Array, Array]:
+    """Both int32 limbs of `(x inverse)^2`, to be summed by the caller in any order."""
+    square = jnp.square(x * inverse) * 2.0**bits
+    high = jnp.round(square)
+    low = jnp.round((square - high) * 2.0**bits)
+    return high.astype(jnp.int32), low.astype(jnp.int32)
+
+
+def from_sums(
+    highs: Array, lows: Array, *, largest: Array, power: Array, bits: int, count: int, share: Array | None = None
+) -> Array:
+    """RMS of `count` values of that largest magnitude, from the float32 sums of their limbs."""
+    mean = (highs + lows * 2.0**-bits) * (2.0**-bits / max(count, 1))
+    if share is not None:
+        mean = mean / jnp.where(share > 0, share, 1.0)
+    return jnp.where(jnp.isfinite(largest), jnp.sqrt(mean) * power, largest)
 
 
 def _total(rows: Array, axes: tuple[int, ...]) -> Array:

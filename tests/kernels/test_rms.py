@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels.rms import root_mean_square
+from capscale.kernels.rms import largest_magnitude, root_mean_square
 
 AXES = ((-1,), (-2, -1))
 
@@ -46,9 +46,20 @@ def test_the_whole_range(value):
     np.testing.assert_allclose(found, 0.0 if value < 2.0**-126 else value, rtol=1e-6)
 
 
-@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
-def test_not_finite_in_not_finite_out(value):
-    assert not bool(jnp.isfinite(root_mean_square(jnp.ones((1, 32)).at[0, 3].set(value)))[0, 0])
+@pytest.mark.parametrize("value", [jnp.nan, -jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("width", [32, 640])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_not_finite_in_not_finite_out(value, width, compiled):
+    """Wide rows too: there a CPU's float maximum may pass over NaN."""
+    x = jnp.ones((8, width)).at[1, 3].set(value)
+    for function in (root_mean_square, largest_magnitude):
+        finite = jnp.isfinite((jax.jit(function) if compiled else function)(x))[:, 0]
+        np.testing.assert_array_equal(finite, np.arange(8) != 1)
+
+
+def test_the_largest_magnitude_of_nothing_is_zero():
+    np.testing.assert_array_equal(largest_magnitude(jnp.zeros((2, 0))), np.zeros((2, 1)))
+    np.testing.assert_array_equal(largest_magnitude(jnp.asarray([[-3.0, 2.0]])), [[3.0]])
 
 
 def test_a_share_counts_what_is_filled():

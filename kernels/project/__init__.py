@@ -1,0 +1,5 @@
+"""Projection of rows onto a compressed format in one pass: rotation, scale, nearest level, gradient mask."""
+
+from .spec import Given, LargestOver, LevelTimes, Measures, Pattern, PowerOfTwo, RmsTimes, ScaleRule, Spec
+
+__all__ = ["Given", "LargestOver", "LevelTimes", "Measures", "Pattern", "PowerOfTwo", "RmsTimes", "ScaleRule", "Spec"]

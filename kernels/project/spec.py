@@ -1,0 +1,220 @@
+"""What the projection of a row is: a frozen, hashable value that every backend reads, and the arithmetic they share.
+
+    rotate -> sparsify -> scale of each group -> nearest level -> value and gradient mask -> rotate back
+
+A grid is given as an object with `nearest(u)`, a scale rule and a mask rule as callables: all elementwise jnp, which
+compiles inside a kernel as well as outside. Axes: R rows, K values of a row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+Statistic = Literal["rms", "largest", "none"]
+
+
+class Grid(Protocol):
+    """A finite set of levels on normalised values; frozen and hashable."""
+
+    @property
+    def levels(self) -> Any:
+        """Distinct levels, ascending: a sequence or an array of floats."""
+        ...
+
+    def nearest(self, u: Array) -> tuple[Array, Array]:
+        """Nearest level to float32 `u`, and the distance between levels around it. NaN stays NaN."""
+        ...
+
+
+class ScaleRule(Protocol):
+    """How many units of the row one unit of the grid is; frozen and hashable."""
+
+    statistic: ClassVar[Statistic]
+    """What of its group it reads."""
+    given: ClassVar[bool]
+    """Whether it reads a number that the caller passes for every row."""
+
+    def __call__(self, statistic: Any, given: Any) -> Array:
+        """The scale, float32, of the shape of `statistic`, or of `given` where it reads that alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class RmsTimes:
+    """`factor` times the root mean square of the group."""
+
+    factor: float
+    statistic: ClassVar[Statistic] = "rms"
+    given: ClassVar[bool] = False
+
+    def __call__(self, statistic: Array, given: Array | None) -> Array:
+        """`rms * factor`."""
+        return statistic * jnp.float32(self.factor)
+
+
+@dataclass(frozen=True)
+class LargestOver:
+    """The largest magnitude of the group over the outermost level."""
+
+    top: float
+    statistic: ClassVar[Statistic] = "largest"
+    given: ClassVar[bool] = False
+
+    def __call__(self, statistic: Array, given: Array | None) -> Array:
+        """`max |x| / top`."""
+        return statistic / jnp.float32(self.top)
+
+
+@dataclass(frozen=True)
+class PowerOfTwo:
+    """The power of two below ("floor") or not below ("ceil") the largest magnitude over `reference`."""
+
+    reference: float
+    rounding: Literal["floor", "ceil"] = "floor"
+    statistic: ClassVar[Statistic] = "largest"
+    given: ClassVar[bool] = False
+
+    def __call__(self, statistic: Array, given: Array | None) -> Array:
+        """2^-126 to 2^127; a maximum that is not finite stays."""
+        ratio = lax.bitcast_convert_type(statistic / jnp.float32(self.reference), jnp.int32)
+        field = lax.shift_right_logical(ratio, 23)
+        if self.rounding == "ceil":
+            field = field + ((ratio & 0x7FFFFF) > 0).astype(jnp.int32)
+        scale = lax.bitcast_convert_type(lax.shift_left(jnp.clip(field, 1, 254), 23), jnp.float32)
+        return jnp.where(jnp.isfinite(statistic), scale, statistic)
+
+
+@dataclass(frozen=True)
+class LevelTimes:
+    """The level of `scales` nearest to `max |x| / top / given`, times the given outer scale."""
+
+    scales: Grid
+    top: float
+    statistic: ClassVar[Statistic] = "largest"
+    given: ClassVar[bool] = True
+
+    def __call__(self, statistic: Array, given: Array) -> Array:
+        """A two-level scale."""
+        wanted = statistic / jnp.float32(self.top) / jnp.where(given > 0, given, 1.0)
+        return self.scales.nearest(wanted)[0] * jnp.broadcast_to(given, wanted.shape)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The scale is what the caller passes."""
+
+    statistic: ClassVar[Statistic] = "none"
+    given: ClassVar[bool] = True
+
+    def __call__(self, statistic: Array | None, given: Array) -> Array:
+        """`given`."""
+        return given
+
+
+class Measures(NamedTuple):
+    """What a mask rule may read of a projection; None where this projection has nothing to say."""
+
+    step: Array | None = None
+    """Distance between levels around the value."""
+    distance: Array | None = None
+    """`|value - x| / step`."""
+    radius: Array | None = None
+    """Magnitude over that of the outermost level or codeword."""
+    keep: Array | None = None
+    """False where sparsity zeroed the entry."""
+    threshold: Array | None = None
+    """Smallest kept magnitude."""
+    rms: Array | None = None
+    """Root mean square of what shares a threshold."""
+    slope: Array | None = None
+    """Derivative of the value by its scale."""
+
+
+MaskRule = Callable[[Array, Measures], Array | None]
+"""(float32 x, measures) -> where the gradient passes, elementwise; None: everywhere."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The `n` of largest magnitude of every `m` neighbours stay, ties to the first; `unit` neighbours go together.
+
+    `dense_scales`: scales are measured on the row before pruning, in place of the survivors.
+    """
+
+    n: int
+    m: int
+    unit: int = 1
+    dense_scales: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A projection of the rows of a matrix.
+
+    `group`: neighbours that share a scale; None: the row. `grid` None with a `pattern`: survivors stay as they are.
+    `mask` None: the gradient passes everywhere. `rotation`: Hadamard block applied before all else; `back`: and after.
+    """
+
+    grid: Grid | None = None
+    scale: ScaleRule | None = None
+    group: int | None = None
+    pattern: Pattern | None = None
+    mask: MaskRule | None = None
+    rotation: int | None = None
+    back: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.grid is None) != (self.scale is None) or (self.grid is None and self.pattern is None):
+            raise ValueError(f"{self}: give a grid with its scale rule, a pattern, or all three")
+        if self.back and self.rotation is None:
+            raise ValueError(f"{self}: back=True rotates back by `rotation`, which is None")
+        for name, block in (("rotation", self.rotation), ("group", self.group)):
+            if block is not None and block < 2:
+                raise ValueError(f"{self}: {name}={block} must be at least 2, or None")
+
+    @property
+    def measured_on_survivors(self) -> bool:
+        """Whether a scale is that of the survivors of the pattern."""
+        return self.pattern is not None and not self.pattern.dense_scales
+
+    @property
+    def share(self) -> float | None:
+        """Share of a group that its RMS is taken over, where it is not all."""
+        pattern = self.pattern
+        return pattern.n / pattern.m if pattern is not None and self.measured_on_survivors else None
+
+    def check(self, width: int) -> None:
+        """Raises ValueError for rows of `width` values that this projection does not divide."""
+        needs = {"rotation": self.rotation, "group": self.group, "m": self.pattern.m if self.pattern else None}
+        for name, size in needs.items():
+            if size is not None and width % size:
+                raise ValueError(f"{name}={size} does not divide rows of {width} values")
+        if self.rotation is not None and self.rotation & (self.rotation - 1):
+            raise ValueError(f"rotation={self.rotation} must be a power of two")
+        if self.pattern and self.group and self.group % self.pattern.m and self.measured_on_survivors:
+            raise ValueError(f"group={self.group} splits a run of {self.pattern.m}; measure scales on the dense row")
+
+
+def on_grid(spec: Spec, x: Array, scale: Array, keep: Array | None) -> tuple[Array, Measures]:
+    """Value of float32 `x` on the grid of that scale, not yet in the dtype of the row, and what its mask may read.
+
+    Elementwise; `scale` broadcast to x. NaN and infinity become NaN; a scale of zero gives zero.
+    """
+    assert spec.grid is not None
+    kept = x if keep is None else jnp.where(keep, x, 0.0)
+    zero = scale == 0
+    normal = jnp.where(zero, 0.0, kept / jnp.where(zero, 1.0, scale))
+    level, gap = spec.grid.nearest(normal)
+    radius = jnp.abs(normal) / jnp.float32(spec.grid.levels[-1])
+    product = level * scale
+    # A product that is added to something later may be fused and not rounded; compilers do not look through a choice.
+    value = jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)
+    step, distance = gap * scale, jnp.abs(normal - level) / gap
+    if keep is not None:
+        value = jnp.where(keep, value, 0.0)
+        distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))
+    slope = level - jnp.where(radius <= 1, normal, 0.0)
+    return value, Measures(step=step, distance=distance, radius=radius, keep=keep, slope=slope)

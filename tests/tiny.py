@@ -11,7 +11,7 @@ import jax
 from etils import epath
 
 from capscale.data.corpus import Corpus, byte_corpus
-from capscale.models.llama import ModelConfig
+from capscale.models.config import ModelConfig
 from capscale.representation import DENSE, Representation, operand
 from capscale.train.loop import Cadence, Interrupted, Progress, train
 from capscale.train.placement import Placement, Sharded

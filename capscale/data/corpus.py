@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from etils import epath
 
+from capscale.data.batches import window_order
 from capscale.data.stdlib import standard_library_text
 from capscale.errors import UserError
 
@@ -69,6 +70,29 @@ class Corpus:
         spans = ((block * BLOCK, min((block + 1) * BLOCK, len(self.symbols))) for block in self._held_out_blocks)
         starts = _windows(spans, context)
         return starts, (starts // BLOCK).astype(np.int32)
+
+    def check(self) -> None:
+        """Nothing to check: the symbols are in memory."""
+
+    def batches(
+        self, context: int, batch: int, seed: int, first_step: int, steps: int, *, rows: slice = slice(None)
+    ) -> np.ndarray:
+        """Windows of the batches of some steps, `uint8 (S, rows, context + 1)`; see `Source`."""
+        starts = self._train_starts(context)
+        order = window_order(len(starts), batch, seed, first_step, steps)[:, rows]
+        return self.symbols[starts[order][..., None] + np.arange(context + 1)]
+
+    def validation(self, context: int) -> tuple[np.ndarray, np.ndarray]:
+        """Every held-out window, `uint8 (n, context + 1)`, and the block it lies in; see `Source`."""
+        starts, blocks = self.validation_windows(context)
+        return self.symbols[starts[:, None] + np.arange(context + 1)], blocks
+
+    @cached_property
+    def _starts(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _train_starts(self, context: int) -> np.ndarray:
+        return self._starts.setdefault(context, self.train_windows(context))
 
 
 def _windows(spans: Iterable[tuple[int, int]], context: int) -> np.ndarray:

@@ -10,8 +10,8 @@ from capscale.errors import UserError
 from capscale.formats import catalog
 from capscale.formats.base import Format
 from capscale.formats.storage import Storable, storage_bits
+from capscale.models.config import ModelConfig
 from capscale.models.initial import initial_params
-from capscale.models.llama import ModelConfig
 from capscale.representation import Representation
 
 DENSE_BITS = 16
@@ -53,7 +53,7 @@ class Parameter(NamedTuple):
 
 
 def parameters(model: ModelConfig, representation: Representation) -> list[Parameter]:
-    """Every parameter leaf of a Llama model, from shapes alone.
+    """Every parameter leaf of a model, from shapes alone.
 
     Raises:
       UserError: leaves that are declared neither compressed nor dense, listed by path; a weight format that cannot

@@ -7,19 +7,20 @@ import jax.numpy as jnp
 from jax import Array
 
 from capscale.formats.base import Context
+from capscale.models.config import ModelConfig
+from capscale.models.decoder import Decoder
 from capscale.models.held import add_learned
 from capscale.models.layers import NOISE
-from capscale.models.llama import Llama, ModelConfig
 from capscale.representation import Representation
 
 
 def initial_params(model: ModelConfig, representation: Representation, key: Array) -> Any:
-    """Parameter tree of `Llama(model, representation)`: drawn from `key`, and what its formats learn.
+    """Parameter tree of `Decoder(model, representation)`: drawn from `key`, and what its formats learn.
 
     A key gives the same weights in every format; formats add only their own learned numbers.
     """
     tokens_BT = jnp.zeros((1, model.context), jnp.int32)
     plain = Representation(activations=representation.activations, hadamard=representation.hadamard)
     rngs = {"params": key, NOISE: jax.random.fold_in(key, 1)}
-    params = Llama(model, plain).init(rngs, tokens_BT, Context(jnp.float32(0)))["params"]
+    params = Decoder(model, plain).init(rngs, tokens_BT, Context(jnp.float32(0)))["params"]
     return add_learned(params, representation)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from capscale.errors import UserError
-from capscale.models.llama import ModelConfig
+from capscale.models.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,20 @@ NANO = Ladder(
 MICRO = Ladder(
     name="micro",
     sizes={
+        "micro-32": _micro(4, 2, 32),
+        "micro-48": _micro(4, 3, 48),
         "micro-64": _micro(4, 2, 64),
+        "micro-96": _micro(4, 3, 96),
         "micro-128": _micro(4, 2, 128),
         "micro-192": _micro(5, 3, 192),
         "micro-256": _micro(6, 4, 256),
         "micro-384": _micro(6, 6, 384),
     },
     learning_rates={
+        "micro-32": 7e-3,
+        "micro-48": 6e-3,
         "micro-64": 5e-3,
+        "micro-96": 4e-3,
         "micro-128": 3.5e-3,
         "micro-192": 3e-3,
         "micro-256": 2.5e-3,
@@ -76,7 +82,7 @@ MICRO = Ladder(
     },
     batch=64,
 )
-"""Models of 2e5 to 1e7 parameters, minutes each on one GPU or TPU chip."""
+"""Models of 7e4 to 1e7 parameters, minutes each on one GPU or TPU chip."""
 
 PAPER = Ladder(
     name="paper",
@@ -94,7 +100,15 @@ PAPER = Ladder(
 """The paper's sizes and learning rates (arXiv 2506.01863, training set-up); 430M and 800M are QuEST's
 (arXiv 2502.05003)."""
 
-LADDERS = {ladder.name: ladder for ladder in (NANO, MICRO, PAPER)}
+PAPER_OLMO2 = Ladder(
+    name="paper-olmo2",
+    sizes={f"olmo2-{size}": replace(model, family="olmo2") for size, model in PAPER.sizes.items()},
+    learning_rates={f"olmo2-{size}": rate for size, rate in PAPER.learning_rates.items()},
+    batch=PAPER.batch,
+)
+"""The paper's second family, with its sizes, ratios and optimizer as in the first."""
+
+LADDERS = {ladder.name: ladder for ladder in (NANO, MICRO, PAPER, PAPER_OLMO2)}
 
 
 def ladder(name: str) -> Ladder:

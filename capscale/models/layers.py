@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.roles import Draws, Learns
+from capscale.models.config import ModelConfig
 from capscale.representation import Representation, linear
 
 Initializer = Callable[..., Array]
@@ -18,6 +19,12 @@ Initializer = Callable[..., Array]
 
 NOISE = "formats"
 """Name of the random stream that formats of activations draw from."""
+
+
+def initializers(config: ModelConfig) -> tuple[Initializer, Initializer]:
+    """First weights: Gaussian, and smaller by sqrt(2 layers) for the matrices that add to the residual stream."""
+    normal = nn.initializers.normal
+    return normal(config.init_std), normal(config.init_std / (2 * config.layers) ** 0.5)
 
 
 class Linear(nn.Module):
@@ -79,7 +86,11 @@ def rotary_embedding(x_BTHK: Array, theta: float) -> Array:
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention with rotary positions; all four projections are compressed."""
+    """Causal multi-head self-attention with rotary positions; all four projections are compressed.
+
+    With a `norm_epsilon`, queries and keys are normalised over all heads together, ahead of the rotation (QK-norm as in
+    OLMo2, arXiv 2501.00656).
+    """
 
     heads: int
     rope_theta: float
@@ -87,19 +98,22 @@ class Attention(nn.Module):
     kernel_init: Initializer
     residual_init: Initializer
     dtype: DTypeLike
+    norm_epsilon: float | None = None
 
     @nn.compact
     def __call__(self, x_BTM: Array, ctx: Context) -> Array:
         """`(B, T, M) -> (B, T, M)`; token t sees tokens 0..t."""
         B, T, M = x_BTM.shape
 
-        def project(name: str) -> Array:
-            layer = Linear(M, self.representation, self.kernel_init, self.dtype, name=name)
-            return layer(x_BTM, ctx).reshape(B, T, self.heads, M // self.heads)
+        def project(name: str, normalised: bool) -> Array:
+            y_BTM = Linear(M, self.representation, self.kernel_init, self.dtype, name=name)(x_BTM, ctx)
+            if normalised and self.norm_epsilon is not None:
+                y_BTM = RMSNorm(self.norm_epsilon, name=f"{name}_norm")(y_BTM)
+            return y_BTM.reshape(B, T, self.heads, M // self.heads)
 
-        q_BTHK = rotary_embedding(project("query"), self.rope_theta)
-        k_BTHK = rotary_embedding(project("key"), self.rope_theta)
-        v_BTHK = project("value")
+        q_BTHK = rotary_embedding(project("query", normalised=True), self.rope_theta)
+        k_BTHK = rotary_embedding(project("key", normalised=True), self.rope_theta)
+        v_BTHK = project("value", normalised=False)
         with jax.numpy_dtype_promotion("standard"):  # its bfloat16 scores are float32 by promotion
             mixed_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, is_causal=True)
         out = Linear(M, self.representation, self.residual_init, self.dtype, name="out")
@@ -122,3 +136,20 @@ class SwiGLU(nn.Module):
         up = Linear(self.hidden, self.representation, self.kernel_init, self.dtype, name="up")
         down = Linear(x_BTM.shape[-1], self.representation, self.residual_init, self.dtype, name="down")
         return down(jax.nn.silu(gate(x_BTM, ctx)) * up(x_BTM, ctx), ctx)
+
+
+class ReLU2(nn.Module):
+    """Feed-forward layer with squared ReLUs, `down(relu(up(x))^2)` (arXiv 2109.08668)."""
+
+    hidden: int
+    representation: Representation
+    kernel_init: Initializer
+    residual_init: Initializer
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x_BTM: Array, ctx: Context) -> Array:
+        """`(B, T, M) -> (B, T, M)`."""
+        up = Linear(self.hidden, self.representation, self.kernel_init, self.dtype, name="up")
+        down = Linear(x_BTM.shape[-1], self.representation, self.residual_init, self.dtype, name="down")
+        return down(jnp.square(jax.nn.relu(up(x_BTM, ctx))), ctx)

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from capscale.data.batches import window_order
-from capscale.data.corpus import Corpus
+from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.formats.describe import to_json
 from capscale.train import record
@@ -57,7 +56,7 @@ class Cadence:
 
 def train(
     runs: list[Run],
-    corpus: Corpus,
+    source: Source,
     directories: list[epath.Path],
     placement: Placement,
     *,
@@ -69,7 +68,7 @@ def train(
 
     Args:
       runs: runs that differ in seed and learning rate only; one, unless the placement is a population.
-      corpus: the text named by their `data`.
+      source: the text named by their `data`.
       directories: a directory a run; made if absent, resumed if it holds checkpoints of this run.
       placement: where to train.
       observe: called after every chunk.
@@ -80,15 +79,15 @@ def train(
       The contents of result.json. A loss that is not finite gives a result with status "diverged".
 
     Raises:
-      UserError: a directory holds another run, the corpus is another text, or the disk refuses.
+      UserError: a directory holds another run, the source is another text or a damaged one, or the disk refuses.
     """
     cadence, stop = cadence or Cadence.of(runs[0]), stop or Event()
     steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step
     began, trained_s = time.monotonic(), 0.0
     for run, directory in zip(runs, directories, strict=True):
-        claim(run, corpus, directory)
-    symbols = placement.put(corpus.symbols)
-    windows = _Windows(runs, corpus, cadence.chunk)
+        claim(run, source, directory)
+    source.check()
+    windows = _Windows(runs, source, cadence.chunk)
     with ExitStack() as stack:
         for directory in directories:
             stack.enter_context(only_writer(directory))
@@ -101,8 +100,8 @@ def train(
         step, saved_at = first, time.monotonic()
         while step < steps:
             chunk_began = time.monotonic()
-            count, first_RSB = windows.at(step)
-            state, histories = placement.train_chunk(state, symbols, first_RSB, count, runs)
+            count, window_RSBU = windows.at(step)
+            state, histories = placement.train_chunk(state, window_RSBU, count, runs)
             seconds = time.monotonic() - chunk_began
             diverged_at = placement.diverged_at(state, runs)
             trained_s, step = trained_s + seconds, step + count
@@ -121,7 +120,8 @@ def train(
                 for of_run in checkpoints:
                     of_run.wait()
                 raise Interrupted(f"stopped at step {step} of {steps}; start again to go on from there")
-        losses = _validation_losses(placement, runs, corpus, state, symbols)
+        held_out, blocks = source.validation(runs[0].model.context)
+        losses = _validation_losses(placement, runs, held_out, state)
     timing = {
         "wall_s": round(time.monotonic() - began, 3),
         "resumed_from_step": first,
@@ -129,17 +129,22 @@ def train(
         "runs_side_by_side": len(runs),
     }
     return [
-        _finish(run, directory, corpus, losses=losses[number], diverged_at=int(diverged_at[number]), timing=timing)
+        _finish(
+            run,
+            directory,
+            _Ending(losses[number], blocks, int(diverged_at[number]), source.bytes_per_symbol),
+            timing,
+        )
         for number, (run, directory) in enumerate(zip(runs, directories, strict=True))
     ]
 
 
-def claim(run: Run, corpus: Corpus, directory: epath.Path) -> None:
+def claim(run: Run, source: Source, directory: epath.Path) -> None:
     """Makes the run's directory, or checks that it is this run's; raises `UserError` otherwise."""
-    if corpus.id != run.data:
+    if source.id != run.data:
         raise UserError(
             f"run {run.run_id} trains on {run.data.name!r} (sha256 {run.data.sha256[:12]}), "
-            f"not on {corpus.id.name!r} (sha256 {corpus.id.sha256[:12]}); give the text it was planned with"
+            f"not on {source.id.name!r} (sha256 {source.id.sha256[:12]}); give the text it was planned with"
         )
     path = directory / "run.json"
     with writing(directory):
@@ -153,18 +158,17 @@ def claim(run: Run, corpus: Corpus, directory: epath.Path) -> None:
 class _Windows:
     """The windows of each chunk of steps, padded to one shape so that all chunks share a compilation."""
 
-    def __init__(self, runs: list[Run], corpus: Corpus, length: int):
-        self._runs, self._length = runs, length
-        self._starts = corpus.train_windows(runs[0].model.context)
+    def __init__(self, runs: list[Run], source: Source, length: int):
+        self._runs, self._source, self._length = runs, source, length
 
     def at(self, step: int) -> tuple[int, np.ndarray]:
-        """Steps in the chunk that begins at `step`, and the first symbol of every window, `int32 (R, S, B)`."""
+        """Steps in the chunk that begins at `step`, and every run's windows, `(R, S, B, U)`."""
         count = min(self._length, self._runs[0].steps - step)
-        first_RSB = np.zeros((len(self._runs), self._length, self._runs[0].batch), np.int32)
-        for number, run in enumerate(self._runs):
-            order = window_order(len(self._starts), run.batch, run.seed, step, count)
-            first_RSB[number, :count] = self._starts[order]
-        return count, first_RSB
+        read = [
+            self._source.batches(run.model.context, run.batch, run.seed, first_step=step, steps=count)
+            for run in self._runs
+        ]
+        return count, np.pad(np.stack(read), ((0, 0), (0, self._length - count), (0, 0), (0, 0)))
 
 
 def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoints]) -> tuple[int, Any]:
@@ -189,26 +193,30 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
 
 
-def _validation_losses(
-    placement: Placement, runs: list[Run], corpus: Corpus, state: Any, symbols: jax.Array
-) -> np.ndarray:
+def _validation_losses(placement: Placement, runs: list[Run], window_NU: np.ndarray, state: Any) -> np.ndarray:
     """Mean loss of every validation window in nats per token, `float64 (runs, windows)`."""
-    starts, _ = corpus.validation_windows(runs[0].model.context)
-    batch = runs[0].batch
-    padded = np.zeros(-(-len(starts) // batch) * batch, np.int32)  # filled up with window 0, cut off below
-    padded[: len(starts)] = starts
-    losses = placement.evaluate(state, symbols, padded.reshape(-1, batch), runs)
-    return losses.astype(np.float64).reshape(len(runs), -1)[:, : len(starts)]
+    count, batch = len(window_NU), runs[0].batch
+    padded_NU = np.pad(window_NU, ((0, -count % batch), (0, 0)))  # cut off again below
+    losses = placement.evaluate(state, padded_NU.reshape(-1, batch, window_NU.shape[1]), runs)
+    return losses.astype(np.float64).reshape(len(runs), -1)[:, :count]
 
 
-def _finish(
-    run: Run, directory: epath.Path, corpus: Corpus, *, losses: np.ndarray, diverged_at: int, timing: dict[str, Any]
-) -> dict[str, Any]:
+class _Ending(NamedTuple):
+    """What is known of one run when its training is over."""
+
+    losses: np.ndarray
+    blocks: np.ndarray
+    diverged_at: int
+    bytes_per_symbol: float
+
+
+def _finish(run: Run, directory: epath.Path, ending: _Ending, timing: dict[str, Any]) -> dict[str, Any]:
     """Writes and returns the result; a validation loss that is not finite is a divergence as well."""
     loss = loss_se = None
-    if not diverged_at and np.isfinite(losses).all():
-        loss, loss_se = record.loss_with_error(losses, corpus.validation_windows(run.model.context)[1])
-    row = record.result_row(run, loss, loss_se, corpus.bytes_per_symbol) | {"diverged_at_step": diverged_at or None}
+    if not ending.diverged_at and np.isfinite(ending.losses).all():
+        loss, loss_se = record.loss_with_error(ending.losses, ending.blocks)
+    row = record.result_row(run, loss, loss_se, ending.bytes_per_symbol)
+    row["diverged_at_step"] = ending.diverged_at or None
     new = record.result(run, "diverged" if loss is None else "ok", row, timing)
     record.write_result(directory, new, run)
     return new

@@ -15,9 +15,10 @@ def gradient_transform(optimizer: Optimizer) -> optax.GradientTransformation:
     The rate is applied by the train step, as data, so that runs that differ only in rate or in length
     share one compiled program and can be mapped over as a population.
     """
+    scale = optax.scale_by_amsgrad if optimizer.amsgrad else optax.scale_by_adam
     return optax.chain(
         optax.clip_by_global_norm(optimizer.clip),
-        optax.scale_by_adam(b1=optimizer.b1, b2=optimizer.b2),
+        scale(b1=optimizer.b1, b2=optimizer.b2),
         optax.add_decayed_weights(optimizer.weight_decay, mask=decayed),
     )
 

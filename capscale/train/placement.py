@@ -18,28 +18,22 @@ Histories = dict[str, np.ndarray]
 
 
 class Placement(Protocol):
-    """Trains runs of one program side by side. R runs, S steps, B sequences."""
+    """Trains runs of one program side by side. R runs, S steps, B sequences of U = context + 1 symbols."""
 
     def initial_state(self, runs: list[Run]) -> Any:
         """State of all runs before the first step."""
         ...
 
-    def train_chunk(
-        self, state: Any, symbols: Array, first_RSB: np.ndarray, count: int, runs: list[Run]
-    ) -> tuple[Any, Histories]:
+    def train_chunk(self, state: Any, window_RSBU: np.ndarray, count: int, runs: list[Run]) -> tuple[Any, Histories]:
         """`count` steps of every run; the state passed in is consumed."""
         ...
 
-    def evaluate(self, state: Any, symbols: Array, first_SB: np.ndarray, runs: list[Run]) -> np.ndarray:
+    def evaluate(self, state: Any, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
         """Mean loss of every window, `float32 (R, S, B)`."""
         ...
 
     def diverged_at(self, state: Any, runs: list[Run]) -> np.ndarray:
         """`TrainState.diverged_at` of every run, `int32 (R,)`."""
-        ...
-
-    def put(self, symbols: np.ndarray) -> Array:
-        """The text on the devices."""
         ...
 
     def unstack(self, state: Any, runs: list[Run]) -> list[TrainState]:
@@ -70,11 +64,11 @@ def _sharded(program: Program, mesh: Mesh) -> _Functions:
         initial,
         jax.jit(
             partial(train_chunk, program),
-            in_shardings=(state, everywhere, batches, everywhere, everywhere),
+            in_shardings=(state, batches, everywhere, everywhere),
             out_shardings=(state, everywhere),
             donate_argnums=0,
         ),
-        jax.jit(partial(evaluate_chunk, program), in_shardings=(state, everywhere, batches), out_shardings=everywhere),
+        jax.jit(partial(evaluate_chunk, program), in_shardings=(state, batches), out_shardings=everywhere),
     )
 
 
@@ -100,24 +94,20 @@ class Sharded:
         return self._functions.initial_state(jnp.int32(run.seed))
 
     def train_chunk(
-        self, state: TrainState, symbols: Array, first_RSB: np.ndarray, count: int, runs: list[Run]
+        self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
         """See `Placement`."""
         (run,) = runs
-        state, history = self._functions.train_chunk(state, symbols, first_RSB[0], jnp.int32(count), _pace(run))
+        state, history = self._functions.train_chunk(state, window_RSBU[0], jnp.int32(count), _pace(run))
         return state, {name: np.asarray(values)[None] for name, values in history.items()}
 
-    def evaluate(self, state: TrainState, symbols: Array, first_SB: np.ndarray, runs: list[Run]) -> np.ndarray:
+    def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
-        return np.asarray(self._functions.evaluate(state, symbols, first_SB))[None]
+        return np.asarray(self._functions.evaluate(state, window_SBU))[None]
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
         return np.asarray(state.diverged_at)[None]
-
-    def put(self, symbols: np.ndarray) -> Array:
-        """See `Placement`."""
-        return jax.device_put(symbols, replicated(self._mesh))
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
         """See `Placement`."""
@@ -139,8 +129,8 @@ def _mapped(program: Program, devices: tuple[Any, ...]) -> _Functions:
 
     return _Functions(
         jax.pmap(jax.vmap(partial(initial_state, program.start)), devices=devices),
-        mapped(train_chunk, (0, None, 0, None, 0), donate=(0,)),
-        mapped(evaluate_chunk, (0, None, None)),
+        mapped(train_chunk, (0, 0, None, 0), donate=(0,)),
+        mapped(evaluate_chunk, (0, None)),
     )
 
 
@@ -166,26 +156,20 @@ class Population:
         return self._functions.initial_state(self._spread([np.int32(run.seed) for run in runs]))
 
     def train_chunk(
-        self, state: TrainState, symbols: Array, first_RSB: np.ndarray, count: int, runs: list[Run]
+        self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
         """See `Placement`."""
         paces = self._spread([jax.tree.map(np.asarray, _pace(run)) for run in runs])
-        state, history = self._functions.train_chunk(
-            state, symbols, self._spread(list(first_RSB)), jnp.int32(count), paces
-        )
+        state, history = self._functions.train_chunk(state, self._spread(list(window_RSBU)), jnp.int32(count), paces)
         return state, {name: self._gather(values, runs) for name, values in history.items()}
 
-    def evaluate(self, state: TrainState, symbols: Array, first_SB: np.ndarray, runs: list[Run]) -> np.ndarray:
+    def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
-        return self._gather(self._functions.evaluate(state, symbols, first_SB), runs)
+        return self._gather(self._functions.evaluate(state, window_SBU), runs)
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
         return self._gather(state.diverged_at, runs)
-
-    def put(self, symbols: np.ndarray) -> Array:
-        """See `Placement`."""
-        return jnp.asarray(symbols)
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
         """See `Placement`."""

@@ -36,7 +36,7 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
     weights, activations = run.representation.weights, run.representation.activations
     return {
         "model": run.size,
-        "family": "llama",
+        "family": run.model.family,
         "width": run.model.width,
         "N": run.non_embedding_parameters,
         "D": run.trained_tokens,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.formats.describe import to_json
-from capscale.models.llama import ModelConfig
+from capscale.models.config import ModelConfig
 from capscale.representation import DENSE, Representation
 
 
@@ -26,6 +26,8 @@ class Optimizer:
       warmup: share of the steps spent warming up.
       decay: shape of the decay after warm-up.
       final: rate at the last step, as a share of the peak.
+      amsgrad: divide by the largest second moment so far, as Theorem 1 of the paper does (Algorithm 3;
+        arXiv 1904.09237).
     """
 
     learning_rate: float
@@ -36,6 +38,7 @@ class Optimizer:
     warmup: float = 0.1
     decay: Literal["cosine", "linear"] = "cosine"
     final: float = 0.0
+    amsgrad: bool = False
 
     def __post_init__(self):
         if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):

@@ -11,10 +11,11 @@ from jax import Array
 
 from capscale.formats.base import Context
 from capscale.formats.roles import Keeps, learns
+from capscale.models.config import ModelConfig
+from capscale.models.decoder import Decoder
 from capscale.models.held import FormatState, hold_weights, initial_format_state, next_format_state
 from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
-from capscale.models.llama import Llama, ModelConfig
 from capscale.representation import DENSE_OPERAND, Representation
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.run import Optimizer, Run
@@ -68,9 +69,9 @@ class Program:
         return dataclasses.replace(self, representation=Representation(owns[0], owns[1], rotation))
 
     @property
-    def module(self) -> Llama:
+    def module(self) -> Decoder:
         """The Flax module."""
-        return Llama(self.model, self.representation)
+        return Decoder(self.model, self.representation)
 
 
 def initial_state(program: Program, seed: Array) -> TrainState:
@@ -122,47 +123,37 @@ def train_step(
     return TrainState(params, formats, moments, state.step + 1, state.key, diverged_at), metrics
 
 
-def train_chunk(  # noqa: PLR0917 mapped over by position
-    program: Program,
-    state: TrainState,
-    symbols: Array,
-    first_SB: Array,
-    count: Array,
-    pace: Pace,
+def train_chunk(
+    program: Program, state: TrainState, window_SBU: Array, count: Array, pace: Pace
 ) -> tuple[TrainState, dict[str, Array]]:
     """`count <= S` steps in one program, hundreds at a time so that Python is out of the way of tiny models.
 
     Args:
       program: static.
       state: state before the chunk.
-      symbols: the whole text on the device, `(n,)` of an integer type.
-      first_SB: first symbol of every window of every step, `int32 (S, B)`; rows from `count` on are not read.
+      window_SBU: the batch of every step, U being context + 1, of an integer type; rows from `count` on are not read.
       count: steps to do, int32 scalar: chunks of any length share one compilation.
       pace: the run's own numbers.
 
     Returns:
       The state after the chunk and metrics, each `float32 (S,)`, NaN from `count` on.
     """
-    offset_U = jnp.arange(program.model.context + 1, dtype=jnp.int32)
 
     def body(i: Array, carry: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
         state, history = carry
-        window_BU = symbols[first_SB[i][:, None] + offset_U[None, :]].astype(jnp.int32)
-        state, metrics = train_step(program, state, window_BU, pace)
+        state, metrics = train_step(program, state, window_SBU[i].astype(jnp.int32), pace)
         return state, {name: history[name].at[i].set(value) for name, value in metrics.items()}
 
-    history = {name: jnp.full(first_SB.shape[0], jnp.nan, jnp.float32) for name in ("loss", "grad_norm")}
+    history = {name: jnp.full(window_SBU.shape[0], jnp.nan, jnp.float32) for name in ("loss", "grad_norm")}
     return jax.lax.fori_loop(jnp.int32(0), count, body, (state, history))
 
 
-def evaluate_chunk(program: Program, state: TrainState, symbols: Array, first_SB: Array) -> Array:
+def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Array:
     """Mean loss of every window in nats per token, `float32 (S, B)`, with the formats as at the end of training."""
-    offset_U = jnp.arange(program.model.context + 1, dtype=jnp.int32)
     ctx = Context(jnp.float32(1), jax.random.wrap_key_data(state.key))
     held = hold_weights(state.params, program.representation, ctx, state.formats)
 
-    def losses_B(first_B: Array) -> Array:
-        window_BU = symbols[first_B[:, None] + offset_U[None, :]].astype(jnp.int32)
-        return token_losses(program, held, window_BU, ctx).mean(axis=-1)
+    def losses_B(window_BU: Array) -> Array:
+        return token_losses(program, held, window_BU.astype(jnp.int32), ctx).mean(axis=-1)
 
-    return jax.lax.map(losses_B, first_SB)
+    return jax.lax.map(losses_B, window_SBU)

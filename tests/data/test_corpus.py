@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
+from capscale.data.batches import window_order
 from capscale.data.corpus import BLOCK, HELD_OUT_EVERY, VOCABULARY, byte_corpus, load_corpus
 from capscale.errors import UserError
 
@@ -89,6 +90,31 @@ def test_split_by_brute_force(context, length):
         assert len(np.unique(targets)) == len(targets)
         spans = length / BLOCK / HELD_OUT_EVERY + 1
         assert share.sum() - len(targets) <= spans * (context + 1)
+
+
+@pytest.mark.parametrize("context", [7, 64])
+def test_batches_are_the_windows_in_their_order(context):
+    """Whatever the split over steps and rows."""
+    corpus, batch, steps = tiny.corpus(), 6, 40
+    order = window_order(len(corpus.train_windows(context)), batch, seed=3, first_step=0, steps=steps)
+    found = corpus.batches(context, batch, 3, 0, steps)
+    assert found.dtype == np.uint8
+    assert found.shape == (steps, batch, context + 1)
+    for step, row in ((0, 0), (17, 5), (39, 2)):
+        first = corpus.train_windows(context)[order[step, row]]
+        np.testing.assert_array_equal(found[step, row], corpus.symbols[first : first + context + 1])
+    parts = [corpus.batches(context, batch, 3, 0, 25), corpus.batches(context, batch, 3, 25, 15)]
+    np.testing.assert_array_equal(np.concatenate(parts), found)
+    halves = [corpus.batches(context, batch, 3, 4, 9, rows=rows) for rows in (slice(0, 2), slice(2, 6))]
+    np.testing.assert_array_equal(np.concatenate(halves, axis=1), found[4:13])
+
+
+def test_validation_is_the_held_out_windows():
+    windows, blocks = tiny.corpus().validation(64)
+    starts, expected_blocks = tiny.corpus().validation_windows(64)
+    np.testing.assert_array_equal(blocks, expected_blocks)
+    np.testing.assert_array_equal(windows[-1], tiny.corpus().symbols[starts[-1] : starts[-1] + 65])
+    assert windows.shape == (len(starts), 65)
 
 
 def test_context_longer_than_a_held_out_block_is_refused():

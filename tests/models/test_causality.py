@@ -13,7 +13,8 @@ from capscale.errors import UserError
 from capscale.formats import catalog
 from capscale.formats.base import Context
 from capscale.models import layers
-from capscale.models.llama import Llama
+from capscale.models.config import ModelConfig
+from capscale.models.decoder import Decoder
 from capscale.representation import DENSE, Operand, Representation, operand
 
 T = 8
@@ -48,11 +49,11 @@ class Influence(NamedTuple):
     """Change of the loss when token s is another one."""
 
 
-def influence(representation: Representation) -> Influence:
-    params = jax.jit(Llama(MODEL).init)(jax.random.key(0), jnp.asarray(TOKENS)[None], CTX)["params"]
+def influence(representation: Representation, model: ModelConfig = MODEL) -> Influence:
+    params = jax.jit(Decoder(model).init)(jax.random.key(0), jnp.asarray(TOKENS)[None], CTX)["params"]
 
     def losses(embedding, tokens):
-        logits = Llama(MODEL, representation).apply({"params": params | {"embedding": embedding}}, tokens[None], CTX)
+        logits = Decoder(model, representation).apply({"params": params | {"embedding": embedding}}, tokens[None], CTX)
         losses = -jax.nn.log_softmax(logits[0])[:, 0]
         return losses, losses
 
@@ -67,8 +68,8 @@ def sees_the_future(influence: np.ndarray) -> bool:
     return bool(np.any(influence[~np.tri(T, dtype=bool)] != 0.0))
 
 
-def check_causal(representation: Representation) -> None:
-    for direction in influence(representation):
+def check_causal(representation: Representation, model: ModelConfig = MODEL) -> None:
+    for direction in influence(representation, model):
         assert not sees_the_future(direction)
         assert np.all(direction[np.tri(T, dtype=bool)] > 0.0), "every token sees itself and all before"
 
@@ -76,6 +77,10 @@ def check_causal(representation: Representation) -> None:
 @pytest.mark.parametrize("name", REPRESENTATIONS)
 def test_causal(name):
     check_causal(REPRESENTATIONS[name])
+
+
+def test_olmo2_is_causal():
+    check_causal(REPRESENTATIONS["int4 both, rotated"], replace(MODEL, family="olmo2"))
 
 
 @pytest.mark.slow

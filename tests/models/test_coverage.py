@@ -48,6 +48,14 @@ def test_sizes_and_bytes_add_up():
     assert by_path["layers/mlp/down/kernel"].shape == (6, 1792, 640)
 
 
+def test_olmo2_is_covered():
+    model, representation = find_size("olmo2-30M"), Representation(weights=operand("int4"), hadamard=128)
+    formats = {leaf.path: leaf.format for leaf in parameters(model, representation)}
+    gains = {f"layers/attention/{name}_norm/gain" for name in ("query", "key")}
+    kernels = KERNELS - {"layers/mlp/gate/kernel"}
+    assert formats == dict.fromkeys(DENSE_LEAVES | gains, "dense") | dict.fromkeys(kernels, "int4")
+
+
 def test_tied_embeddings_are_one_leaf():
     assert {leaf.path for leaf in parameters(tiny.MODEL, DENSE)} == (DENSE_LEAVES - {"head"}) | KERNELS
 

@@ -9,8 +9,9 @@ import pytest
 import tiny
 
 from capscale.formats.base import Context
-from capscale.models.layers import RMSNorm, SwiGLU, rotary_embedding
-from capscale.models.llama import Block, Llama
+from capscale.models.decoder import Decoder
+from capscale.models.layers import ReLU2, RMSNorm, SwiGLU, rotary_embedding
+from capscale.models.llama import LlamaBlock
 from capscale.representation import DENSE
 
 CTX = Context(jnp.float32(0), None)
@@ -38,9 +39,16 @@ def swiglu(x, p):
     return (gate / (1 + np.exp(-gate)) * (x @ p["up"]["kernel"])) @ p["down"]["kernel"]
 
 
+def relu2(x, p):
+    return np.maximum(x @ p["up"]["kernel"], 0) ** 2 @ p["down"]["kernel"]
+
+
 def attention(x_BTM, p, heads, theta):
     B, T, M = x_BTM.shape
-    q, k, v = ((x_BTM @ p[name]["kernel"]).reshape(B, T, heads, M // heads) for name in ("query", "key", "value"))
+    q, k, v = (x_BTM @ p[name]["kernel"] for name in ("query", "key", "value"))
+    if "query_norm" in p:
+        q, k = (rms_norm(y, p[f"{name}_norm"]["gain"], 1e-5) for y, name in ((q, "query"), (k, "key")))
+    q, k, v = (y.reshape(B, T, heads, M // heads) for y in (q, k, v))
     scores = np.einsum("BTHK,BSHK->BHTS", rope(q, theta), rope(k, theta)) / np.sqrt(M // heads)
     scores[..., ~np.tri(T, dtype=bool)] = -np.inf
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -52,9 +60,15 @@ def logits(tokens, p, cfg):
     x = p["embedding"][tokens]
     for number in range(cfg.layers):
         layer = jax.tree.map(lambda leaf, number=number: leaf[number], p["layers"])
-        normed = rms_norm(x, layer["attention_norm"]["gain"], cfg.norm_epsilon)
-        x = x + attention(normed, layer["attention"], cfg.heads, cfg.rope_theta)
-        x = x + swiglu(rms_norm(x, layer["mlp_norm"]["gain"], cfg.norm_epsilon), layer["mlp"])
+        gains = layer["attention_norm"]["gain"], layer["mlp_norm"]["gain"]
+        if cfg.family == "olmo2":
+            mixed = attention(x, layer["attention"], cfg.heads, cfg.rope_theta)
+            x = x + rms_norm(mixed, gains[0], cfg.norm_epsilon)
+            x = x + rms_norm(relu2(x, layer["mlp"]), gains[1], cfg.norm_epsilon)
+        else:
+            normed = rms_norm(x, gains[0], cfg.norm_epsilon)
+            x = x + attention(normed, layer["attention"], cfg.heads, cfg.rope_theta)
+            x = x + swiglu(rms_norm(x, gains[1], cfg.norm_epsilon), layer["mlp"])
     head = p["embedding"] if cfg.tied_embeddings else p["head"]
     return rms_norm(x, p["final_norm"]["gain"], cfg.norm_epsilon) @ head.T
 
@@ -62,7 +76,7 @@ def logits(tokens, p, cfg):
 def initialised(cfg, seed=0):
     """Parameters of order one, gains off one: nothing that a wrong equation could hide behind."""
     tokens = np.random.default_rng(1).integers(0, cfg.vocabulary, (2, cfg.context))
-    shapes = jax.eval_shape(Llama(cfg).init, jax.random.key(seed), jnp.asarray(tokens, jnp.int32), CTX)["params"]
+    shapes = jax.eval_shape(Decoder(cfg).init, jax.random.key(seed), jnp.asarray(tokens, jnp.int32), CTX)["params"]
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda leaf: (0.5 * rng.standard_normal(leaf.shape)).astype(np.float32), shapes)
     return tokens, params
@@ -91,27 +105,32 @@ def test_rms_norm():
     np.testing.assert_allclose(out, rms_norm(x, gain, 1e-5), rtol=1e-5, atol=1e-6)
 
 
-def test_swiglu():
+@pytest.mark.parametrize(("layer_class", "equation"), [(SwiGLU, swiglu), (ReLU2, relu2)])
+def test_feed_forward(layer_class, equation):
     shapes = {"gate": (8, 24), "up": (8, 24), "down": (24, 8)}
     p = {name: {"kernel": gaussian(shape, seed) * 0.5} for seed, (name, shape) in enumerate(shapes.items())}
     x = gaussian((2, 5, 8), seed=9)
     init = jax.nn.initializers.zeros
-    layer = SwiGLU(24, DENSE, init, init, jnp.float32)
+    layer = layer_class(24, DENSE, init, init, jnp.float32)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), p)
     np.testing.assert_allclose(
-        layer.apply({"params": params}, jnp.asarray(x, jnp.float32), CTX), swiglu(x, p), rtol=1e-5, atol=1e-5
+        layer.apply({"params": params}, jnp.asarray(x, jnp.float32), CTX), equation(x, p), rtol=1e-5, atol=1e-5
     )
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"heads": 2, "layers": 2}, {"tied_embeddings": False, "layers": 3, "rope_theta": 100.0}],
-    ids=["tied, unrolled", "untied, scanned"],
+    [
+        {"heads": 2, "layers": 2},
+        {"tied_embeddings": False, "layers": 3, "rope_theta": 100.0},
+        {"family": "olmo2", "heads": 2, "tied_embeddings": False},
+    ],
+    ids=["tied, unrolled", "untied, scanned", "olmo2"],
 )
 def test_logits(changes):
     cfg = replace(tiny.MODEL, **changes)
     tokens, params = initialised(cfg)
-    out = jax.jit(Llama(cfg).apply)({"params": params}, jnp.asarray(tokens, jnp.int32), CTX)
+    out = jax.jit(Decoder(cfg).apply)({"params": params}, jnp.asarray(tokens, jnp.int32), CTX)
     assert out.dtype == jnp.float32
     expected = logits(tokens, jax.tree.map(lambda leaf: leaf.astype(np.float64), params), cfg)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
@@ -120,7 +139,7 @@ def test_logits(changes):
 def test_bfloat16_computes_in_bfloat16_near_float32():
     cfg = replace(tiny.MODEL, dtype="bfloat16")
     tokens, params = initialised(cfg)
-    out = jax.jit(Llama(cfg).apply)({"params": params}, jnp.asarray(tokens, jnp.int32), CTX)
+    out = jax.jit(Decoder(cfg).apply)({"params": params}, jnp.asarray(tokens, jnp.int32), CTX)
     exact = logits(tokens, params, cfg)
     assert out.dtype == jnp.float32
     error = np.abs(out - exact).mean() / np.abs(exact).mean()
@@ -135,19 +154,19 @@ def test_scan_is_the_loop():
         x = params["embedding"][tokens]
         for number in range(cfg.layers):
             layer = jax.tree.map(lambda leaf, number=number: leaf[number], params["layers"])
-            x, _ = Block(cfg, DENSE).apply({"params": layer}, x, CTX)
+            x, _ = LlamaBlock(cfg, DENSE).apply({"params": layer}, x, CTX)
         x = RMSNorm(cfg.norm_epsilon).apply({"params": params["final_norm"]}, x)
         return jnp.einsum("BTM,VM->BTV", x, params["embedding"])
 
     arrays = jax.tree.map(jnp.asarray, params), jnp.asarray(tokens, jnp.int32)
-    scanned = jax.jit(lambda p, t: Llama(cfg).apply({"params": p}, t, CTX))(*arrays)
+    scanned = jax.jit(lambda p, t: Decoder(cfg).apply({"params": p}, t, CTX))(*arrays)
     np.testing.assert_allclose(scanned, jax.jit(loop)(*arrays), rtol=1e-5, atol=1e-5)
 
 
 def test_initial_deviations():
     """0.02 everywhere, 0.02 / sqrt(2 layers) on the projections that add to the residual stream, gains of one."""
     cfg = replace(tiny.MODEL, width=64, layers=4, init_std=0.02, tied_embeddings=False)
-    params = jax.jit(Llama(cfg).init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), CTX)["params"]
+    params = jax.jit(Decoder(cfg).init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), CTX)["params"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [key.key for key in path]
         if names[-1] == "gain":

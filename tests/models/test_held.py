@@ -11,8 +11,8 @@ import tiny
 
 from capscale.formats.base import Context
 from capscale.models import held
+from capscale.models.decoder import Decoder
 from capscale.models.held import hold_weights
-from capscale.models.llama import Llama
 from capscale.representation import DENSE, Held, Representation, linear, operand, project_weights
 
 CTX = Context(jnp.float32(1), None)
@@ -33,7 +33,7 @@ def same(a, b):
 
 @cache
 def params_of(layers: int):
-    model = Llama(replace(tiny.MODEL, layers=layers, init_std=0.3))
+    model = Decoder(replace(tiny.MODEL, layers=layers, init_std=0.3))
     return jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 4), jnp.int32), CTX)["params"]
 
 
@@ -56,7 +56,7 @@ def loss(params, representation, hold):
     """A loss of the tiny model, and its logits."""
     tokens = np.random.default_rng(1).integers(0, 96, (3, 16)).astype(np.int32)
     held_or_not = hold_weights(params, representation, CTX) if hold else params
-    logits = Llama(tiny.MODEL, representation).apply({"params": held_or_not}, jnp.asarray(tokens), CTX)
+    logits = Decoder(tiny.MODEL, representation).apply({"params": held_or_not}, jnp.asarray(tokens), CTX)
     return -jax.nn.log_softmax(logits)[..., 5].mean(), logits
 
 
@@ -65,6 +65,15 @@ def test_model_with_held_weights_computes_the_same():
     ahead, inside = (differentiate(params_of(2), REPRESENTATIONS["int4 rotated"], hold) for hold in (True, False))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ahead, inside)
     same(*(jax.tree.map(lambda leaf: leaf == 0, gradient) for gradient, _ in (ahead, inside)))
+
+
+def test_olmo2_with_held_weights_computes_the_same(monkeypatch):
+    model = replace(tiny.MODEL, family="olmo2", init_std=0.3)
+    monkeypatch.setattr(tiny, "MODEL", model)
+    params = jax.jit(Decoder(model).init)(jax.random.key(3), jnp.zeros((1, 4), jnp.int32), CTX)["params"]
+    representation = REPRESENTATIONS["int4 rotated"]
+    ahead, inside = (jax.grad(loss, has_aux=True)(params, representation, hold) for hold in (True, False))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ahead, inside)
 
 
 @pytest.mark.slow

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from capscale.errors import UserError
+from capscale.models.config import ModelConfig
 from capscale.models.coverage import parameters
-from capscale.models.ladder import LADDERS, PAPER, find_size, ladder
-from capscale.models.llama import ModelConfig
+from capscale.models.ladder import LADDERS, PAPER, PAPER_OLMO2, find_size, ladder
 from capscale.representation import DENSE
 
 # Table of the training set-up, arXiv 2506.01863; 430M and 800M from arXiv 2502.05003. Final norm included.
@@ -33,6 +33,19 @@ def test_derived_count_is_the_counted_one(name, size):
 
 def test_paper_sizes_are_the_printed_ones():
     assert {size: model.non_embedding_parameters for size, model in PAPER.sizes.items()} == PRINTED
+
+
+def test_olmo2_sizes_have_as_many_weights_as_their_llamas():
+    """Two matrices instead of three, and two more gains a layer: those of queries and keys."""
+    for size, llama in PAPER.sizes.items():
+        olmo2 = PAPER_OLMO2.sizes[f"olmo2-{size}"]
+        matrices = [
+            {leaf.path: leaf.size for leaf in parameters(model, DENSE) if leaf.path.endswith("kernel")}
+            for model in (llama, olmo2)
+        ]
+        assert sum(matrices[0].values()) == sum(matrices[1].values())
+        assert olmo2.non_embedding_parameters == PRINTED[size] + 2 * llama.layers * llama.width
+        assert olmo2.hidden % 128 == 0
 
 
 @pytest.mark.parametrize("name", LADDERS)
@@ -64,6 +77,7 @@ def test_hidden_width_rounds_up(width, multiple_of):
         ({"multiple_of": 0}, "multiple_of=0"),
         ({"heads": 3}, "width=8 over heads=3"),
         ({"heads": 8}, "even whole head width"),
+        ({"family": "gpt"}, "family='gpt' is unknown; use 'llama' or 'olmo2'"),
     ],
 )
 def test_impossible_shapes_are_refused(changes, message):

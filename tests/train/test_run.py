@@ -74,7 +74,9 @@ def test_id_is_the_same_in_processes_with_other_hash_seeds():
         {"representation": DENSE},
         {"representation": replace(tiny.INT4, hadamard=4)},
         {"model": replace(tiny.MODEL, layers=3)},
+        {"model": replace(tiny.MODEL, family="olmo2")},
         {"optimizer": Optimizer(0.02, b2=0.98)},
+        {"optimizer": Optimizer(0.02, amsgrad=True)},
         {"data": replace(tiny.corpus().id, sha256="0" * 64)},
         {"ladder": "other"},
     ],
@@ -91,7 +93,7 @@ def test_equal_runs_share_an_id():
 
 def test_canonical_json_is_sorted_and_tight():
     assert canonical_json((1.5, 2.0, True, None, "é")) == '[1.5,2,true,null,"\\u00e9"]'
-    assert canonical_json(Optimizer(0.1)).startswith('{"b1":0.9,"b2":0.95,"clip":1,')
+    assert canonical_json(Optimizer(0.1)).startswith('{"amsgrad":false,"b1":0.9,"b2":0.95,"clip":1,')
     assert to_json(Optimizer(0.1))["type"] == "Optimizer"
 
 

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from capscale.formats.base import Context
-from capscale.models.llama import Llama
+from capscale.models.decoder import Decoder
 from capscale.representation import DENSE, project_weights
 from capscale.train.optimizer import rate_at
 from capscale.train.run import Optimizer
@@ -65,7 +65,7 @@ def check_against_numpy(run, before, after, window, pace):
             return project_weights(leaf, run.representation) if path[-1].key == "kernel" else leaf
 
         held = jax.tree_util.tree_map_with_path(hold, params)
-        logits = Llama(run.model, DENSE).apply({"params": held}, window[:, :-1], Context(jnp.float32(0)))
+        logits = Decoder(run.model, DENSE).apply({"params": held}, window[:, :-1], Context(jnp.float32(0)))
         return optax.softmax_cross_entropy_with_integer_labels(logits, window[:, 1:]).mean()
 
     gradient = jax.tree.map(np.float64, jax.jit(jax.grad(loss))(before.params))

@@ -1,0 +1,38 @@
+"""The OLMo2-style decoder layer (arXiv 2501.00656, section 2) in Flax Linen, with the paper's ReLU^2 feed-forward."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from capscale.formats.base import Context
+from capscale.models.config import ModelConfig
+from capscale.models.layers import Attention, ReLU2, RMSNorm, initializers
+from capscale.representation import Representation
+
+
+class Olmo2Block(nn.Module):
+    """One layer with norms on the output of attention and feed-forward, and on queries and keys."""
+
+    config: ModelConfig
+    representation: Representation
+
+    @nn.compact
+    def __call__(self, x_BTM: Array, ctx: Context) -> tuple[Array, None]:
+        """`(B, T, M) -> (B, T, M)`, and nothing per layer."""
+        cfg = self.config
+        init, residual_init = initializers(cfg)
+        dtype = jnp.dtype(cfg.dtype)
+        attention = Attention(
+            cfg.heads,
+            cfg.rope_theta,
+            self.representation,
+            init,
+            residual_init,
+            dtype,
+            norm_epsilon=cfg.norm_epsilon,
+            name="attention",
+        )
+        mlp = ReLU2(cfg.hidden, self.representation, init, residual_init, dtype, name="mlp")
+        x_BTM = x_BTM + RMSNorm(cfg.norm_epsilon, name="attention_norm")(attention(x_BTM, ctx))
+        x_BTM = x_BTM + RMSNorm(cfg.norm_epsilon, name="mlp_norm")(mlp(x_BTM, ctx))
+        return x_BTM, None

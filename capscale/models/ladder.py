@@ -61,6 +61,8 @@ NANO = Ladder(
 MICRO = Ladder(
     name="micro",
     sizes={
+        "micro-16": _micro(4, 1, 16),
+        "micro-24": _micro(4, 1, 24),
         "micro-32": _micro(4, 2, 32),
         "micro-48": _micro(4, 3, 48),
         "micro-64": _micro(4, 2, 64),
@@ -71,6 +73,8 @@ MICRO = Ladder(
         "micro-384": _micro(6, 6, 384),
     },
     learning_rates={
+        "micro-16": 1e-2,
+        "micro-24": 8e-3,
         "micro-32": 7e-3,
         "micro-48": 6e-3,
         "micro-64": 5e-3,
@@ -82,7 +86,7 @@ MICRO = Ladder(
     },
     batch=64,
 )
-"""Models of 7e4 to 1e7 parameters, minutes each on one GPU or TPU chip."""
+"""Models of 2e4 to 1e7 parameters, minutes each on one GPU or TPU chip."""
 
 PAPER = Ladder(
     name="paper",

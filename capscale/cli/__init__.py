@@ -22,12 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback."""
     import tyro
 
-    from capscale.cli import analysis, describe, formats, planning, sweep
+    from capscale.cli import analysis, data, describe, formats, planning, sweep
 
     commands = {
         "gmse": formats.Gmse,
         "plot-formats": formats.PlotFormats,
         "describe": describe.Describe,
+        "data": data.Data,
         "sweep": sweep.Sweep,
         "run": sweep.Run,
         "status": sweep.Status,

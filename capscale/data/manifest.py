@@ -1,0 +1,180 @@
+"""What a directory of token shards holds: written last, checked first."""
+
+import dataclasses
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from capscale.data.corpus import DataId
+from capscale.data.tokenizer import TokenizerId
+from capscale.errors import UserError
+from capscale.files import read_json, write_json, write_text
+
+SCHEMA = 1
+"""Version of manifest.json."""
+NAME = "manifest.json"
+STAMP = ".verified.json"
+"""Which files had the right content, and how the file system knew them then."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of tokens.
+
+    Attributes:
+      file: its name; numpy's .npy, one axis.
+      tokens: how many.
+      documents: how many; documents do not continue in another shard.
+      text_bytes: UTF-8 bytes of the documents.
+      size: bytes of the file.
+      sha256: of the file.
+    """
+
+    file: str
+    tokens: int
+    documents: int
+    text_bytes: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The shards of a text, and all that decided them.
+
+    Attributes:
+      name: of the text.
+      dtype: of the tokens.
+      tokenizer: whose tokens they are.
+      recipe: inputs by name and size, separator, field, lengths at which documents are cut, and the split.
+      train: shards to train on, in the order of the input.
+      validation: shard that is held out.
+      unused: held-out tokens and documents beyond the validation cap; they are in no shard.
+      versions: packages that made the tokens.
+    """
+
+    name: str
+    dtype: str
+    tokenizer: TokenizerId
+    recipe: dict[str, Any]
+    train: tuple[Shard, ...]
+    validation: Shard
+    unused: dict[str, int]
+    versions: dict[str, str]
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All files."""
+        return (*self.train, self.validation)
+
+    @cached_property
+    def data_id(self) -> DataId:
+        """The text as a run's coordinate: its hash follows from the tokens alone, not from paths, dates or versions."""
+        tokens = {
+            "dtype": self.dtype,
+            "vocabulary": self.tokenizer.vocabulary,
+            "end": self.tokenizer.end,
+            "train": [shard.sha256 for shard in self.train],
+            "validation": self.validation.sha256,
+        }
+        return DataId(self.name, _digest(tokens), self.tokenizer.vocabulary)
+
+    def write(self, directory: epath.Path) -> None:
+        """Writes manifest.json, whole or not at all."""
+        content = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        write_json(directory / NAME, content | {"sha256": _digest(content)})
+
+    @classmethod
+    def read(cls, directory: epath.Path) -> "Manifest":
+        """The manifest in `directory`; `UserError` when there is none, or it is not as it was written."""
+        path = directory / NAME
+        if not path.exists():
+            raise UserError(f"{directory} holds no {NAME}; make token shards with `capscale data prepare`")
+        content = read_json(path, "prepare the data again")
+        if content.get("schema") != SCHEMA:
+            raise UserError(f"{path} has schema {content.get('schema')!r}, not {SCHEMA}; prepare the data again")
+        if content.pop("sha256", None) != _digest(content):
+            raise UserError(f"{path} was altered after it was written; prepare the data again")
+        return cls(
+            **{field: content[field] for field in ("name", "dtype", "recipe", "unused", "versions")},
+            tokenizer=TokenizerId(**content["tokenizer"]),
+            train=tuple(Shard(**shard) for shard in content["train"]),
+            validation=Shard(**content["validation"]),
+        )
+
+
+def verify(manifest: Manifest, directory: Path, *, again: bool = False) -> None:
+    """Compares every shard with the manifest: that it is there, its size, its SHA-256.
+
+    Contents are hashed once: a stamp beside them remembers the files by size, times and inode, so that the runs of a
+    sweep do not each read everything. A copied or rewritten file has another inode or change time, and is hashed.
+
+    Args:
+      manifest: of `directory`.
+      directory: a local one.
+      again: hash every file whatever the stamp says.
+
+    Raises:
+      UserError: names the first shard that is missing, cut short or altered.
+    """
+    known = {} if again else _stamped(directory)
+    marks = {shard.file: _mark(shard, directory) for shard in manifest.shards}
+    unknown = [shard for shard in manifest.shards if known.get(shard.file) != [shard.sha256, *marks[shard.file]]]
+    with ThreadPoolExecutor() as threads:  # hashing lets other threads run
+        for shard, found in zip(
+            unknown, threads.map(lambda shard: sha256(directory / shard.file), unknown), strict=True
+        ):
+            if found != shard.sha256:
+                raise UserError(
+                    f"shard {directory / shard.file} was altered: its sha256 is {found[:12]}, not {shard.sha256[:12]}; "
+                    "fetch it again, or prepare the data again"
+                )
+    if unknown:
+        stamp = {shard.file: [shard.sha256, *marks[shard.file]] for shard in manifest.shards}
+        try:
+            write_text(epath.Path(directory / STAMP), json.dumps(stamp))
+        except UserError:  # a directory that may only be read is hashed every time
+            return
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a local file's content; `UserError` when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"shard {path} cannot be read ({error.strerror}); check the disk and permissions") from error
+
+
+def _mark(shard: Shard, directory: Path) -> list[int]:
+    """What the file system says of a shard, to know it again."""
+    path = directory / shard.file
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(
+            f"shard {path} is missing ({error.strerror}); fetch it again, or prepare the data again"
+        ) from error
+    if found.st_size != shard.size:
+        raise UserError(
+            f"shard {path} has {found.st_size:,} bytes, not {shard.size:,}; fetch it again, or prepare the data again"
+        )
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _stamped(directory: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((directory / STAMP).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

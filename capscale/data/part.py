@@ -1,0 +1,158 @@
+"""One part of the input made into token shards: what a worker process does."""
+
+import functools
+import hashlib
+import io
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from etils import epath
+
+from capscale.data.inputs import Part
+from capscale.data.manifest import Shard
+from capscale.data.tokenizer import Tokenizer, TokenizerId, load_tokenizer
+from capscale.errors import UserError
+from capscale.files import TEMPORARY, write_json, writing
+
+SHARD = 1 << 25
+"""Most tokens per shard, which are held in memory until they are written."""
+ENCODED = 1 << 18
+"""UTF-8 bytes of the documents encoded at a time, the last one not counted."""
+REMEDY = "remove the directory or choose another --out"
+"""For a directory that was begun with something else."""
+WORK = ".parts"
+"""Folder of what is kept until all parts are done."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which documents are held out: those whose text has a hash in the first `share` of all hashes.
+
+    The same text is always on the same side, whatever else is in the data. Of those held out, the first `cap` tokens in
+    the order of the input are the validation set; what goes beyond is used for nothing.
+    """
+
+    share: float
+    cap: int
+
+    def __post_init__(self):
+        if not 0 < self.share < 1:
+            raise UserError(f"validation share {self.share} must lie between 0 and 1")
+        if not 1 <= self.cap <= SHARD:
+            raise UserError(f"validation tokens {self.cap:,} must lie between 1 and {SHARD:,}")
+
+    def holds_out(self, text: bytes) -> bool:
+        """Whether a document is held out, by 64 bits of BLAKE2b of its UTF-8 text."""
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") < self.share * 2.0**64
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all parts have in common."""
+
+    out: str
+    tokenizer: str
+    end: str | None
+    identity: TokenizerId
+    split: Split
+
+
+def tokenize(job: Job, number: int, part: Part) -> None:
+    """Writes the shards of a part, its held-out documents, and last its record.
+
+    Memory does not grow with the part: documents are streamed, shards have a largest size.
+    """
+    out = epath.Path(job.out)
+    tokenizer = _loaded(job.tokenizer, job.end)
+    if tokenizer.id != job.identity:
+        raise UserError(f"tokenizer {job.tokenizer!r} changed while it was in use; start again with an empty --out")
+    train = _Shards(out, number, job.identity.dtype)
+    held_out: list[np.ndarray] = []
+    sizes: list[tuple[int, int]] = []  # tokens and bytes of each document held out
+    held, beyond = 0, [0, 0]
+    for text, tokens in _encoded(part, tokenizer):
+        if not job.split.holds_out(text):
+            train.add(tokens, len(text))
+        elif not beyond[0] and held + len(tokens) <= job.split.cap:
+            held_out.append(tokens)
+            sizes.append((len(tokens), len(text)))
+            held += len(tokens)
+        else:
+            beyond = [beyond[0] + 1, beyond[1] + len(tokens)]
+    shards = train.close()
+    work = out / WORK
+    save(work / f"{number:05d}-tokens.npy", np.concatenate([np.empty(0, job.identity.dtype), *held_out]))
+    save(work / f"{number:05d}-documents.npy", np.array(sizes, np.int64).reshape(-1, 2))
+    unused = {"documents": beyond[0], "tokens": beyond[1]}
+    write_json(work / f"{number:05d}.json", {"train": [asdict(shard) for shard in shards], "unused": unused})
+
+
+class _Shards:
+    """Collects documents into shards of at most `SHARD` tokens; no document lies in two."""
+
+    def __init__(self, out: epath.Path, part: int, dtype: np.dtype):
+        self._out, self._part = out, part
+        self._tokens = np.empty(SHARD, dtype)
+        self._filled = self._documents = self._text_bytes = 0
+        self._done: list[Shard] = []
+
+    def add(self, tokens: np.ndarray, text_bytes: int) -> None:
+        if self._filled + len(tokens) > SHARD:
+            self._write()
+        self._tokens[self._filled : self._filled + len(tokens)] = tokens
+        self._filled += len(tokens)
+        self._documents += 1
+        self._text_bytes += text_bytes
+
+    def close(self) -> list[Shard]:
+        if self._filled:
+            self._write()
+        return self._done
+
+    def _write(self) -> None:
+        name = f"train-{self._part:05d}-{len(self._done):03d}.npy"
+        size, sha256 = save(self._out / name, self._tokens[: self._filled])
+        self._done.append(Shard(name, self._filled, self._documents, self._text_bytes, size, sha256))
+        self._filled = self._documents = self._text_bytes = 0
+
+
+def _encoded(part: Part, tokenizer: Tokenizer) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Every document's UTF-8 text and tokens, encoded some at a time."""
+    texts: list[str] = []
+    contents: list[bytes] = []
+    size = 0
+    for text in (text for documents in part for text in documents.documents()):
+        texts.append(text)
+        contents.append(text.encode())
+        size += len(contents[-1])
+        if size >= ENCODED:
+            yield from zip(contents, tokenizer.encode(texts), strict=True)
+            texts, contents, size = [], [], 0
+    yield from zip(contents, tokenizer.encode(texts), strict=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str, end: str | None) -> Tokenizer:
+    return load_tokenizer(name, end)
+
+
+def save(path: epath.Path, tokens: np.ndarray) -> tuple[int, str]:
+    """Writes an array as .npy, whole or not at all; its size in bytes and its SHA-256."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(tokens))
+    contents = (header.getbuffer(), np.ascontiguousarray(tokens).data.cast("B"))
+    digest, size = hashlib.sha256(), 0
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                for content in contents:
+                    file.write(content)
+                    digest.update(content)
+                    size += len(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return size, digest.hexdigest()

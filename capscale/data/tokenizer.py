@@ -1,0 +1,165 @@
+"""Text to tokens, by the tokenizer of a file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from etils import epath
+
+from capscale.errors import UserError
+
+BYTES = 256
+"""Values of a byte; the byte tokenizer's end of document comes after them."""
+ENDS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|im_end|>")
+"""How the end of a document is called in the files of Llama, GPT-2 and OLMo, Llama 3, Gemma, Qwen."""
+INSTALL = "it comes with `pip install 'capscale[data]'`"
+
+
+@dataclass(frozen=True)
+class TokenizerId:
+    """What a tokenizer is, as a manifest records it.
+
+    Attributes:
+      kind: whose file it is.
+      name: the file's name.
+      sha256: of the file.
+      vocabulary: token numbers lie below it.
+      begin: token before every document, if its recipe has one.
+      end: token after every document; no text is encoded as it.
+    """
+
+    kind: Literal["byte", "sentencepiece", "huggingface"]
+    name: str
+    sha256: str
+    vocabulary: int
+    begin: int | None
+    end: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest unsigned type of at least 16 bits that holds every token."""
+        return np.dtype(np.uint16 if self.vocabulary <= 1 << 16 else np.uint32)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer ready for use.
+
+    Attributes:
+      id: what it is.
+      encode: texts to token numbers, those that open and close a document included.
+      libraries: packages whose version may change what `encode` returns.
+    """
+
+    id: TokenizerId
+    encode: Callable[[Sequence[str]], list[np.ndarray]] = field(repr=False)
+    libraries: tuple[str, ...] = ()
+
+
+def load_tokenizer(name: str, end: str | None = None) -> Tokenizer:
+    """The tokenizer called `byte`, or that of a SentencePiece `.model` or Hugging Face `.json` file.
+
+    Args:
+      name: `byte` or a path, local or remote.
+      end: the token after every document; found in the file or beside it if not given.
+
+    Raises:
+      UserError: there is no such file, it is not what its name says, or its end of document is not known.
+    """
+    if name == "byte":
+        if end is not None:
+            raise UserError(f"--eos {end!r} cannot be chosen for the byte tokenizer; its end of document is {BYTES}")
+        digest = hashlib.sha256(b"bytes, then the end of a document").hexdigest()
+        return Tokenizer(TokenizerId("byte", "byte", digest, BYTES + 1, None, BYTES), _encode_bytes)
+    path = epath.Path(name)
+    loaders = {".model": _sentencepiece, ".json": _huggingface}
+    if path.suffix not in loaders:
+        raise UserError(
+            f"tokenizer {name!r} is not known; use byte, a SentencePiece .model or a Hugging Face .json file"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"tokenizer {name!r} cannot be read ({error.strerror or error}); check the path") from error
+    return loaders[path.suffix](path, content, hashlib.sha256(content).hexdigest(), end)
+
+
+def _encode_bytes(texts: Sequence[str]) -> list[np.ndarray]:
+    return [np.append(np.frombuffer(text.encode(), np.uint8).astype(np.uint16), np.uint16(BYTES)) for text in texts]
+
+
+def _sentencepiece(path: epath.Path, content: bytes, digest: str, end: str | None) -> Tokenizer:
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise UserError(f"tokenizer {str(path)!r} needs the package sentencepiece; {INSTALL}") from error
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_proto=content)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"tokenizer {str(path)!r} is not a SentencePiece model; check the file") from error
+    size = model.vocab_size()
+    last = model.eos_id() if end is None else model.piece_to_id(end)
+    if last < 0 or (end is not None and last == model.unk_id()):
+        raise UserError(_no_end(path, end))
+    first = None if model.bos_id() < 0 else model.bos_id()
+    identity = TokenizerId("sentencepiece", path.name, digest, size, first, last)
+    opening = [] if first is None else [first]
+
+    def encode(texts: Sequence[str]) -> list[np.ndarray]:
+        tokens = model.encode(list(texts), out_type=int, num_threads=1)  # processes are what runs side by side
+        return [np.array([*opening, *of_text, last], identity.dtype) for of_text in tokens]
+
+    return Tokenizer(identity, encode, ("sentencepiece",))
+
+
+def _huggingface(path: epath.Path, content: bytes, digest: str, end: str | None) -> Tokenizer:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # processes are what runs side by side
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise UserError(f"tokenizer {str(path)!r} needs the package tokenizers; {INSTALL}") from error
+    try:
+        model = tokenizers.Tokenizer.from_str(content.decode())
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"tokenizer {str(path)!r} is not a tokenizers file ({str(error)[:100]}); check it") from error
+    model.no_truncation()
+    model.no_padding()
+    model.encode_special_tokens = True  # a text that spells the end of a document does not end it
+    name = end if end is not None else _declared_end(path) or _conventional_end(model)
+    last = None if name is None else model.token_to_id(name)
+    if last is None:
+        raise UserError(_no_end(path, name))
+    empty = model.encode("").ids  # what the file's own recipe puts around a text
+    first = empty[0] if empty and empty[0] != last else None
+    size = max(model.get_vocab(with_added_tokens=True).values()) + 1
+    identity = TokenizerId("huggingface", path.name, digest, size, first, last)
+
+    def encode(texts: Sequence[str]) -> list[np.ndarray]:
+        tokens = (encoding.ids for encoding in model.encode_batch_fast(list(texts)))
+        return [np.array(ids if ids[-1:] == [last] else [*ids, last], identity.dtype) for ids in tokens]
+
+    return Tokenizer(identity, encode, ("tokenizers",))
+
+
+def _declared_end(path: epath.Path) -> str | None:
+    """The end-of-document token that the tokenizer_config.json beside a tokenizer names."""
+    try:
+        found = json.loads((path.parent / "tokenizer_config.json").read_text()).get("eos_token")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found.get("content") if isinstance(found, dict) else found
+
+
+def _conventional_end(model) -> str | None:
+    found = [name for name in ENDS if model.token_to_id(name) is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _no_end(path: epath.Path, name: str | None) -> str:
+    if name is not None:
+        return f"tokenizer {str(path)!r} has no token {name!r}; give another --eos"
+    return f"tokenizer {str(path)!r} does not say which token ends a document; give it with --eos"

@@ -48,7 +48,7 @@ class Sweep:
     ladder: str = "nano"
     """Which model sizes: nano, micro or paper."""
     text: str | None = None
-    """Text file to train on; the prose of Python's standard library if not given."""
+    """Text file or directory of token shards to train on; the prose of Python's standard library if not given."""
     mode: Literal["auto", "threads", "population", "mesh"] = "auto"
     """How runs share the devices: see `capscale.sweep.local.launch`."""
     jobs: int | None = None
@@ -82,7 +82,7 @@ class Run:
     ladder: str = "nano"
     """Which model sizes: nano, micro or paper."""
     text: str | None = None
-    """Text file to train on; the prose of Python's standard library if not given."""
+    """Text file or directory of token shards to train on; the prose of Python's standard library if not given."""
     mode: Literal["auto", "mesh"] = "auto"
     """How the run uses the devices."""
     fsdp: int = 1
@@ -101,15 +101,15 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     from etils import epath
     from rich.console import Console
 
-    from capscale.data.corpus import load_corpus
+    from capscale.data.load import load_source
     from capscale.sweep.display import Display
     from capscale.sweep.local import launch
     from capscale.sweep.plan import open_directory, plan
     from capscale.train.record import versions
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
-    corpus = load_corpus(command.text)
-    planned = plan(command.experiment, command.ladder, corpus)
+    source = load_source(command.text)
+    planned = plan(command.experiment, command.ladder, source)
     out = epath.Path(command.out)
     if only is not None and not 0 <= only < len(planned.runs):
         raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
@@ -120,7 +120,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with Display(Console()) as display:
-        outcome = launch(planned, corpus, out, display, mode=command.mode, jobs=jobs, fsdp=command.fsdp, stop=stop)
+        outcome = launch(planned, source, out, display, mode=command.mode, jobs=jobs, fsdp=command.fsdp, stop=stop)
     return _conclude(outcome, len(planned.runs), out)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 from etils import epath
 
-from capscale.data.corpus import Corpus
+from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
@@ -38,7 +38,7 @@ class Outcome:
 
 def launch(
     sweep: Sweep,
-    corpus: Corpus,
+    source: Source,
     out: epath.Path,
     display: Display,
     *,
@@ -51,7 +51,7 @@ def launch(
 
     Args:
       sweep: the runs.
-      corpus: their text.
+      source: their text.
       out: directory opened for this sweep.
       display: shown progress and results.
       mode: "threads" trains independent runs side by side, one a thread; "population" maps runs that differ
@@ -91,7 +91,7 @@ def launch(
             (directory / "error.json").unlink(missing_ok=True)
         placement = _placement(runs, threads, fsdp)
         with display.running(runs) as observe:
-            results = train(runs, corpus, directories, placement, observe=observe, stop=stop)
+            results = train(runs, source, directories, placement, observe=observe, stop=stop)
         for run, result in zip(runs, results, strict=True):
             display.finished(run, result)
         return results

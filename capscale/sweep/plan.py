@@ -13,7 +13,8 @@ from typing import Any
 from etils import epath
 
 import capscale.experiments
-from capscale.data.corpus import Corpus, DataId
+from capscale.data.corpus import DataId
+from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.models.ladder import Ladder, ladder
 from capscale.train.files import TEMPORARY, read_json, write_json, writing
@@ -37,7 +38,7 @@ class Sweep:
         return out / "runs" / run.run_id
 
 
-def plan(experiment: str, ladder_name: str, corpus: Corpus) -> Sweep:
+def plan(experiment: str, ladder_name: str, source: Source) -> Sweep:
     """The sweep of an experiment: a name under `experiments/`, or the path of a Python file of your own.
 
     The file defines `runs(ladder: Ladder, data: DataId) -> list[Run]`. Naming a file runs its code.
@@ -48,7 +49,7 @@ def plan(experiment: str, ladder_name: str, corpus: Corpus) -> Sweep:
     module, of_ladder = _load(experiment), ladder(ladder_name)
     if not callable(getattr(module, "runs", None)):
         raise UserError(f"experiment {experiment!r} defines no function runs(ladder, data) -> list[Run]; add one")
-    runs = module.runs(of_ladder, corpus.id)
+    runs = module.runs(of_ladder, source.id)
     if not isinstance(runs, list | tuple):
         raise UserError(f"runs() of experiment {experiment!r} returned {_short(runs)}, not a list of Run")
     for run in runs:
@@ -61,7 +62,7 @@ def plan(experiment: str, ladder_name: str, corpus: Corpus) -> Sweep:
         if run.run_id in seen:
             raise UserError(f"experiment {experiment!r} lists one run twice: {run}; give it another seed or drop it")
         seen[run.run_id] = run
-    return Sweep(Path(experiment).stem, of_ladder, corpus.id, tuple(runs))
+    return Sweep(Path(experiment).stem, of_ladder, source.id, tuple(runs))
 
 
 def known_experiments() -> list[str]:

@@ -1,0 +1,97 @@
+"""Neighbours on the 128 lanes of a TPU's vector register: exchanges, reductions, rotations and patterns by lane rolls.
+
+Every array is (rows, 128). What stands in `reference` as a reshape and a reduction is here a tree of exchanges
+between lanes whose numbers differ in one bit, the same on interpreted and on compiled kernels.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental.pallas import tpu as pltpu
+
+from ..rms.reference import from_sums, limb_bits, limbs, powers
+from .mask import LANES
+from .spec import Pattern
+
+
+def lane(x: Array) -> Array:
+    """Number of the lane of every entry."""
+    return lax.broadcasted_iota(jnp.int32, x.shape, 1)
+
+
+def across(x: Array, distance: int) -> Array:
+    """What the lane whose number differs in the bit `distance` holds."""
+    lower = (lane(x) & distance) == 0
+    return jnp.where(lower, pltpu.roll(x, LANES - distance, 1), pltpu.roll(x, distance, 1))
+
+
+def over(x: Array, size: int, combine: Callable[[Array, Array], Array], unit: int = 1) -> Array:
+    """`combine` over every aligned run of `size` lanes, in each of its lanes; of every `unit`-th lane."""
+    while unit < size:
+        x = combine(x, across(x, unit))
+        unit *= 2
+    return x
+
+
+def butterflies(x: Array, block: int) -> Array:
+    """The Hadamard rotation of float32 `x`, by the additions of `hadamard.rotate`."""
+    half = 1
+    while half < block:
+        other = across(x, half)
+        x = jnp.where((lane(x) & half) == 0, x + other, other - x)
+        half *= 2
+    return x * jnp.float32(block**-0.5)
+
+
+def signs(block: int) -> Array:
+    """(128, 128) block-diagonal ±1 matrix of the rotation, bfloat16."""
+    i = lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0)
+    j = lax.broadcasted_iota(jnp.int32, (LANES, LANES), 1)
+    odd = lax.population_count(i & j) & 1
+    return jnp.where(i // block == j // block, 1 - 2 * odd, 0).astype(jnp.bfloat16)
+
+
+def product(x: Array, sign: Array, block: int, exact_in_bfloat16: bool) -> Array:
+    """The Hadamard rotation of float32 `x` as a matrix product.
+
+    Three pieces of 8 significant bits hold a float32, and a product with ±1 is exact, so that only the order of the
+    additions differs from `butterflies`. One piece is enough for what was bfloat16.
+    """
+    total = jnp.zeros_like(x)
+    for _ in range(1 if exact_in_bfloat16 else 3):
+        piece = x.astype(jnp.bfloat16)
+        total = total + jnp.dot(piece, sign, preferred_element_type=jnp.float32)
+        x = x - piece.astype(jnp.float32)
+    return total * jnp.float32(block**-0.5)
+
+
+def root_mean_square(x: Array, size: int) -> Array:
+    """RMS over every aligned run of `size` lanes."""
+    largest = lax.bitcast_convert_type(over(magnitude_bits(x), size, jnp.maximum), jnp.float32)
+    power, inverse = powers(largest)
+    bits = limb_bits(size)
+    highs, lows = (over(limb, size, jnp.add).astype(jnp.float32) for limb in limbs(x, inverse, bits))
+    return from_sums(highs, lows, largest=largest, power=power, bits=bits, count=size)
+
+
+def magnitude_bits(x: Array) -> Array:
+    """|x| as an integer that orders like it."""
+    return lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
+
+
+def survivors(pattern: Pattern, x: Array) -> tuple[Array, Array]:
+    """Which entries stay, and the smallest kept magnitude of each run; see `reference.survivors`."""
+    unit, kept = pattern.unit, pattern.n // pattern.unit
+    size = jnp.abs(x) if unit == 1 else root_mean_square(x, unit)
+    rank = jnp.zeros(x.shape, jnp.int32)
+    for offset in range(1, pattern.m // unit):
+        rival, bit = size, 1
+        while bit <= offset:
+            rival = across(rival, bit * unit) if offset & bit else rival
+            bit *= 2
+        # The rival comes first where the highest bit in which the lanes differ is set here.
+        first = (lane(x) & ((1 << (offset.bit_length() - 1)) * unit)) != 0
+        rank = rank + ((rival > size) | ((rival == size) & first)).astype(jnp.int32)
+    threshold = over(jnp.where(rank == kept - 1, size, 0.0), pattern.m, jnp.maximum, unit)
+    return rank < kept, threshold

@@ -12,9 +12,9 @@ from etils import epath
 
 from capscale.data.source import Source
 from capscale.errors import UserError
+from capscale.files import write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
-from capscale.train.files import write_json, writing
 from capscale.train.loop import Interrupted, train
 from capscale.train.placement import Placement, Population, Sharded
 from capscale.train.record import read_result

@@ -16,8 +16,8 @@ import capscale.experiments
 from capscale.data.corpus import DataId
 from capscale.data.source import Source
 from capscale.errors import UserError
+from capscale.files import TEMPORARY, read_json, write_json, writing
 from capscale.models.ladder import Ladder, ladder
-from capscale.train.files import TEMPORARY, read_json, write_json, writing
 from capscale.train.run import Run
 
 SCHEMA = 1

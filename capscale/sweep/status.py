@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.train.files import read_json
+from capscale.files import read_json
 
 State = Literal["done", "diverged", "failed", "started", "to do", "damaged"]
 

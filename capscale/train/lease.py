@@ -11,10 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from capscale.errors import UserError
-from capscale.train.files import create, read_json, write_json, writing
+from capscale.files import create, read_json, write_json, writing
 
 LENGTH_S = 60.0
 """Seconds without a sign of life after which a lease is taken over."""
@@ -137,6 +140,43 @@ class Lease:
     def _is_displaced(self) -> bool:
         current = current_lease(self._directory)
         return current is None or current["token"] != self._token
+
+
+class Leases:
+    """Leases of runs that are trained side by side, all or none; a context manager.
+
+    Of several processes that train one run together the first one holds it, and the others learn from it whether
+    to begin.
+    """
+
+    def __init__(self, directories: list[epath.Path]):
+        self._directories = directories
+        self._leases: list[Lease] = []
+
+    def __enter__(self) -> "Leases":
+        with contextlib.ExitStack() as stack:
+            refusal: Held | UserError | None = None
+            try:
+                if jax.process_index() == 0:
+                    self._leases = [stack.enter_context(Lease(directory)) for directory in self._directories]
+            except (Held, UserError) as error:
+                refusal = error
+            if jax.process_count() > 1:
+                refused = multihost_utils.broadcast_one_to_all(np.int32(refusal is not None))
+                if refused and refusal is None:
+                    refusal = Held("the first process could not take the lease")
+            if refusal is not None:
+                raise refusal
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def check(self) -> None:
+        """See `Lease.check`."""
+        for lease in self._leases:
+            lease.check()
 
 
 def current_lease(directory: epath.Path) -> dict[str, Any] | None:

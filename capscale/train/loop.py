@@ -14,10 +14,11 @@ from etils import epath
 
 from capscale.data.source import Source
 from capscale.errors import UserError
+from capscale.files import read_json, write_json, writing
 from capscale.formats.describe import to_json
 from capscale.train import record
 from capscale.train.checkpoint import Checkpoints
-from capscale.train.files import only_writer, read_json, write_json, writing
+from capscale.train.lease import Leases
 from capscale.train.metrics import Metrics
 from capscale.train.placement import Placement
 from capscale.train.run import Run, canonical_json
@@ -80,6 +81,7 @@ def train(
 
     Raises:
       UserError: a directory holds another run, the source is another text or a damaged one, or the disk refuses.
+      Held, LeaseLost: another worker trains one of the runs, or has taken it over.
     """
     cadence, stop = cadence or Cadence.of(runs[0]), stop or Event()
     steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step
@@ -89,13 +91,17 @@ def train(
     source.check()
     windows = _Windows(runs, source, cadence.chunk)
     with ExitStack() as stack:
-        for directory in directories:
-            stack.enter_context(only_writer(directory))
+        leases = stack.enter_context(Leases(directories))
+        found = [record.read_result(directory, run) for run, directory in zip(runs, directories, strict=True)]
+        present = [result for result in found if result is not None]
+        if len(present) == len(runs):  # another worker has been quicker
+            return present
         checkpoints = [stack.enter_context(Checkpoints(directory / "checkpoints")) for directory in directories]
         first, state = _restore(placement, runs, checkpoints)
         for of_run in checkpoints:
             of_run.forget_after(first)
-        metrics = [Metrics(directory / "metrics.jsonl", keep_to=first) for directory in directories]
+        share = placement.devices / len(runs)
+        metrics = [Metrics(directory / "metrics.jsonl", keep_to=first, devices=share) for directory in directories]
         diverged_at = placement.diverged_at(state, runs)
         step, saved_at = first, time.monotonic()
         while step < steps:
@@ -105,6 +111,7 @@ def train(
             seconds = time.monotonic() - chunk_began
             diverged_at = placement.diverged_at(state, runs)
             trained_s, step = trained_s + seconds, step + count
+            leases.check()
             for number, of_run in enumerate(metrics):
                 of_run.write(step, {name: values[number, :count] for name, values in histories.items()}, seconds)
             if diverged_at.all():
@@ -122,21 +129,23 @@ def train(
                 raise Interrupted(f"stopped at step {step} of {steps}; start again to go on from there")
         held_out, blocks = source.validation(runs[0].model.context)
         losses = _validation_losses(placement, runs, held_out, state)
-    timing = {
-        "wall_s": round(time.monotonic() - began, 3),
-        "resumed_from_step": first,
-        "tokens_per_s": round((step - first) * tokens_per_step * len(runs) / trained_s) if trained_s else None,
-        "runs_side_by_side": len(runs),
-    }
-    return [
-        _finish(
-            run,
-            directory,
-            _Ending(losses[number], blocks, int(diverged_at[number]), source.bytes_per_symbol),
-            timing,
-        )
-        for number, (run, directory) in enumerate(zip(runs, directories, strict=True))
-    ]
+        timing = {
+            "wall_s": round(time.monotonic() - began, 3),
+            "resumed_from_step": first,
+            "tokens_per_s": round((step - first) * tokens_per_step * len(runs) / trained_s) if trained_s else None,
+            "runs_side_by_side": len(runs),
+            "devices": placement.devices,
+        }
+        leases.check()
+        return [
+            _finish(
+                run,
+                directory,
+                _Ending(losses[number], blocks, int(diverged_at[number]), source.bytes_per_symbol),
+                timing,
+            )
+            for number, (run, directory) in enumerate(zip(runs, directories, strict=True))
+        ]
 
 
 def claim(run: Run, source: Source, directory: epath.Path) -> None:

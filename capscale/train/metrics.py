@@ -7,14 +7,17 @@ import math
 import numpy as np
 from etils import epath
 
-from capscale.train.files import write_text, writing
+from capscale.files import write_text, writing
 
 
 class Metrics:
-    """Appends to `path`; lines after `keep_to`, which a resumed run does again, are dropped on opening."""
+    """Appends to `path`; lines after `keep_to`, which a resumed run does again, are dropped on opening.
 
-    def __init__(self, path: epath.Path, keep_to: int):
-        self._path = path
+    `devices`: how many the run has to itself, a fraction where runs share one.
+    """
+
+    def __init__(self, path: epath.Path, keep_to: int, devices: float = 1.0):
+        self._path, self._devices = path, devices
         with writing(path):
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         kept = "".join(itertools.takewhile(lambda line: _step(line) <= keep_to, lines))
@@ -28,6 +31,7 @@ class Metrics:
             "loss": loss if math.isfinite(loss) else None,
             "grad_norm_max": grad_norm if math.isfinite(grad_norm) else None,
             "seconds": round(seconds, 3),
+            "device_seconds": round(seconds * self._devices, 3),
         }
         with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")

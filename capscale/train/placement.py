@@ -20,6 +20,9 @@ Histories = dict[str, np.ndarray]
 class Placement(Protocol):
     """Trains runs of one program side by side. R runs, S steps, B sequences of U = context + 1 symbols."""
 
+    devices: int
+    """How many devices are at work."""
+
     def initial_state(self, runs: list[Run]) -> Any:
         """State of all runs before the first step."""
         ...
@@ -85,6 +88,7 @@ class Sharded:
 
     def __init__(self, run: Run, mesh: Mesh):
         check_batch(mesh, run.batch)
+        self.devices = mesh.size
         self._mesh = mesh
         self._functions = _sharded(Program.of(run), mesh)
 
@@ -141,7 +145,7 @@ class Population:
     """
 
     def __init__(self, run: Run, devices: list[Any]):
-        self._devices = tuple(devices)
+        self._devices, self.devices = tuple(devices), len(devices)
         self._functions = _mapped(Program.of(run), self._devices)
 
     def _spread(self, values: list[Any]) -> Any:

@@ -14,11 +14,11 @@ from etils import epath
 from capscale import __version__
 from capscale.errors import UserError
 from capscale.estimators import Estimator
+from capscale.files import read_json, write_json
 from capscale.formats import catalog
 from capscale.formats.base import Format
 from capscale.formats.describe import to_json
 from capscale.gaussian import gmse
-from capscale.train.files import read_json, write_json
 from capscale.train.run import Run
 
 SCHEMA = 1

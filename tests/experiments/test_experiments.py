@@ -40,3 +40,19 @@ def test_ordering_differs_in_format_alone():
     runs = plan("ordering", "nano", tiny.corpus()).runs
     assert len(runs) == 4
     assert len({(run.size, run.tokens, run.optimizer, run.seed) for run in runs}) == 1
+
+
+def test_paper_grid_has_every_format_at_every_ratio_and_larger_sizes_to_predict():
+    runs = plan("paper_capacity", "paper", tiny.corpus()).runs
+    ratio = {run: round(run.tokens / run.non_embedding_parameters) for run in runs}
+    fitted = [run for run in runs if run.size in ("30M", "50M", "100M", "200M")]
+    formats = {run.representation for run in runs}
+    assert len(formats) == 13
+    cells = {(run.size, ratio[run], run.representation) for run in fitted}
+    assert len(cells) == len(fitted) == 4 * 4 * 13
+    assert {ratio[run] for run in fitted} == {25, 50, 100, 200}
+    held_out = [run for run in runs if run not in fitted]
+    assert {(run.size, ratio[run]) for run in held_out} == {("430M", 100), ("800M", 100)}
+    assert len({run.representation for run in held_out}) == 6
+    assert [run.flops for run in runs] == sorted((run.flops for run in runs), reverse=True)
+    assert {run.tokens_per_step for run in runs} == {262_144}

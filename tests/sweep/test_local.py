@@ -8,6 +8,7 @@ import tiny
 from etils import epath
 from rich.console import Console
 
+from capscale.files import only_writer, read_json
 from capscale.models.ladder import NANO
 from capscale.representation import Representation, operand
 from capscale.sweep import local
@@ -15,7 +16,6 @@ from capscale.sweep.display import Display, run_name
 from capscale.sweep.local import launch
 from capscale.sweep.plan import Sweep, open_directory
 from capscale.sweep.status import counts, read_status
-from capscale.train.files import only_writer, read_json
 from capscale.train.run import Optimizer
 
 RUNS = tuple(tiny.run(seed=seed) for seed in range(3))

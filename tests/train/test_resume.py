@@ -29,7 +29,10 @@ def final_state(directory):
 
 
 def metric_lines(directory):
-    return [json.loads(line) | {"seconds": 0} for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) | {"seconds": 0, "device_seconds": 0}
+        for line in (directory / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.train.files import read_json, write_json, writing
+from capscale.files import read_json, write_json, writing
 from capscale.train.metrics import Metrics
 
 
@@ -77,7 +77,7 @@ def test_of_many_writers_of_a_new_file_one_wins(path):
 
 
 def test_file_system_without_links(path, monkeypatch):
-    monkeypatch.setattr("capscale.train.files.os.link", disk_full)
+    monkeypatch.setattr("capscale.files.os.link", disk_full)
     assert write_json(path, {"value": 1}, new=True)
     assert not write_json(path, {"value": 2}, new=True)
     assert read_json(path, "") == {"value": 1}
@@ -107,8 +107,8 @@ def test_metrics_are_json_even_of_a_diverged_chunk(tmp_path):
     metrics.write(3, history(1.0, 2.0, 6.0), 0.5)
     metrics.write(6, history(1.0, np.inf, np.nan), 0.5)
     first, second = (json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines())
-    assert first == {"step": 3, "loss": 3.0, "grad_norm_max": 12.0, "seconds": 0.5}
-    assert second == {"step": 6, "loss": None, "grad_norm_max": None, "seconds": 0.5}
+    assert first == {"step": 3, "loss": 3.0, "grad_norm_max": 12.0, "seconds": 0.5, "device_seconds": 0.5}
+    assert second == {"step": 6, "loss": None, "grad_norm_max": None, "seconds": 0.5, "device_seconds": 0.5}
 
 
 @pytest.mark.parametrize(

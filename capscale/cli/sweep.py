@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from capscale.sweep.local import Outcome
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C or SIGTERM: checkpoints are saved, the same command goes on from them."""
+STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Exit status after Ctrl-C, and after SIGTERM, which is how machines are preempted: checkpoints are saved, the same
+command goes on from them."""
 
 CPU_FLAGS = (
     # Runs side by side, one thread each, are twice as fast at nano sizes as one run over all cores.
@@ -34,7 +35,8 @@ CPU_FLAGS = (
 class Sweep:
     """Train every run of an experiment that has no result yet.
 
-    Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130.
+    Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130, SIGTERM with 143.
+    Any number of these may work on one --out at once, on any number of machines: each run is trained by one.
 
     Examples:
       capscale sweep capacity_demo --out runs/demo
@@ -109,22 +111,27 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
     source = load_source(command.text)
-    planned = plan(command.experiment, command.ladder, source)
+    planned = plan(command.experiment, command.ladder, source.id)
     out = epath.Path(command.out)
     if only is not None and not 0 <= only < len(planned.runs):
         raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
     open_directory(planned, out, " ".join(["capscale", *sys.argv[1:]]), versions())
     if only is not None:
         planned = dataclasses.replace(planned, runs=planned.runs[only : only + 1])
-    stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop, caught = Event(), []
+
+    def on_signal(number: int, frame: object) -> None:
+        caught.append(number)
+        stop.set()
+
+    for number in STOPPED:
+        signal.signal(number, on_signal)
     with Display(Console()) as display:
         outcome = launch(planned, source, out, display, mode=command.mode, jobs=jobs, fsdp=command.fsdp, stop=stop)
-    return _conclude(outcome, len(planned.runs), out)
+    return _conclude(outcome, len(planned.runs), out, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
 
 
-def _conclude(outcome: "Outcome", total: int, out: "epath.Path") -> int:
+def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -> int:
     finished = outcome.present + outcome.trained
     diverged = f", {outcome.diverged} of them diverged" if outcome.diverged else ""
     print(f"{finished} of {total} results in {out} ({outcome.trained} trained now{diverged})")
@@ -134,13 +141,13 @@ def _conclude(outcome: "Outcome", total: int, out: "epath.Path") -> int:
         return 2
     if finished < total:
         print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
-        return INTERRUPTED
+        return stopped
     return 0
 
 
 @dataclass
 class Status:
-    """Show what has been done of a sweep: done, diverged, failed, started, to do.
+    """Show what has been done of a sweep, and the device-hours spent and left.
 
     Example:
       capscale status runs/demo
@@ -149,20 +156,23 @@ class Status:
     directory: Annotated[str, tyro.conf.Positional]
     """The --out directory of a sweep."""
     json: bool = False
-    """Print JSON: counts, and a list of runs with state and detail."""
+    """Print JSON: counts, device-hours, and a list of runs with state and detail."""
 
     def __call__(self) -> int:
-        """Prints the counts, and each run that is not done."""
+        """Prints the counts, and each run that is under way or needs a look."""
         from etils import epath
 
-        from capscale.sweep.status import counts, read_status
+        from capscale.sweep.status import counts, device_hours, read_status
 
         statuses = read_status(epath.Path(self.directory))
-        found = counts(statuses)
+        found, hours = counts(statuses), device_hours(statuses)
         if self.json:
-            print(json.dumps({"counts": found, "runs": [status._asdict() for status in statuses]}, indent=1))
+            runs = [status._asdict() for status in statuses]
+            print(json.dumps({"counts": found, "device_hours": hours._asdict(), "runs": runs}, indent=1))
             return 0
         print(", ".join(f"{number} {state}" for state, number in found.items() if number))
+        left = "unknown until a run is done" if hours.left is None else f"about {hours.left:.3g}"
+        print(f"device-hours: {hours.spent:.3g} spent, {left} left")
         for status in statuses:
             if status.state not in ("done", "to do"):
                 print(f"{status.run_id} {status.state} {status.detail}")

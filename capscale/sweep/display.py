@@ -33,6 +33,7 @@ class Display:
         self._console = console
         self._done = 0
         self._total = 0
+        self._waiting_for = 0
         self._bars = Progress(
             TextColumn("{task.description}", justify="left"),
             BarColumn(bar_width=24),
@@ -71,6 +72,12 @@ class Display:
             yield observe
         finally:
             self._bars.remove_task(bar)
+
+    def waiting(self, runs: int) -> None:
+        """`runs` that are missing are held by other workers; said once for every number."""
+        if runs != self._waiting_for:
+            self._console.print(f"waiting for {runs} runs that other workers hold", highlight=False)
+        self._waiting_for = runs
 
     def finished(self, run: Run, result: dict[str, Any]) -> None:
         """One line for a result."""

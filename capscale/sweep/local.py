@@ -15,12 +15,16 @@ from capscale.errors import UserError
 from capscale.files import write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
+from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
 from capscale.train.loop import Interrupted, train
 from capscale.train.placement import Placement, Population, Sharded
 from capscale.train.record import read_result
 from capscale.train.run import Run
 from capscale.train.sharding import make_mesh
 from capscale.train.step import Program
+
+RETRY_S = LENGTH_S / 12
+"""Seconds between looks at runs that other workers hold."""
 
 Mode = Literal["auto", "threads", "population", "mesh"]
 
@@ -48,6 +52,10 @@ def launch(
     stop: Event | None = None,
 ) -> Outcome:
     """Trains every run of `sweep` that has no result in `out` yet.
+
+    Any number of launchers may work on one directory, on any number of machines: each run is trained under a lease.
+    A launcher that finds nothing else to do waits for the runs that others hold, and takes over those whose worker
+    has died.
 
     Args:
       sweep: the runs.
@@ -88,6 +96,8 @@ def launch(
             raise Interrupted("not started")
         directories = [sweep.directory_of(run, out) for run in runs]
         for directory in directories:
+            if directory.exists():
+                check_free(directory)  # before the text is read and a program compiled for nothing
             (directory / "error.json").unlink(missing_ok=True)
         placement = _placement(runs, threads, fsdp)
         with display.running(runs) as observe:
@@ -96,27 +106,37 @@ def launch(
             display.finished(run, result)
         return results
 
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="train") as pool:
-        futures = {pool.submit(work, runs): runs for runs in groups}
-        try:
-            for future in as_completed(futures):
-                _collect(future, futures[future], sweep, out, outcome)
-        except KeyboardInterrupt:
-            stop.set()  # leaving the pool waits for every run to save its checkpoint
-            outcome.interrupted = True
+    while groups:
+        held: list[list[Run]] = []
+        with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="train") as pool:
+            futures = {pool.submit(work, runs): runs for runs in groups}
+            try:
+                for future in as_completed(futures):
+                    if not _collect(future, futures[future], sweep, out, outcome):
+                        held.append(futures[future])
+            except KeyboardInterrupt:
+                stop.set()  # leaving the pool waits for every run to save its checkpoint
+                outcome.interrupted = True
+        groups = [] if stop.is_set() else held
+        if groups:
+            display.waiting(sum(map(len, groups)))
+            stop.wait(RETRY_S)
     outcome.interrupted |= stop.is_set()
     return outcome
 
 
 def _collect(
     future: Future[list[dict[str, Any]]], runs: list[Run], sweep: Sweep, out: epath.Path, outcome: Outcome
-) -> None:
+) -> bool:
+    """Counts what became of a group; False if another worker has it."""
     try:
         results = future.result()
         outcome.trained += len(results)
         outcome.diverged += sum(result["status"] == "diverged" for result in results)
     except Interrupted:
-        return
+        pass
+    except (Held, LeaseLost):
+        return False
     except Exception as error:  # one bad run must not end the sweep; what it was is kept and reported
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         for run in runs:
@@ -128,6 +148,7 @@ def _collect(
                 write_json(directory / "error.json", {"run_id": run.run_id, "error": reason})
             except UserError:
                 continue  # the disk is what failed; the message above says so
+    return True
 
 
 def _placement(runs: list[Run], threads: int, fsdp: int) -> Placement:

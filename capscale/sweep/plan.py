@@ -14,10 +14,10 @@ from etils import epath
 
 import capscale.experiments
 from capscale.data.corpus import DataId
-from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import TEMPORARY, read_json, write_json, writing
 from capscale.models.ladder import Ladder, ladder
+from capscale.sweep.display import run_name
 from capscale.train.run import Run
 
 SCHEMA = 1
@@ -38,7 +38,7 @@ class Sweep:
         return out / "runs" / run.run_id
 
 
-def plan(experiment: str, ladder_name: str, source: Source) -> Sweep:
+def plan(experiment: str, ladder_name: str, data: DataId) -> Sweep:
     """The sweep of an experiment: a name under `experiments/`, or the path of a Python file of your own.
 
     The file defines `runs(ladder: Ladder, data: DataId) -> list[Run]`. Naming a file runs its code.
@@ -49,7 +49,7 @@ def plan(experiment: str, ladder_name: str, source: Source) -> Sweep:
     module, of_ladder = _load(experiment), ladder(ladder_name)
     if not callable(getattr(module, "runs", None)):
         raise UserError(f"experiment {experiment!r} defines no function runs(ladder, data) -> list[Run]; add one")
-    runs = module.runs(of_ladder, source.id)
+    runs = module.runs(of_ladder, data)
     if not isinstance(runs, list | tuple):
         raise UserError(f"runs() of experiment {experiment!r} returned {_short(runs)}, not a list of Run")
     for run in runs:
@@ -62,7 +62,7 @@ def plan(experiment: str, ladder_name: str, source: Source) -> Sweep:
         if run.run_id in seen:
             raise UserError(f"experiment {experiment!r} lists one run twice: {run}; give it another seed or drop it")
         seen[run.run_id] = run
-    return Sweep(Path(experiment).stem, of_ladder, source.id, tuple(runs))
+    return Sweep(Path(experiment).stem, of_ladder, data, tuple(runs))
 
 
 def known_experiments() -> list[str]:
@@ -94,7 +94,7 @@ def _load(experiment: str) -> ModuleType:
 def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[str, str]) -> None:
     """Makes `out` the directory of this sweep, or checks that it is; `UserError` if another sweep lives there.
 
-    `sweep.json` records the experiment, the text and the expected runs; it is written once.
+    `sweep.json` records the experiment, the text and the expected runs with their planned FLOPs; it is written once.
     """
     path = out / "sweep.json"
     identity = {
@@ -110,7 +110,8 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
             occupied = any(not child.name.endswith(TEMPORARY) for child in out.iterdir())
         if occupied and not path.exists():  # unless another launcher of this sweep has just opened it
             raise UserError(f"{out} is not empty and holds no sweep.json; choose an empty or new --out")
-        write_json(path, identity | {"command": command, "versions": versions}, new=True)
+        planned = {run.run_id: {"name": run_name(run), "steps": run.steps, "flops": run.flops} for run in sweep.runs}
+        write_json(path, identity | {"planned": planned, "command": command, "versions": versions}, new=True)
     found = read_json(path, "move it away, or choose another --out")
     for field, expected in identity.items():
         if found.get(field) != expected:

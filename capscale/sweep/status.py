@@ -1,14 +1,16 @@
 """What has been done of a sweep, read from its files alone."""
 
+import json
 from collections import Counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from etils import epath
 
 from capscale.errors import UserError
 from capscale.files import read_json
+from capscale.train.lease import current_lease, holder, is_live
 
-State = Literal["done", "diverged", "failed", "started", "to do", "damaged"]
+State = Literal["done", "diverged", "failed", "running", "started", "to do", "damaged"]
 
 
 class RunStatus(NamedTuple):
@@ -16,13 +18,30 @@ class RunStatus(NamedTuple):
 
     Attributes:
       run_id: its id and the name of its directory.
-      state: "done" and "diverged" have a result; "failed" has an error; "started" has a checkpoint or metrics.
-      detail: loss, error message or nothing.
+      state: "done" and "diverged" have a result; "running" is held by a live worker; "failed" has an error; "started"
+        has steps behind it and nobody at work on it.
+      detail: loss, error message, or how far it is.
+      device_s: seconds of training times devices behind its steps; steps that were lost and done again count once.
+      flops: planned FLOPs of the whole run; None in sweeps that did not record them.
     """
 
     run_id: str
     state: State
     detail: str
+    device_s: float = 0.0
+    flops: float | None = None
+
+
+class DeviceHours(NamedTuple):
+    """Time on devices.
+
+    Attributes:
+      spent: behind the steps of all runs.
+      left: what the unfinished runs need at the mean time per planned FLOP of the finished ones; None before any is.
+    """
+
+    spent: float
+    left: float | None
 
 
 def read_status(out: epath.Path) -> list[RunStatus]:
@@ -34,24 +53,47 @@ def read_status(out: epath.Path) -> list[RunStatus]:
     path = out / "sweep.json"
     if not path.exists():
         raise UserError(f"{out} holds no sweep.json; give the --out directory of a sweep")
-    expected = read_json(path, "start the sweep again with another --out").get("runs")
+    found = read_json(path, "start the sweep again with another --out")
+    expected, planned = found.get("runs"), found.get("planned", {})
     if not isinstance(expected, list):
         raise UserError(f"{path} lists no runs; start the sweep again with another --out")
-    return [_state(out / "runs" / run_id, run_id) for run_id in expected]
+    return [_status(out / "runs" / run_id, run_id, planned.get(run_id, {})) for run_id in expected]
 
 
-def _state(directory: epath.Path, run_id: str) -> RunStatus:
+def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunStatus:
+    step, device_s = _progress(directory)
     try:
-        if (directory / "result.json").exists():
-            found = read_json(directory / "result.json", "remove it to train this run again")
-            return RunStatus(run_id, "diverged" if found["status"] == "diverged" else "done", _summary(found["row"]))
-        if (directory / "error.json").exists():
-            return RunStatus(run_id, "failed", str(read_json(directory / "error.json", "remove it")["error"]))
+        state, detail = _state(directory, step, planned)
     except (UserError, KeyError, TypeError, ValueError) as error:
-        return RunStatus(
-            run_id, "damaged", str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        )
-    return RunStatus(run_id, "started" if (directory / "metrics.jsonl").exists() else "to do", "")
+        state = "damaged"
+        detail = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"))
+
+
+def _state(directory: epath.Path, step: int, planned: dict[str, Any]) -> tuple[State, str]:
+    if (directory / "result.json").exists():
+        found = read_json(directory / "result.json", "remove it to train this run again")
+        return "diverged" if found["status"] == "diverged" else "done", _summary(found["row"])
+    how_far = f"{planned['name']}: step {step} of {planned['steps']}" if planned else ""
+    lease = current_lease(directory) if directory.exists() else None
+    if lease is not None and is_live(lease):
+        return "running", ", ".join(filter(None, [how_far, holder(lease)]))
+    if (directory / "error.json").exists():
+        return "failed", str(read_json(directory / "error.json", "remove it")["error"])
+    return ("started", how_far) if (directory / "metrics.jsonl").exists() else ("to do", "")
+
+
+def _progress(directory: epath.Path) -> tuple[int, float]:
+    """Newest step in metrics.jsonl, and the device-seconds of all its lines; damaged lines are passed over."""
+    path = directory / "metrics.jsonl"
+    step, device_s = 0, 0.0
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            metrics = json.loads(line)
+            step, device_s = metrics["step"], device_s + metrics["device_seconds"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return step, device_s
 
 
 def _summary(row: dict[str, Any]) -> str:
@@ -62,4 +104,16 @@ def _summary(row: dict[str, Any]) -> str:
 def counts(statuses: list[RunStatus]) -> dict[str, int]:
     """Runs per state, in the order of `State`'s values."""
     found = Counter(status.state for status in statuses)
-    return {state: found[state] for state in ("done", "diverged", "failed", "started", "to do", "damaged")}
+    return {state: found[state] for state in get_args(State)}
+
+
+def device_hours(statuses: list[RunStatus]) -> DeviceHours:
+    """Device-hours spent and left. A diverged run has ended early and tells nothing of the time that a run takes."""
+    spent = sum(status.device_s for status in statuses) / 3600
+    timed = [status for status in statuses if status.state == "done" and status.flops and status.device_s]
+    left = [status for status in statuses if status.state not in ("done", "diverged")]
+    if not timed or any(status.flops is None for status in left):
+        return DeviceHours(spent, None)
+    per_flop = sum(status.device_s for status in timed) / sum(status.flops or 0.0 for status in timed)
+    needed = sum(max((status.flops or 0.0) * per_flop - status.device_s, 0.0) for status in left)
+    return DeviceHours(spent, needed / 3600)

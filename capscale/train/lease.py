@@ -66,9 +66,7 @@ class Lease:
         self._busy, self._ended = threading.Lock(), threading.Event()
 
     def __enter__(self) -> "Lease":
-        current = current_lease(self._directory)
-        if current is not None and not _is_over(self._directory, current, self._length_s):
-            raise Held(f"{self._directory} is held by {holder(current)}")
+        current = check_free(self._directory, self._length_s)
         self._generation = current["generation"] + 1 if current else 1
         self._renewed = time.monotonic()
         content = self._content()
@@ -193,6 +191,14 @@ def current_lease(directory: epath.Path) -> dict[str, Any] | None:
     except UserError as error:
         found = {"unreadable": str(error)}
     return {"token": None, "length_s": LENGTH_S} | found | {"generation": generation}
+
+
+def check_free(directory: epath.Path, length_s: float = LENGTH_S) -> dict[str, Any] | None:
+    """The newest lease of a directory, which is over; raises `Held` while it is not."""
+    current = current_lease(directory)
+    if current is not None and not _is_over(directory, current, length_s):
+        raise Held(f"{directory} is held by {holder(current)}")
+    return current
 
 
 def is_live(lease: dict[str, Any] | None) -> bool:

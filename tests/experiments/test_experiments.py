@@ -12,7 +12,7 @@ PLANS = [(experiment, ladder) for experiment in known_experiments() for ladder i
 
 @pytest.mark.parametrize(("experiment", "ladder"), PLANS)
 def test_every_ladder_can_be_planned(experiment, ladder):
-    runs = plan(experiment, ladder, tiny.corpus()).runs
+    runs = plan(experiment, ladder, tiny.corpus().id).runs
     for run in runs:
         assert run.model == LADDERS[ladder].model(run.size, run.data.vocabulary)
         assert run.ladder == ladder
@@ -20,7 +20,7 @@ def test_every_ladder_can_be_planned(experiment, ladder):
 
 
 def test_demo_compares_every_format_at_equal_tokens_and_every_size():
-    runs = plan("capacity_demo", "nano", tiny.corpus()).runs
+    runs = plan("capacity_demo", "nano", tiny.corpus().id).runs
     compressed = [run for run in runs if run.representation != DENSE]
     tokens = {run.trained_tokens for run in compressed}
     assert len(tokens) == 1
@@ -37,13 +37,13 @@ def test_demo_compares_every_format_at_equal_tokens_and_every_size():
 
 
 def test_ordering_differs_in_format_alone():
-    runs = plan("ordering", "nano", tiny.corpus()).runs
+    runs = plan("ordering", "nano", tiny.corpus().id).runs
     assert len(runs) == 4
     assert len({(run.size, run.tokens, run.optimizer, run.seed) for run in runs}) == 1
 
 
 def test_paper_grid_has_every_format_at_every_ratio_and_larger_sizes_to_predict():
-    runs = plan("paper_capacity", "paper", tiny.corpus()).runs
+    runs = plan("paper_capacity", "paper", tiny.corpus().id).runs
     ratio = {run: round(run.tokens / run.non_embedding_parameters) for run in runs}
     fitted = [run for run in runs if run.size in ("30M", "50M", "100M", "200M")]
     formats = {run.representation for run in runs}

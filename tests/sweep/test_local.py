@@ -1,6 +1,8 @@
 """The local launcher: trains what is missing, survives what fails, and tells what it did."""
 
 import io
+import json
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
@@ -8,7 +10,7 @@ import tiny
 from etils import epath
 from rich.console import Console
 
-from capscale.files import only_writer, read_json
+from capscale.files import read_json
 from capscale.models.ladder import NANO
 from capscale.representation import Representation, operand
 from capscale.sweep import local
@@ -16,6 +18,9 @@ from capscale.sweep.display import Display, run_name
 from capscale.sweep.local import launch
 from capscale.sweep.plan import Sweep, open_directory
 from capscale.sweep.status import counts, read_status
+from capscale.train import lease
+from capscale.train.lease import Lease, Leases, current_lease
+from capscale.train.loop import train
 from capscale.train.run import Optimizer
 
 RUNS = tuple(tiny.run(seed=seed) for seed in range(3))
@@ -155,15 +160,85 @@ def test_stopped_sweep_resumes_to_the_same_rows(done, tmp_path, monkeypatch):
     assert rows(tmp_path) == rows(done[0])
 
 
-def test_a_run_that_another_launcher_trains_is_left_to_it(done, tmp_path):
-    directory = tmp_path / "runs" / RUNS[1].run_id
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(local, "RETRY_S", 0.05)
+
+
+def test_a_run_that_another_worker_holds_is_left_to_it_until_it_is_free(done, tmp_path, monkeypatch, impatient):
+    directory = epath.Path(tmp_path / "runs" / RUNS[1].run_id)
     open_directory(Sweep("mine", NANO, tiny.corpus().id, RUNS), epath.Path(tmp_path), "", {})
     directory.mkdir(parents=True)
-    with only_writer(epath.Path(directory)):
-        outcome = start(tmp_path)
-    assert outcome.trained == 2
-    (message,) = outcome.failed
-    assert f"{directory} is being trained in by another process" in message
-    assert not (directory / "checkpoints").exists()
-    assert start(tmp_path).trained == 1
+    held, seen, screen = Lease(directory), [], io.StringIO()
+    held.__enter__()
+    waiting = Display.waiting
+
+    def let_go(self, runs):
+        waiting(self, runs)
+        seen.append((runs, len(rows(tmp_path)), (directory / "checkpoints").exists()))
+        if len(seen) == 3:
+            held.__exit__()
+
+    monkeypatch.setattr(Display, "waiting", let_go)
+    outcome = start(tmp_path, screen=screen)
+    assert seen == [(1, 2, False)] * 3
+    assert screen.getvalue().count("waiting for 1 runs that other workers hold") == 1
+    assert (outcome.trained, outcome.failed) == (3, [])
     assert rows(tmp_path) == rows(done[0])
+
+
+def test_waiting_for_another_worker_can_be_stopped(tmp_path, impatient):
+    open_directory(Sweep("mine", NANO, tiny.corpus().id, RUNS), epath.Path(tmp_path), "", {})
+    stop = Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Display, "waiting", lambda self, runs: stop.set())
+        directories = [epath.Path(tmp_path / "runs" / run.run_id) for run in RUNS]
+        for directory in directories:
+            directory.mkdir(parents=True)
+        with Leases(directories):
+            outcome = start(tmp_path, stop=stop)
+    assert (outcome.trained, outcome.interrupted) == (0, True)
+
+
+def test_two_launchers_share_a_sweep_and_train_each_run_once(done, tmp_path, monkeypatch, impatient):
+    trained, real = [], train
+
+    def counted(runs, source, directories, placement, **kwargs):
+        def observe(progress):
+            if progress.step == progress.steps:
+                trained.append(runs[0].run_id)
+
+        return real(runs, source, directories, placement, **(kwargs | {"observe": observe}))
+
+    monkeypatch.setattr(local, "train", counted)
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [pool.submit(start, tmp_path) for _ in range(2)]
+    results = [outcome.result() for outcome in outcomes]
+    assert [result.failed for result in results] == [[], []]
+    assert sorted(trained) == sorted(run.run_id for run in RUNS)
+    assert rows(tmp_path) == rows(done[0])
+
+
+def test_a_worker_that_lost_its_lease_stops_before_it_writes(done, tmp_path, monkeypatch, impatient):
+    """Somebody took the run over while this worker was away: it leaves no metrics, no checkpoint and no result."""
+    real, written = Leases.check, []
+
+    def check(self):
+        directory = epath.Path(tmp_path / "runs" / RUNS[0].run_id)
+        if (directory / "metrics.jsonl").read_text() and not written:
+            written.append({path.name for path in (directory / "checkpoints").iterdir()})
+            theirs = current_lease(directory) | {"token": "theirs", "place": "elsewhere", "length_s": 0.1}
+            (directory / "lease-2.json").write_text(json.dumps(theirs))
+            self._leases[0]._renewed -= 1000
+            try:
+                real(self)
+            finally:
+                written.append((directory / "metrics.jsonl").read_text().count("\n"))
+        real(self)
+
+    monkeypatch.setattr(Leases, "check", check)
+    monkeypatch.setattr(lease, "LENGTH_S", 0.1)
+    outcome = start(tmp_path, RUNS[:1])
+    assert written == [{"3"}, 1]
+    assert (outcome.trained, outcome.failed) == (1, [])
+    assert rows(tmp_path)[RUNS[0].run_id] == rows(done[0])[RUNS[0].run_id]

@@ -39,7 +39,7 @@ def experiment(tmp_path):
 
 def test_experiment_by_name():
     assert "capacity_demo" in known_experiments()
-    sweep = plan("capacity_demo", "nano", tiny.corpus())
+    sweep = plan("capacity_demo", "nano", tiny.corpus().id)
     assert sweep.experiment == "capacity_demo"
     assert {run.data for run in sweep.runs} == {tiny.corpus().id}
     assert len({run.run_id for run in sweep.runs}) == len(sweep.runs)
@@ -47,7 +47,7 @@ def test_experiment_by_name():
 
 def test_experiment_from_a_file(experiment):
     path = experiment("import tiny\ndef runs(ladder, data):\n    return [tiny.run(seed=seed) for seed in range(3)]\n")
-    sweep = plan(path, "nano", tiny.corpus())
+    sweep = plan(path, "nano", tiny.corpus().id)
     assert (sweep.experiment, sweep.runs) == ("mine", tuple(tiny.run(seed=seed) for seed in range(3)))
     assert sweep.directory_of(sweep.runs[0], epath.Path("/out")) == epath.Path(f"/out/runs/{tiny.run().run_id}")
 
@@ -62,12 +62,12 @@ def test_experiment_from_a_file(experiment):
 )
 def test_unknown_experiments_are_refused(name, message):
     with pytest.raises(UserError, match=message):
-        plan(name, "nano", tiny.corpus())
+        plan(name, "nano", tiny.corpus().id)
 
 
 def test_unknown_ladder_is_refused():
     with pytest.raises(UserError, match="known ladders: nano, micro, paper"):
-        plan("capacity_demo", "pico", tiny.corpus())
+        plan("capacity_demo", "pico", tiny.corpus().id)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_unknown_ladder_is_refused():
 )
 def test_experiments_that_give_no_runs_are_refused(code, message, experiment):
     with pytest.raises(UserError, match=message):
-        plan(experiment(code), "nano", tiny.corpus())
+        plan(experiment(code), "nano", tiny.corpus().id)
 
 
 def test_directory_is_opened_once_and_again(tmp_path):

@@ -1,34 +1,45 @@
 """What has been done of a sweep, read from its files alone."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.sweep.status import counts, read_status
+from capscale.sweep.status import RunStatus, counts, device_hours, read_status
 
 ROW = {"model": "nano-8", "weights": "int4", "activations": "dense", "seed": 1, "loss": 2.34567}
+
+LIVE = {"host": "tpu-7", "pid": 12, "place": "elsewhere", "process": "9", "expires_at": time.time() + 1e6}
+LINES = '{"step": 10, "device_seconds": 1.5}\n{"step": 20, "device_seconds": 2.5}\n{"step": 3'
+PLANNED = {"name": "nano-8 int4 seed 1", "steps": 40, "flops": 1e9}
 
 # Files of a run's directory, and the state and detail that they are read as.
 STATES = {
     "a": ({"result.json": {"status": "ok", "row": ROW}}, "done", "nano-8 int4/dense seed 1: loss 2.3457"),
     "b": ({"result.json": {"status": "diverged", "row": {**ROW, "loss": None}}}, "diverged", "seed 1: diverged"),
     "c": ({"error.json": {"error": "no luck"}, "metrics.jsonl": ""}, "failed", "no luck"),
-    "d": ({"metrics.jsonl": ""}, "started", ""),
+    "d": ({"metrics.jsonl": LINES}, "started", "nano-8 int4 seed 1: step 20 of 40"),
     "e": ({}, "to do", ""),
     "f": ({"result.json": "{"}, "damaged", "result.json is not readable JSON"),
     "g": ({"result.json": {"status": "ok"}}, "damaged", "row"),
     "h": ({"result.json": {"status": "ok", "row": {**ROW, "loss": "low"}}}, "damaged", ""),
     "i": ({"result.json": {"status": "ok", "row": None}}, "damaged", ""),
     "j": ({"error.json": {}}, "damaged", "error"),
+    "k": ({"lease-2.json": LIVE, "metrics.jsonl": LINES}, "running", "step 20 of 40, process 12 on tpu-7"),
+    "l": ({"lease-2.json": LIVE | {"expires_at": 1.0}, "metrics.jsonl": LINES}, "started", "step 20"),
+    "m": ({"lease-2.json": LIVE | {"released": True}, "error.json": {"error": "no luck"}}, "failed", "no luck"),
+    "n": ({"lease-2.json": LIVE, "error.json": {"error": "no luck"}}, "running", "step 0 of 40"),
+    "o": ({"lease-2.json": LIVE, "result.json": {"status": "ok", "row": ROW}}, "done", "loss 2.3457"),
+    "p": ({"lease-1.json": LIVE, "lease-2.json": "{"}, "to do", ""),
 }
 
 
 @pytest.fixture
 def out(tmp_path):
-    (tmp_path / "sweep.json").write_text(json.dumps({"runs": list(STATES)}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"runs": list(STATES), "planned": dict.fromkeys(STATES, PLANNED)}))
     for run_id, (files, _, _) in STATES.items():
         for name, value in files.items():
             path = tmp_path / "runs" / run_id / name
@@ -44,7 +55,25 @@ def test_every_state(out):
         _, state, detail = STATES[status.run_id]
         assert status.state == state, status
         assert detail in status.detail
-    assert counts(statuses) == {"done": 1, "diverged": 1, "failed": 1, "started": 1, "to do": 1, "damaged": 5}
+    found = {"done": 2, "diverged": 1, "failed": 2, "running": 2, "started": 2, "to do": 2, "damaged": 5}
+    assert counts(statuses) == found
+    assert {status.run_id: status.device_s for status in statuses if status.device_s} == {"d": 4, "k": 4, "l": 4}
+
+
+def test_device_hours_are_those_of_finished_runs_scaled_by_flops():
+    finished = [RunStatus("a", "done", "", 3600.0, 1e12), RunStatus("b", "done", "", 7200.0, 2e12)]
+    diverged = RunStatus("c", "diverged", "", 36.0, 1e12)
+    under_way = RunStatus("d", "running", "", 1800.0, 5e12)
+    slow = RunStatus(
+        "e", "started", "", 9000.0, 1e12
+    )  # has taken longer than it was thought to: nothing left, not less
+    waiting = RunStatus("f", "to do", "", 0.0, 1e12)
+    hours = device_hours([*finished, diverged, under_way, slow, waiting])
+    assert hours.spent == pytest.approx(3 + 0.01 + 0.5 + 2.5)
+    assert hours.left == pytest.approx((5 - 0.5) + 0 + 1)
+    assert device_hours([*finished, diverged]).left == 0
+    assert device_hours([diverged, waiting]).left is None
+    assert device_hours([*finished, waiting._replace(flops=None)]).left is None
 
 
 def test_reading_changes_nothing(out):

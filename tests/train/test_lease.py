@@ -12,8 +12,9 @@ import time
 import pytest
 from etils import epath
 
+from capscale import files
 from capscale.errors import UserError
-from capscale.train import files, lease
+from capscale.train import lease
 from capscale.train.lease import Held, Lease, LeaseLost, current_lease, is_live
 
 SHORT = 0.4

@@ -1,0 +1,132 @@
+"""Tokens per second of one training step: ours, dense and QAT, and beside it the same model in PyTorch.
+
+    python scripts/bench_step.py                           # the 30M model, batch 4 x 512, float32 on a CPU
+    pip install torch==2.13.0 && python scripts/bench_step.py --torch
+    python scripts/bench_step.py --size 200M --batch 16 --dtype bfloat16 --steps 20    # on an accelerator
+
+Formats: dense; INT4 weights with block-128 Hadamard rotation ("int4"); the same for weights and activations
+("int4-both"). Every program runs in a process of its own, one after another; after two steps of warm-up its time is the
+median of `--steps`. Ratios are of tokens per second; overhead is a format's step time over that of the dense step of
+the same program.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+FORMATS = ("dense", "int4", "int4-both")
+BASELINES = ("torch-eager", "torch-compile")
+WARM_UP = 2
+
+
+def ours(size: str, batch: int, dtype: str, fmt: str) -> tuple[Callable[[], float], dict[str, Any]]:
+    """A function that does one step of capscale and waits for its loss, and what it ran on."""
+    import dataclasses
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from capscale.models.ladder import find_size
+    from capscale.representation import DENSE_OPERAND, Representation, operand
+    from capscale.train.run import Optimizer
+    from capscale.train.step import Pace, Program, initial_state, train_chunk
+
+    model = dataclasses.replace(find_size(size), dtype=dtype)
+    both = operand("int4", per_token=True) if fmt == "int4-both" else DENSE_OPERAND
+    representation = Representation() if fmt == "dense" else Representation(operand("int4"), both, hadamard=128)
+    program = Program(model, representation, Optimizer(1.0), batch)
+    step = jax.jit(lambda *arguments: train_chunk(program, *arguments), donate_argnums=0)
+    state = jax.jit(lambda seed: initial_state(program, seed))(jnp.int32(0))
+    windows = np.random.default_rng(0).integers(0, model.vocabulary, (1, batch, model.context + 1), np.uint16)
+    pace = Pace(jnp.float32(1e-3), jnp.int32(1000))
+
+    def run() -> float:
+        nonlocal state
+        state, metrics = step(state, windows, jnp.int32(1), pace)
+        return float(metrics["loss"][0])
+
+    return run, {"version": jax.__version__, "device": jax.devices()[0].device_kind}
+
+
+def theirs(size: str, batch: int, fmt: str, compiled: bool) -> tuple[Callable[[], float], dict[str, Any]]:
+    """The same in PyTorch, float32."""
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch_baseline import Shape, Trainer
+
+    from capscale.models.ladder import find_size
+
+    model = find_size(size)
+    shape = Shape(model.layers, model.heads, model.width, model.hidden, model.vocabulary)
+    trainer = Trainer(shape, fmt, compiled)  # pyright: ignore[reportArgumentType]
+    windows = torch.randint(model.vocabulary, (batch, model.context + 1))
+    return lambda: trainer(windows), {"version": torch.__version__, "device": "cpu", "threads": torch.get_num_threads()}
+
+
+def measure(program: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Times one program in this process."""
+    library, _, fmt = program.partition(":")
+    if library == "capscale":
+        step, where = ours(arguments.size, arguments.batch, arguments.dtype, fmt)
+    else:
+        step, where = theirs(arguments.size, arguments.batch, fmt, compiled=library == "torch-compile")
+    losses, times = [], []
+    for _ in range(WARM_UP + arguments.steps):
+        start = time.perf_counter()
+        losses.append(step())
+        times.append(time.perf_counter() - start)
+    return where | {
+        "program": program,
+        "first_step_s": times[0],
+        "step_s": statistics.median(times[WARM_UP:]),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
+
+
+def main() -> None:
+    """Runs every program in turn and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="30M")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--torch", action="store_true", help="measure PyTorch too, eager and torch.compile")
+    parser.add_argument("--json", metavar="FILE", help="write the measurements there")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(measure(arguments.only, arguments)))
+        return
+    if arguments.torch and arguments.dtype != "float32":
+        parser.error("--torch compares in float32; leave --dtype away")
+    libraries = ("capscale", *(BASELINES if arguments.torch else ()))
+    rows = []
+    for fmt in FORMATS:
+        for library in libraries:
+            command = [sys.executable, __file__, *sys.argv[1:], "--only", f"{library}:{fmt}"]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            rows.append(json.loads(output.splitlines()[-1]))
+            print(f"{rows[-1]['program']}: {rows[-1]['step_s']:.3f} s a step", file=sys.stderr)
+    seconds = {row["program"]: row["step_s"] for row in rows}
+    print(
+        f"{arguments.size}, batch {arguments.batch}, {arguments.dtype}, {rows[0]['device']}, jax {rows[0]['version']}"
+    )
+    heads = "".join(f"{f'/ {name}':>16}" for name in libraries[1:])
+    print(f"{'format':<10}{'s a step':>10}{'over dense':>12}{heads}")
+    for fmt in FORMATS:
+        own = seconds[f"capscale:{fmt}"]
+        ratios = "".join(f"{seconds[f'{name}:{fmt}'] / own:>15.2f}x" for name in libraries[1:])
+        print(f"{fmt:<10}{own:>10.3f}{own / seconds['capscale:dense']:>11.3f}x{ratios}")
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump({"command": sys.argv, "programs": rows}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -61,7 +61,7 @@ def initial_format_state(params: Any, representation: Representation) -> FormatS
     def start(kernel: Array) -> Array:
         return fmt.initial_state(weight_rows(kernel, representation))
 
-    return {path: _by_layer(start, kernel)(kernel) for path, kernel in _kernels(params).items()}
+    return {path: _by_layer(start, kernel)(kernel) for path, kernel in kernels_of(params).items()}
 
 
 def next_format_state(
@@ -74,7 +74,7 @@ def next_format_state(
     fmt = representation.weights.format
     if not isinstance(fmt, Keeps):
         return state
-    kernels, gradients = _kernels(params), _kernels(gradient)
+    kernels, gradients = kernels_of(params), kernels_of(gradient)
 
     def move(mask: Array, w: Array, g: Array) -> Array:
         return fmt.next_state(mask, weight_rows(w, representation), weight_rows(g, representation), step, progress)
@@ -90,7 +90,7 @@ def hold_weights(params: Any, representation: Representation, ctx: Context, stat
     """
     leaves, state = _leaves(params), state or {}
     groups: dict[Any, list[str]] = defaultdict(list)
-    for path, kernel in _kernels(params).items():
+    for path, kernel in kernels_of(params).items():
         groups[kernel.shape if kernel.size < STACKED_BELOW else path].append(path)
     keys = [None] * len(groups) if ctx.key is None else list(jax.random.split(ctx.key, len(groups)))
     held: dict[str, Array] = {}
@@ -98,7 +98,7 @@ def hold_weights(params: Any, representation: Representation, ctx: Context, stat
         owned = [_Owned(leaves[p], leaves.get(p.removesuffix(KERNEL) + LEARNED), state.get(p)) for p in paths]
         held |= zip(paths, _project(owned, representation, ctx._replace(key=key)), strict=True)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: Held(held[_name(path)]) if path[-1].key == KERNEL else leaf, params
+        lambda path, leaf: Held(held[path_name(path)]) if path[-1].key == KERNEL else leaf, params
     )
 
 
@@ -119,13 +119,15 @@ def _by_layer(function: Callable[..., Array], kernel: Array) -> Callable[..., Ar
     return function
 
 
-def _name(path: tuple[Any, ...]) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
+    """`layers/mlp/up/kernel`, of a path as jax gives it."""
     return "/".join(str(key.key) for key in path if hasattr(key, "key"))
 
 
 def _leaves(tree: Any) -> dict[str, Array]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _kernels(tree: Any) -> dict[str, Array]:
+def kernels_of(tree: Any) -> dict[str, Array]:
+    """Every kernel of `tree`, held or not, by its path."""
     return {path: leaf for path, leaf in _leaves(tree).items() if path.split("/")[-1] == KERNEL}

@@ -11,12 +11,15 @@ from jax import Array
 
 from capscale.formats.base import Context
 from capscale.formats.roles import Keeps, learns
+from capscale.models.compression import mask_pass_rate, weights_distance
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.held import FormatState, hold_weights, initial_format_state, next_format_state
 from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
+from capscale.models.loss import tokens_at_once
 from capscale.representation import DENSE_OPERAND, Representation
+from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.run import Optimizer, Run
 
@@ -34,6 +37,12 @@ class TrainState(NamedTuple):
     """PRNG key data of the run, uint32: noise at step t draws from it folded with t."""
     diverged_at: Array
     """First step, counted from 1, whose loss was not finite; 0 while there is none. int32 scalar."""
+    averages: dict[str, Array]
+    """Means over all steps so far of the metrics in `AVERAGED`, float32 scalars."""
+
+
+AVERAGED = ("weights_distance", "mask_pass_rate")
+"""Metrics whose mean over the run is of interest: see `capscale.models.compression`."""
 
 
 class Pace(NamedTuple):
@@ -45,17 +54,26 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """What a compiled train step depends on. Runs with equal programs share one compilation."""
+    """What a compiled train step depends on. Runs with equal programs share one compilation.
+
+    `devices`: how many a batch is split over; only the memory of the logits follows from it.
+    """
 
     model: ModelConfig
     representation: Representation
     optimizer: Optimizer
     batch: int
+    memory: Memory = AT_ONCE
+    devices: int = 1
+
+    def __post_init__(self):
+        self.memory.check(self.batch, self.devices)
 
     @classmethod
-    def of(cls, run: Run) -> "Program":
+    def of(cls, run: Run, memory: Memory = AT_ONCE, devices: int = 1) -> "Program":
         """The program of a run: its learning rate, length and seed are data, not code."""
-        return cls(run.model, run.representation, dataclasses.replace(run.optimizer, learning_rate=1.0), run.batch)
+        optimizer = dataclasses.replace(run.optimizer, learning_rate=1.0)
+        return cls(run.model, run.representation, optimizer, run.batch, memory, devices)
 
     @property
     def start(self) -> "Program":
@@ -66,12 +84,18 @@ class Program:
             for operand in (representation.weights, representation.activations)
         ]
         rotation = representation.hadamard if any(not operand.is_dense for operand in owns) else None
-        return dataclasses.replace(self, representation=Representation(owns[0], owns[1], rotation))
+        return dataclasses.replace(self, representation=Representation(owns[0], owns[1], rotation), memory=AT_ONCE)
 
     @property
     def module(self) -> Decoder:
         """The Flax module."""
-        return Decoder(self.model, self.representation)
+        return Decoder(self.model, self.representation, self.memory.remat)
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of each sequence whose logits exist together."""
+        sequences = self.batch // (self.devices * self.memory.microbatches)
+        return tokens_at_once(sequences, self.model.context, self.model.vocabulary)
 
 
 def initial_state(program: Program, seed: Array) -> TrainState:
@@ -85,6 +109,7 @@ def initial_state(program: Program, seed: Array) -> TrainState:
         step=jnp.int32(0),
         key=jax.random.key_data(noise_key),
         diverged_at=jnp.int32(0),
+        averages=dict.fromkeys(AVERAGED, jnp.float32(0)),
     )
 
 
@@ -94,14 +119,41 @@ def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context) ->
     `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T.
     """
     rngs = None if ctx.key is None else {NOISE: ctx.key}
-    logits_BTV: Any = program.module.apply({"params": held}, window_BU[:, :-1], ctx, rngs=rngs)
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, window_BU[:, 1:])
+    losses_BT: Any = program.module.apply(
+        {"params": held}, window_BU, ctx, program.tokens_at_once, rngs=rngs, method="losses"
+    )
+    return losses_BT
+
+
+def loss_and_gradient(program: Program, held: Any, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
+    """Mean loss of a batch and its gradient with respect to held weights, micro-batch by micro-batch."""
+    parts = program.memory.microbatches
+
+    def of_part(window_bU: Array, ctx: Context) -> tuple[Array, Any]:
+        return jax.value_and_grad(lambda held: token_losses(program, held, window_bU, ctx).mean())(held)
+
+    if parts == 1:
+        return of_part(window_BU, ctx)
+    # Every parts-th row makes a micro-batch: devices that hold consecutive rows then hold as many of each.
+    window_PbU = jnp.moveaxis(window_BU.reshape(-1, parts, window_BU.shape[1]), 1, 0)
+
+    def add(total: tuple[Array, Any], part: tuple[Array, Array]) -> tuple[tuple[Array, Any], None]:
+        window_bU, number = part
+        key = None if ctx.key is None else jax.random.fold_in(ctx.key, number)
+        return jax.tree.map(jnp.add, total, of_part(window_bU, ctx._replace(key=key))), None
+
+    nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, held))
+    total, _ = jax.lax.scan(add, nothing, (window_PbU, jnp.arange(parts)))
+    return jax.tree.map(lambda sum_: sum_ / parts, total)
 
 
 def train_step(
     program: Program, state: TrainState, window_BU: Array, pace: Pace
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One AdamW step on one batch; metrics are the batch loss in nats per token and the gradient norm."""
+    """One AdamW step on one batch.
+
+    Metrics: the batch loss in nats per token, the gradient norm, and those of `capscale.models.compression`.
+    """
     # Midpoint of the step: neither the first step nor the last has a learning rate of zero.
     progress = (state.step.astype(jnp.float32) + 0.5) / pace.steps.astype(jnp.float32)
     ctx = Context(progress, jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
@@ -109,18 +161,25 @@ def train_step(
     held, into_masters = jax.vjp(
         lambda params: hold_weights(params, program.representation, ctx, state.formats), state.params
     )
-    loss, held_gradient = jax.value_and_grad(lambda held: token_losses(program, held, window_BU, ctx).mean())(held)
+    loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx)
     (gradient,) = into_masters(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
     rate = pace.learning_rate * rate_at(program.optimizer, progress)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-    metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient)}
+    metrics = {
+        "loss": loss,
+        "grad_norm": optax.tree.norm(gradient),
+        "weights_distance": weights_distance(state.params, held, program.representation),
+        "mask_pass_rate": mask_pass_rate(state.params, held, into_masters, program.representation),
+    }
+    share = 1 / (state.step + 1).astype(jnp.float32)
+    averages = {name: mean + (metrics[name] - mean) * share for name, mean in state.averages.items()}
     formats = next_format_state(
         state.formats, params, held_gradient, program.representation, step=state.step + 1, progress=progress
     )
     diverged_at = jnp.where((state.diverged_at == 0) & ~jnp.isfinite(loss), state.step + 1, state.diverged_at)
-    return TrainState(params, formats, moments, state.step + 1, state.key, diverged_at), metrics
+    return TrainState(params, formats, moments, state.step + 1, state.key, diverged_at, averages), metrics
 
 
 def train_chunk(
@@ -144,7 +203,7 @@ def train_chunk(
         state, metrics = train_step(program, state, window_SBU[i].astype(jnp.int32), pace)
         return state, {name: history[name].at[i].set(value) for name, value in metrics.items()}
 
-    history = {name: jnp.full(window_SBU.shape[0], jnp.nan, jnp.float32) for name in ("loss", "grad_norm")}
+    history = {name: jnp.full(window_SBU.shape[0], jnp.nan, jnp.float32) for name in ("loss", "grad_norm", *AVERAGED)}
     return jax.lax.fori_loop(jnp.int32(0), count, body, (state, history))
 
 

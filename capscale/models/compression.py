@@ -1,0 +1,70 @@
+"""How far held weights are from their masters, and how much of the gradient passes to these.
+
+The first is what Theorem 1 of arXiv 2506.01863 bounds the gradient by, `||theta_hat - theta||_2`; what passes is the
+share of ones in the estimator's mask, or its mean where a mask is not of zeros and ones.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from capscale.models.held import kernels_of, path_name
+from capscale.representation import Representation, weight_rows
+
+
+def weights_distance(params: Any, held: Any, representation: Representation) -> Array:
+    """Euclidean distance of all compressed weights from their masters, float32 scalar; 0 for dense weights.
+
+    A rotation leaves it as it is, so weights that stay rotated are compared in their basis.
+    """
+    if representation.weights.is_dense:
+        return jnp.float32(0)
+    masters = kernels_of(params)
+    if representation.rotates_both:
+        masters = {path: jnp.swapaxes(weight_rows(w, representation), -1, -2) for path, w in masters.items()}
+    held_kernels = kernels_of(held)
+    return jnp.sqrt(sum((_sum(jnp.square(held_kernels[path] - w)) for path, w in masters.items()), jnp.float32(0)))
+
+
+def mask_pass_rate(
+    params: Any, held: Any, into_masters: Callable[[Any], tuple[Any]], representation: Representation
+) -> Array:
+    """Mean of the mask that gradients of compressed weights are multiplied by, float32 scalar; 1 for dense weights.
+
+    Args:
+      params: the masters.
+      held: what they are held as.
+      into_masters: the vector-Jacobian product from `held` to `params`; it is linear, and applies the mask in the
+        basis of the format. Pulling the ones of that basis back, and comparing with the ones, sums the mask without
+        computing it again.
+      representation: of both.
+    """
+    if representation.weights.is_dense:
+        return jnp.float32(1)
+    masters = kernels_of(params)
+    ones = {path: _ones(w, representation) for path, w in masters.items()}
+
+    def cotangent(path: str, leaf: Array) -> Array:
+        if path not in masters:
+            return jnp.zeros_like(leaf)
+        return jnp.ones_like(leaf) if representation.rotates_both else ones[path].astype(leaf.dtype)
+
+    (pulled,) = into_masters(
+        jax.tree_util.tree_map_with_path(lambda path, leaf: cotangent(path_name(path), leaf), held)
+    )
+    passed = sum((_sum(ones[path] * w) for path, w in kernels_of(pulled).items()), jnp.float32(0))
+    return passed / sum(w.size for w in masters.values())
+
+
+def _ones(kernel: Array, representation: Representation) -> Array:
+    """The ones of the format's basis, seen in the basis of the masters."""
+    column = jnp.ones((kernel.shape[-2], 1), kernel.dtype)
+    return jnp.broadcast_to(jnp.swapaxes(weight_rows(column, representation), -1, -2), kernel.shape)
+
+
+def _sum(x: Array) -> Array:
+    """Row by row first: one running sum over all would lose the small ones."""
+    return jnp.sum(jnp.sum(x, axis=-1))

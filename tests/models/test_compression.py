@@ -1,0 +1,72 @@
+"""Distance of held weights from their masters and the share of gradients that pass, against float64 by hand."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from scipy.linalg import hadamard
+
+from capscale.estimators import ForwardMask
+from capscale.formats import catalog
+from capscale.formats.base import Context
+from capscale.models.compression import mask_pass_rate, weights_distance
+from capscale.models.held import hold_weights, kernels_of
+from capscale.models.initial import initial_params
+from capscale.representation import DENSE, Operand, Representation, operand
+
+BLOCK = 8
+CTX = Context(jnp.float32(1), None)
+REPRESENTATIONS = {
+    "dense": DENSE,
+    "int2": Representation(operand("int2")),
+    "int2 rotated": Representation(operand("int2"), hadamard=BLOCK),
+    "int2 both, rotated": Representation(operand("int2"), operand("int4"), BLOCK),
+    "top50 forward mask": Representation(Operand(catalog.find("top50"), ForwardMask())),
+}
+
+
+def measured(representation, params):
+    held, into_masters = jax.vjp(lambda p: hold_weights(p, representation, CTX), params)
+    return (
+        weights_distance(params, held, representation),
+        mask_pass_rate(params, held, into_masters, representation),
+    )
+
+
+def rotated(rows, representation):
+    if representation.hadamard is None:
+        return rows
+    blocks = rows.reshape(*rows.shape[:-1], -1, BLOCK) @ (hadamard(BLOCK) / np.sqrt(BLOCK))
+    return blocks.reshape(rows.shape)
+
+
+def by_hand(representation, params):
+    """Kernel by kernel and layer by layer: project the rotated rows, rotate back, compare; ask the estimator."""
+    squares, passed, count = 0.0, 0.0, 0
+    weights = representation.weights
+    for kernel in kernels_of(params).values():
+        for layer in np.float64(kernel):
+            rows = rotated(layer.T, representation)
+            projection = weights.format.project(jnp.asarray(rows, jnp.float32), CTX)
+            mask = weights.estimator(jnp.asarray(rows, jnp.float32), projection)
+            back = rotated(np.float64(projection.value), representation).T
+            squares += np.square(back - layer).sum()
+            passed += layer.size if mask is None else np.float64(mask).sum()
+            count += layer.size
+    return np.sqrt(squares), passed / count
+
+
+@pytest.mark.parametrize("name", REPRESENTATIONS)
+def test_measures_are_those_by_hand(name):
+    representation = REPRESENTATIONS[name]
+    params = jax.jit(partial(initial_params, tiny.MODEL, representation))(jax.random.key(4))
+    distance, rate = jax.jit(partial(measured, representation))(params)
+    expected_distance, expected_rate = by_hand(representation, params)
+    assert float(distance) == pytest.approx(expected_distance, rel=1e-5, abs=1e-12)
+    assert float(rate) == pytest.approx(expected_rate, rel=1e-5)
+    if name != "dense":
+        assert float(distance) > 0.1
+        assert 0.3 < float(rate) < 0.999

@@ -1,0 +1,119 @@
+"""Recomputation and micro-batches: the same gradient to rounding, with the weights projected once."""
+
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from jax.extend.core import jaxprs_in_params
+
+from capscale.errors import UserError
+from capscale.formats.base import Context
+from capscale.models import loss
+from capscale.models.held import hold_weights
+from capscale.models.initial import initial_params
+from capscale.representation import Representation, operand
+from capscale.train.memory import Memory
+from capscale.train.step import Pace, Program, initial_state, loss_and_gradient, token_losses, train_step
+
+RUN = tiny.run(
+    model=replace(tiny.MODEL, tied_embeddings=False, init_std=0.3), representation=Representation(operand("int2"))
+)
+CTX = Context(jnp.float32(0), None)
+PACE = Pace(jnp.float32(0.05), jnp.int32(20))
+WINDOW_BU = jnp.asarray(np.random.default_rng(0).integers(0, 96, (4, 17)), jnp.int32)
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def loss_and_masters_gradient(program, params):
+    held, into_masters = jax.vjp(lambda p: hold_weights(p, program.representation, CTX), params)
+    mean, gradient = loss_and_gradient(program, held, WINDOW_BU, CTX)
+    return mean, into_masters(gradient)[0]
+
+
+@cache
+def params():
+    return jax.jit(lambda key: initial_params(RUN.model, RUN.representation, key))(jax.random.key(1))
+
+
+def compute(memory):
+    program = Program.of(RUN, memory)
+    return jax.jit(lambda p: loss_and_masters_gradient(program, p), compiler_options=QUICK)(params())
+
+
+@cache
+def at_once():
+    return compute(Memory())
+
+
+def check_same(found):
+    (mean, gradient), (expected_mean, expected) = found, at_once()
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradient, expected)
+
+
+@pytest.mark.parametrize("memory", [Memory(remat=True), Memory(microbatches=2), Memory(remat=True, microbatches=4)])
+def test_gradient_is_the_same_to_rounding(memory):
+    """And bit for bit where the estimator lets nothing through."""
+    found = compute(memory)
+    check_same(found)
+    zeros, expected = (
+        [np.asarray(leaf == 0) for leaf in jax.tree.leaves(tree) if leaf.ndim == 3] for tree in (found[1], at_once()[1])
+    )
+    jax.tree.map(np.testing.assert_array_equal, zeros, expected)
+    assert 0.01 < np.mean(zeros[0]) < 0.5
+
+
+def test_logits_in_parts_are_the_same_to_rounding(monkeypatch):
+    monkeypatch.setattr(loss, "LOGITS", 4 * 4 * 96)
+    assert Program.of(RUN).tokens_at_once == 4
+    check_same(compute(Memory()))
+
+
+def rounds(jaxpr, inside=False):
+    """Roundings to a grid inside of scans, and all of them."""
+    found = np.zeros(2, int)
+    for eqn in jaxpr.eqns:
+        found += [inside and eqn.primitive.name == "round", eqn.primitive.name == "round"]
+        for inner in jaxprs_in_params(eqn.params):
+            found += rounds(inner, inside or eqn.primitive.name == "scan")
+    return found
+
+
+def traced(function, *arguments):
+    return rounds(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def test_weights_are_projected_once_for_all_micro_batches():
+    """Nothing is rounded inside the loop over micro-batches, and nothing more is for its sake."""
+    programs = [Program.of(RUN, Memory(microbatches=parts)) for parts in (1, 4)]
+    state = jax.eval_shape(lambda: initial_state(programs[0], jnp.int32(1)))
+    singly, in_parts = (
+        traced(lambda state, program=program: train_step(program, state, WINDOW_BU, PACE), state)
+        for program in programs
+    )
+    assert in_parts.tolist() == singly.tolist()
+    assert in_parts[0] == 0
+    assert in_parts[1] > 0
+
+    def projecting_inside(params):
+        return jax.lax.map(lambda row: token_losses(programs[0], params, row[None], CTX), WINDOW_BU)
+
+    assert traced(projecting_inside, state.params)[0] > 0, "the count sees a projection inside"
+
+
+def test_memory_that_does_not_split_is_refused():
+    with pytest.raises(UserError, match="microbatches=0 must be at least 1"):
+        Memory(microbatches=0)
+    with pytest.raises(UserError, match=r"batch=4 sequences do not split over 3 micro-batches on 1 devices"):
+        Program.of(RUN, Memory(microbatches=3))
+    with pytest.raises(UserError, match=r"batch=4 sequences do not split over 2 micro-batches on 4 devices"):
+        Program.of(RUN, Memory(microbatches=2), devices=4)
+
+
+def test_first_states_do_not_depend_on_it():
+    assert Program.of(RUN, Memory(remat=True)) != Program.of(RUN)
+    assert Program.of(RUN, Memory(remat=True)).start == Program.of(RUN).start

@@ -129,21 +129,21 @@ def project_weights(w: Array, representation: Representation, ctx: Context = NO_
         return w
     projected = project(representation.weights, weight_rows(w, representation), ctx)
     if not representation.rotates_both:
-        projected = _rotated(projected, representation)
+        projected = rotated(projected, representation)
     return jnp.swapaxes(projected, -1, -2)
 
 
 def weight_rows(w: Array, representation: Representation) -> Array:
     """What the format of the weights sees of `w` (in, out): its columns as rows (out, in), rotated where it asks so."""
-    return _rotated(jnp.swapaxes(w, -1, -2), representation)
+    return rotated(jnp.swapaxes(w, -1, -2), representation)
 
 
 def project_activations(x: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Array:
     """`x` of shape (..., in) as `representation` holds it, token by token."""
     if representation.activations.is_dense:
         return x
-    projected = project(representation.activations, _rotated(x, representation), ctx)
-    return projected if representation.rotates_both else _rotated(projected, representation)
+    projected = project(representation.activations, rotated(x, representation), ctx)
+    return projected if representation.rotates_both else rotated(projected, representation)
 
 
 class Held(NamedTuple):
@@ -169,7 +169,7 @@ def linear(
     return jnp.matmul(held_x, held_w, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
-def _rotated(x: Array, representation: Representation) -> Array:
+def rotated(x: Array, representation: Representation) -> Array:
     """The last axis rotated block by block; its own inverse, and nothing where there is no rotation."""
     if representation.hadamard is None:
         return x

@@ -18,6 +18,7 @@ ORDER = (
     "estimators",
     "fused",
     "representation",
+    "packed",
     "gaussian",
     "capacity",
     "models",

@@ -1,0 +1,58 @@
+"""Activations times packed weights, on whatever runs it best."""
+
+from functools import partial
+from math import prod
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from capscale.kernels import dispatch
+from jax import Array
+
+from . import gpu, reference, tpu
+from .layout import Weights
+
+
+def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None) -> Array:
+    """y (..., F) = x (..., K) times the packed weights (F, K), transposed; in `dtype`, that of x if None.
+
+    Accumulates in float32; see `reference` for the order of scaling and rounding. Differentiable by x alone: packed
+    weights are what training ended with. Over a mesh, call it inside `jax.shard_map`.
+    Raises ValueError where K is not the width of the weights.
+    """
+    outputs, width = weights.shape
+    if x.shape[-1] != width:
+        raise ValueError(f"matmul: x has {x.shape[-1]} inputs, the packed weights {width}; pass x as (..., {width})")
+    rows = x.reshape(prod(x.shape[:-1]), width)
+    y = cast(Array, _matmul(jnp.dtype(dtype or x.dtype).name, rows, weights))
+    return y.reshape(*x.shape[:-1], outputs)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(dtype: str, x: Array, weights: Weights) -> Array:
+    of = weights.layout
+    detail = f"{x.dtype} {x.shape} x {weights.shape}, {of.bits} bits, group {of.group}{', 2:4' * of.sparse}"
+    backend = dispatch.choose("matmul", detail, partial(_unsupported, x, weights))
+    if backend == "reference":
+        return reference.matmul(x, weights, jnp.dtype(dtype))
+    run = tpu.matmul if backend == "tpu" else gpu.matmul
+    return run(x, weights, jnp.dtype(dtype), interpret=dispatch.current().interpret)
+
+
+def _unsupported(x: Array, weights: Weights, backend: dispatch.Backend) -> str | None:
+    if not x.shape[0] or not weights.shape[0]:
+        return "there is nothing to multiply"
+    return (tpu if backend == "tpu" else gpu).unsupported(x, weights)
+
+
+def _forward(dtype: str, x: Array, weights: Weights) -> tuple[Array, tuple[Array, Weights]]:
+    return _matmul(dtype, x, weights), (jnp.zeros((), x.dtype), weights)
+
+
+def _backward(dtype: str, residuals: tuple[Array, Weights], g: Array) -> tuple[Array, None]:
+    like, weights = residuals
+    dense = reference.dequantize(weights).astype(g.dtype)
+    return jnp.matmul(g, dense, preferred_element_type=jnp.float32).astype(like.dtype), None
+
+
+_matmul.defvjp(_forward, _backward)

@@ -129,7 +129,8 @@ def find_files(inputs: Sequence[str]) -> list[tuple[str, epath.Path]]:
     for given in inputs:
         root = epath.Path(given)
         if root.is_dir():
-            below = sorted((str(path.relative_to(root)), path) for path in root.rglob("*") if _wanted(path, root))
+            walked = (folder / name for folder, _, names in root.walk() for name in names)
+            below = sorted((str(path.relative_to(root)), path) for path in walked if _wanted(path, root))
             if not below:
                 raise UserError(
                     f"directory {given!r} holds no {', '.join(TEXT + LINES + PARQUET)} file; check the path"
@@ -217,7 +218,7 @@ def _wanted(path: epath.Path, root: epath.Path) -> bool:
     name = path.name
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
-    return not hidden and name.endswith(TEXT + LINES + PARQUET) and path.is_file() and path.stat().length > 0
+    return not hidden and name.endswith(TEXT + LINES + PARQUET) and path.stat().length > 0
 
 
 def _kind(path: str) -> tuple[str, str | None]:

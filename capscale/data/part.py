@@ -142,7 +142,7 @@ def save(path: epath.Path, tokens: np.ndarray) -> tuple[int, str]:
     """Writes an array as .npy, whole or not at all; its size in bytes and its SHA-256."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(tokens))
-    contents = (header.getbuffer(), np.ascontiguousarray(tokens).data.cast("B"))
+    contents = (header.getbuffer(), np.ascontiguousarray(tokens).reshape(-1).view(np.uint8).data)
     digest, size = hashlib.sha256(), 0
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
     with writing(path):

@@ -158,6 +158,8 @@ def _held(out: epath.Path) -> Iterator[None]:
             raise UserError(f"{out} is being prepared by another process; wait for it or stop it") from error
         except OSError:
             pass
+        else:
+            stack.callback(lambda: (out / LOCK).unlink(missing_ok=True))
         yield
 
 
@@ -168,5 +170,5 @@ def _tidy(out: epath.Path, manifest: Manifest) -> None:
     with writing(out):
         if (out / WORK).exists():
             (out / WORK).rmtree()
-        for path in [*stale, *out.glob(f".*{TEMPORARY}"), out / LOCK]:
+        for path in [*stale, *out.glob(f".*{TEMPORARY}")]:
             path.unlink(missing_ok=True)

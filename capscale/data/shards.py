@@ -18,8 +18,8 @@ from capscale.data.manifest import Manifest, Shard, verify
 from capscale.errors import UserError
 from capscale.files import TEMPORARY, writing
 
-THREADS, AHEAD = 8, 256
-"""Threads that read, and windows that they read ahead: enough for a disk that answers in milliseconds."""
+THREADS, TOGETHER = 4, 64
+"""Threads that read, and windows that each reads at a time: handing them over one by one costs more than reading."""
 
 
 class Shards:
@@ -61,10 +61,10 @@ class Shards:
         # grain adds the epoch to the seed: neighbouring seeds would share epochs if they were not spread out.
         spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
         order = grain.MapDataset.source(self._windows(context)).shuffle(spread).repeat()
-        read: Any = grain.MapDataset.source(places.ravel().tolist()).map(order.__getitem__)
-        options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
-        windows = np.stack(list(read.to_iter_dataset(options)))
-        return windows.reshape(*places.shape, context + 1)
+        read: Any = grain.MapDataset.source(places.ravel().tolist()).map(order.__getitem__).batch(TOGETHER)
+        options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
+        windows = [np.empty((0, context + 1), self.manifest.dtype), *read.to_iter_dataset(options)]
+        return np.concatenate(windows).reshape(*places.shape, context + 1)
 
     def validation(self, context: int) -> tuple[np.ndarray, np.ndarray]:
         """Windows of the validation set, `(n, context + 1)`, and the document each begins in; see `Source`."""

@@ -85,6 +85,8 @@ def load_tokenizer(name: str, end: str | None = None) -> Tokenizer:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"tokenizer {name!r} cannot be read ({error.strerror or error}); check the path") from error
+    if not content:
+        raise UserError(f"tokenizer {name!r} is empty; fetch it again")
     return loaders[path.suffix](path, content, hashlib.sha256(content).hexdigest(), end)
 
 

@@ -1,0 +1,113 @@
+"""capscale data prepare and show: what they print, and bad input explained with exit status 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import texts
+
+from capscale.cli import main
+from capscale.cli.data import unescaped
+
+PREPARE = "data prepare book.txt --separator \\n\\n<|endoftext|>\\n --validation-share 0.1 --workers 1"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts.write_text(tmp_path / "book.txt")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(r"\n\n<|endoftext|>\n", texts.SEPARATOR), ("\n", "\n"), (r"\\n", r"\n"), (r"a\tb\r", "a\tb\r"), (r"\x", r"\x")],
+)
+def test_escapes(written, meant):
+    assert unescaped(written) == meant
+
+
+def test_prepare_then_show(place, capsys):
+    assert main(f"{PREPARE} --tokenizer byte --out shards".split()) == 0
+    printed = capsys.readouterr().out
+    manifest = json.loads((place / "shards" / "manifest.json").read_text())
+    assert manifest["name"] == "shards"
+    assert manifest["recipe"]["separator"] == texts.SEPARATOR
+    documents = manifest["train"][0]["documents"], manifest["validation"]["documents"]
+    assert sum(documents) == 200
+    assert "257 tokens, 256 ends a document, stored as uint16" in printed
+    assert f"{manifest['validation']['tokens']:,}" in printed
+    assert "peak memory of a process" in printed
+    assert main(["data", "show", "shards"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith("2 shards are whole\n")
+    assert printed.splitlines()[:5] == shown.splitlines()[:5]
+    assert main(["data", "show", "shards", "--verify"]) == 0
+    assert capsys.readouterr().out.endswith("2 shards are whole (hashed now)\n")
+    assert main(f"{PREPARE} --tokenizer byte --out shards".split()) == 0, "nothing is left to do"
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+def test_show_names_an_altered_shard(stamped, place, capsys):
+    assert main(f"{PREPARE} --tokenizer byte --out shards".split()) == 0
+    if stamped:
+        assert main(["data", "show", "shards"]) == 0
+    content = bytearray((place / "shards" / "validation.npy").read_bytes())
+    content[-1] ^= 1
+    (place / "shards" / "validation.npy").write_bytes(content)
+    capsys.readouterr()
+    assert main(["data", "show", "shards", "--verify"]) == 2
+    out, err = capsys.readouterr()
+    assert "validation.npy was altered" in err
+    assert "whole" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("data prepare none.txt --tokenizer byte --out new", "input 'none.txt' does not exist"),
+        ("data prepare empty.txt --tokenizer byte --out new", "'empty.txt' is empty"),
+        ("data prepare book.pdf --tokenizer byte --out new", "'book.pdf' is of no known kind"),
+        ("data prepare --tokenizer byte --out new", "no input is given"),
+        ("data prepare book.txt --dataset allenai/c4 --tokenizer byte --out new", "both inputs book.txt and --dataset"),
+        ("data prepare book.txt --subset en --tokenizer byte --out new", "--subset and --revision belong to --dataset"),
+        (f"{PREPARE} --tokenizer bite --out new", "tokenizer 'bite' is not known"),
+        (f"{PREPARE} --tokenizer none.model --out new", "tokenizer 'none.model' cannot be read"),
+        (f"{PREPARE} --tokenizer byte --out new --validation-tokens 0", "validation tokens 0 must lie between"),
+        (f"{PREPARE} --tokenizer byte --out new --eos </s>", "--eos '</s>' cannot be chosen for the byte tokenizer"),
+        (f"{PREPARE} --tokenizer byte --out occupied", "occupied holds no manifest.json but 'thesis.tex'"),
+        (f"{PREPARE} --tokenizer byte --out book.txt/below", "cannot be written (Not a directory)"),
+        ("data show new", "new holds no manifest.json"),
+        ("data show occupied", "occupied holds no manifest.json"),
+        ("sweep capacity_demo --text occupied --out new", "occupied holds no manifest.json"),
+    ],
+)
+def test_bad_input_is_explained_and_changes_nothing(arguments, message, place, capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    (place / "empty.txt").touch()
+    (place / "book.pdf").write_text("%PDF")
+    (place / "occupied").mkdir()
+    (place / "occupied" / "thesis.tex").write_text("years of work")
+    before = sorted(place.rglob("*"))
+    assert main(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("capscale: ")
+    assert message in err
+    assert out == ""
+    assert sorted(place.rglob("*")) == before
+
+
+def test_disk_that_is_full(place):
+    """Files may not grow beyond 16 KiB: what the kernel says of a full disk, the command says in one line."""
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))\n"
+        "from capscale.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = f"{PREPARE} --tokenizer byte --out shards".split()
+    done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("capscale: shards/train-00000-000.npy cannot be written (File too large); free space")
+    assert len(done.stderr.splitlines()) == 1
+    assert main(arguments) == 0, "with space again, it goes on"

@@ -1,0 +1,161 @@
+"""Files of every kind give the same documents, whole or in spans; what is damaged or not text is named."""
+
+import bz2
+import gzip
+import json
+import lzma
+
+import pytest
+import texts
+from etils import epath
+
+from capscale.data import inputs
+from capscale.data.inputs import Span, find_files, share_out
+from capscale.errors import UserError
+
+pyarrow = pytest.importorskip("pyarrow", reason="Parquet and .zst are read by pyarrow, which is not installed")
+
+
+def zstd(content: bytes) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESS = {"": lambda content: content, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+
+
+def write_parquet(path, documents=None, **options):
+    from pyarrow import parquet
+
+    documents = list(texts.documents() if documents is None else documents)
+    table = pyarrow.table({"id": list(range(len(documents))), "text": documents})
+    parquet.write_table(table, path, **options)
+    return path
+
+
+def read(path, **options):
+    """The documents of a file by way of its parts."""
+    parts = share_out([epath.Path(path)], options.get("separator", texts.SEPARATOR), options.get("field", "text"))
+    return [text for part in parts for span in part for text in span.documents()]
+
+
+@pytest.mark.parametrize("part", [4096, 1 << 20], ids=["many parts", "one part"])
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "json"])
+def test_kinds_agree(kind, compression, part, tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "PART", part)
+    content = texts.SEPARATOR.join(texts.documents()).encode() if kind == "txt" else texts.json_lines()
+    path = tmp_path / f"text.{kind}{compression}"
+    path.write_bytes(COMPRESS[compression](content))
+    assert read(path) == list(texts.documents())
+    count = len(share_out([epath.Path(path)], texts.SEPARATOR, "text"))
+    assert count == (-(-len(content) // part) if not compression else 1)
+
+
+@pytest.mark.parametrize("part", [4096, 1 << 20], ids=["many parts", "one part"])
+def test_parquet(part, tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "PART", part)
+    path = write_parquet(tmp_path / "text.parquet", row_group_size=7)
+    assert read(path) == list(texts.documents())
+    assert (len(share_out([epath.Path(path)], None, "text")) > 5) == (part == 4096)
+
+
+def test_text_without_separator_is_cut_at_line_ends(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"line {number} é\n" for number in range(20_000)))
+    found = read(path, separator=None)
+    assert "".join(found) == path.read_text()
+    assert len(found) == -(-path.stat().st_size // (1 << 16))
+    assert all(stretch.endswith("\n") for stretch in found)
+
+
+def test_empty_documents_are_left_out(tmp_path):
+    (tmp_path / "text.jsonl").write_bytes(texts.json_lines(("a", "", "b")) + b"\n  \n" + texts.json_lines(("c",)))
+    assert read(tmp_path / "text.jsonl") == ["a", "b", "c"]
+    (tmp_path / "text.txt").write_text(texts.SEPARATOR.join(["", "a", "", "", "b", ""]))
+    assert read(tmp_path / "text.txt") == ["a", "b"]
+    assert read(write_parquet(tmp_path / "text.parquet", ["a", "", "b"])) == ["a", "b"]
+
+
+def test_small_files_share_a_part_and_order_is_by_name(tmp_path):
+    names = ["b/2.txt", "a/1.jsonl", "a/10.txt", "c.text", ".hidden.txt", ".git/x.txt", "notes.md", "empty.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("" if name == "empty.txt" else '{"text": "a"}\n')
+    found = find_files([str(tmp_path)])
+    assert [name for name, _ in found] == ["a/1.jsonl", "a/10.txt", "b/2.txt", "c.text"]
+    assert len(share_out([path for _, path in found], None, "text")) == 1
+    assert [name for name, _ in find_files([str(tmp_path / "c.text"), str(tmp_path / "a")])] == [
+        "c.text",
+        "1.jsonl",
+        "10.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.txt", r"input '.*missing.txt' does not exist; check the path, or name a Hugging Face data set"),
+        ("notes.md", r"is of no known kind; give .txt"),
+        ("empty.txt", r"'.*empty.txt' is empty"),
+        ("bare", r"holds no .txt, .text, .jsonl"),
+        ("t.parquet.gz", "is of no known kind"),
+    ],
+)
+def test_inputs_that_are_none_are_refused(name, message, tmp_path):
+    (tmp_path / "bare").mkdir()
+    for made, content in (("notes.md", "a"), ("empty.txt", ""), ("t.parquet.gz", "a")):
+        (tmp_path / made).write_text(content)
+    with pytest.raises(UserError, match=message):
+        find_files([str(tmp_path / name)])
+
+
+GOOD = texts.json_lines()
+BAD_CONTENTS = {
+    "a.txt": (b"text\xff\xfe" * 9, r"a.txt \(byte 0\) is binary, not UTF-8 text"),
+    "nul.txt": (b"text\0text", r"it holds NUL"),
+    "b.jsonl": (GOOD + b'{"text": \n', rf"b.jsonl \(line at byte {len(GOOD):,}\) is not JSON"),
+    "list.jsonl": (b'["text"]\n', "holds list, not an object with a field 'text'"),
+    "field.jsonl": (b'{"content": "a", "url": "b"}\n', "has no field 'text'; its fields: content, url. Choose one by"),
+    "tokens.jsonl": (b'{"text": [1, 2]}\n', "field 'text' holds list, not text; .* turn tokens back into text first"),
+    "none.jsonl": (b'{"text": null}\n', "holds NoneType, not text"),
+    "half.jsonl": (json.dumps({"text": "\ud800"}).encode(), "is not text .surrogates"),
+    "binary.jsonl": (bytes(range(128, 256)), "is not JSON"),
+    "cut.json.gz": (gzip.compress(GOOD)[:-9], "cut.json.gz cannot be read .*fetch it again"),
+    "not.json.gz": (GOOD, "not.json.gz cannot be read .*Not a gzipped file"),
+    "flipped.json.gz": (gzip.compress(GOOD)[:300] + b"xyz" + gzip.compress(GOOD)[303:], "flipped.json.gz .*"),
+    "cut.txt.bz2": (bz2.compress(GOOD)[:-9], "cut.txt.bz2 cannot be read"),
+    "cut.txt.xz": (lzma.compress(GOOD)[:-9], "cut.txt.xz cannot be read"),
+    "not.txt.xz": (GOOD, "not.txt.xz cannot be read"),
+    "cut.txt.zst": (zstd(GOOD)[:-9], "cut.txt.zst cannot be read .Truncated compressed stream"),
+    "not.parquet": (GOOD, "not.parquet cannot be read .*Parquet magic bytes not found"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CONTENTS)
+def test_bad_contents_are_named(name, tmp_path):
+    content, message = BAD_CONTENTS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / name)
+
+
+def test_damaged_parquet_is_named(tmp_path):
+    content = bytearray(write_parquet(tmp_path / "text.parquet", compression="zstd").read_bytes())
+    content[200:1200] = bytes(1000)
+    (tmp_path / "text.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"text.parquet cannot be read"):
+        read(tmp_path / "text.parquet")
+    with pytest.raises(UserError, match="has no field 'words'; its fields: id, text"):
+        read(write_parquet(tmp_path / "whole.parquet"), field="words")
+    with pytest.raises(UserError, match=r"whole.parquet \(row 0\): field 'id' holds int, not text"):
+        read(tmp_path / "whole.parquet", field="id")
+
+
+def test_errors_of_whoever_uses_the_documents_stay_what_they_are(tmp_path):
+    path = texts.write_text(tmp_path / "text.txt")
+    with pytest.raises(OSError, match="mine"):  # noqa: PT012
+        for _ in Span(str(path), separator=texts.SEPARATOR).documents():
+            raise OSError("mine")

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback."""
     import tyro
 
-    from capscale.cli import analysis, data, describe, formats, planning, sweep
+    from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, sweep
 
     commands = {
         "gmse": formats.Gmse,
@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         "sweep": sweep.Sweep,
         "run": sweep.Run,
         "status": sweep.Status,
+        "preflight": preflight.Preflight,
+        "launch": launch.Launch,
         "fit": analysis.Fit,
         "report": analysis.Report,
         "bench": planning.Bench,

@@ -41,6 +41,7 @@ class Sweep:
     Examples:
       capscale sweep capacity_demo --out runs/demo
       capscale sweep my_experiment.py --ladder micro --text corpus.txt --out runs/mine
+      capscale sweep my_experiment.py --ladder micro --text shards --out gs://bucket/mine --launcher ray
     """
 
     experiment: Annotated[str, tyro.conf.Positional]
@@ -57,11 +58,19 @@ class Sweep:
     """Runs trained side by side on a CPU; its cores if not given."""
     fsdp: int = 1
     """Devices that share one copy of the parameters, with --mode mesh."""
+    launcher: Literal["local", "ray"] = "local"
+    """Who trains: this process, or the Ray cluster that RAY_ADDRESS names (one is started here without it)."""
+    devices_per_run: int = 1
+    """With Ray: accelerators that one run gets; CPU cores where there are none."""
+    retries: int = 3
+    """With Ray: attempts in a row that may end without progress before a run counts as failed."""
 
     def __call__(self) -> int:
         """Trains; the exit status tells whether all results are there."""
-        if self.jobs is not None and self.jobs < 1:
-            raise UserError(f"--jobs {self.jobs} must be at least 1")
+        for name, least in (("jobs", 1), ("devices_per_run", 1), ("retries", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}")
         return _train(self, self.jobs, only=None)
 
 
@@ -106,6 +115,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     from capscale.data.load import load_source
     from capscale.sweep.display import Display
     from capscale.sweep.local import launch
+    from capscale.sweep.on_ray import launch_on_ray
     from capscale.sweep.plan import open_directory, plan
     from capscale.train.record import versions
 
@@ -127,8 +137,32 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     for number in STOPPED:
         signal.signal(number, on_signal)
     with Display(Console()) as display:
-        outcome = launch(planned, source, out, display, mode=command.mode, jobs=jobs, fsdp=command.fsdp, stop=stop)
+        if isinstance(command, Sweep) and command.launcher == "ray":
+            outcome = launch_on_ray(
+                planned,
+                _run_arguments(command),
+                out,
+                display,
+                devices=command.devices_per_run,
+                jobs=jobs,
+                retries=command.retries,
+                stop=stop,
+            )
+        else:
+            outcome = launch(planned, source, out, display, mode=command.mode, jobs=jobs, fsdp=command.fsdp, stop=stop)
     return _conclude(outcome, len(planned.runs), out, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
+
+
+def _run_arguments(command: Sweep) -> list[str]:
+    """Arguments of `capscale run`, but for --index, that mean the same in a process started elsewhere."""
+    experiment = _absolute(command.experiment) if command.experiment.endswith(".py") else command.experiment
+    arguments = ["run", experiment, "--out", _absolute(command.out), "--ladder", command.ladder]
+    text = [] if command.text is None else ["--text", _absolute(command.text)]
+    return [*arguments, *text, "--fsdp", str(command.fsdp)]
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -> int:

@@ -61,7 +61,7 @@ def read_status(out: epath.Path) -> list[RunStatus]:
 
 
 def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunStatus:
-    step, device_s = _progress(directory)
+    step, device_s = progress(directory)
     try:
         state, detail = _state(directory, step, planned)
     except (UserError, KeyError, TypeError, ValueError) as error:
@@ -83,7 +83,7 @@ def _state(directory: epath.Path, step: int, planned: dict[str, Any]) -> tuple[S
     return ("started", how_far) if (directory / "metrics.jsonl").exists() else ("to do", "")
 
 
-def _progress(directory: epath.Path) -> tuple[int, float]:
+def progress(directory: epath.Path) -> tuple[int, float]:
     """Newest step in metrics.jsonl, and the device-seconds of all its lines; damaged lines are passed over."""
     path = directory / "metrics.jsonl"
     step, device_s = 0, 0.0

@@ -1,0 +1,100 @@
+"""capscale launch: scripts that start a sweep on machines elsewhere."""
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from capscale.errors import UserError
+
+
+@dataclass
+class Launch:
+    """Write a script that starts a sweep on Slurm, Cloud TPU VMs, GKE through xpk, or any cloud through SkyPilot.
+
+    Paths and names in the script are those that the workers will see. A worker started twice trains nothing twice.
+
+    Examples:
+      capscale launch slurm paper_capacity --ladder paper --text /data/c4 --out /shared/paper > sweep.sbatch
+      capscale launch gcloud paper_capacity --ladder paper --text gs://b/c4 --out gs://b/paper --topology v5e:4x4 \\
+        --zone us-central1-a --vocabulary 32000 --script launch.sh && bash launch.sh --dry-run
+    """
+
+    where: Annotated[Literal["slurm", "gcloud", "xpk", "skypilot"], tyro.conf.Positional]
+    """Who starts the workers."""
+    experiment: Annotated[str, tyro.conf.Positional]
+    """Name of an experiment, or the path of a .py file as the workers see it."""
+    out: str
+    """Directory of the sweep, on storage that all workers share."""
+    ladder: str = "nano"
+    """Which model sizes: nano, micro or paper."""
+    text: str | None = None
+    """Text file or directory of token shards, as the workers see it."""
+    vocabulary: int | None = None
+    """Symbols of the text, where it cannot be read from here."""
+    fsdp: int = 1
+    """Devices that share one copy of the parameters."""
+    script: Path | None = None
+    """File to write; printed if not given."""
+    setup: str = "pip install ."
+    """Command that makes capscale available on a fresh machine."""
+    devices_per_run: int = 1
+    """Slurm: GPUs a run."""
+    hours: int = 24
+    """Slurm: time limit of a task; it is queued again when that is over."""
+    at_once: int | None = None
+    """Slurm: most tasks that run at once."""
+    topology: str = "v5e:4x4"
+    """gcloud, xpk: the TPU slice."""
+    zone: str | None = None
+    """gcloud, xpk: the zone."""
+    cluster: str | None = None
+    """xpk: the cluster."""
+    image: str | None = None
+    """xpk: a Docker image in which `capscale` is installed."""
+    accelerators: str = "H100:1"
+    """SkyPilot: accelerators of a run."""
+
+    def __call__(self) -> int:
+        """Writes or prints the script."""
+        from capscale.cli.preflight import data_id
+        from capscale.sweep import launchfiles
+        from capscale.sweep.plan import plan
+        from capscale.sweep.slices import find_slice
+
+        planned = plan(self.experiment, self.ladder, data_id(self.text, self.vocabulary))
+        text = [] if self.text is None else ["--text", self.text]
+        fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []
+        arguments = ("run", self.experiment, "--out", self.out, "--ladder", self.ladder, *text, *fsdp)
+        job = launchfiles.Job(
+            launchfiles.job_name(planned.experiment, self.ladder), arguments, len(planned.runs), self.setup
+        )
+        if self.where == "slurm":
+            script = launchfiles.slurm(job, devices=self.devices_per_run, hours=self.hours, at_once=self.at_once)
+        elif self.where == "gcloud":
+            script = launchfiles.gcloud(job, find_slice(self.topology), zone=self._named("zone"))
+        elif self.where == "xpk":
+            script = launchfiles.xpk(
+                job,
+                find_slice(self.topology),
+                zone=self._named("zone"),
+                cluster=self._named("cluster"),
+                image=self._named("image"),
+            )
+        else:
+            script = launchfiles.skypilot(job, self.accelerators)
+        if self.script is None:
+            print(script, end="")
+        else:
+            self.script.write_text(script)
+            self.script.chmod(self.script.stat().st_mode | stat.S_IXUSR)
+            print(f"{self.script}: {len(planned.runs)} runs", end="\n")
+        return 0
+
+    def _named(self, field: str) -> str:
+        value = getattr(self, field)
+        if value is None:
+            raise UserError(f"launch {self.where} needs --{field}")
+        return value

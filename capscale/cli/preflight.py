@@ -1,0 +1,166 @@
+"""capscale preflight: what a sweep needs on a TPU slice, before there is one."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from capscale.errors import UserError
+
+if TYPE_CHECKING:
+    from capscale.data.corpus import DataId
+    from capscale.sweep.preflight import Checked, Setting
+
+DOES_NOT_FIT = 1
+"""Exit status when a run needs more memory than a device has."""
+
+
+@dataclass
+class Preflight:
+    """Compile every distinct train step of a sweep for a TPU slice, on this machine, and tell what it needs.
+
+    Nothing is trained and no text is read but to count its vocabulary. Exit status 1 when a run does not fit.
+
+    Examples:
+      capscale preflight paper_capacity --ladder paper --topology v5e:4x4 --vocabulary 32000
+      capscale preflight paper_capacity --ladder paper --topology v6e:2x2 --vocabulary 32000 --sizes 30M 50M --fsdp 4
+    """
+
+    experiment: Annotated[str, tyro.conf.Positional]
+    """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
+    topology: str
+    """The slice: v4, v5e, v5p or v6e and its shape, such as v5e:4x4 or v5p:2x2x2."""
+    ladder: str = "nano"
+    """Which model sizes: nano, micro or paper."""
+    text: str | None = None
+    """Text that the sweep will train on, for its vocabulary; see --vocabulary."""
+    vocabulary: int | None = None
+    """Symbols of the text, where it is not at hand; --text is not read then."""
+    sizes: tuple[str, ...] = ()
+    """Only runs of these model sizes; all if not given."""
+    fsdp: int = 1
+    """Devices that share one copy of the parameters."""
+    microbatches: int = 1
+    """Parts of a batch that are done one after the other."""
+    remat: bool = False
+    """Compute each layer anew in the backward pass."""
+    mfu: float = 0.4
+    """Share of the chips' peak that training is taken to reach; state what you have measured."""
+    quick: bool = False
+    """Compile at XLA's lowest effort: about three times faster, and often asking for more memory than training does."""
+    json: bool = False
+    """Print JSON."""
+
+    def __call__(self) -> int:
+        """Compiles, prints a line a program and the totals."""
+        # The plan is made and compiled on the CPU; a TPU that is there is left alone.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        from capscale.sweep.plan import plan
+        from capscale.sweep.preflight import Setting, check
+        from capscale.sweep.slices import find_slice
+        from capscale.train.memory import Memory
+
+        if not 0 < self.mfu <= 1:
+            raise UserError(f"--mfu {self.mfu} must lie in (0, 1]")
+        setting = Setting(find_slice(self.topology), self.fsdp, Memory(self.remat, self.microbatches))
+        runs = list(plan(self.experiment, self.ladder, data_id(self.text, self.vocabulary)).runs)
+        unknown = set(self.sizes) - {run.size for run in runs}
+        if unknown:
+            raise UserError(f"--sizes {' '.join(sorted(unknown))} are not of {self.experiment} on {self.ladder}")
+        runs = [run for run in runs if not self.sizes or run.size in self.sizes]
+        if not self.json:
+            print(f"{'':<36} GB/device  compile   runs      steps   FLOPs  hours each  device-hours")
+        found = check(runs, setting, self.quick, lambda checked: None if self.json else print(self._line(checked)))
+        return self._conclude(found, setting)
+
+    def _row(self, checked: "Checked") -> dict[str, Any]:
+        from capscale.sweep.display import run_name
+        from capscale.sweep.preflight import device_hours, flops_per_token
+        from capscale.sweep.slices import find_slice
+
+        slice_, compiled = find_slice(self.topology), checked.compiled
+        hours = [device_hours(run, slice_, self.mfu) for run in checked.runs]
+        return {
+            "name": run_name(checked.runs[0]),
+            "fits": compiled.fits,
+            "bytes_per_device": compiled.bytes,
+            "bytes_there": compiled.limit,
+            "compile_s": round(compiled.seconds, 1),
+            "refused": compiled.reason,
+            "runs": [
+                {
+                    "run_id": run.run_id,
+                    "steps": run.steps,
+                    "flops": flops_per_token(run.model) * run.trained_tokens,
+                    "hours": of_run / slice_.chips,
+                    "device_hours": of_run,
+                }
+                for run, of_run in zip(checked.runs, hours, strict=True)
+            ],
+        }
+
+    def _line(self, checked: "Checked") -> str:
+        row = self._row(checked)
+        runs = row["runs"]
+        size = f"{row['bytes_per_device'] / 1e9:.2f}" if row["bytes_per_device"] else "?"
+        verdict = "" if row["fits"] else f"  DOES NOT FIT in {row['bytes_there'] / 1e9:.2f} GB"
+        return (
+            f"{row['name']:<36} {size:>9} {row['compile_s']:>6.1f} s {len(runs):>6} "
+            f"{_range(runs, 'steps', ',.0f'):>10} {sum(run['flops'] for run in runs):>7.1e} "
+            f"{_range(runs, 'hours', '.3g'):>11} "
+            f"{sum(run['device_hours'] for run in runs):>13,.1f}{verdict}"
+        )
+
+    def _conclude(self, found: "list[Checked]", setting: "Setting") -> int:
+        from capscale.sweep.preflight import remedy
+
+        rows = [self._row(checked) for checked in found]
+        runs = [run for row in rows for run in row["runs"]]
+        hours = sum(run["device_hours"] for run in runs)
+        refused = [checked for checked in found if not checked.compiled.fits]
+        advice = None
+        if refused:
+            worst = max(refused, key=lambda checked: checked.compiled.bytes)
+            better = remedy(worst.runs[0], worst.compiled, setting, self.quick)
+            advice = {
+                "for": self._row(worst)["name"],
+                "use": str(better[0]) if better else None,
+                "bytes_per_device": better[1].bytes if better else None,
+            }
+        if self.json:
+            total = {"runs": len(runs), "flops": sum(run["flops"] for run in runs), "device_hours": hours}
+            where = {"setting": str(setting), "mfu": self.mfu, "peak_flops_per_chip": setting.slice.chip.peak}
+            print(json.dumps(where | {"programs": rows, "total": total, "remedy": advice}, indent=1))
+            return DOES_NOT_FIT if refused else 0
+        print(
+            f"{len(runs)} runs, {len(rows)} programs: {hours:,.0f} chip-hours, "
+            f"{hours / setting.slice.chips:,.0f} hours of {setting.slice.name}, "
+            f"at {self.mfu:.0%} of {setting.slice.chip.peak / 1e12:.0f} TFLOP/s a chip"
+        )
+        if advice:
+            print(f"{len(refused)} of {len(rows)} programs do not fit: {refused[0].compiled.reason or 'see above'}")
+            print(
+                f"{advice['for']} fits with {advice['use']} ({advice['bytes_per_device'] / 1e9:.2f} GB)"
+                if advice["use"]
+                else f"nothing tried makes {advice['for']} fit; use chips with more memory, such as v5p"
+            )
+        return DOES_NOT_FIT if refused else 0
+
+
+def data_id(text: str | None, vocabulary: int | None) -> "DataId":
+    """The text at a path, or one of so many symbols that is not at hand; enough to plan with."""
+    from capscale.data.corpus import DataId
+    from capscale.data.load import load_source
+
+    if vocabulary is None:
+        return load_source(text).id
+    if vocabulary < 1:
+        raise UserError(f"--vocabulary {vocabulary} must be positive")
+    return DataId(f"{vocabulary} symbols", "0" * 64, vocabulary)
+
+
+def _range(runs: list[dict[str, Any]], field: str, form: str) -> str:
+    values = sorted({format(run[field], form) for run in runs}, key=lambda text: float(text.replace(",", "")))
+    return values[0] if len(values) == 1 else f"{values[0]}-{values[-1]}"

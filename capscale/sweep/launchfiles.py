@@ -1,0 +1,169 @@
+"""Launch files for machines elsewhere, generated from a planned sweep: each starts `capscale run` or `capscale sweep`.
+
+Every file is a bash script that takes `--dry-run`, which prints the commands instead of running them (Slurm's is handed
+to sbatch, which has a `--test-only` of its own). Workers that are started twice do the work once, and a worker that is
+preempted leaves a checkpoint: starting a script again is how to go on.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+
+from capscale.errors import UserError
+from capscale.sweep.slices import Slice
+
+PREEMPTED = 143
+"""Exit status of a worker after SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be launched.
+
+    Attributes:
+      name: of the job, letters, digits and hyphens.
+      arguments: of `capscale run`, but for --index.
+      runs: how many there are.
+      setup: command that makes `capscale` available on a fresh machine, in the directory of the project's files.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    runs: int
+    setup: str = "pip install ."
+
+    def one(self, index: str) -> str:
+        """The command of one run; `index` may be a variable of the shell."""
+        return f'capscale {shlex.join(self.arguments)} --index "{index}"'
+
+    def all(self) -> str:
+        """The command that trains every run, each over all processes that were started with it."""
+        return f"capscale {shlex.join(('sweep', *self.arguments[1:], '--mode', 'mesh', '--distributed'))}"
+
+
+def slurm(job: Job, *, devices: int = 1, hours: int = 24, at_once: int | None = None) -> str:
+    """A job array, one task a run: `sbatch FILE`. Two minutes ahead of its limit a task saves and is queued again."""
+    limit = f"%{at_once}" if at_once else ""
+    return f"""#!/usr/bin/env bash
+#SBATCH --job-name={job.name}
+#SBATCH --array=0-{job.runs - 1}{limit}
+#SBATCH --gpus={devices}
+#SBATCH --time={hours}:00:00
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output={job.name}-%A_%a.log
+set -uo pipefail
+
+{job.one("$SLURM_ARRAY_TASK_ID")} &
+worker=$!
+trap 'kill -TERM "$worker"' TERM
+wait "$worker"
+status=$?
+while kill -0 "$worker" 2>/dev/null; do  # the signal ended the wait, not the worker
+  wait "$worker"
+  status=$?
+done
+if [ "$status" -eq {PREEMPTED} ]; then
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+fi
+exit "$status"
+"""
+
+
+_DRY_RUN = """run() {
+  if [ "$dry_run" = yes ]; then printf '%q ' "$@"; echo; else "$@"; fi
+}
+dry_run=no
+if [ "${1:-}" = --dry-run ]; then dry_run=yes; fi
+"""
+
+
+def gcloud(job: Job, slice_: Slice, *, zone: str, spot: bool = True) -> str:
+    """A TPU VM slice: made if it is not there, given the project's files, and started on all of its hosts."""
+    return f"""#!/usr/bin/env bash
+# Trains {job.name} on a TPU VM slice; start it in the project's directory, and again after a preemption.
+set -euo pipefail
+{_DRY_RUN}
+name={job.name}
+zone={shlex.quote(zone)}
+
+if ! gcloud compute tpus tpu-vm describe "$name" --zone "$zone" >/dev/null 2>&1; then
+  run gcloud compute tpus tpu-vm create "$name" --zone "$zone" \\
+    --accelerator-type {accelerator_type(slice_)} --version {_RUNTIMES[slice_.generation]}{" --spot" if spot else ""}
+fi
+run gcloud compute tpus tpu-vm scp --recurse . "$name:capscale" --zone "$zone" --worker=all
+run gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all \\
+  --command {shlex.quote(f"cd capscale && {job.setup}")}
+run gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all \\
+  --command {shlex.quote(f"cd capscale && {job.all()}")}
+"""
+
+
+def xpk(job: Job, slice_: Slice, *, zone: str, cluster: str, image: str) -> str:
+    """A workload on a GKE cluster through xpk, one a run; each starts on all hosts of its slice."""
+    command = shlex.quote(f"{job.one('INDEX')} --mode mesh --distributed")
+    return f"""#!/usr/bin/env bash
+# Trains {job.name} on the cluster {cluster}: a workload a run, queued by the cluster.
+set -euo pipefail
+{_DRY_RUN}
+for index in $(seq 0 {job.runs - 1}); do
+  command={command}
+  run xpk workload create --workload "{job.name}-$index" --cluster {shlex.quote(cluster)} --zone {shlex.quote(zone)} \\
+    --tpu-type {accelerator_type(slice_)} --num-slices 1 --max-restarts 100 \\
+    --docker-image {shlex.quote(image)} --command "${{command/INDEX/$index}}"
+done
+"""
+
+
+def skypilot(job: Job, accelerators: str, *, spot: bool = True) -> str:
+    """Managed jobs of SkyPilot, one a run, on whichever cloud has the accelerator; preempted ones are recovered."""
+    task = {
+        "name": job.name,
+        "resources": {"accelerators": accelerators, "use_spot": spot},
+        "workdir": ".",
+        "envs": {"CAPSCALE_INDEX": ""},
+        "setup": job.setup,
+        "run": job.one("$CAPSCALE_INDEX"),
+    }
+    # JSON is YAML, quotes and all.
+    return f"""#!/usr/bin/env bash
+# Trains {job.name} with SkyPilot: a managed job a run; start it in the project's directory.
+set -euo pipefail
+{_DRY_RUN}
+task=$(mktemp --suffix .yaml)
+cat >"$task" <<'TASK'
+{json.dumps(task, indent=1)}
+TASK
+if [ "$dry_run" = yes ]; then cat "$task"; fi
+for index in $(seq 0 {job.runs - 1}); do
+  run sky jobs launch --yes --detach-run --name "{job.name}-$index" --env "CAPSCALE_INDEX=$index" "$task"
+done
+"""
+
+
+_TYPES = {"v4": ("v4", 2), "v5e": ("v5litepod", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1)}
+"""Cloud TPU's names: a prefix, and how many units it counts to a chip (v4 and v5p count cores)."""
+
+_RUNTIMES = {
+    "v4": "tpu-ubuntu2204-base",
+    "v5e": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}
+"""Software versions for JAX: cloud.google.com/tpu/docs/runtimes."""
+
+
+def accelerator_type(slice_: Slice) -> str:
+    """Cloud TPU's name of a slice: v5e:4x4 is v5litepod-16, v4:2x2x1 is v4-8."""
+    prefix, units = _TYPES[slice_.generation]
+    return f"{prefix}-{slice_.chips * units}"
+
+
+def job_name(experiment: str, ladder: str) -> str:
+    """`capscale-paper-capacity-paper`; `UserError` where nothing usable is left of the names."""
+    words = "".join(letter if letter.isalnum() else "-" for letter in f"{experiment}-{ladder}".lower())
+    name = f"capscale-{'-'.join(filter(None, words.split('-')))}"
+    if len(name) > 40:
+        raise UserError(f"job name {name!r} has over 40 letters, more than the clouds take; rename the experiment file")
+    return name

@@ -1,0 +1,110 @@
+"""TPU slices by name, and what their chips offer: for compiling without one."""
+
+import os
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from capscale.errors import UserError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One TPU chip.
+
+    Attributes:
+      hbm: bytes of memory.
+      peak: bfloat16 FLOP/s.
+      slices: topologies that are sold, smallest first.
+    """
+
+    hbm: int
+    peak: float
+    slices: tuple[str, ...]
+
+
+_PLANAR = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBIC = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
+
+CHIPS = {
+    "v4": Chip(32 * GIB, 275e12, _CUBIC),
+    "v5e": Chip(16 * GIB, 197e12, _PLANAR),
+    "v5p": Chip(95 * GIB, 459e12, _CUBIC),
+    "v6e": Chip(32 * GIB, 918e12, _PLANAR),
+}
+"""Memory, peak and topologies as stated at cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e."""
+
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is run, so several may compile at once
+}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A TPU slice, such as v5e:4x4."""
+
+    generation: str
+    shape: str
+
+    @property
+    def name(self) -> str:
+        """`v5e:4x4`."""
+        return f"{self.generation}:{self.shape}"
+
+    @property
+    def chip(self) -> Chip:
+        """Its chips."""
+        return CHIPS[self.generation]
+
+    @property
+    def chips(self) -> int:
+        """How many."""
+        return prod(int(side) for side in self.shape.split("x"))
+
+    @property
+    def peak(self) -> float:
+        """bfloat16 FLOP/s of the slice."""
+        return self.chips * self.chip.peak
+
+    @property
+    def larger(self) -> list["Slice"]:
+        """Slices of more chips, smallest first."""
+        return [found for found in slices(self.generation) if found.chips > self.chips]
+
+    def devices(self) -> list[Any]:
+        """Its devices as XLA's compiler sees them; v4 has two to a chip. Nothing can be run on them.
+
+        Raises `UserError` where libtpu is not installed.
+        """
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from jax.experimental import topologies
+
+        try:
+            return list(topologies.get_topology_desc(self.name, platform="tpu").devices)
+        except Exception as error:  # jax raises its own types for a missing plugin and an unknown layout
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"topology {self.name} cannot be compiled for ({reason}); install libtpu: pip install 'capscale[tpu]'"
+            ) from error
+
+
+def slices(generation: str) -> list[Slice]:
+    """The slices of a generation, smallest first."""
+    return [Slice(generation, shape) for shape in CHIPS[generation].slices]
+
+
+def find_slice(name: str) -> Slice:
+    """The slice called `name`; `UserError` with the known ones otherwise."""
+    generation, _, shape = name.partition(":")
+    if generation not in CHIPS:
+        raise UserError(f"topology {name!r} is not of a known TPU ({', '.join(CHIPS)}); use such as v5e:4x4")
+    if shape not in CHIPS[generation].slices:
+        known = ", ".join(f"{generation}:{known}" for known in CHIPS[generation].slices)
+        raise UserError(f"topology {name!r} is no slice of {generation}; known: {known}")
+    return Slice(generation, shape)

@@ -1,0 +1,130 @@
+"""Compiles a step of all six paper sizes in six kinds of representation for v5e and v6e, and writes what it needs.
+
+Needs libtpu, no TPU: `pip install 'capscale[tpu]'`. Hours of CPU time at full effort; started again it goes on.
+
+Run: `python scripts/preflight_paper.py --quick` (results in docs/benchmarks/preflight.jsonl, table in preflight.md)
+"""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from capscale.experiments.paper_capacity import SIX
+
+from capscale.data.corpus import DataId
+from capscale.models.ladder import PAPER
+from capscale.sweep.preflight import Setting, compile_step, device_hours, flops_per_token
+from capscale.sweep.slices import find_slice
+from capscale.train.memory import Memory
+from capscale.train.run import Optimizer, Run
+
+VOCABULARY, TOKENS_PER_PARAMETER, MFU = 32_000, 100, 0.4
+TOPOLOGIES = ("v5e:4x4", "v6e:4x4")
+MICROBATCHES = {"30M": 1, "50M": 1, "100M": 2, "200M": 4, "430M": 8, "800M": 16}
+"""On v5e; half as many on v6e, which has twice the memory."""
+SPLIT_FROM = "430M"
+"""Parameters of this size and the larger are split over all chips."""
+
+
+def planned(size: str, name: str) -> Run:
+    """The run of a cell of the table."""
+    return Run(
+        size=size,
+        model=PAPER.model(size, VOCABULARY),
+        tokens=TOKENS_PER_PARAMETER * PAPER.sizes[size].non_embedding_parameters,
+        data=DataId("32000 symbols", "0" * 64, VOCABULARY),
+        optimizer=Optimizer(PAPER.learning_rates[size]),
+        batch=PAPER.batch,
+        ladder=PAPER.name,
+        representation=SIX[name],
+    )
+
+
+def setting_of(size: str, topology: str) -> Setting:
+    """Where that cell is trained."""
+    sizes, slice_ = list(PAPER.sizes), find_slice(topology)
+    parts = MICROBATCHES[size] if topology.startswith("v5e") else max(MICROBATCHES[size] // 2, 1)
+    fsdp = slice_.chips if sizes.index(size) >= sizes.index(SPLIT_FROM) else 1
+    return Setting(slice_, fsdp, Memory(microbatches=parts))
+
+
+def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
+    """One row: compiles the step."""
+    run, setting, began = planned(size, name), setting_of(size, topology), time.process_time()
+    compiled = compile_step(run, setting, quick)
+    return {
+        "size": size,
+        "format": name,
+        "setting": str(setting),
+        "topology": topology,
+        "fits": compiled.fits,
+        "gb_per_chip": round(compiled.bytes / 1e9, 2),
+        "compile_cpu_s": round(time.process_time() - began, 1),
+        "steps": run.steps,
+        "flops": flops_per_token(run.model) * run.trained_tokens,
+        "chip_hours": round(device_hours(run, setting.slice, MFU), 1),
+        "quick": quick,
+        "refused": compiled.reason,
+        "date": time.strftime("%Y-%m-%d"),
+        "jax": jax.__version__,
+        "libtpu": importlib.metadata.version("libtpu"),
+        "python": platform.python_version(),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as a page."""
+    first = rows[0]
+    lines = [
+        "# Preflight of the paper's ladder",
+        "",
+        f"`python scripts/preflight_paper.py{' --quick' if first['quick'] else ''}`, {first['date']}, "
+        f"jax {first['jax']}, libtpu {first['libtpu']}, Python {first['python']}, on a machine without a TPU. "
+        f"A step is 512 sequences of 512 tokens, vocabulary {VOCABULARY:,}; chip-hours are for {TOKENS_PER_PARAMETER} "
+        f"tokens per parameter at an MFU of {MFU:.0%}, which is an assumption, not a measurement. "
+        + ("Compiled at XLA's lowest effort, which tends to ask for more memory. " if first["quick"] else "")
+        + "GB are 10^9 bytes a chip: arguments, temporaries and code of the compiled step.",
+        "",
+        "| size | format | setting | GB per chip | fits | compile, CPU s | steps | chip-hours |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['size']} | {row['format']} | `{row['setting']}` | {row['gb_per_chip']} | "
+        f"{'yes' if row['fits'] else 'no'} | {row['compile_cpu_s']} | {row['steps']:,} | {row['chip_hours']:,} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Exit status 1 if a cell does not fit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    arguments = parser.parse_args()
+    path = arguments.out / "preflight.jsonl"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(row["size"], row["format"], row["topology"]) for row in rows}
+    jax.config.update("jax_platforms", "cpu")
+    for size in PAPER.sizes:
+        for name in SIX:
+            for topology in TOPOLOGIES:
+                if (size, name, topology) in done:
+                    continue
+                rows.append(cell(size, name, topology, arguments.quick))
+                with path.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+                print(size, name, topology, rows[-1]["gb_per_chip"], "GB", rows[-1]["compile_cpu_s"], "s", flush=True)
+                (arguments.out / "preflight.md").write_text(table(rows))
+    return 0 if all(row["fits"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

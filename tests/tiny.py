@@ -13,8 +13,9 @@ from etils import epath
 from capscale.data.corpus import Corpus, byte_corpus
 from capscale.models.config import ModelConfig
 from capscale.representation import DENSE, Representation, operand
-from capscale.train.loop import Cadence, Interrupted, Progress, train
+from capscale.train.loop import Cadence, Interrupted, train
 from capscale.train.placement import Placement, Sharded
+from capscale.train.progress import Progress
 from capscale.train.run import Optimizer, Run
 from capscale.train.sharding import make_mesh
 

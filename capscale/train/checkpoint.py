@@ -14,6 +14,7 @@ from etils import epath
 from jax import Array
 
 from capscale.errors import UserError
+from capscale.train.distributed import is_first, wait_for_all
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
@@ -24,12 +25,16 @@ directories, take each other's signals: they failed on each other's names, or wa
 
 
 class Checkpoints:
-    """The checkpoints in one directory, by step; a context manager that waits for pending saves on exit."""
+    """The checkpoints in one directory, by step; a context manager that waits for pending saves on exit.
 
-    def __init__(self, directory: epath.PathLike):
+    With `background`, a save returns as soon as the state is copied; what stops it is raised by the next call. Only for
+    processes that train one run at a time.
+    """
+
+    def __init__(self, directory: epath.PathLike, background: bool = False):
         self.directory = epath.Path(directory).resolve()  # orbax wants it absolute
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=False
+            max_to_keep=KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=background
         )
         with self._saving():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -79,8 +84,7 @@ class Checkpoints:
     def read(self, step: int, abstract_state: Any) -> Any | None:
         """The state saved at `step`, its arrays placed as in `abstract_state` (shapes, dtypes, shardings).
 
-        A checkpoint that does not read back whole is named in a warning, renamed to `unreadable-<step>`,
-        and gives None.
+        A checkpoint that does not read back whole is named in a warning and gives None; see `set_aside`.
         """
         expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
         abstract = {"state": abstract_state, "fingerprints": expected}
@@ -92,12 +96,17 @@ class Checkpoints:
             return saved["state"]
         except Exception as error:  # orbax and tensorstore raise many types for a damaged file
             reason = _reason(error)
-            (self.directory / str(step)).rename(self.directory / f"unreadable-{step}")
-            self._manager.reload()
         warnings.warn(
             f"checkpoint {self.directory / str(step)} cannot be read ({reason}); it is set aside", stacklevel=2
         )
         return None
+
+    def set_aside(self, step: int) -> None:
+        """Renames the checkpoint of `step` to `unreadable-<step>`, so that it is not tried again."""
+        if is_first():
+            (self.directory / str(step)).rename(self.directory / f"unreadable-{step}")
+        wait_for_all(f"set aside {step}")
+        self._manager.reload()
 
 
 def _reason(error: Exception) -> str:

@@ -1,9 +1,10 @@
 """The training loop: resume, chunks of steps, checkpoints, metrics, evaluation, result."""
 
 import json
+import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, NamedTuple
@@ -17,24 +18,19 @@ from capscale.errors import UserError
 from capscale.files import read_json, write_json, writing
 from capscale.formats.describe import to_json
 from capscale.train import record
+from capscale.train.boards import OpenBoard
 from capscale.train.checkpoint import Checkpoints
+from capscale.train.distributed import any_process, is_first, wait_for_all
 from capscale.train.lease import Leases
 from capscale.train.metrics import Metrics
 from capscale.train.placement import Placement
+from capscale.train.progress import Clock, Progress, mfu
 from capscale.train.run import Run, canonical_json
+from capscale.train.windows import Windows
 
 
 class Interrupted(Exception):
     """Training was asked to stop; its checkpoints are on disk."""
-
-
-class Progress(NamedTuple):
-    """What an observer is told after every chunk: of all the runs trained side by side."""
-
-    step: int
-    steps: int
-    loss: float
-    tokens_per_s: float
 
 
 @dataclass(frozen=True)
@@ -44,15 +40,17 @@ class Cadence:
     Attributes:
       chunk: most steps per compiled call, which is also how often metrics are written.
       checkpoint_s: seconds between checkpoints.
+      background: write checkpoints while training goes on, for processes that train one run at a time.
     """
 
     chunk: int
     checkpoint_s: float = 20.0
+    background: bool = False
 
     @classmethod
-    def of(cls, run: Run) -> "Cadence":
+    def of(cls, run: Run, background: bool = False) -> "Cadence":
         """Chunks of about 2e12 FLOPs (seconds on a CPU core, blinks on an accelerator), 500 steps at most."""
-        return cls(chunk=int(np.clip(2e12 * run.steps / run.flops, 1, 500)))
+        return cls(chunk=int(np.clip(2e12 * run.steps / run.flops, 1, 500)), background=background)
 
 
 def train(
@@ -64,6 +62,7 @@ def train(
     observe: Callable[[Progress], None] = lambda progress: None,
     stop: Event | None = None,
     cadence: Cadence | None = None,
+    boards: Sequence[OpenBoard] = (),
 ) -> list[dict[str, Any]]:
     """Trains runs of one program and length side by side, to a result each.
 
@@ -75,6 +74,7 @@ def train(
       observe: called after every chunk.
       stop: when set, checkpoints are saved and `Interrupted` is raised.
       cadence: chunk length and checkpoint interval; derived from the runs by default.
+      boards: where to show metrics besides metrics.jsonl.
 
     Returns:
       The contents of result.json. A loss that is not finite gives a result with status "diverged".
@@ -84,42 +84,44 @@ def train(
       Held, LeaseLost: another worker trains one of the runs, or has taken it over.
     """
     cadence, stop = cadence or Cadence.of(runs[0]), stop or Event()
-    steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step
-    began, trained_s = time.monotonic(), 0.0
-    for run, directory in zip(runs, directories, strict=True):
+    steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step * len(runs)
+    began = time.monotonic()
+    paired = list(zip(runs, directories, strict=True))
+    for run, directory in paired:
         claim(run, source, directory)
     source.check()
-    windows = _Windows(runs, source, cadence.chunk)
     with ExitStack() as stack:
         leases = stack.enter_context(Leases(directories))
-        found = [record.read_result(directory, run) for run, directory in zip(runs, directories, strict=True)]
-        present = [result for result in found if result is not None]
-        if len(present) == len(runs):  # another worker has been quicker
+        if (present := _present(paired)) is not None:  # another worker has been quicker
             return present
-        checkpoints = [stack.enter_context(Checkpoints(directory / "checkpoints")) for directory in directories]
+        background = cadence.background and len(runs) == 1
+        checkpoints = [
+            stack.enter_context(Checkpoints(directory / "checkpoints", background)) for directory in directories
+        ]
         first, state = _restore(placement, runs, checkpoints)
-        for of_run in checkpoints:
-            of_run.forget_after(first)
-        share = placement.devices / len(runs)
-        metrics = [Metrics(directory / "metrics.jsonl", keep_to=first, devices=share) for directory in directories]
+        logs = [_open_log(stack, run, to, first, placement.devices / len(runs), boards) for run, to in paired]
+        windows = stack.enter_context(Windows(runs, source, cadence.chunk, placement.rows))
         diverged_at = placement.diverged_at(state, runs)
-        step, saved_at = first, time.monotonic()
+        step, saved_at, clock = first, time.monotonic(), Clock()
         while step < steps:
             chunk_began = time.monotonic()
             count, window_RSBU = windows.at(step)
             state, histories = placement.train_chunk(state, window_RSBU, count, runs)
-            seconds = time.monotonic() - chunk_began
+            clock.add(count, time.monotonic() - chunk_began)
             diverged_at = placement.diverged_at(state, runs)
-            trained_s, step = trained_s + seconds, step + count
+            step += count
             leases.check()
-            for number, of_run in enumerate(metrics):
-                of_run.write(step, {name: values[number, :count] for name, values in histories.items()}, seconds)
+            for number, log in enumerate(logs):
+                log(step, {name: values[number, :count] for name, values in histories.items()}, clock.last_s)
             if diverged_at.all():
                 break
             loss = float(np.mean(histories["loss"][diverged_at == 0, count - 1]))
-            observe(Progress(step, steps, loss, count * tokens_per_step * len(runs) / seconds))
-            stopping = stop.is_set() and step < steps
-            if stopping or step == steps or time.monotonic() - saved_at > cadence.checkpoint_s:
+            speed = count * tokens_per_step / clock.last_s
+            share = mfu(runs[0].model, speed, placement.devices)
+            observe(Progress(step, steps, loss, speed, clock.left_s(steps - step), share))
+            due = time.monotonic() - saved_at > cadence.checkpoint_s
+            stopping, due = any_process(stop.is_set() and step < steps, due or step == steps)
+            if stopping or due:
                 for of_run, run_state in zip(checkpoints, placement.unstack(state, runs), strict=True):
                     of_run.save(step, run_state)
                 saved_at = time.monotonic()
@@ -129,23 +131,24 @@ def train(
                 raise Interrupted(f"stopped at step {step} of {steps}; start again to go on from there")
         held_out, blocks = source.validation(runs[0].model.context)
         losses = _validation_losses(placement, runs, held_out, state)
+        averages = placement.averages(state, runs)
+        for of_run in checkpoints:
+            of_run.wait()
         timing = {
             "wall_s": round(time.monotonic() - began, 3),
             "resumed_from_step": first,
-            "tokens_per_s": round((step - first) * tokens_per_step * len(runs) / trained_s) if trained_s else None,
+            "tokens_per_s": round((step - first) * tokens_per_step / clock.total_s) if clock.total_s else None,
             "runs_side_by_side": len(runs),
             "devices": placement.devices,
         }
         leases.check()
-        return [
-            _finish(
-                run,
-                directory,
-                _Ending(losses[number], blocks, int(diverged_at[number]), source.bytes_per_symbol),
-                timing,
-            )
-            for number, (run, directory) in enumerate(zip(runs, directories, strict=True))
-        ]
+        results = []
+        for number, (run, directory) in enumerate(paired):
+            means = {name: float(of_runs[number]) for name, of_runs in averages.items()}
+            ending = _Ending(losses[number], blocks, int(diverged_at[number]), means, source.bytes_per_symbol)
+            results.append(_finish(run, directory, ending, timing))
+        wait_for_all("results")
+        return results
 
 
 def claim(run: Run, source: Source, directory: epath.Path) -> None:
@@ -156,45 +159,69 @@ def claim(run: Run, source: Source, directory: epath.Path) -> None:
             f"not on {source.id.name!r} (sha256 {source.id.sha256[:12]}); give the text it was planned with"
         )
     path = directory / "run.json"
-    with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        write_json(path, to_json(run))
+    if is_first():
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_json(path, to_json(run))
+    wait_for_all(f"claim {run.run_id}")
     if read_json(path, "remove it to let the run write it anew") != json.loads(canonical_json(run)):
         raise UserError(f"{path} describes another run than {run.run_id}; use another directory")
 
 
-class _Windows:
-    """The windows of each chunk of steps, padded to one shape so that all chunks share a compilation."""
+def _present(paired: list[tuple[Run, epath.Path]]) -> list[dict[str, Any]] | None:
+    """The results of all runs, None when one of them is missing."""
+    found = [record.read_result(directory, run) for run, directory in paired]
+    present = [result for result in found if result is not None]
+    return present if len(present) == len(paired) else None
 
-    def __init__(self, runs: list[Run], source: Source, length: int):
-        self._runs, self._source, self._length = runs, source, length
 
-    def at(self, step: int) -> tuple[int, np.ndarray]:
-        """Steps in the chunk that begins at `step`, and every run's windows, `(R, S, B, U)`."""
-        count = min(self._length, self._runs[0].steps - step)
-        read = [
-            self._source.batches(run.model.context, run.batch, run.seed, first_step=step, steps=count)
-            for run in self._runs
-        ]
-        return count, np.pad(np.stack(read), ((0, 0), (0, self._length - count), (0, 0), (0, 0)))
+_Log = Callable[[int, dict[str, np.ndarray], float], None]
+"""Takes the step, the metrics of each step of a chunk, and the chunk's seconds."""
+
+
+def _open_log(  # noqa: PLR0917 all of them are what a log is of
+    stack: ExitStack, run: Run, directory: epath.Path, first: int, devices: float, boards: Sequence[OpenBoard]
+) -> _Log:
+    """Writes metrics.jsonl and the boards of one run, in the first process; closed with `stack`."""
+    if not is_first():
+        return lambda step, history, seconds: None
+    metrics = Metrics(directory / "metrics.jsonl", keep_to=first, devices=devices)
+    opened = [stack.enter_context(closing(open_board(run, directory, first))) for open_board in boards]
+
+    def write(step: int, history: dict[str, np.ndarray], seconds: float) -> None:
+        finite = metrics.write(step, history, seconds)
+        for board in opened:
+            board.write(step, finite)
+
+    return write
 
 
 def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoints]) -> tuple[int, Any]:
-    """The newest step that all runs have a readable checkpoint of, and their state there; else the beginning."""
+    """The newest step that all runs have a readable checkpoint of, and their state there; else the beginning.
+
+    Checkpoints of later steps are deleted.
+    """
     fresh = placement.initial_state(runs)
     shapes = [jax.tree.map(_abstract, of_run) for of_run in placement.unstack(fresh, runs)]
     common = set.intersection(*(set(of_run.steps()) for of_run in checkpoints))
     for step in sorted(common, reverse=True):
         states = [of_run.read(step, shape) for of_run, shape in zip(checkpoints, shapes, strict=True)]
-        readable = [state for state in states if state is not None]
-        if len(readable) == len(runs):
-            return step, placement.stack(readable)
+        damaged = any_process(*(state is None for state in states))
+        if not any(damaged):
+            for of_run in checkpoints:
+                of_run.forget_after(step)
+            return step, placement.stack([state for state in states if state is not None])
+        for of_run, is_damaged in zip(checkpoints, damaged, strict=True):
+            if is_damaged:
+                of_run.set_aside(step)
     if common:
         raise UserError(
             f"no checkpoint in {', '.join(str(of_run.directory) for of_run in checkpoints)} can be read; they were "
             "renamed to unreadable-*: start again to train from the beginning"
         )
+    for of_run in checkpoints:
+        of_run.forget_after(0)
     return 0, fresh
 
 
@@ -206,7 +233,8 @@ def _validation_losses(placement: Placement, runs: list[Run], window_NU: np.ndar
     """Mean loss of every validation window in nats per token, `float64 (runs, windows)`."""
     count, batch = len(window_NU), runs[0].batch
     padded_NU = np.pad(window_NU, ((0, -count % batch), (0, 0)))  # cut off again below
-    losses = placement.evaluate(state, padded_NU.reshape(-1, batch, window_NU.shape[1]), runs)
+    window_SBU = padded_NU.reshape(-1, batch, window_NU.shape[1])
+    losses = placement.evaluate(state, window_SBU[:, placement.rows], runs)
     return losses.astype(np.float64).reshape(len(runs), -1)[:, :count]
 
 
@@ -216,6 +244,7 @@ class _Ending(NamedTuple):
     losses: np.ndarray
     blocks: np.ndarray
     diverged_at: int
+    averages: dict[str, float]
     bytes_per_symbol: float
 
 
@@ -226,6 +255,8 @@ def _finish(run: Run, directory: epath.Path, ending: _Ending, timing: dict[str, 
         loss, loss_se = record.loss_with_error(ending.losses, ending.blocks)
     row = record.result_row(run, loss, loss_se, ending.bytes_per_symbol)
     row["diverged_at_step"] = ending.diverged_at or None
-    new = record.result(run, "diverged" if loss is None else "ok", row, timing)
-    record.write_result(directory, new, run)
+    metrics = {name: mean if math.isfinite(mean) else None for name, mean in ending.averages.items()}
+    new = record.result(run, "diverged" if loss is None else "ok", row, timing, metrics)
+    if is_first():
+        record.write_result(directory, new, run)
     return new

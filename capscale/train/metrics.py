@@ -23,18 +23,19 @@ class Metrics:
         kept = "".join(itertools.takewhile(lambda line: _step(line) <= keep_to, lines))
         write_text(path, kept)
 
-    def write(self, step: int, history: dict[str, np.ndarray], seconds: float) -> None:
-        """One line: mean loss (nats per token) and largest gradient norm of the chunk that ended at `step`."""
-        loss, grad_norm = float(history["loss"].mean()), float(history["grad_norm"].max())
-        line = {
-            "step": step,
-            "loss": loss if math.isfinite(loss) else None,
-            "grad_norm_max": grad_norm if math.isfinite(grad_norm) else None,
-            "seconds": round(seconds, 3),
-            "device_seconds": round(seconds * self._devices, 3),
-        }
+    def write(self, step: int, history: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
+        """One line for the chunk that ended at `step`: means over its steps, of gradient norms the largest.
+
+        Returns what of it is finite.
+        """
+        means = {name: float(values.mean()) for name, values in history.items() if name != "grad_norm"}
+        measured = means | {"grad_norm_max": float(history["grad_norm"].max())}
+        spent = {"seconds": round(seconds, 3), "device_seconds": round(seconds * self._devices, 3)}
+        finite = {name: value for name, value in (measured | spent).items() if math.isfinite(value)}
+        line = {"step": step} | dict.fromkeys(measured) | finite
         with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        return finite
 
 
 def _step(line: str) -> float:

@@ -9,8 +9,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
-from capscale.train.sharding import batch_sharding, check_batch, replicated, state_sharding
+from capscale.train.sharding import batch_sharding, local_rows, replicated, state_sharding
 from capscale.train.step import Pace, Program, TrainState, evaluate_chunk, initial_state, train_chunk
 
 Histories = dict[str, np.ndarray]
@@ -18,10 +19,15 @@ Histories = dict[str, np.ndarray]
 
 
 class Placement(Protocol):
-    """Trains runs of one program side by side. R runs, S steps, B sequences of U = context + 1 symbols."""
+    """Trains runs of one program side by side.
+
+    R runs, S steps, B sequences of U = context + 1 symbols: the `rows` of a batch, where several processes share it.
+    """
 
     devices: int
     """How many devices are at work."""
+    rows: slice
+    """Rows of each batch that this process feeds its devices with."""
 
     def initial_state(self, runs: list[Run]) -> Any:
         """State of all runs before the first step."""
@@ -39,6 +45,10 @@ class Placement(Protocol):
         """`TrainState.diverged_at` of every run, `int32 (R,)`."""
         ...
 
+    def averages(self, state: Any, runs: list[Run]) -> dict[str, np.ndarray]:
+        """`TrainState.averages` of every run, each `float32 (R,)`."""
+        ...
+
     def unstack(self, state: Any, runs: list[Run]) -> list[TrainState]:
         """One state a run, as its checkpoint holds it."""
         ...
@@ -49,7 +59,9 @@ class Placement(Protocol):
 
 
 def _pace(run: Run) -> Pace:
-    return Pace(jnp.float32(run.optimizer.learning_rate), jnp.int32(run.steps))
+    rate: Any = np.float32(run.optimizer.learning_rate)  # on the host, from where any number of processes takes it
+    steps: Any = np.int32(run.steps)
+    return Pace(rate, steps)
 
 
 class _Functions(NamedTuple):
@@ -86,32 +98,41 @@ def _sharded_start(program: Program, mesh: Mesh) -> Any:
 class Sharded:
     """One run over a Mesh: parameters split over "fsdp", batches over both axes."""
 
-    def __init__(self, run: Run, mesh: Mesh):
-        check_batch(mesh, run.batch)
-        self.devices = mesh.size
-        self._mesh = mesh
-        self._functions = _sharded(Program.of(run), mesh)
+    def __init__(self, run: Run, mesh: Mesh, memory: Memory = AT_ONCE):
+        self._functions = _sharded(Program.of(run, memory, mesh.size), mesh)
+        self._mesh, self._batch = mesh, run.batch
+        self.devices, self.rows = mesh.size, local_rows(mesh, run.batch)
 
     def initial_state(self, runs: list[Run]) -> TrainState:
         """State before the first step."""
         (run,) = runs
-        return self._functions.initial_state(jnp.int32(run.seed))
+        return self._functions.initial_state(np.int32(run.seed))
 
     def train_chunk(
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
         """See `Placement`."""
         (run,) = runs
-        state, history = self._functions.train_chunk(state, window_RSBU[0], jnp.int32(count), _pace(run))
+        state, history = self._functions.train_chunk(state, self._batches(window_RSBU[0]), np.int32(count), _pace(run))
         return state, {name: np.asarray(values)[None] for name, values in history.items()}
 
     def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
-        return np.asarray(self._functions.evaluate(state, window_SBU))[None]
+        return np.asarray(self._functions.evaluate(state, self._batches(window_SBU)))[None]
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
         return np.asarray(state.diverged_at)[None]
+
+    def averages(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
+        """See `Placement`."""
+        return {name: np.asarray(mean)[None] for name, mean in state.averages.items()}
+
+    def _batches(self, window_SBU: np.ndarray) -> Array:
+        """The global batches that every process holds its rows of."""
+        S, _, U = window_SBU.shape
+        sharding = batch_sharding(self._mesh, batch_axis=1)
+        return jax.make_array_from_process_local_data(sharding, window_SBU, (S, self._batch, U))
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
         """See `Placement`."""
@@ -144,9 +165,9 @@ class Population:
     The leaves of its state have leading axes `(devices, runs per device)`; the last run is repeated to fill them.
     """
 
-    def __init__(self, run: Run, devices: list[Any]):
-        self._devices, self.devices = tuple(devices), len(devices)
-        self._functions = _mapped(Program.of(run), self._devices)
+    def __init__(self, run: Run, devices: list[Any], memory: Memory = AT_ONCE):
+        self._devices, self.devices, self.rows = tuple(devices), len(devices), slice(0, run.batch)
+        self._functions = _mapped(Program.of(run, memory), self._devices)
 
     def _spread(self, values: list[Any]) -> Any:
         """Trees of one run each, stacked onto (devices, runs per device)."""
@@ -163,8 +184,8 @@ class Population:
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
         """See `Placement`."""
-        paces = self._spread([jax.tree.map(np.asarray, _pace(run)) for run in runs])
-        state, history = self._functions.train_chunk(state, self._spread(list(window_RSBU)), jnp.int32(count), paces)
+        paces = self._spread([_pace(run) for run in runs])
+        state, history = self._functions.train_chunk(state, self._spread(list(window_RSBU)), np.int32(count), paces)
         return state, {name: self._gather(values, runs) for name, values in history.items()}
 
     def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
@@ -174,6 +195,10 @@ class Population:
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
         return self._gather(state.diverged_at, runs)
+
+    def averages(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
+        """See `Placement`."""
+        return {name: self._gather(mean, runs) for name, mean in state.averages.items()}
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
         """See `Placement`."""

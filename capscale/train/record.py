@@ -82,13 +82,20 @@ def loss_with_error(losses: np.ndarray, blocks: np.ndarray) -> tuple[float, floa
     return float(mean), float(np.sqrt(count / max(count - 1, 1) * np.square(deviation).sum()) / len(losses))
 
 
-def result(run: Run, status: Status, row: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
-    """The content of result.json."""
+def result(
+    run: Run,
+    status: Status,
+    row: dict[str, Any],
+    timing: dict[str, Any],
+    metrics: dict[str, float | None] | None = None,
+) -> dict[str, Any]:
+    """The content of result.json; `metrics` are averages over the run of what training measured."""
     return {
         "schema": SCHEMA,
         "run_id": run.run_id,
         "status": status,
         "row": row,
+        "metrics": metrics or {},
         "run": to_json(run),
         "timing": timing,
         "versions": versions(),

@@ -14,9 +14,10 @@ DATA, FSDP = "data", "fsdp"
 def make_mesh(fsdp: int = 1, devices: list[Any] | None = None) -> Mesh:
     """Mesh over `devices` (default: all) with `fsdp` devices sharing one copy of the parameters.
 
-    Batches are split over both axes, parameters and moments over `fsdp`.
+    Batches are split over both axes, parameters and moments over `fsdp`. Devices of one process stand together, so that
+    a process feeds consecutive rows of a batch.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
     if fsdp < 1 or len(devices) % fsdp:
         raise UserError(f"fsdp={fsdp} does not divide the {len(devices)} devices; use a divisor")
     return Mesh(np.asarray(devices).reshape(-1, fsdp), (DATA, FSDP))
@@ -46,10 +47,8 @@ def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
     return jax.tree.map(sharding, abstract_state)
 
 
-def check_batch(mesh: Mesh, batch: int) -> None:
-    """Raises `UserError` when the devices cannot share a batch evenly."""
-    if batch % mesh.size:
-        raise UserError(
-            f"batch={batch} sequences do not split over {mesh.size} devices; "
-            f"use a multiple of {mesh.size} or fewer devices"
-        )
+def local_rows(mesh: Mesh, batch: int) -> slice:
+    """The rows of a batch that the devices of this process hold."""
+    held = batch_sharding(mesh, batch_axis=0).addressable_devices_indices_map((batch,)).values()
+    bounds = [rows[0].indices(batch)[:2] for rows in held if rows is not None]
+    return slice(min(first for first, _ in bounds), max(last for _, last in bounds))

@@ -16,7 +16,7 @@ from capscale.train.checkpoint import Checkpoints
 from capscale.train.loop import Cadence, train
 from capscale.train.placement import Population, Sharded
 from capscale.train.run import Optimizer
-from capscale.train.sharding import check_batch, make_mesh, state_sharding
+from capscale.train.sharding import make_mesh, state_sharding
 from capscale.train.step import Program, initial_state
 
 RUN = tiny.run()
@@ -127,5 +127,5 @@ def test_devices_that_do_not_divide_are_refused():
         make_mesh(3)
     with pytest.raises(UserError, match="fsdp=0"):
         make_mesh(0)
-    with pytest.raises(UserError, match=r"batch=3 sequences do not split over 2 devices"):
-        check_batch(make_mesh(), 3)
+    with pytest.raises(UserError, match=r"batch=3 sequences do not split over 1 micro-batches on 2 devices"):
+        Sharded(tiny.run(batch=3), make_mesh())

@@ -1,11 +1,13 @@
 """The kernel's specification of an operand: which formats `capscale.kernels.project` computes, and how."""
 
+from functools import cache
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+import capscale.kernels.project as kernel
 from capscale.errors import UserError
 from capscale.estimators import Estimator, StraightThrough
 from capscale.formats.base import Context, Format
@@ -14,10 +16,28 @@ from capscale.formats.grids import Grid
 from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, Learned, PowerOfTwo, Rms, ScaleRule, TwoLevel
-from capscale.kernels import project as kernel
 from capscale.kernels.hadamard import rotate
+from capscale.kernels.project.op import choose
+from capscale.kernels.project.op import project as fused
 
 
+def project_fused(
+    format: Format, estimator: Estimator, x: Array, ctx: Context, *, rotation: int | None, back: bool
+) -> Array | None:
+    """Rows x (..., K) rotated, projected and, where asked, rotated back by one kernel, gradient included.
+
+    None where `capscale.kernels.dispatch` leaves them to XLA, on a CPU always.
+    """
+    spec = spec_of(format, estimator, rotation, back)
+    if isinstance(format, Scalar) and format.learns:
+        spec = "the gradient of a learned step is left to XLA"
+    how = choose(spec, x, f"{format} {estimator}")
+    if how.backend == "reference" or isinstance(spec, str):
+        return None
+    return fused(spec, x, given_R1(format, x, ctx, rotation), how)
+
+
+@cache
 def spec_of(format: Format, estimator: Estimator, rotation: int | None = None, back: bool = False) -> kernel.Spec | str:
     """What the kernel computes for this format and estimator, or why it does not.
 

@@ -22,6 +22,7 @@ from capscale.formats.rigl import RigL
 from capscale.formats.roles import Keeps, Learns, learns
 from capscale.formats.scalar import Scalar
 from capscale.formats.vector import Vector
+from capscale.fused import project_fused
 from capscale.kernels.hadamard import rotate
 
 LARGEST_BLOCK = 128  # QuEST, arXiv 2502.05003
@@ -127,9 +128,7 @@ def project_weights(w: Array, representation: Representation, ctx: Context = NO_
     """
     if representation.weights.is_dense:
         return w
-    projected = project(representation.weights, weight_rows(w, representation), ctx)
-    if not representation.rotates_both:
-        projected = rotated(projected, representation)
+    projected = _project_rows(representation.weights, jnp.swapaxes(w, -1, -2), representation, ctx)
     return jnp.swapaxes(projected, -1, -2)
 
 
@@ -142,8 +141,7 @@ def project_activations(x: Array, representation: Representation, ctx: Context =
     """`x` of shape (..., in) as `representation` holds it, token by token."""
     if representation.activations.is_dense:
         return x
-    projected = project(representation.activations, rotated(x, representation), ctx)
-    return projected if representation.rotates_both else rotated(projected, representation)
+    return _project_rows(representation.activations, x, representation, ctx)
 
 
 class Held(NamedTuple):
@@ -169,11 +167,25 @@ def linear(
     return jnp.matmul(held_x, held_w, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
+def _block(width: int, representation: Representation) -> int | None:
+    return None if representation.hadamard is None else hadamard_block(width, representation.hadamard)
+
+
 def rotated(x: Array, representation: Representation) -> Array:
     """The last axis rotated block by block; its own inverse, and nothing where there is no rotation."""
-    if representation.hadamard is None:
-        return x
-    return rotate(x, hadamard_block(x.shape[-1], representation.hadamard))
+    block = _block(x.shape[-1], representation)
+    return x if block is None else rotate(x, block)
+
+
+def _project_rows(operand: Operand, rows: Array, representation: Representation, ctx: Context) -> Array:
+    """Rows rotated, projected, and rotated back unless both operands stay rotated: by one kernel, or step by step."""
+    block = _block(rows.shape[-1], representation)
+    back = block is not None and not representation.rotates_both
+    fused = project_fused(operand.format, operand.estimator, rows, ctx, rotation=block, back=back)
+    if fused is not None:
+        return fused
+    projected = project(operand, rotated(rows, representation), ctx)
+    return rotated(projected, representation) if back else projected
 
 
 class _Residuals(NamedTuple):

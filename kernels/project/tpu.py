@@ -5,8 +5,9 @@ values stay in registers: all tiles of a group once for its largest magnitude, o
 once for the levels.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ class Tile(NamedTuple):
     inner: int
 
 
-def unsupported(spec: Spec, shape: tuple[int, int], dtype: DTypeLike) -> str | None:
+def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
     """Why this kernel cannot project rows of this shape, or None where it can."""
     width = shape[1]
     sizes = {"rotation": spec.rotation, "group": spec.group}
@@ -63,7 +64,7 @@ def vmem_bytes(spec: Spec, tile: Tile, width: int, dtype: DTypeLike) -> int:
     return 2 * (moved + 2 * LANES * LANES) + tile.inner * 4 * (width + mask)
 
 
-def default_tile(spec: Spec, shape: tuple[int, int], dtype: DTypeLike) -> Tile:
+def default_tile(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> Tile:
     """Rows that fill half of VMEM, at most 512: beyond that the time to start a block no longer shows."""
     rows, width = shape
     inner = SUBLANES if rows <= SUBLANES else 2 * SUBLANES
@@ -174,89 +175,117 @@ class _Rotation(NamedTuple):
         return y.astype(self.dtype).astype(jnp.float32)
 
 
-def _forward(spec: Spec, tile: Tile, rotation: _Rotation, x_ref, *refs) -> None:  # noqa: ANN001
-    refs = list(refs)
-    given_ref = refs.pop(0) if spec.scale is not None and spec.scale.given else None
-    matrix = [refs.pop(0) for _ in rotation.specs]
-    value_ref, *mask_refs, full_ref, bits_ref = refs
-    width = x_ref.shape[1]
-    size = spec.group or width
+class _Refs(NamedTuple):
+    """Memory of the forward kernel: a block of rows, and scratch for one tile of them."""
+
+    x: Any
+    given: Any
+    rotate: Callable[[Array], Array]
+    value: Any
+    mask: Any
+    full: Any
+    bits: Any
+
+
+def _forward(spec: Spec, tile: Tile, rotation: _Rotation, x_ref: Any, *refs: Any) -> None:
+    *ins, full_ref, bits_ref = refs
+    given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
+    matrix = [ins.pop(0) for _ in rotation.specs]
+    ref = _Refs(
+        x_ref, given, lambda y: rotation(y, matrix), ins[0], ins[1] if len(ins) > 1 else None, full_ref, bits_ref
+    )
+    size = spec.group or x_ref.shape[1]
     tiles = max(size // LANES, 1)  # of a group
-    stride = bits_ref.shape[1] // LANES
 
-    def sub_block(i: Array, _: None) -> None:
+    def inner(i: Array, _: None) -> None:
         here = pl.ds(i * tile.inner, tile.inner)
-        zero = jnp.zeros((tile.inner, LANES), jnp.int32)
-        if mask_refs:
-            bits_ref[...] = jnp.zeros_like(bits_ref)
-
-        def column(number: Array) -> pl.Slice:
-            return pl.ds(pl.multiple_of(number * LANES, LANES), LANES)
+        if ref.mask is not None:
+            ref.bits[...] = jnp.zeros_like(ref.bits)
 
         def group(g: Array, _: None) -> None:
-            def each(step, start):  # noqa: ANN001
-                if tiles == 1:
-                    return step(g, start)
-                return lax.fori_loop(g * tiles, (g + 1) * tiles, step, start)
+            def each(step: Callable[[Array, Any], Any], start: Any) -> Any:
+                return step(g, start) if tiles == 1 else lax.fori_loop(g * tiles, (g + 1) * tiles, step, start)
 
-            def measured(full: Array) -> tuple[Array, Array | None]:
-                keep = lanes.survivors(spec.pattern, full)[0] if spec.pattern else None
-                return (jnp.where(keep, full, 0.0) if keep is not None and spec.measured_on_survivors else full), keep
+            scale = _scale(spec, ref, here, size, each)
+            each(lambda c, _: _write(spec, ref, here, c, scale), None)
 
-            def read(c: Array, largest: Array) -> Array:
-                full = rotation(x_ref[here, column(c)].astype(jnp.float32), matrix)
-                full_ref[:, column(c)] = full
-                return jnp.maximum(largest, lanes.magnitude_bits(measured(full)[0]))
+        lax.fori_loop(0, x_ref.shape[1] // (LANES * tiles), group, None)
+        if ref.mask is not None:
+            ref.mask[here, :] = ref.bits[...].astype(jnp.uint8)
 
-            largest = lax.bitcast_convert_type(lanes.over(each(read, zero), min(size, LANES), jnp.maximum), jnp.float32)
-            scale = None
-            if spec.scale is not None:
-                statistic = largest
-                if spec.scale.statistic == "rms":
-                    power, inverse = powers(largest)
-                    bits = limb_bits(size)
-
-                    def add(c: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-                        high, low = limbs(measured(full_ref[:, column(c)])[0], inverse, bits)
-                        return sums[0] + high, sums[1] + low
-
-                    sums = (lanes.over(s, min(size, LANES), jnp.add) for s in each(add, (zero, zero)))
-                    highs, lows = (s.astype(jnp.float32) for s in sums)
-                    share = None if spec.share is None else jnp.full(largest.shape, spec.share, jnp.float32)
-                    statistic = from_sums(highs, lows, largest=largest, power=power, bits=bits, count=size, share=share)
-                given = None if given_ref is None else jnp.broadcast_to(given_ref[here, :], largest.shape)
-                scale = spec.scale(statistic, given)
-
-            def write(c: Array, _: None) -> None:
-                full = full_ref[:, column(c)]
-                keep, threshold = lanes.survivors(spec.pattern, full) if spec.pattern else (None, None)
-                if scale is None:
-                    assert keep is not None
-                    value, measures = jnp.where(keep, full, 0.0), Measures(keep=keep)
-                else:
-                    value, measures = on_grid(spec, full, scale, keep)
-                if mask_refs:
-                    assert spec.mask is not None
-                    passes = spec.mask(full, measures._replace(threshold=threshold))
-                    passes = jnp.ones(full.shape, jnp.bool) if passes is None else passes
-                    bit = lax.shift_left(passes.astype(jnp.int32), jnp.full(full.shape, lax.div(c, stride), jnp.int32))
-                    word = column(lax.rem(c, stride))
-                    bits_ref[:, word] = bits_ref[:, word] | bit
-                value = value.astype(value_ref.dtype)
-                if spec.back:
-                    value = rotation(value.astype(jnp.float32), matrix).astype(value_ref.dtype)
-                value_ref[here, column(c)] = value
-
-            each(write, None)
-
-        lax.fori_loop(0, width // (LANES * tiles), group, None)
-        for mask_ref in mask_refs:
-            mask_ref[here, :] = bits_ref[...].astype(jnp.uint8)
-
-    lax.fori_loop(0, tile.rows // tile.inner, sub_block, None)
+    lax.fori_loop(0, tile.rows // tile.inner, inner, None)
 
 
-def _backward(spec: Spec, tile: Tile, rotation: _Rotation, g_ref, *refs) -> None:  # noqa: ANN001
+def _column(number: Array) -> Any:
+    """Lanes of a tile in its row."""
+    return pl.ds(pl.multiple_of(number * LANES, LANES), LANES)
+
+
+def _scale(
+    spec: Spec,
+    ref: _Refs,
+    here: Any,
+    size: int,
+    each: Callable[[Callable[[Array, Any], Any], Any], Any],
+) -> Array | None:
+    """Rotates the tiles of a group into scratch and measures the group's scale, (inner, 128)."""
+    zero = jnp.zeros((ref.full.shape[0], LANES), jnp.int32)
+    run = min(size, LANES)
+
+    def measured(full: Array) -> Array:
+        if not spec.measured_on_survivors:
+            return full
+        assert spec.pattern is not None
+        return jnp.where(lanes.survivors(spec.pattern, full)[0], full, 0.0)
+
+    def read(c: Array, largest: Array) -> Array:
+        full = ref.rotate(ref.x[here, _column(c)].astype(jnp.float32))
+        ref.full[:, _column(c)] = full
+        return jnp.maximum(largest, lanes.magnitude_bits(measured(full))) if spec.scale else largest
+
+    patterns = each(read, zero)
+    if spec.scale is None:
+        return None
+    largest = lax.bitcast_convert_type(lanes.over(patterns, run, jnp.maximum), jnp.float32)
+    statistic = largest
+    if spec.scale.statistic == "rms":
+        power, inverse = powers(largest)
+        bits = limb_bits(size)
+
+        def add(c: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+            high, low = limbs(measured(ref.full[:, _column(c)]), inverse, bits)
+            return sums[0] + high, sums[1] + low
+
+        highs, lows = (lanes.over(s, run, jnp.add).astype(jnp.float32) for s in each(add, (zero, zero)))
+        share = None if spec.share is None else jnp.full(largest.shape, spec.share, jnp.float32)
+        statistic = from_sums(highs, lows, largest=largest, power=power, bits=bits, count=size, share=share)
+    given = None if ref.given is None else jnp.broadcast_to(ref.given[here, :], largest.shape)
+    return spec.scale(statistic, given)
+
+
+def _write(spec: Spec, ref: _Refs, here: Any, c: Array, scale: Array | None) -> None:
+    """Values and mask bits of tile `c`."""
+    full = ref.full[:, _column(c)]
+    keep, threshold = lanes.survivors(spec.pattern, full) if spec.pattern else (None, None)
+    if scale is None:
+        assert keep is not None
+        value, measures = jnp.where(keep, full, 0.0), Measures(keep=keep)
+    else:
+        value, measures = on_grid(spec, full, scale, keep)
+    if ref.mask is not None and spec.mask is not None:
+        passes = spec.mask(full, measures._replace(threshold=threshold))
+        passes = jnp.ones(full.shape, jnp.bool) if passes is None else passes
+        stride = ref.bits.shape[1] // LANES
+        bit = lax.shift_left(passes.astype(jnp.int32), jnp.full(full.shape, lax.div(c, stride), jnp.int32))
+        word = _column(lax.rem(c, stride))
+        ref.bits[:, word] = ref.bits[:, word] | bit
+    value = value.astype(ref.value.dtype)
+    if spec.back:
+        value = ref.rotate(value.astype(jnp.float32)).astype(ref.value.dtype)
+    ref.value[here, _column(c)] = value
+
+
+def _backward(spec: Spec, tile: Tile, rotation: _Rotation, g_ref: Any, *refs: Any) -> None:
     *ins, out_ref = refs
     matrix = [ins.pop() for _ in rotation.specs]
     width = g_ref.shape[1]
@@ -265,15 +294,14 @@ def _backward(spec: Spec, tile: Tile, rotation: _Rotation, g_ref, *refs) -> None
     def step(i: Array, _: None) -> None:
         here = pl.ds(lax.div(i, tiles) * tile.inner, tile.inner)
         c = lax.rem(i, tiles)
-        column = pl.ds(pl.multiple_of(c * LANES, LANES), LANES)
-        g = g_ref[here, column].astype(jnp.float32)
+        g = g_ref[here, _column(c)].astype(jnp.float32)
         if spec.back:
             g = rotation(g, matrix)
         for mask_ref in ins:
             stride = mask_ref.shape[1] // LANES
-            word = mask_ref[here, pl.ds(pl.multiple_of(lax.rem(c, stride) * LANES, LANES), LANES)].astype(jnp.int32)
+            word = mask_ref[here, _column(lax.rem(c, stride))].astype(jnp.int32)
             bit = lax.shift_right_logical(word, jnp.full(word.shape, lax.div(c, stride), jnp.int32)) & 1
             g = jnp.where(bit == 1, g, 0.0)
-        out_ref[here, column] = rotation(g, matrix).astype(out_ref.dtype)
+        out_ref[here, _column(c)] = rotation(g, matrix).astype(out_ref.dtype)
 
     lax.fori_loop(0, tile.rows // tile.inner * tiles, step, None)

@@ -1,0 +1,123 @@
+"""Projection of rows as one differentiable operation on the backend that `dispatch` chooses.
+
+The gradient rule stands outside everything that partitions or maps, so that jit, vmap, scan, remat and meshes see two
+plain functions of rows. Kernels run inside `jax.shard_map` over the context mesh (`jax.set_mesh`), every device on
+rows of its own; `custom_partitioning` would need no context, but libtpu does not compile it ahead of time.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple, cast
+
+import jax
+from jax import Array
+from jax.sharding import AxisType, PartitionSpec
+
+from .. import dispatch
+from . import reference
+from .reference import Projected
+from .spec import Spec
+
+
+class How(NamedTuple):
+    """Backend of a projection, and whether it is interpreted."""
+
+    backend: dispatch.Backend
+    interpret: bool = False
+
+
+def choose(spec: Spec | str, x: Array, label: str = "") -> How:
+    """What runs `spec` on rows `x` (..., K); see `dispatch.choose`.
+
+    `spec` may be the reason why there is none; `label` names it in the log.
+    """
+    shape = (prod(x.shape[:-1]), x.shape[-1])
+
+    def unsupported(backend: dispatch.Backend) -> str | None:
+        if isinstance(spec, str):
+            return spec
+        if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
+            return "the axes of the context mesh are explicit; give it automatic ones"
+        return _module(backend).unsupported(spec, shape, x.dtype)
+
+    backend = dispatch.choose("project", f"{x.dtype}{list(shape)} {label or spec}", unsupported)
+    return How(backend, dispatch.current().interpret)
+
+
+def project(spec: Spec, x: Array, given: Array | None = None, how: How | None = None) -> Array:
+    """Rows `x` (..., K) on the format of `spec`; the gradient passes where its mask says.
+
+    `given` (..., 1): the number that the scale rule reads for every row; no gradient goes into it. `how`: None, to let
+    `dispatch` choose. Raises ValueError for rows that the spec does not divide, or a missing `given`.
+    """
+    spec.check(x.shape[-1])
+    needed = spec.scale is not None and spec.scale.given
+    if needed != (given is not None):
+        raise ValueError(f"{spec.scale} {'needs a' if needed else 'reads no'} given number of every row")
+    how = choose(spec, x) if how is None else how
+    rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])
+    value = _project(spec, how, rows, None if given is None else given.reshape(rows.shape[0], 1))
+    return cast(Array, value).reshape(x.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _project(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> Array:
+    return _run(spec, how, x_RK, given_R1).value_RK
+
+
+def _forward(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> tuple[Array, Array | None]:
+    return _run(spec, how, x_RK, given_R1)
+
+
+def _backward(spec: Spec, how: How, mask_RW: Array | None, g_RK: Array) -> tuple[Array, None]:
+    def run(g_RK: Array, *mask: Array) -> Array:
+        backward = _module(how.backend).backward
+        options = {"interpret": True} if how.interpret else {}
+        return backward(spec, mask[0] if mask else None, g_RK, **options)
+
+    return _by_rows(how, run)(g_RK, *([] if mask_RW is None else [mask_RW])), None
+
+
+_project.defvjp(_forward, _backward)
+
+
+def _run(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> Projected:
+    def run(x_RK: Array, *given: Array) -> Projected:
+        options = {"interpret": True} if how.interpret else {}
+        return _module(how.backend).project(spec, x_RK, given[0] if given else None, **options)
+
+    return _by_rows(how, run)(x_RK, *([] if given_R1 is None else [given_R1]))
+
+
+def _by_rows(how: How, run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run` on rows split over the automatic axes of the context mesh; XLA splits the reference by itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    auto = [axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto]
+    if how.backend == "reference" or not auto:
+        return run
+
+    def mapped(*operands: Array) -> Any:
+        chosen: list[str] = []
+        for axis in auto:  # axes whose devices the rows do not divide among do the same work
+            if operands[0].shape[0] % prod(mesh.shape[a] for a in (*chosen, axis)) == 0:
+                chosen.append(axis)
+        rows = PartitionSpec(tuple(chosen))
+        return jax.shard_map(run, mesh=mesh, in_specs=rows, out_specs=rows, axis_names=set(auto), check_vma=False)(
+            *operands
+        )
+
+    return mapped
+
+
+def _module(backend: dispatch.Backend) -> Any:
+    """`project`, `backward` and `unsupported` of a backend; Pallas is imported where it is used."""
+    if backend == "tpu":
+        from . import tpu
+
+        return tpu
+    if backend == "gpu":
+        from . import gpu
+
+        return gpu
+    return reference

@@ -1,0 +1,118 @@
+"""The kernel behind `linear`: the same numbers as the formats' own code, wherever the kernel takes the format."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from capscale.kernels import dispatch
+from capscale.kernels.project import reference
+from capscale.kernels.project.mask import unpack_mask
+
+from capscale.estimators import ABRms, Clip, StraightThrough
+from capscale.formats import catalog
+from capscale.formats.base import NO_CONTEXT, Context
+from capscale.formats.roles import initial_context
+from capscale.formats.scalar import Scalar
+from capscale.fused import given_R1, spec_of
+from capscale.representation import Operand, Representation, default_estimator, linear, operand
+
+ROWS, WIDTH = 6, 256
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.standard_normal((ROWS, WIDTH)), jnp.float32).at[0].set(0.0).at[1, 3].set(jnp.nan)
+DEFAULT = ("int1", "int4-g64", "nvfp4", "2:4+int4", "lsq4")
+COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in COVERED])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_specification_is_the_format(name, dtype):
+    """Two separate codes: value and mask of the kernel's reference are those of the format, bit for bit."""
+    format, x = catalog.find(name), X.astype(dtype)
+    estimator, ctx = default_estimator(format), initial_context(format, x)
+    spec = spec_of(format, estimator)
+    assert not isinstance(spec, str)
+    found = jax.jit(lambda x: reference.project(spec, x, given_R1(format, x, ctx, None)))(x)
+    expected = jax.jit(lambda x: format.project(x, ctx))(x)
+    mask = estimator(x.astype(jnp.float32), expected)
+    np.testing.assert_array_equal(found.value_RK.astype(jnp.float32), expected.value.astype(jnp.float32))
+    assert (found.mask_RW is None) == (mask is None)
+    if found.mask_RW is not None:
+        np.testing.assert_array_equal(unpack_mask(found.mask_RW, WIDTH), jnp.broadcast_to(mask, x.shape))
+
+
+def test_every_scalar_format_and_pattern_is_covered():
+    scalars = {name for name, f in catalog.FORMATS.items() if isinstance(f, Scalar)}
+    assert scalars <= set(COVERED)
+    assert {"2:4", "4:8-pairs", "2:4+int4", "2:4+mxfp4"} <= set(COVERED)
+    assert len(COVERED) > 70
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator", "reason"),
+    [
+        ("top50", StraightThrough(), "TopK formats are left to XLA"),
+        ("noise2", StraightThrough(), "Noise formats"),
+        ("2:4", ABRms(0.5), "reads what the kernel does not measure"),
+        ("2:4", Clip(), "reads what the kernel does not measure"),
+    ],
+)
+def test_what_is_left_to_xla_says_why(name, estimator, reason):
+    assert reason in str(spec_of(catalog.find(name), estimator))
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations"),
+    [
+        ("int4", "dense"),
+        pytest.param("nvfp4", "dense", marks=pytest.mark.slow),
+        pytest.param("2:4+int4", "int4", marks=pytest.mark.slow),
+        pytest.param("dense", "mxfp4", marks=pytest.mark.slow),
+    ],
+)
+def test_linear_runs_the_kernel(weights, activations, caplog):
+    """Interpreted, the product and its gradients are those of the formats' own code."""
+    representation = Representation(operand(weights), operand(activations, per_token=True), 128)
+    x = jnp.asarray(RNG.standard_normal((2, 3, 128)), jnp.float32)
+    w = jnp.asarray(RNG.standard_normal((128, 8)), jnp.float32)
+
+    def run(x, w):
+        return jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(linear(x, w, representation))), (0, 1))(x, w)
+
+    value, gradients = jax.jit(run)(x, w)
+    with dispatch.target("tpu", interpret=True), dispatch.force("require"):
+        text = str(jax.make_jaxpr(run)(x, w))
+        fused_value, fused_gradients = jax.jit(run)(x, w)
+    assert "pallas_call" in text
+    np.testing.assert_allclose(fused_value, value, rtol=1e-6)
+    for fused, plain in zip(fused_gradients, gradients, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_what_no_kernel_takes_falls_back_with_one_line(caplog, monkeypatch):
+    monkeypatch.setattr(dispatch, "_decided", {})
+    representation = Representation(operand("top50"), operand("int4"))
+    x, w = jnp.ones((3, 48)), jnp.ones((48, 8))
+    with dispatch.target("tpu"), caplog.at_level(logging.WARNING, "capscale.kernels"):
+        text = str(jax.make_jaxpr(lambda x, w: linear(x, w, representation))(x, w))
+    assert "pallas_call" not in text
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert "TopK formats are left to XLA" in lines[0]
+    assert "rows of 48 values are not whole multiples of 128 lanes" in lines[1]
+    with dispatch.target("tpu"), dispatch.force("require"), pytest.raises(ValueError, match="TopK formats are left"):
+        linear(x, w, representation)
+
+
+def test_a_learned_step_keeps_its_gradient():
+    """The kernel has no slope, so that LSQ in training is XLA's."""
+    lsq = operand("lsq4")
+    x = jnp.ones((3, 128))
+    ctx = Context(learned=jnp.full((3, 1), 0.5))
+    representation = Representation(activations=Operand(lsq.format, lsq.estimator))
+    with dispatch.target("tpu", interpret=True):
+        gradient = jax.grad(
+            lambda step: jnp.sum(linear(x, jnp.ones((128, 4)), representation, NO_CONTEXT, Context(learned=step)))
+        )(ctx.learned)
+    assert bool((gradient != 0).all())

@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
 import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,8 +84,17 @@ def huggingface_json(end: str = "<|endoftext|>", *, template: bool = False, hamp
     return tokenizer.to_str()
 
 
+@dataclass(frozen=True)
+class Fatal:
+    """Documents that kill the process that reads them, as a machine without memory does."""
+
+    def documents(self) -> Iterator[str]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield ""
+
+
 def shards(out: Path, *inputs: Path, workers: int = 1, **changes: Any) -> Manifest:
     """Byte shards of files, with enough held out of a few hundred documents."""
     options = {"tokenizer": "byte", "separator": SEPARATOR, "name": "texts"} | changes
-    options.setdefault("split", Split(0.1, 1 << 20))
+    options = options if "split" in options else options | {"split": Split(0.1, 1 << 20)}
     return prepare(Request(inputs=tuple(map(str, inputs)), **options), epath.Path(out), workers)

@@ -83,9 +83,7 @@ class Span:
                     yield text_of(_parsed(line, place), self.field, place)
 
     def _rows(self) -> Iterator[str]:
-        import pyarrow as arrow
-        from pyarrow import parquet
-
+        arrow, parquet = _arrow(self.path)
         with epath.Path(self.path).open("rb") as file:
             try:
                 table = parquet.ParquetFile(file)
@@ -181,9 +179,7 @@ def _spans(path: epath.Path, separator: str | None, field: str) -> Iterator[tupl
 
 def _row_groups(path: epath.Path) -> Iterator[tuple[int, int]]:
     """Row groups in spans of at least `PART` bytes: the number after the last one of each, and its bytes."""
-    import pyarrow as arrow
-    from pyarrow import parquet
-
+    arrow, parquet = _arrow(str(path))
     try:
         with path.open("rb") as file:
             metadata = parquet.read_metadata(file)
@@ -234,13 +230,22 @@ def _kind(path: str) -> tuple[str, str | None]:
     )
 
 
+def _arrow(path: str) -> tuple[Any, Any]:
+    """pyarrow and its Parquet module."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"{path} needs the package pyarrow; it comes with `pip install 'capscale[data]'`") from error
+    return pyarrow, parquet
+
+
 def _open(path: str, stack: ExitStack) -> Any:
     """A file opened for reading through its compression."""
     _, compression = _kind(path)
     file = stack.enter_context(epath.Path(path).open("rb"))
     if compression == ".zst":
-        import pyarrow as arrow
-
+        arrow, _ = _arrow(path)
         return stack.enter_context(arrow.CompressedInputStream(arrow.PythonFile(file, "r"), "zstd"))
     openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     return file if compression is None else stack.enter_context(openers[compression](file))

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import sys
 
 import pytest
 import texts
@@ -152,6 +153,14 @@ def test_damaged_parquet_is_named(tmp_path):
         read(write_parquet(tmp_path / "whole.parquet"), field="words")
     with pytest.raises(UserError, match=r"whole.parquet \(row 0\): field 'id' holds int, not text"):
         read(tmp_path / "whole.parquet", field="id")
+
+
+@pytest.mark.parametrize("name", ["text.parquet", "text.txt.zst"])
+def test_missing_package_is_named(name, tmp_path, monkeypatch):
+    (tmp_path / name).write_bytes(b"content")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"needs the package pyarrow; it comes with `pip install 'capscale\[data\]'`"):
+        read(tmp_path / name)
 
 
 def test_errors_of_whoever_uses_the_documents_stay_what_they_are(tmp_path):

@@ -1,6 +1,7 @@
 """Token shards: what is in them, and that it depends neither on workers nor on interruptions."""
 
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import texts
 from etils import epath
 
 from capscale.data import inputs, part
+from capscale.data import prepare as prepare_module
 from capscale.data.manifest import Manifest
 from capscale.data.part import Split
 from capscale.data.prepare import Request, prepare
@@ -294,7 +296,40 @@ def test_error_of_a_worker_reaches_the_user(book, tmp_path):
         texts.shards(tmp_path / "out", book, tmp_path / "broken.jsonl", workers=2)
 
 
-def command(tmp_path, out, workers):
+def test_killed_worker_is_said(book, tmp_path, monkeypatch):
+    whole = texts.shards(tmp_path / "whole", book)
+    real = prepare_module.share_out
+    monkeypatch.setattr(
+        prepare_module, "share_out", lambda *args: [*real(*args)[:3], (texts.Fatal(),), *real(*args)[4:]]
+    )
+    with pytest.raises(UserError, match="a worker was killed, perhaps for want of memory; start again with fewer"):
+        texts.shards(tmp_path / "out", book, workers=2)
+    monkeypatch.undo()
+    monkeypatch.setattr(inputs, "PART", 8192)
+    assert texts.shards(tmp_path / "out", book, workers=2) == whole
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_input(tmp_path):
+    """A file that can only be read from its beginning, of 100 and of 400 MB: more than one shard, which is in memory."""
+    peaks = []
+    for size in (100, 400):
+        with gzip.open(tmp_path / "big.txt.gz", "wt", compresslevel=1) as file:
+            for number in range(size * 10):
+                file.write(f"{number} " + "word " * 20_000 + texts.SEPARATOR)
+        done = subprocess.run(
+            command(tmp_path, f"out{size}", 1, "big.txt.gz"), cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout.rsplit(":", 1)[1].split()[0].replace(",", "")))
+        assert (
+            Manifest.read(epath.Path(tmp_path / f"out{size}")).train[-1].file
+            == f"train-00000-{size * 95 // 3200:03d}.npy"
+        )
+    assert peaks[1] < peaks[0] + 16
+    assert peaks[1] < 400, "MiB"
+
+
+def command(tmp_path, out, workers, name="big.txt"):
     """A process that prepares the book in parts of 8 KiB."""
     code = (
         "from capscale.data import inputs; inputs.PART = 8192\n"
@@ -303,7 +338,7 @@ def command(tmp_path, out, workers):
         "if __name__ == '__main__': sys.exit(main(sys.argv[1:]))\n"
     )
     (tmp_path / "run.py").write_text(code)
-    arguments = ["data", "prepare", "big.txt", "--out", out, "--tokenizer", "byte", "--workers", str(workers)]
+    arguments = ["data", "prepare", name, "--out", out, "--tokenizer", "byte", "--workers", str(workers)]
     return [sys.executable, "run.py", *arguments, "--separator", texts.SEPARATOR, "--name", "big"]
 
 

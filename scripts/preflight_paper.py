@@ -19,8 +19,9 @@ from capscale.experiments.paper_capacity import SIX
 
 from capscale.data.corpus import DataId
 from capscale.models.ladder import PAPER
-from capscale.sweep.preflight import Setting, compile_step, device_hours, flops_per_token
+from capscale.sweep.preflight import Setting, compile_step, device_hours
 from capscale.sweep.slices import find_slice
+from capscale.train.flops import flops_per_token
 from capscale.train.memory import Memory
 from capscale.train.run import Optimizer, Run
 

@@ -77,8 +77,9 @@ class Preflight:
 
     def _row(self, checked: "Checked") -> dict[str, Any]:
         from capscale.sweep.display import run_name
-        from capscale.sweep.preflight import device_hours, flops_per_token
+        from capscale.sweep.preflight import device_hours
         from capscale.sweep.slices import find_slice
+        from capscale.train.flops import flops_per_token
 
         slice_, compiled = find_slice(self.topology), checked.compiled
         hours = [device_hours(run, slice_, self.mfu) for run in checked.runs]

@@ -58,6 +58,16 @@ class Sweep:
     """Runs trained side by side on a CPU; its cores if not given."""
     fsdp: int = 1
     """Devices that share one copy of the parameters, with --mode mesh."""
+    microbatches: int = 1
+    """Parts of a batch that are done one after the other, to save memory."""
+    remat: bool = False
+    """Compute each layer anew in the backward pass, to save memory."""
+    tensorboard: bool = False
+    """Write metrics for TensorBoard too, in each run's directory."""
+    wandb: str | None = None
+    """Project of Weights & Biases to send metrics to."""
+    distributed: bool = False
+    """Join the processes started with this one on a TPU pod, Slurm or a cluster, and train each run together."""
     launcher: Literal["local", "ray"] = "local"
     """Who trains: this process, or the Ray cluster that RAY_ADDRESS names (one is started here without it)."""
     devices_per_run: int = 1
@@ -98,6 +108,16 @@ class Run:
     """How the run uses the devices."""
     fsdp: int = 1
     """Devices that share one copy of the parameters."""
+    microbatches: int = 1
+    """Parts of a batch that are done one after the other, to save memory."""
+    remat: bool = False
+    """Compute each layer anew in the backward pass, to save memory."""
+    tensorboard: bool = False
+    """Write metrics for TensorBoard too, in each run's directory."""
+    wandb: str | None = None
+    """Project of Weights & Biases to send metrics to."""
+    distributed: bool = False
+    """Join the processes started with this one on a TPU pod, Slurm or a cluster, and train each run together."""
 
     def __call__(self) -> int:
         """Trains; see `Sweep`."""
@@ -117,7 +137,15 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     from capscale.sweep.local import launch
     from capscale.sweep.on_ray import launch_on_ray
     from capscale.sweep.plan import open_directory, plan
+    from capscale.train import boards, distributed
+    from capscale.train.memory import Memory
     from capscale.train.record import versions
+
+    on_ray = isinstance(command, Sweep) and command.launcher == "ray"
+    if command.distributed:
+        if on_ray:
+            raise UserError("--distributed joins processes that were started together; Ray's workers are not")
+        distributed.connect()
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
     source = load_source(command.text)
@@ -125,7 +153,9 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     out = epath.Path(command.out)
     if only is not None and not 0 <= only < len(planned.runs):
         raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
-    open_directory(planned, out, " ".join(["capscale", *sys.argv[1:]]), versions())
+    if distributed.is_first():
+        open_directory(planned, out, " ".join(["capscale", *sys.argv[1:]]), versions())
+    distributed.wait_for_all("directory")
     if only is not None:
         planned = dataclasses.replace(planned, runs=planned.runs[only : only + 1])
     stop, caught = Event(), []
@@ -136,8 +166,10 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
 
     for number in STOPPED:
         signal.signal(number, on_signal)
-    with Display(Console()) as display:
-        if isinstance(command, Sweep) and command.launcher == "ray":
+    shown: list[boards.OpenBoard] = [boards.TensorBoard] if command.tensorboard else []
+    shown += [boards.open_wandb(command.wandb)] if command.wandb else []
+    with Display(Console(quiet=not distributed.is_first())) as display:
+        if isinstance(command, Sweep) and on_ray:
             outcome = launch_on_ray(
                 planned,
                 _run_arguments(command),
@@ -149,7 +181,18 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
                 stop=stop,
             )
         else:
-            outcome = launch(planned, source, out, display, mode=command.mode, jobs=jobs, fsdp=command.fsdp, stop=stop)
+            outcome = launch(
+                planned,
+                source,
+                out,
+                display,
+                mode=command.mode,
+                jobs=jobs,
+                fsdp=command.fsdp,
+                memory=Memory(command.remat, command.microbatches),
+                boards=shown,
+                stop=stop,
+            )
     return _conclude(outcome, len(planned.runs), out, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
 
 
@@ -158,7 +201,10 @@ def _run_arguments(command: Sweep) -> list[str]:
     experiment = _absolute(command.experiment) if command.experiment.endswith(".py") else command.experiment
     arguments = ["run", experiment, "--out", _absolute(command.out), "--ladder", command.ladder]
     text = [] if command.text is None else ["--text", _absolute(command.text)]
-    return [*arguments, *text, "--fsdp", str(command.fsdp)]
+    options = ["--fsdp", str(command.fsdp), "--microbatches", str(command.microbatches)]
+    switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]
+    project = [] if command.wandb is None else ["--wandb", command.wandb]
+    return [*arguments, *text, *options, *switches, *project]
 
 
 def _absolute(path: str) -> str:

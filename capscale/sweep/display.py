@@ -1,7 +1,9 @@
 """What a sweep shows while it trains: bars on a terminal, one line a result elsewhere."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +14,9 @@ from capscale.representation import Operand, default_estimator
 from capscale.train import loop
 from capscale.train.record import estimator_label
 from capscale.train.run import Run
+
+LINE_S = 60.0
+"""Seconds between two lines about one run where the screen is no terminal."""
 
 
 def run_name(run: Run) -> str:
@@ -34,6 +39,7 @@ class Display:
         self._done = 0
         self._total = 0
         self._waiting_for = 0
+        self._said: dict[str, float] = {}
         self._bars = Progress(
             TextColumn("{task.description}", justify="left"),
             BarColumn(bar_width=24),
@@ -66,12 +72,25 @@ class Display:
 
         def observe(progress: loop.Progress) -> None:
             note = f"loss {progress.loss:.3f}  {progress.tokens_per_s / 1e3:,.0f}k tok/s"
+            note += "" if progress.mfu is None else f"  MFU {progress.mfu:.0%}"
+            note += f"  {timedelta(seconds=round(progress.left_s))} left"
             self._bars.update(bar, completed=progress.step, note=note)
+            self._line(name, progress, note)
 
         try:
             yield observe
         finally:
             self._bars.remove_task(bar)
+
+    def _line(self, name: str, progress: loop.Progress, note: str) -> None:
+        """Where there are no bars: a line for every run that takes long, every so often."""
+        now = time.monotonic()
+        if self._console.is_terminal or now - self._said.setdefault(name, now) < LINE_S:
+            return
+        self._said[name] = now
+        self._console.print(
+            f"{name}: step {progress.step}/{progress.steps}  {note}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def waiting(self, runs: int) -> None:
         """`runs` that are missing are held by other workers; said once for every number."""

@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from threading import Event
@@ -15,8 +16,11 @@ from capscale.errors import UserError
 from capscale.files import write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
+from capscale.train.boards import OpenBoard
+from capscale.train.distributed import any_process
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
-from capscale.train.loop import Interrupted, train
+from capscale.train.loop import Cadence, Interrupted, train
+from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.placement import Placement, Population, Sharded
 from capscale.train.record import read_result
 from capscale.train.run import Run
@@ -49,6 +53,8 @@ def launch(
     mode: Mode = "auto",
     jobs: int | None = None,
     fsdp: int = 1,
+    memory: Memory = AT_ONCE,
+    boards: Sequence[OpenBoard] = (),
     stop: Event | None = None,
 ) -> Outcome:
     """Trains every run of `sweep` that has no result in `out` yet.
@@ -65,14 +71,19 @@ def launch(
       mode: "threads" trains independent runs side by side, one a thread; "population" maps runs that differ
         only in seed and learning rate over the devices; "mesh" trains one run at a time over all devices.
         "auto" is threads on CPUs and, on accelerators, a population where runs allow it and a mesh elsewhere.
+        Several processes that train together have a mesh.
       jobs: threads; the CPU count by default.
       fsdp: devices that share one copy of the parameters, for "mesh".
+      memory: what a step keeps at once.
+      boards: where to show metrics besides metrics.jsonl.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
 
     Returns:
       Counts and failures. A run that fails does not stop the others; its message is also in its error.json.
     """
     stop, outcome = stop or Event(), Outcome()
+    several = jax.process_count() > 1
+    mode = "mesh" if several else mode
     missing = []
     for run in sweep.runs:
         try:
@@ -80,10 +91,10 @@ def launch(
         except UserError as error:
             outcome.failed.append(str(error))
             continue
-        if found is None:
-            missing.append(run)
-        else:
+        if any_process(found is not None)[0]:
             outcome.present += 1
+        else:
+            missing.append(run)
     on_cpu = jax.default_backend() == "cpu"
     threads = (jobs or os.cpu_count() or 1) if (mode == "threads" or (mode == "auto" and on_cpu)) else 1
     groups = (
@@ -92,16 +103,20 @@ def launch(
     display.begin(total=len(sweep.runs), present=outcome.present)
 
     def work(runs: list[Run]) -> list[dict[str, Any]]:
-        if stop.is_set():
+        if any_process(stop.is_set())[0]:
             raise Interrupted("not started")
         directories = [sweep.directory_of(run, out) for run in runs]
         for directory in directories:
-            if directory.exists():
+            if directory.exists() and not several:
                 check_free(directory)  # before the text is read and a program compiled for nothing
             (directory / "error.json").unlink(missing_ok=True)
-        placement = _placement(runs, threads, fsdp)
+        placement = _placement(runs, threads, fsdp, memory)
+        # Orbax's background saves cannot run side by side in one process.
+        cadence = Cadence.of(runs[0], background=threads == 1)
         with display.running(runs) as observe:
-            results = train(runs, source, directories, placement, observe=observe, stop=stop)
+            results = train(
+                runs, source, directories, placement, observe=observe, stop=stop, cadence=cadence, boards=boards
+            )
         for run, result in zip(runs, results, strict=True):
             display.finished(run, result)
         return results
@@ -117,7 +132,7 @@ def launch(
             except KeyboardInterrupt:
                 stop.set()  # leaving the pool waits for every run to save its checkpoint
                 outcome.interrupted = True
-        groups = [] if stop.is_set() else held
+        groups = [] if any_process(stop.is_set())[0] else held
         if groups:
             display.waiting(sum(map(len, groups)))
             stop.wait(RETRY_S)
@@ -151,10 +166,10 @@ def _collect(
     return True
 
 
-def _placement(runs: list[Run], threads: int, fsdp: int) -> Placement:
+def _placement(runs: list[Run], threads: int, fsdp: int, memory: Memory) -> Placement:
     if len(runs) > 1:
-        return Population(runs[0], jax.local_devices())
-    return Sharded(runs[0], make_mesh(devices=jax.devices()[:1]) if threads > 1 else make_mesh(fsdp))
+        return Population(runs[0], jax.local_devices(), memory)
+    return Sharded(runs[0], make_mesh(devices=jax.devices()[:1]) if threads > 1 else make_mesh(fsdp), memory)
 
 
 def _alike(runs: list[Run]) -> list[list[Run]]:

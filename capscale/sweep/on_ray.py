@@ -15,7 +15,6 @@ from capscale.files import read_json
 from capscale.sweep.display import Display
 from capscale.sweep.local import Outcome
 from capscale.sweep.plan import Sweep
-from capscale.sweep.status import progress
 from capscale.train.record import read_result
 from capscale.train.run import Run
 
@@ -24,7 +23,7 @@ _POLL_S = 1.0
 
 @dataclass
 class _Attempt:
-    """A run on its way: `fruitless` attempts in a row that ended without a step more than before."""
+    """A run on its way: `fruitless` attempts in a row that ended without a later checkpoint than `step`."""
 
     run: Run
     index: int
@@ -57,7 +56,7 @@ def launch_on_ray(
       devices: accelerators a run: GPUs, chips of a TPU host, or CPU cores where there are neither. A slice of several
         hosts needs a process on each; see `capscale launch gcloud` for those.
       jobs: CPU cores of a cluster that is started here; those of the machine by default.
-      retries: attempts in a row that may end without progress before a run counts as failed.
+      retries: attempts in a row that may end without a new checkpoint before a run counts as failed.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
 
     Returns:
@@ -82,7 +81,7 @@ def launch_on_ray(
         waiting: dict[Any, _Attempt] = {}
         for index, run in enumerate(sweep.runs):
             if read_result(sweep.directory_of(run, out), run) is None:
-                attempt = _Attempt(run, index, step=progress(sweep.directory_of(run, out))[0])
+                attempt = _Attempt(run, index, step=_saved(sweep.directory_of(run, out)))
                 waiting[task.remote([*command, "--index", str(index)])] = attempt
             else:
                 outcome.present += 1
@@ -123,6 +122,13 @@ def _resources(there: Mapping[str, float], devices: int) -> dict[str, Any]:
     return asked[kind]
 
 
+def _saved(directory: epath.Path) -> int:
+    """Step of the newest checkpoint, 0 without one: what an attempt has really added."""
+    checkpoints = directory / "checkpoints"
+    names = [path.name for path in checkpoints.iterdir()] if checkpoints.exists() else []
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
 def _is_over(
     reference: Any, attempt: _Attempt, directory: epath.Path, *, display: Display, outcome: Outcome, retries: int
 ) -> bool:
@@ -144,7 +150,7 @@ def _is_over(
         outcome.diverged += result["status"] == "diverged"
         display.finished(attempt.run, result)
         return True
-    step = progress(directory)[0]
+    step = _saved(directory)
     attempt.fruitless = 0 if step > attempt.step else attempt.fruitless + 1
     attempt.step = step
     if attempt.fruitless <= retries:

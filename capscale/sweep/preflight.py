@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from capscale.errors import UserError
-from capscale.models.config import ModelConfig
 from capscale.sweep.slices import Slice
+from capscale.train.flops import flops_per_token
 from capscale.train.loop import Cadence
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.placement import _sharded
@@ -98,12 +98,6 @@ def _needed(message: str) -> int:
     """The bytes that XLA asks for in its message, `Used 32.67G of 15.75G hbm`; 0 where it names none."""
     sizes = re.findall(r"(\d+(?:\.\d+)?)([KMG])\b", message)
     return max((int(float(number) * 2 ** {"K": 10, "M": 20, "G": 30}[unit]) for number, unit in sizes), default=0)
-
-
-def flops_per_token(model: ModelConfig) -> float:
-    """Training FLOPs of one token, `6 (N + V M) + 12 L M T`: with head and attention (arXiv 2204.02311, appendix B)."""
-    matrices = model.non_embedding_parameters + model.vocabulary * model.width
-    return 6.0 * matrices + 12.0 * model.layers * model.width * model.context
 
 
 def device_hours(run: Run, slice_: Slice, mfu: float) -> float:

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from capscale.errors import UserError
+from capscale.train.flops import PEAK
 
 GIB = 2**30
 
@@ -29,12 +30,12 @@ _PLANAR = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBIC = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
 CHIPS = {
-    "v4": Chip(32 * GIB, 275e12, _CUBIC),
-    "v5e": Chip(16 * GIB, 197e12, _PLANAR),
-    "v5p": Chip(95 * GIB, 459e12, _CUBIC),
-    "v6e": Chip(32 * GIB, 918e12, _PLANAR),
+    "v4": Chip(32 * GIB, PEAK["TPU v4"], _CUBIC),
+    "v5e": Chip(16 * GIB, PEAK["TPU v5e"], _PLANAR),
+    "v5p": Chip(95 * GIB, PEAK["TPU v5p"], _CUBIC),
+    "v6e": Chip(32 * GIB, PEAK["TPU v6e"], _PLANAR),
 }
-"""Memory, peak and topologies as stated at cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e."""
+"""Memory and topologies as stated at cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e."""
 
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask

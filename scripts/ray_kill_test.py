@@ -1,0 +1,131 @@
+"""Kills a worker of a Ray sweep every so often, and checks that every run ends once, in a valid result.
+
+Twelve nano runs on a Ray cluster that is started here. The worker that is killed, with SIGKILL, is one that holds the
+lease of a run that is under way, chosen by chance.
+
+Run: `python scripts/ray_kill_test.py --every 20 --jobs 2 --out DIR` (needs `pip install 'capscale[ray]'`)
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+from etils import epath
+
+from capscale.data.corpus import DataId
+from capscale.models.ladder import Ladder
+from capscale.representation import DENSE, Representation, operand
+from capscale.train import loop, record
+from capscale.train.lease import current_lease, is_live
+from capscale.train.loop import Cadence
+from capscale.train.run import Optimizer, Run
+
+SIZE, SEEDS, CHECKPOINT_S = "nano-16", 3, 1.0
+LOG, STEPS = "CAPSCALE_RAY_TEST_LOG", "CAPSCALE_RAY_TEST_STEPS"
+FORMATS = (DENSE, *(Representation(operand(name), hadamard=128) for name in ("int4", "int2", "int1")))
+
+
+def runs(ladder: Ladder, data: DataId) -> list[Run]:
+    """The experiment: four formats, three seeds."""
+    model = ladder.model(SIZE, data.vocabulary)
+    tokens = int(os.environ[STEPS]) * ladder.batch * model.context
+    optimizer = Optimizer(ladder.learning_rates[SIZE])
+    return [
+        Run(SIZE, model, tokens, data, optimizer, ladder.batch, ladder.name, representation, seed)
+        for seed in range(SEEDS)
+        for representation in FORMATS
+    ]
+
+
+def tell_of_ends() -> None:
+    """Every result that is written leaves a line in the log; checkpoints are frequent, as the runs are short."""
+    write, of = record.write_result, Cadence.of
+
+    def told(directory: epath.Path, new: dict[str, Any], run: Run) -> None:
+        with open(os.environ[LOG], "a") as file:
+            file.write(f"{run.run_id} {os.getpid()} {new['timing']['resumed_from_step']}\n")
+        write(directory, new, run)
+
+    record.write_result = told
+    cast(Any, Cadence).of = lambda run, **options: Cadence(min(of(run).chunk, 50), CHECKPOINT_S, **options)
+
+
+if LOG in os.environ and "ray" in sys.modules and not hasattr(loop, "ends_are_told"):  # once in each worker
+    cast(Any, loop).ends_are_told = True
+    tell_of_ends()
+
+
+def kill_one(out: Path, chance: random.Random) -> str | None:
+    """Kills a process that trains; the directory of its run, None where no run is under way."""
+    under_way = []
+    for directory in (out / "runs").glob("*") if (out / "runs").exists() else []:
+        lease = current_lease(epath.Path(directory))
+        if lease is not None and is_live(lease) and not (directory / "result.json").exists():
+            under_way.append((directory.name, lease["pid"]))
+    if not under_way:
+        return None
+    name, pid = chance.choice(sorted(under_way))
+    os.kill(pid, signal.SIGKILL)
+    return name
+
+
+def main() -> int:
+    """Exit status 1 if a run has no valid result, or was trained to its end twice."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=float, default=20.0, help="seconds between kills")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    out, chance = arguments.out.resolve(), random.Random(arguments.seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = out.with_suffix(".ends")
+    log.write_text("")
+    os.environ |= {LOG: str(log), STEPS: str(arguments.steps), "JAX_PLATFORMS": "cpu"}
+    command = "import sys; from capscale.cli import main; sys.exit(main())"
+    sweep = [
+        "sweep",
+        str(Path(__file__).resolve()),
+        "--out",
+        str(out),
+        "--launcher",
+        "ray",
+        "--jobs",
+        str(arguments.jobs),
+    ]
+    began, killed = time.monotonic(), []
+    with subprocess.Popen([sys.executable, "-c", command, *sweep]) as process:
+        while process.poll() is None:
+            try:
+                process.wait(arguments.every)
+            except subprocess.TimeoutExpired:
+                name = kill_one(out, chance)
+                if name:
+                    killed.append(name)
+                    print(f"{time.monotonic() - began:.0f} s: killed the worker of {name}", flush=True)
+    ends = [line.split() for line in log.read_text().splitlines()]
+    often = {run_id: count for run_id, count in Counter(run_id for run_id, *_ in ends).items() if count > 1}
+    results = [json.loads(path.read_text()) for path in out.glob("runs/*/result.json")]
+    valid = sum(result["status"] == "ok" and result["row"]["loss"] is not None for result in results)
+    resumed = sum(int(step) > 0 for _, _, step in ends)
+    conflicts = list(out.glob("runs/*/result.conflict.json"))
+    expected = SEEDS * len(FORMATS)
+    print(
+        f"{len(killed)} workers killed in {time.monotonic() - began:.0f} s; sweep ended with {process.returncode}; "
+        f"{valid} of {expected} valid results, {resumed} of them resumed, {len(conflicts)} conflicts, "
+        f"ended more than once: {often or 'none'}"
+    )
+    return 0 if process.returncode == 0 and valid == expected and not often and not conflicts else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

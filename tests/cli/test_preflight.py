@@ -1,0 +1,246 @@
+"""`capscale preflight`: what it says of memory, steps and hours, what it refuses, and that steps compile for TPUs."""
+
+import importlib.util
+import json
+from dataclasses import replace
+
+import pytest
+import tiny
+from capscale.experiments.paper_capacity import SIX
+
+from capscale.cli import main
+from capscale.errors import UserError
+from capscale.models.ladder import PAPER
+from capscale.sweep import preflight
+from capscale.sweep.preflight import Compiled, Setting, compile_step, device_hours, remedy
+from capscale.sweep.slices import CHIPS, Slice, find_slice, slices
+from capscale.train.flops import flops_per_token
+from capscale.train.memory import Memory
+from capscale.train.run import Optimizer, Run
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'capscale[tpu]'"
+)
+GB = 10**9
+
+
+class OfNowhere:
+    """A device that a mesh takes."""
+
+    process_index = 0
+
+
+EXPERIMENT = """
+import tiny
+from capscale.train.run import Optimizer
+
+def runs(ladder, data):
+    return [
+        *(tiny.run(data=data, seed=seed) for seed in range(2)),
+        tiny.run(data=data, optimizer=Optimizer(0.01), tokens=24 * 64),
+        tiny.dense_run(data=data),
+    ]
+"""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs preflight on four tiny runs of two programs; status, output and errors."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    path = tmp_path / "mine.py"
+    path.write_text(EXPERIMENT)
+
+    def run(*options, experiment=str(path)):
+        status = main(["preflight", experiment, "--vocabulary", "96", *options])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Compiles nothing: a device needs what the memory model says, and the calls are kept."""
+    calls = []
+    monkeypatch.setattr(Slice, "devices", lambda self: [None] * self.chips)
+
+    def with_model(gigabytes):
+        def compile_step(run, setting, quick=False):
+            calls.append((run, setting))
+            need = int(gigabytes(setting) * GB)
+            limit = setting.slice.chip.hbm
+            return Compiled(need, limit, 1.0, "" if need <= limit else f"Used {need / 2**30:.2f}G")
+
+        monkeypatch.setattr(preflight, "compile_step", compile_step)
+        return calls
+
+    return with_model
+
+
+@needs_libtpu
+def test_a_sweep_of_tiny_runs_is_compiled_for_a_slice(command):
+    status, text, _ = command("--topology", "v5e:2x2", "--json", "--mfu", "0.25")
+    assert status == 0
+    found = json.loads(text)
+    compressed, dense = found["programs"]
+    assert [len(compressed["runs"]), len(dense["runs"])] == [3, 1]
+    for program in (compressed, dense):
+        assert program["fits"]
+        assert 10_000 < program["bytes_per_device"] < program["bytes_there"] == 16 * 2**30
+    assert [run["steps"] for run in compressed["runs"]] == [12, 12, 24]
+    matrices = tiny.MODEL.non_embedding_parameters + 96 * 8
+    per_token = 6 * matrices + 12 * 2 * 8 * 16
+    assert [run["flops"] for run in compressed["runs"]] == [per_token * 64 * steps for steps in (12, 12, 24)]
+    for run in compressed["runs"]:
+        assert run["device_hours"] == pytest.approx(run["flops"] / (0.25 * 197e12) / 3600)
+        assert run["hours"] == pytest.approx(run["device_hours"] / 4)
+    assert found["total"]["runs"] == 4
+    assert found["total"]["device_hours"] == pytest.approx(
+        sum(run["device_hours"] for program in found["programs"] for run in program["runs"])
+    )
+
+
+def test_a_program_is_compiled_once_for_all_runs_that_share_it(command, pretend):
+    calls = pretend(lambda setting: 1)
+    status, text, _ = command("--topology", "v6e:4x4", "--fsdp", "2", "--remat", "--microbatches", "2")
+    assert status == 0
+    assert len(calls) == 2
+    assert {setting for _, setting in calls} == {Setting(find_slice("v6e:4x4"), 2, Memory(True, 2))}
+    assert "4 runs, 2 programs" in text
+    assert text.count("1.00") == 2
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "expected"),
+    [
+        (lambda s: 20 if s.fsdp == 1 else 10, "--topology v5e:2x2 --fsdp 4"),
+        (lambda s: 5 + 15 / s.memory.microbatches, "--topology v5e:2x2 --fsdp 4 --microbatches 2"),
+        (lambda s: 10 + 30 / s.memory.microbatches, "--topology v5e:2x2 --fsdp 4 --microbatches 8"),
+        (lambda s: 10 if s.memory.remat else 20, "--topology v5e:2x2 --fsdp 4 --remat"),
+        (lambda s: 160 / s.slice.chips, "--topology v5e:4x4 --fsdp 16"),
+    ],
+    ids=["fsdp", "microbatches", "more-microbatches", "remat", "slice"],
+)
+def test_what_does_not_fit_is_told_what_would(gigabytes, expected, command, pretend, monkeypatch):
+    big = tiny.run(batch=64, tokens=64 * 16 * 12)
+    monkeypatch.setattr(tiny, "run", lambda **changes: replace(big, **changes))
+    pretend(gigabytes)
+    status, text, _ = command("--topology", "v5e:2x2")
+    assert status == 1
+    assert "DOES NOT FIT in 17.18 GB" in text
+    assert f" fits with {expected} (" in text
+    assert json.loads(command("--topology", "v5e:2x2", "--json")[1])["remedy"]["use"] == expected
+
+
+def test_what_nothing_helps_is_said_so(command, pretend):
+    pretend(lambda setting: 1000)
+    status, text, _ = command("--topology", "v5e:2x2")
+    assert status == 1
+    assert "nothing tried makes" in text
+
+
+def test_settings_that_the_batch_does_not_split_over_are_not_offered(pretend):
+    pretend(lambda setting: 1)
+    run = tiny.run(batch=8)
+    refused = Compiled(10**12, 16 * 2**30, 1.0, "")
+    found = remedy(run, refused, Setting(find_slice("v5e:2x2")), quick=True)
+    assert found is not None
+    assert run.batch % (found[0].memory.microbatches * found[0].slice.chips) == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "gigabytes"),
+    [
+        ("total memory required for HLO temporaries (32.67G) exceeds available HBM (15.75G).", 32.67),
+        ("Used 900.5M of 15.75G hbm", 15.75),
+        ("no sizes at all", 0),
+    ],
+)
+def test_sizes_are_read_from_the_compiler(message, gigabytes):
+    assert preflight._needed(message) == pytest.approx(gigabytes * 2**30, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--topology", "v9:2x2"], "topology 'v9:2x2' is not of a known TPU (v4, v5e, v5p, v6e)"),
+        (["--topology", "v5e:3x3"], "topology 'v5e:3x3' is no slice of v5e; known: v5e:2x2, v5e:2x4"),
+        (["--topology", "v5e:2x2", "--mfu", "0"], "--mfu 0.0 must lie in (0, 1]"),
+        (["--topology", "v5e:2x2", "--sizes", "30M"], "--sizes 30M are not of"),
+        (["--topology", "v5e:2x2", "--vocabulary", "0"], "--vocabulary 0 must be positive"),
+        (["--topology", "v5e:2x2", "--fsdp", "3"], "fsdp=3 does not divide the 4 devices"),
+        (["--topology", "v5e:4x8"], "batch=4 sequences do not split over"),
+    ],
+)
+def test_bad_input_is_named(options, message, command, monkeypatch):
+    monkeypatch.setattr(Slice, "devices", lambda self: [OfNowhere() for _ in range(self.chips)])
+    status, _, err = command(*options)
+    assert status == 2
+    assert message in err
+
+
+def test_missing_libtpu_has_a_remedy(monkeypatch):
+    def no_plugin(*args, **kwargs):
+        raise RuntimeError("Unable to initialize backend 'tpu'")
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", no_plugin)
+    with pytest.raises(UserError, match=r"install libtpu: pip install 'capscale\[tpu\]'"):
+        find_slice("v5e:2x2").devices()
+
+
+def test_chips():
+    """Memory in GB and bfloat16 TFLOP/s of the data sheets."""
+    found = {name: (chip.hbm / 2**30, chip.peak / 1e12) for name, chip in CHIPS.items()}
+    assert found == {"v4": (32, 275), "v5e": (16, 197), "v5p": (95, 459), "v6e": (32, 918)}
+
+
+@needs_libtpu
+@pytest.mark.parametrize("generation", CHIPS)
+def test_slices_are_those_that_the_compiler_knows(generation):
+    for slice_ in slices(generation):
+        devices = slice_.devices()
+        assert len(devices) % slice_.chips == 0
+        assert slice_.larger == [other for other in slices(generation) if other.chips > slice_.chips]
+
+
+def paper_run(size, name):
+    model = PAPER.model(size, 32_000)
+    tokens = 100 * PAPER.sizes[size].non_embedding_parameters
+    data = replace(tiny.corpus().id, vocabulary=32_000)
+    return Run(size, model, tokens, data, Optimizer(1e-3), PAPER.batch, "paper", SIX[name])
+
+
+def test_hours_of_a_paper_run():
+    """30M at 100 tokens per parameter: 6 (30.5 + 20.5) M + attention, over 40 % of 16 v5e chips."""
+    run, slice_ = paper_run("30M", "dense"), find_slice("v5e:4x4")
+    per_token = 6 * (30_482_560 + 32_000 * 640) + 12 * 6 * 640 * 512
+    assert flops_per_token(run.model) == per_token
+    assert run.steps == 11_628
+    assert device_hours(run, slice_, 0.4) / 16 == pytest.approx(
+        per_token * 11_628 * 262_144 / (0.4 * 16 * 197e12) / 3600
+    )
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "topology"), [("dense", "v5e:4x4"), ("top50", "v6e:4x4"), ("int4", "v6e:4x4"), ("2:4+int4", "v5e:4x4")]
+)
+def test_paper_steps_compile(name, topology):
+    """Four of the table in docs/benchmarks/preflight.md, which has all."""
+    compiled = compile_step(paper_run("30M", name), Setting(find_slice(topology)), quick=True)
+    state = 3 * 4 * (30_482_560 + 2 * 32_000 * 640)
+    assert compiled.fits
+    assert state < compiled.bytes < 16 * GB
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_step_that_xla_refuses_is_given_a_setting_that_compiles():
+    run, setting = paper_run("30M", "dense"), Setting(find_slice("v5e:2x2"))
+    refused = compile_step(run, setting, quick=True)
+    assert not refused.fits
+    assert refused.bytes > refused.limit == 16 * 2**30
+    found = remedy(run, refused, setting, quick=True)
+    assert found is not None
+    assert found[0].slice == setting.slice
+    assert found[1].fits

@@ -311,7 +311,7 @@ def test_killed_worker_is_said(book, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(tmp_path):
-    """A file that can only be read from its beginning, of 100 and of 400 MB: more than one shard, which is in memory."""
+    """A file that can only be read from its beginning, of 100 and of 400 MB; what is in memory is a shard at most."""
     peaks = []
     for size in (100, 400):
         with gzip.open(tmp_path / "big.txt.gz", "wt", compresslevel=1) as file:

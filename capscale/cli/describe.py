@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 @dataclass
 class Describe:
-    """List a model's parameters: shape, format, bits; with totals and the non-embedding count N.
+    """List a model's parameters: shape, format, axis, group, estimator, bits, bytes; with totals and N.
 
     Examples:
       capscale describe --model 30M --weights int4 --activations int8 --hadamard 128
-      capscale describe --model nano-16 --weights 2:4 --json
+      capscale describe --model olmo2-30M --weights 2:4 --json
     """
 
     model: str
-    """Name of a size: nano-8 .. nano-48, micro-64 .. micro-384, 30M .. 800M."""
+    """Name of a size: nano-4 .. nano-48, micro-32 .. micro-384, 30M .. 800M, olmo2-30M .. olmo2-800M."""
     weights: str = "dense"
     """Format of the linear layers' weights: a name that `capscale gmse` lists."""
     activations: str = "dense"
@@ -29,10 +29,12 @@ class Describe:
         from capscale.models.coverage import parameters
         from capscale.models.ladder import find_size
         from capscale.representation import Representation, operand
+        from capscale.train.record import estimator_label
 
         model = find_size(self.model)
         representation = Representation(operand(self.weights), operand(self.activations, per_token=True), self.hadamard)
         leaves = parameters(model, representation)
+        estimator = estimator_label(representation.weights.estimator)
         totals = {
             "parameters": sum(leaf.size for leaf in leaves),
             "non_embedding_parameters": sum(leaf.size for leaf in leaves if leaf.in_n),
@@ -40,32 +42,42 @@ class Describe:
             "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
             "activations": self.activations,
             "activation_bits": representation.activations.format.bits,
+            "activations_estimator": estimator_label(representation.activations.estimator),
+            "hadamard": self.hadamard,
         }
         if self.json:
-            rows = [leaf._asdict() | {"size": leaf.size, "bytes": leaf.bytes} for leaf in leaves]
+            rows = [
+                leaf._asdict()
+                | {"estimator": None if leaf.axis is None else estimator, "size": leaf.size, "bytes": leaf.bytes}
+                for leaf in leaves
+            ]
             print(json.dumps({"model": self.model, **totals, "leaves": rows}, indent=1))
             return 0
-        _print(leaves, totals)
+        _print(leaves, estimator, totals)
         return 0
 
 
-def _print(leaves: list, totals: dict) -> None:
+def _print(leaves: list, estimator: str, totals: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
     for column in ("parameter", "shape", "format"):
         table.add_column(column, overflow="fold")
-    for column in ("bits", "values", "bytes"):
+    for column in ("axis", "group", "estimator", "bits", "values", "bytes"):
         table.add_column(column, justify="right")
     for leaf in leaves:
         shape = " x ".join(map(str, leaf.shape))
-        table.add_row(leaf.path, shape, leaf.format, f"{leaf.bits:.4g}", f"{leaf.size:,}", f"{leaf.bytes:,.0f}")
+        how = ("", "", "") if leaf.axis is None else (str(leaf.axis), f"{leaf.group:,}", estimator)
+        numbers = f"{leaf.bits:.4g}", f"{leaf.size:,}", f"{leaf.bytes:,.0f}"
+        table.add_row(leaf.path, shape, leaf.format, *how, *numbers)
     console = Console()
     console.print(table)
     console.print(
         f"parameters {totals['parameters']:,}; non-embedding N = {totals['non_embedding_parameters']:,}\n"
         f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,})\n"
-        f"activations of linear layers: {totals['activations']}, {totals['activation_bits']:.4g} bits per value",
+        f"weights are compressed along their axis `in`; Hadamard block: {totals['hadamard'] or 'none'}\n"
+        f"activations of linear layers: {totals['activations']}, {totals['activation_bits']:.4g} bits per value, "
+        f"estimator {totals['activations_estimator']}",
         highlight=False,
     )

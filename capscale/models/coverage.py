@@ -1,8 +1,9 @@
 """Which parameters of a model are compressed, which stay dense, and what each costs to store."""
 
 import math
+from dataclasses import fields, is_dataclass
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 
@@ -33,6 +34,8 @@ class Parameter(NamedTuple):
       format: name of its format.
       bits: storage bits per value of this shape, scales, masks and indices included.
       in_n: whether it counts in N; embeddings, the head and learned scales do not.
+      axis: the one of `shape` that it is compressed along, the inputs; None for what is not compressed.
+      group: values on that axis, or on it and the next, that share a scale, a count or a threshold.
     """
 
     path: str
@@ -40,6 +43,8 @@ class Parameter(NamedTuple):
     format: str
     bits: float
     in_n: bool
+    axis: int | None = None
+    group: int | None = None
 
     @property
     def size(self) -> int:
@@ -70,7 +75,7 @@ def parameters(model: ModelConfig, representation: Representation) -> list[Param
 
 def _parameter(path: tuple[str, ...], shape: tuple[int, ...], representation: Representation) -> Parameter:
     fmt, name = representation.weights.format, path[-1]
-    label, bits = "dense", float(DENSE_BITS)
+    label, bits, axis, group = "dense", float(DENSE_BITS), None, None
     if name in _LEARNED:
         label, bits = "learned", _LEARNED[name]
     elif name in _COMPRESSED and not representation.weights.is_dense:
@@ -78,4 +83,15 @@ def _parameter(path: tuple[str, ...], shape: tuple[int, ...], representation: Re
             raise UserError(f"{fmt!r} does not say how it is stored; give it `layout`, `store` and `load`")
         rows = (*shape[:-2], shape[-1], shape[-2])
         label, bits = catalog.label(cast(Format, fmt)), storage_bits(fmt, rows)
-    return Parameter("/".join(path), shape, label, bits, in_n=name not in {*_EMBEDDINGS, *_LEARNED})
+        axis, group = len(shape) - 2, _group(cast(Format, fmt), rows)
+    return Parameter(
+        "/".join(path), shape, label, bits, in_n=name not in {*_EMBEDDINGS, *_LEARNED}, axis=axis, group=group
+    )
+
+
+def _group(fmt: Format, rows: tuple[int, ...]) -> int:
+    """Values of (out, in) rows that share what the format measures: its own `group`, that of its part, or its scope."""
+    parts = [fmt, *(getattr(fmt, field.name) for field in fields(cast(Any, fmt)))] if is_dataclass(fmt) else [fmt]
+    stated = [getattr(part, name) for name in ("group", "m") for part in parts if hasattr(part, name)]
+    size = stated[0] if stated else fmt.scope
+    return size if isinstance(size, int) else {"row": rows[-1], "matrix": rows[-2] * rows[-1]}[size]

@@ -85,8 +85,7 @@ def train(
     """
     cadence, stop = cadence or Cadence.of(runs[0]), stop or Event()
     steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step * len(runs)
-    began = time.monotonic()
-    paired = list(zip(runs, directories, strict=True))
+    began, paired = time.monotonic(), list(zip(runs, directories, strict=True))
     for run, directory in paired:
         claim(run, source, directory)
     source.check()

@@ -35,6 +35,26 @@ def test_kernels_and_nothing_else_are_compressed(name):
         assert leaf.in_n == (path not in {"embedding", "head"})
 
 
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("int4", 1792),
+        ("mxfp4", 32),
+        ("nvfp4", 16),
+        ("2:4", 4),
+        ("2:4+int4", 1792),
+        ("top50", 1792 * 640),
+        ("top50+int4", 1792),
+    ],
+)
+def test_axis_and_group(name, group):
+    """Of the down projection, (layers, 1792, 640)."""
+    leaves = {leaf.path: leaf for leaf in parameters(find_size("30M"), Representation(weights=operand(name)))}
+    down = leaves["layers/mlp/down/kernel"]
+    assert (down.axis, down.group) == (1, group)
+    assert (leaves["head"].axis, leaves["head"].group) == (None, None)
+
+
 def test_sizes_and_bytes_add_up():
     """30M in int4: attention and feed-forward matrices at 4 bits, the rest at 16."""
     model = find_size("30M")

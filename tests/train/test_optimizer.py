@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from capscale.train.optimizer import decayed, rate_at
+from capscale.train.optimizer import decayed, gradient_transform, rate_at
 from capscale.train.run import Optimizer
 from capscale.train.step import Program, initial_state
 
@@ -37,6 +37,22 @@ def test_first_and_last_step_learn():
     rates = [float(rate_at(Optimizer(1.0), jnp.float32((step + 0.5) / steps))) for step in range(steps)]
     assert rates[0] == pytest.approx(0.5)
     assert 0 < rates[-1] < 0.02
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_directions_are_the_algorithm(amsgrad):
+    """Gradients that shrink: AMSGrad goes on dividing by the largest second moment so far, Adam forgets it."""
+    optimizer = Optimizer(1.0, weight_decay=0.0, clip=1e9, amsgrad=amsgrad)
+    transform = gradient_transform(optimizer)
+    state, m, v, largest = transform.init({"kernel": jnp.zeros(())}), 0.0, 0.0, 0.0
+    for step, g in enumerate([4.0, 2.0, 1.0, 0.5, -0.25, 0.1, 0.1, 0.1], start=1):
+        with jax.numpy_dtype_promotion("standard"):
+            direction, state = transform.update({"kernel": jnp.float32(g)}, state, {"kernel": jnp.zeros(())})
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
+        unbiased = v / (1 - 0.95**step)
+        largest = max(largest, unbiased) if amsgrad else unbiased
+        expected = m / (1 - 0.9**step) / (math.sqrt(largest) + 1e-8)
+        assert float(direction["kernel"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_matrices_are_decayed_and_gains_are_not():

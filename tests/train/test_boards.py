@@ -1,0 +1,63 @@
+"""What is shown besides metrics.jsonl, and what is missing to show it."""
+
+import struct
+import sys
+from types import SimpleNamespace
+
+import pytest
+import tiny
+from etils import epath
+
+from capscale.errors import UserError
+from capscale.train.boards import TensorBoard, open_wandb
+
+RUN = tiny.run()
+
+
+def events(directory):
+    """The scalars of all event files as (step, name, value), read as TFRecords."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    found = []
+    for path in sorted(directory.iterdir()):
+        data, position = path.read_bytes(), 0
+        while position < len(data):
+            (length,) = struct.unpack_from("<Q", data, position)
+            event = event_pb2.Event.FromString(data[position + 12 : position + 12 + length])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            position += 12 + length + 4
+    return found
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    board = TensorBoard(RUN, epath.Path(tmp_path), 0)
+    board.write(3, {"loss": 2.5, "seconds": 1.0})
+    board.write(6, {"loss": 1.5})
+    board.close()
+    assert events(tmp_path / "tensorboard") == [(3, "loss", 2.5), (3, "seconds", 1.0), (6, "loss", 1.5)]
+
+
+def test_wandb(tmp_path, monkeypatch):
+    """Against a stand-in for the package: what it is told, and that a run keeps its id."""
+    told = []
+
+    def init(**options):
+        told.append(options)
+        return SimpleNamespace(log=lambda values, step: told.append((step, values)), finish=lambda: told.append("end"))
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    board = open_wandb("formats")(RUN, epath.Path(tmp_path), 0)
+    board.write(3, {"loss": 2.5})
+    board.close()
+    options, *rest = told
+    assert (options["project"], options["id"], options["resume"]) == ("formats", RUN.run_id, "allow")
+    assert options["config"]["optimizer"]["learning_rate"] == 0.02
+    assert rest == [(3, {"loss": 2.5}), "end"]
+
+
+@pytest.mark.parametrize(("package", "extra"), [("tensorboardX", "tensorboard"), ("wandb", "wandb")])
+def test_missing_package_is_named_with_its_extra(package, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    open_board = TensorBoard if extra == "tensorboard" else open_wandb("formats")
+    with pytest.raises(UserError, match=rf"package {package} is not installed; pip install 'capscale\[{extra}\]'"):
+        open_board(RUN, epath.Path(tmp_path), 0)

@@ -14,7 +14,7 @@ from capscale.data.inputs import Part
 from capscale.data.manifest import Shard
 from capscale.data.tokenizer import Tokenizer, TokenizerId, load_tokenizer
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, write_json, writing
+from capscale.files import TEMPORARY, read_json, write_json, writing
 
 SHARD = 1 << 25
 """Most tokens per shard, which are held in memory until they are written."""
@@ -87,6 +87,15 @@ def tokenize(job: Job, number: int, part: Part) -> None:
     save(work / f"{number:05d}-documents.npy", np.array(sizes, np.int64).reshape(-1, 2))
     unused = {"documents": beyond[0], "tokens": beyond[1]}
     write_json(work / f"{number:05d}.json", {"train": [asdict(shard) for shard in shards], "unused": unused})
+
+
+def is_done(out: epath.Path, number: int) -> bool:
+    """Whether a part has its record, and shards of full size: a machine without power may lose its last writes."""
+    try:
+        shards = read_json(out / WORK / f"{number:05d}.json", REMEDY)["train"]
+        return all((out / shard["file"]).stat().length == shard["size"] for shard in shards)
+    except (UserError, OSError):
+        return False
 
 
 class _Shards:

@@ -14,7 +14,7 @@ from capscale.data.documents import LONGEST, STRETCH
 from capscale.data.hub import Dataset, Share
 from capscale.data.inputs import Part, find_files, share_out
 from capscale.data.manifest import NAME, Manifest
-from capscale.data.part import REMEDY, WORK, Job, Split
+from capscale.data.part import REMEDY, WORK, Job, Split, is_done
 from capscale.data.tokenizer import load_tokenizer
 from capscale.data.workers import tokenize_all
 from capscale.errors import UserError
@@ -92,7 +92,7 @@ def prepare(
         else:
             _begin(out, identity | {"versions": versions, "changed": [time for *_, time in files]})
             job = Job(str(out), request.tokenizer, request.end, tokenizer.id, request.split)
-            missing = [number for number in range(len(parts)) if not (out / WORK / f"{number:05d}.json").exists()]
+            missing = [number for number in range(len(parts)) if not is_done(out, number)]
             done = len(parts) - len(missing)
             for peak in tokenize_all(job, parts, missing, min(workers, len(missing))):
                 done += 1

@@ -26,6 +26,7 @@ def tokenize_all(job: Job, parts: Sequence[Part], missing: Sequence[int], worker
         for number in missing:
             yield measured(job, number, parts[number])
         return
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that are not in the child
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_become_worker) as executor:
         futures = [executor.submit(measured, job, number, parts[number]) for number in missing]
@@ -39,7 +40,7 @@ def tokenize_all(job: Job, parts: Sequence[Part], missing: Sequence[int], worker
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
             if not all(future.done() for future in futures):  # stopping: nothing half-done is of use
-                for child in multiprocessing.active_children():
+                for child in set(multiprocessing.active_children()) - others:
                     child.terminate()
 
 

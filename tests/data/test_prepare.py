@@ -154,6 +154,20 @@ def test_what_is_done_is_kept(after, book, tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("lost", ["train-00002-000.npy", ".parts/00002.json"])
+def test_writes_that_a_machine_lost_are_made_again(lost, book, tmp_path, monkeypatch):
+    """A file system that loses power may keep a name and not the content."""
+    texts.shards(tmp_path / "whole", book)
+    stop_at_assembly(monkeypatch)
+    with pytest.raises(Stopped):
+        texts.shards(tmp_path / "out", book)
+    (tmp_path / "out" / lost).write_bytes(b"")
+    monkeypatch.undo()
+    monkeypatch.setattr(inputs, "PART", 8192)
+    texts.shards(tmp_path / "out", book)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_prepared_already(book, tmp_path, monkeypatch):
     first = texts.shards(tmp_path / "out", book)
     before = contents(tmp_path / "out")

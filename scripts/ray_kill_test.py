@@ -90,7 +90,8 @@ def main() -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     log = out.with_suffix(".ends")
     log.write_text("")
-    os.environ |= {LOG: str(log), STEPS: str(arguments.steps), "JAX_PLATFORMS": "cpu"}
+    # Ray starts its workers at niceness 15, which on a busy machine is to say never.
+    os.environ |= {LOG: str(log), STEPS: str(arguments.steps), "JAX_PLATFORMS": "cpu", "RAY_worker_niceness": "0"}
     command = "import sys; from capscale.cli import main; sys.exit(main())"
     sweep = [
         "sweep",

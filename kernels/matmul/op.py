@@ -2,14 +2,14 @@
 
 from functools import partial
 from math import prod
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from capscale.kernels import dispatch
 from jax import Array
 
-from . import gpu, reference, tpu
+from . import reference
 from .layout import Weights
 
 
@@ -35,14 +35,13 @@ def _matmul(dtype: str, x: Array, weights: Weights) -> Array:
     backend = dispatch.choose("matmul", detail, partial(_unsupported, x, weights))
     if backend == "reference":
         return reference.matmul(x, weights, jnp.dtype(dtype))
-    run = tpu.matmul if backend == "tpu" else gpu.matmul
-    return run(x, weights, jnp.dtype(dtype), interpret=dispatch.current().interpret)
+    return _module(backend).matmul(x, weights, jnp.dtype(dtype), interpret=dispatch.current().interpret)
 
 
 def _unsupported(x: Array, weights: Weights, backend: dispatch.Backend) -> str | None:
     if not x.shape[0] or not weights.shape[0]:
         return "there is nothing to multiply"
-    return (tpu if backend == "tpu" else gpu).unsupported(x, weights)
+    return _module(backend).unsupported(x, weights)
 
 
 def _forward(dtype: str, x: Array, weights: Weights) -> tuple[Array, tuple[Array, Weights]]:
@@ -56,3 +55,14 @@ def _backward(dtype: str, residuals: tuple[Array, Weights], g: Array) -> tuple[A
 
 
 _matmul.defvjp(_forward, _backward)
+
+
+def _module(backend: dispatch.Backend) -> Any:
+    """`matmul` and `unsupported` of a backend; Pallas is imported where it is used."""
+    if backend == "tpu":
+        from . import tpu
+
+        return tpu
+    from . import gpu
+
+    return gpu

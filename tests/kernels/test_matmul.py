@@ -9,6 +9,7 @@ import pytest
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.matmul.reference import dequantize, tolerance
+from targets import CHIPS, compile_for_tpu, lower_for_hopper
 
 RNG = np.random.default_rng(0)
 UNEVEN = {4: tuple(np.sort(RNG.standard_normal(16)).tolist())}
@@ -230,3 +231,58 @@ def test_what_kernels_cannot_do_is_said(x, of, outputs, platform, reason):
     w = weights(of, outputs)
     with dispatch.force("require"), dispatch.target(platform), pytest.raises(ValueError, match=reason):
         matmul(x, w)
+
+
+COMPILED = [
+    named(layout(4, 640)),
+    named(layout(4, 1792, 128, even=False)),
+    named(layout(4, 640, sparse=True)),
+    *(
+        named(of, pytest.mark.slow)
+        for of in (
+            layout(1, 640),
+            layout(2, 4096),
+            layout(8, 5632),
+            layout(4, 4096, 32),
+            layout(8, 1792, 32, sparse=True),
+            layout(2, 2048, 128, sparse=True),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("generation", CHIPS)
+@pytest.mark.parametrize("of", COMPILED)
+def test_tpu_compile(of, generation):
+    with dispatch.force("require"), dispatch.target("tpu"):
+        compiled = compile_for_tpu(generation, matmul, inputs(8, of.width), weights(of, 640))
+    assert "packed_matmul" in compiled.as_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generation", CHIPS)
+@pytest.mark.parametrize(("rows", "outputs", "width"), [(1, 8192, 8192), (4096, 5632, 2048), (300, 1000, 1792)])
+def test_tpu_compile_of_other_shapes(rows, outputs, width, generation):
+    with dispatch.force("require"), dispatch.target("tpu"):
+        compile_for_tpu(generation, matmul, inputs(rows, width), weights(layout(4, width), outputs))
+
+
+@pytest.mark.parametrize("of", COMPILED)
+@pytest.mark.parametrize("rows", [8, 300])
+def test_cuda_lowering(of, rows):
+    with dispatch.force("require"), dispatch.target("gpu"):
+        text = lower_for_hopper(matmul, inputs(rows, of.width), weights(of, 640))
+    assert "mosaic_gpu" in text
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("of", LAYOUTS)
+@pytest.mark.parametrize("rows", [1, 9, 300])
+def test_on_the_device(of, rows, device):
+    w, x = weights(of, 640), inputs(rows, of.width)
+    with dispatch.force("require"):
+        found = jax.jit(matmul)(x, w)
+    with dispatch.force("reference"):
+        expected = jax.jit(matmul)(x, w)
+    apart = np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64))
+    assert np.all(apart <= bound_of(x, w, jnp.bfloat16))

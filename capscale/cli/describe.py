@@ -61,9 +61,9 @@ def _print(leaves: list, estimator: str, totals: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=None, pad_edge=False)
     for column in ("parameter", "shape", "format"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     for column in ("axis", "group", "estimator", "bits", "values", "bytes"):
         table.add_column(column, justify="right")
     for leaf in leaves:
@@ -72,6 +72,8 @@ def _print(leaves: list, estimator: str, totals: dict) -> None:
         numbers = f"{leaf.bits:.4g}", f"{leaf.size:,}", f"{leaf.bytes:,.0f}"
         table.add_row(leaf.path, shape, leaf.format, *how, *numbers)
     console = Console()
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.width = max(console.width, needed)  # a narrow terminal wraps lines; numbers are never cut
     console.print(table)
     console.print(
         f"parameters {totals['parameters']:,}; non-embedding N = {totals['non_embedding_parameters']:,}\n"

@@ -151,7 +151,8 @@ def save(path: epath.Path, tokens: np.ndarray) -> tuple[int, str]:
     """Writes an array as .npy, whole or not at all; its size in bytes and its SHA-256."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(tokens))
-    contents = (header.getbuffer(), np.ascontiguousarray(tokens).reshape(-1).view(np.uint8).data)
+    # A copy of the header, not a view: CPython 3.12.1 crashes when it collects a view together with its BytesIO.
+    contents = (header.getvalue(), np.ascontiguousarray(tokens).reshape(-1).view(np.uint8).data)
     digest, size = hashlib.sha256(), 0
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
     with writing(path):

@@ -14,3 +14,23 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which kernels ran on which backends: one line for each, with why those that were skipped were."""
+    counts: dict[str, dict[str, int]] = {}
+    reasons: dict[str, set[str]] = {}
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, kernel in getattr(report, "user_properties", []):
+                if name == "kernel":
+                    counts.setdefault(kernel, {}).setdefault(outcome, 0)
+                    counts[kernel][outcome] += 1
+                    if outcome == "skipped" and isinstance(report.longrepr, tuple):
+                        reasons.setdefault(kernel, set()).add(report.longrepr[2].removeprefix("Skipped: "))
+    if counts:
+        terminalreporter.section("kernels")
+    for kernel in sorted(counts):
+        found = ", ".join(f"{count} {outcome}" for outcome, count in counts[kernel].items())
+        why = f" ({'; '.join(sorted(reasons[kernel]))})" if kernel in reasons else ""
+        terminalreporter.write_line(f"{kernel}: {found}{why}")

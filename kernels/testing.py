@@ -1,0 +1,252 @@
+"""Conformance kit: holds the kernels of any projection, yours too, to the reference, and to the chips they are for.
+
+    spec = spec_of(Scalar(MyGrid()), Trust(), rotation=128, back=True)     # or capscale.kernels.project.Spec(...)
+    for name, check in checks().items():
+        check(spec)
+
+A check raises AssertionError where a kernel is wrong, `Unavailable` where this machine cannot tell, with the reason.
+None needs an accelerator: kernels are interpreted on the host, TPU code is compiled by libtpu, GPU code is lowered.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+
+from .project import op, reference, tpu
+from .project.mask import mask_bytes, unpack_mask
+from .project.reference import Projected
+from .project.spec import Spec
+
+Shape = tuple[int, int]
+Check = Callable[..., None]
+
+CHIPS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+"""Smallest topology of every TPU generation that is compiled for."""
+POD = ("v5e:4x4", {"data": 4, "fsdp": 4})
+"""A slice of 16 chips, and its mesh."""
+WIDTHS = (640, 768, 1024, 1280, 1664, 1792, 2048, 2816, 3584, 4608, 5632)
+"""Widths of the projected matrices of the ladders."""
+_COMPILE_ONLY = {
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is run, so several may compile at once
+}
+
+
+class Unavailable(Exception):
+    """A check that cannot be made on this machine; says why."""
+
+
+class Tolerance(NamedTuple):
+    """How far a kernel may be from the reference."""
+
+    relative: float
+    """Of values, to the largest magnitude."""
+    moved: float
+    """Share of values that may be on the other side of a cell boundary."""
+
+
+def tolerance(dtype: DTypeLike, exact_rotation: bool) -> Tolerance:
+    """None at all for the same additions in float32. The matrix unit adds in another order: an error of a few units in
+    the last place, by which values near a boundary between two levels change sides.
+
+    In bfloat16 such a value is one of about 2^8 in a binade that are rounded again, so that more are close enough.
+    """
+    if exact_rotation:
+        return Tolerance(0.0, 0.0)
+    return Tolerance(1e-6, 1e-4) if dtype == jnp.float32 else Tolerance(2**-8, 1e-2)
+
+
+def checks() -> dict[str, Check]:
+    """Every check by name: a function of a `Spec`."""
+    named: dict[str, Check] = {
+        "interpret-float32": partial(check_interpreted, dtype=jnp.float32, shapes=((37, 640), (0, 640))),
+        "interpret-bfloat16": partial(check_interpreted, dtype=jnp.bfloat16, shapes=((37, 640), (1, 128))),
+        "interpret-gradient-float32": partial(check_gradient, dtype=jnp.float32),
+        "interpret-gradient-bfloat16": partial(check_gradient, dtype=jnp.bfloat16),
+        "interpret-matrix-unit": check_matrix_unit,
+    }
+    named |= {f"tpu-{chip}": partial(check_tpu, chip=chip) for chip in CHIPS}
+    return named | {"tpu-v5e-4x4-shard_map": check_pod, "cuda-sm90": check_cuda}
+
+
+def rows(shape: Shape, dtype: DTypeLike, seed: int = 0) -> Array:
+    """Normal rows; of five or more, one of zeros, one with a NaN, one with an infinity, one of large values."""
+    x = jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+    if shape[0] >= 5:
+        x = x.at[0].set(0.0).at[1, 3].set(jnp.nan).at[2, 5].set(-jnp.inf).at[3].multiply(1e30)
+    return x.astype(dtype)
+
+
+def check_interpreted(
+    spec: Spec, dtype: DTypeLike = jnp.float32, shapes: tuple[Shape, ...] = ((37, 640), (1, 128), (0, 640))
+) -> None:
+    """The interpreted TPU kernel gives the reference's values and masks, bit for bit.
+
+    On several blocks with a ragged tail, one row, none, zeros, NaN and infinity. Widths are rounded up to whole groups.
+    """
+    for shape in _whole(spec, shapes):
+        _skip_unsupported(tpu.unsupported(spec, shape, dtype))
+        x, given = rows(shape, dtype), _given(spec, shape[0])
+        project = partial(tpu.project, spec, tile=tpu.Tile(32, 32), interpret=True)
+        _same(jax.jit(project)(x, given), reference.project(spec, x, given), shape[1])
+
+
+def check_gradient(spec: Spec, dtype: DTypeLike = jnp.float32, shape: Shape = (4, 256)) -> None:
+    """The gradient of the operation is the reference's, of the reference's mask."""
+    _skip_unsupported(tpu.unsupported(spec, shape, dtype))
+    x, given, cotangent = rows(shape, dtype), _given(spec, shape[0]), rows(shape, dtype, seed=1)
+
+    def pulled(x: Array, given: Array | None, cotangent: Array) -> Array:
+        return jax.vjp(lambda x: op.project(spec, x, given, op.How("tpu", interpret=True)), x)[1](cotangent)[0]
+
+    expected = reference.backward(spec, reference.project(spec, x, given).mask_RW, cotangent)
+    _equal(jax.jit(pulled)(x, given, cotangent), expected, "gradient")
+
+
+def check_matrix_unit(spec: Spec, shape: Shape = (4, 256)) -> None:
+    """The rotation as compiled TPU kernels do it, as a product, is within `tolerance` of the additions."""
+    if spec.rotation is None:
+        raise Unavailable("nothing is rotated")
+    one_way = replace(spec, back=False)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        _skip_unsupported(tpu.unsupported(spec, shape, dtype))
+        x, given = rows(shape, dtype), _given(spec, shape[0])
+        found = jax.jit(partial(tpu.project, one_way, interpret=True, rotate_by="product"))(x, given)
+        close(found, reference.project(one_way, x, given), shape[1], tolerance(dtype, exact_rotation=False))
+
+
+def check_tpu(spec: Spec, chip: str = "v5e", shapes: tuple[Shape, ...] = ((1000, 640), (1, 5632))) -> None:
+    """Forward and backward compile for a TPU, within the VMEM that the kernel asks for, and that within the chip's."""
+    everywhere = NamedSharding(_mesh(tpu_devices(CHIPS[chip])[:1], {"chip": 1}), PartitionSpec())
+    for shape in _whole(spec, shapes):
+        for dtype in (jnp.float32, jnp.bfloat16):
+            _skip_unsupported(tpu.unsupported(spec, shape, dtype))
+            assert tpu.vmem_bytes(spec, tpu.default_tile(spec, shape, dtype), shape[1], dtype) <= tpu.VMEM
+            x, mask, given = _structs(spec, shape, dtype)
+            for function, operands in ((tpu.project, (x, given)), (tpu.backward, (mask, x))):
+                compiled = jax.jit(partial(function, spec), in_shardings=everywhere, out_shardings=everywhere)
+                compiled.lower(*operands).compile()
+
+
+def check_pod(spec: Spec, shape: Shape = (4096, 640), dtype: DTypeLike = jnp.bfloat16) -> None:
+    """The operation and its gradient compile for 16 chips, rows split over the context mesh, and inside `shard_map`."""
+    topology, sides = POD
+    (shape,) = _whole(spec, (shape,))
+    mesh = _mesh(tpu_devices(topology), sides)
+    split = PartitionSpec(("data", "fsdp"))
+    _skip_unsupported(tpu.unsupported(spec, shape, dtype))
+    x, _, given = _structs(spec, shape, dtype)
+
+    def both(x: Array, given: Array | None) -> Any:
+        value, pull = jax.vjp(lambda x: op.project(spec, x, given, op.How("tpu")), x)
+        return value, pull(value)
+
+    own = jax.shard_map(both, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+    for function in (both, own):
+        with jax.set_mesh(mesh):
+            text = jax.jit(function, in_shardings=NamedSharding(mesh, split)).lower(x, given).compile().as_text()
+        assert text is not None
+        assert "capscale_project" in text, "no kernel in the compiled program"
+
+
+def check_cuda(spec: Spec, shape: Shape = (1000, 640)) -> None:
+    """Forward and backward lower for Hopper."""
+    try:
+        from .project import gpu
+    except ImportError as error:
+        raise Unavailable(f"this jaxlib has no Mosaic GPU: {error}") from error
+    (shape,) = _whole(spec, (shape,))
+    for dtype in (jnp.float32, jnp.bfloat16):
+        _skip_unsupported(gpu.unsupported(spec, shape, dtype))
+        x, mask, given = _structs(spec, shape, dtype)
+        for function, operands in ((gpu.project, (x, given)), (gpu.backward, (mask, x))):
+            text = lower_for_hopper(partial(function, spec), *operands)
+            by_xla = function is gpu.backward and spec.rotation is None  # a choice by the mask alone needs no kernel
+            assert by_xla or "mosaic_gpu" in text, "no kernel in the lowered program"
+
+
+def lower_for_hopper(function: Callable[..., Any], *operands: Any) -> str:
+    """StableHLO of `function` for a Hopper GPU."""
+    return jax.jit(function).trace(*operands).lower(lowering_platforms=("cuda",)).as_text()
+
+
+@cache
+def tpu_devices(topology: str) -> list[Any]:
+    """Devices of a TPU slice to compile for. Raises `Unavailable` where libtpu is not installed."""
+    if find_spec("libtpu") is None:
+        raise Unavailable("libtpu is not installed: pip install 'jax[tpu]'")
+    if jax.default_backend() != "tpu":
+        for name, value in _COMPILE_ONLY.items():
+            os.environ.setdefault(name, value)
+    from jax.experimental import topologies
+
+    return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+
+
+def _mesh(devices: list[Any], sides: dict[str, int]) -> Mesh:
+    automatic = (AxisType.Auto,) * len(sides)
+    return jax.make_mesh(tuple(sides.values()), tuple(sides), axis_types=automatic, devices=devices)
+
+
+def close(found: Projected, expected: Projected, width: int, allowed: Tolerance) -> None:
+    """Raises AssertionError where values or masks are further apart than `allowed`."""
+    value, wanted = (p.value_RK.astype(jnp.float32) for p in (found, expected))
+    beyond = float(jnp.mean(jnp.abs(value - wanted) > allowed.relative * jnp.max(jnp.abs(wanted), initial=0.0)))
+    assert beyond <= allowed.moved, f"{beyond:.2e} of the values differ, {allowed.moved:.0e} may"
+    assert (found.mask_RW is None) == (expected.mask_RW is None), "one has a mask, the other none"
+    if found.mask_RW is not None and expected.mask_RW is not None:
+        differ = unpack_mask(found.mask_RW, width) != unpack_mask(expected.mask_RW, width)
+        assert float(differ.mean()) <= allowed.moved, f"{float(differ.mean()):.2e} of the mask differs"
+
+
+def _same(found: Projected, expected: Projected, width: int) -> None:
+    _equal(found.value_RK, expected.value_RK, "value")
+    assert (found.mask_RW is None) == (expected.mask_RW is None), "one has a mask, the other none"
+    if found.mask_RW is not None and expected.mask_RW is not None:
+        _equal(unpack_mask(found.mask_RW, width), unpack_mask(expected.mask_RW, width), "mask")
+
+
+def _equal(found: Array, expected: Array, what: str) -> None:
+    """Bit for bit, a NaN being a NaN."""
+    assert found.dtype == expected.dtype, f"{what} of {found.dtype}, not {expected.dtype}"
+    same = (found == expected) | (jnp.isnan(found) & jnp.isnan(expected) if found.dtype != jnp.bool else False)
+    assert bool(same.all()), f"{what}: {int((~same).sum())} of {same.size} differ"
+
+
+def _whole(spec: Spec, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    """Shapes of whole groups."""
+    group = spec.group or 1
+    return tuple((count, -(-width // group) * group) for count, width in shapes)
+
+
+def _given(spec: Spec, count: int) -> Array | None:
+    """A plausible number for every row."""
+    needed = spec.scale is not None and spec.scale.given
+    return jnp.linspace(0.25, 0.5, count).reshape(count, 1) if needed else None
+
+
+def _structs(spec: Spec, shape: Shape, dtype: DTypeLike) -> tuple[Any, Any, Any]:
+    """Shapes of rows, mask and given numbers."""
+    needed = spec.scale is not None and spec.scale.given
+    mask = jax.ShapeDtypeStruct((shape[0], mask_bytes(shape[1])), jnp.uint8) if spec.mask else None
+    return (
+        jax.ShapeDtypeStruct(shape, dtype),
+        mask,
+        jax.ShapeDtypeStruct((shape[0], 1), jnp.float32) if needed else None,
+    )
+
+
+def _skip_unsupported(reason: str | None) -> None:
+    if reason is not None:
+        raise Unavailable(reason)

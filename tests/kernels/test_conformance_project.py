@@ -1,0 +1,161 @@
+"""Every format that the projection kernel takes through every check of the kit; and a grid from outside."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from capscale.kernels import testing
+from capscale.kernels.project import tpu
+
+from capscale.estimators import Trust
+from capscale.formats import catalog
+from capscale.formats.scalar import Scalar
+from capscale.formats.scale import Absmax
+from capscale.fused import spec_of
+from capscale.representation import default_estimator
+
+CHECKS = testing.checks()
+BFLOAT16 = ("interpret-bfloat16", "interpret-gradient-bfloat16")
+ROTATED = {name: f for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)}
+# One format of every mechanism by default, and all checks on one of them; the others run with -m slow.
+DEFAULT = {("int4", check) for check in CHECKS if check not in BFLOAT16}
+DEFAULT |= {(name, "interpret-bfloat16") for name in ("2:4+int4", "absmax-int4-g4", "int4-g256")}
+DEFAULT |= {(name, f"tpu-{chip}") for name, chip in (("nvfp4", "v5e"), ("2:4+int4", "v4"), ("lloyd8", "v6e"))}
+DEFAULT |= {(name, "cuda-sm90") for name in ("mxfp4", "e4m3")}
+
+
+def run(check, spec, record_property):
+    record_property("kernel", f"project {check}")
+    try:
+        CHECKS[check](spec)
+    except testing.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        pytest.param(name, check, marks=[] if (name, check) in DEFAULT else pytest.mark.slow)
+        for name in ROTATED
+        for check in CHECKS
+    ],
+)
+def test_project(name, check, record_property):
+    """Rotated forth and back, which is what lone weights need."""
+    format = ROTATED[name]
+    spec = spec_of(format, default_estimator(format), 128, True)
+    assert not isinstance(spec, str)
+    run(check, spec, record_property)
+
+
+def test_default_checks_exist():
+    assert {check for _, check in DEFAULT} == set(CHECKS) - {"interpret-gradient-bfloat16"}
+    assert {name for name, _ in DEFAULT} <= set(ROTATED)
+
+
+@dataclass(frozen=True)
+class Squares:
+    """0, ±1, ±4, ±9: a grid from outside, in a few lines."""
+
+    codes = 7
+
+    @property
+    def levels(self):
+        return np.array([-9.0, -4.0, -1.0, 0.0, 1.0, 4.0, 9.0])
+
+    def nearest(self, u):
+        size = jnp.abs(u)
+        level = jnp.where(size > 6.5, 9.0, jnp.where(size > 2.5, 4.0, jnp.where(size > 0.5, 1.0, 0.0)))
+        gap = jnp.where(size > 4.0, 5.0, jnp.where(size > 1.0, 3.0, 1.0))
+        return jnp.where(jnp.isnan(u), u, jnp.where(u < 0, -level, level)), gap
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(c, marks=[] if c in ("interpret-float32", "tpu-v5p", "cuda-sm90") else pytest.mark.slow)
+        for c in CHECKS
+    ],
+)
+def test_a_grid_from_outside(check, record_property):
+    spec = spec_of(Scalar(Squares(), Absmax(), 32), Trust(), 64)
+    assert not isinstance(spec, str)
+    run(check, spec, record_property)
+
+
+def off_by_a_step(spec, x, scale, keep):
+    value, measures = testing.reference.on_grid(spec, x, scale, keep)
+    return jnp.where(x > 1, value + scale, value), measures
+
+
+def without_infinity(spec, x, scale, keep):
+    value, measures = testing.reference.on_grid(spec, x, scale, keep)
+    return jnp.where(jnp.isnan(value), 0.0, value), measures
+
+
+def narrow_trust(spec, x, scale, keep):
+    value, measures = testing.reference.on_grid(spec, x, scale, keep)
+    return value, measures._replace(distance=measures.distance * 1.01)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"), [(off_by_a_step, "value: "), (without_infinity, "value: "), (narrow_trust, "mask: ")]
+)
+def test_the_kit_catches_bad_kernels(monkeypatch, bad, message):
+    spec = spec_of(Scalar(catalog.find("int4").grid), Trust())
+    monkeypatch.setattr(tpu, "on_grid", bad)
+    with pytest.raises(AssertionError, match=message):
+        testing.check_interpreted(spec, shapes=((5, 128),))
+
+
+def test_the_kit_catches_kernels_that_outgrow_vmem(monkeypatch):
+    try:
+        testing.tpu_devices("v5e:2x2")
+    except testing.Unavailable as reason:
+        pytest.skip(str(reason))
+    monkeypatch.setattr(tpu, "vmem_bytes", lambda *_: 0)
+    monkeypatch.setattr(tpu, "default_tile", lambda *_: tpu.Tile(512, 64))
+    spec = spec_of(catalog.find("int4"), Trust())
+    with pytest.raises(Exception, match=r"(?i)vmem"):
+        testing.check_tpu(spec, shapes=((1024, 5632),))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("rows", [1, 8, 1000, 32768])
+def test_the_tiles_of_every_ladder_width_fit(rows, dtype):
+    spec = spec_of(catalog.find("int4"), Trust(), 128, True)
+    for width in testing.WIDTHS:
+        tile = tpu.default_tile(spec, (rows, width), dtype)
+        assert tpu.unsupported(spec, (rows, width), dtype) is None
+        assert tpu.vmem_bytes(spec, tile, width, dtype) + tpu.SPILLED <= tpu.VMEM
+        assert tile.rows % tile.inner == 0
+        assert tile.inner % tpu.SUBLANES == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", testing.WIDTHS)
+@pytest.mark.parametrize("chip", testing.CHIPS)
+def test_every_ladder_width_compiles(chip, width, record_property):
+    record_property("kernel", f"project tpu-{chip}")
+    spec = spec_of(catalog.find("int4"), Trust(), 128, True)
+    try:
+        testing.check_tpu(spec, chip, shapes=((32768, width),))
+    except testing.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "parts", "reason"),
+    [
+        ((8, 100), jnp.float32, {}, "not whole multiples of 128 lanes"),
+        ((8, 0), jnp.float32, {}, "not whole multiples of 128 lanes"),
+        ((8, 640), jnp.float16, {}, "takes float32 and bfloat16, not float16"),
+        ((8, 640), jnp.float32, {"rotation": 256}, "rotation=256 does not divide"),
+        ((8, 1024), jnp.float32, {"rotation": 256}, "rotation=256 is not a power of two up to 128"),
+        ((8, 2**18), jnp.float32, {}, "do not fit into 16 MiB"),
+    ],
+)
+def test_what_the_tpu_kernel_cannot_do_is_said(shape, dtype, parts, reason):
+    spec = spec_of(catalog.find("int4"), Trust(), **parts)
+    assert reason in str(tpu.unsupported(spec, shape, dtype))

@@ -17,7 +17,7 @@ def logits(x_BTM: Array, head_VM: Array, dtype: DTypeLike) -> Array:
 
 def tokens_at_once(sequences: int, context: int, vocabulary: int) -> int:
     """Most tokens of each of a device's sequences whose logits fit into `LOGITS`: a divisor of `context`."""
-    fitting = LOGITS // (sequences * vocabulary)
+    fitting = LOGITS // (max(sequences, 1) * vocabulary)
     return max(tokens for tokens in range(1, context + 1) if context % tokens == 0 and tokens <= max(fitting, 1))
 
 

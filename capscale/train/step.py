@@ -91,11 +91,9 @@ class Program:
         """The Flax module."""
         return Decoder(self.model, self.representation, self.memory.remat)
 
-    @property
-    def tokens_at_once(self) -> int:
-        """Tokens of each sequence whose logits exist together."""
-        sequences = self.batch // (self.devices * self.memory.microbatches)
-        return tokens_at_once(sequences, self.model.context, self.model.vocabulary)
+    def tokens_at_once(self, sequences: int) -> int:
+        """Tokens of each of so many sequences, of all devices, whose logits exist together."""
+        return tokens_at_once(sequences // self.devices, self.model.context, self.model.vocabulary)
 
 
 def initial_state(program: Program, seed: Array) -> TrainState:
@@ -119,9 +117,8 @@ def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context) ->
     `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T.
     """
     rngs = None if ctx.key is None else {NOISE: ctx.key}
-    losses_BT: Any = program.module.apply(
-        {"params": held}, window_BU, ctx, program.tokens_at_once, rngs=rngs, method="losses"
-    )
+    at_once = program.tokens_at_once(len(window_BU))
+    losses_BT: Any = program.module.apply({"params": held}, window_BU, ctx, at_once, rngs=rngs, method="losses")
     return losses_BT
 
 

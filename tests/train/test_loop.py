@@ -45,12 +45,46 @@ def test_chunk_length_changes_nothing(chunk, undisturbed, tmp_path):
     assert again["row"] == result["row"]
 
 
+class Board:
+    """Remembers what it is shown."""
+
+    def __init__(self, run, directory, first):
+        self.opened, self.shown, self.closed = (run, directory, first), [], False
+
+    def write(self, step, values):
+        self.shown.append((step, values))
+
+    def close(self):
+        self.closed = True
+
+
 def test_metrics_of_short_chunks_are_those_of_long_ones(undisturbed, tmp_path):
-    _, directory = undisturbed
-    tiny.train_one(tiny.run(), tmp_path, cadence=Cadence(chunk=1))
-    singly = [line["loss"] for line in lines(tmp_path)]
+    """In the file, on boards, and as averages of the run in its result."""
+    long, directory = undisturbed
+    opened, seen = [], []
+
+    def open_board(*arguments):
+        opened.append(Board(*arguments))
+        return opened[-1]
+
+    options = {"cadence": Cadence(chunk=1, background=True), "boards": [open_board], "observe": seen.append}
+    short = tiny.train_one(tiny.run(), tmp_path, **options)
+    singly = lines(tmp_path)
     for line in lines(directory):
-        assert line["loss"] == pytest.approx(np.mean(singly[line["step"] - 3 : line["step"]]), rel=1e-6)
+        for name in ("loss", "weights_distance", "mask_pass_rate"):
+            expected = np.mean([each[name] for each in singly[line["step"] - 3 : line["step"]]])
+            assert line[name] == pytest.approx(expected, rel=1e-6)
+    (board,) = opened
+    assert board.opened == (tiny.run(), tmp_path, 0)
+    assert board.shown == [(line.pop("step"), line) for line in singly]
+    assert board.closed
+    for name in ("weights_distance", "mask_pass_rate"):
+        mean = np.mean([line[name] for line in singly])
+        assert short["metrics"][name] == long["metrics"][name] == pytest.approx(mean, rel=1e-6)
+    assert 0 < short["metrics"]["mask_pass_rate"] < 1
+    assert [progress.step for progress in seen] == list(range(1, 13))
+    assert seen[-1].left_s == 0.0 < seen[2].left_s
+    assert seen[-1].mfu is None, "the peak of a CPU is not known"
 
 
 def test_divergence_is_a_result_with_its_step(tmp_path):

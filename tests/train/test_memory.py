@@ -69,7 +69,8 @@ def test_gradient_is_the_same_to_rounding(memory):
 
 def test_logits_in_parts_are_the_same_to_rounding(monkeypatch):
     monkeypatch.setattr(loss, "LOGITS", 4 * 4 * 96)
-    assert Program.of(RUN).tokens_at_once == 4
+    assert [Program.of(RUN).tokens_at_once(sequences) for sequences in (4, 2, 1)] == [4, 8, 16]
+    assert Program.of(RUN, devices=2).tokens_at_once(4) == 8
     check_same(compute(Memory()))
 
 

@@ -66,6 +66,8 @@ def test_long_documents_are_cut_at_line_ends():
         b"one two\nthree four\n",
         b"five six seven",
     ]
+    early = b"a\n" + b"b" * 40
+    assert [len(piece) for _, piece in separated(io.BytesIO(early), b"\0", longest=20)] == [20, 20, 2]
 
 
 def test_stretches_lose_nothing_and_any_spans_give_the_same(reads):

@@ -73,13 +73,16 @@ def test_shards_hold_the_documents_in_order(share, book, tmp_path):
     assert sorted(contents(tmp_path / "out")) == sorted(["manifest.json", *(shard.file for shard in manifest.shards)])
 
 
-@pytest.mark.parametrize("cap", [700, 2000, 5000])
-def test_validation_is_capped_at_whole_documents(cap, book, tmp_path):
-    manifest = texts.shards(tmp_path / "out", book, split=Split(0.3, cap))
+@pytest.mark.parametrize("spare", [-1, 0, 1])
+@pytest.mark.parametrize("fitting", [3, 20])
+def test_validation_is_capped_at_whole_documents(fitting, spare, book, tmp_path):
     candidates = [text for text in texts.documents() if held_out(text, 0.3)]
+    cap = len(encoded(candidates[:fitting])) + spare
+    manifest = texts.shards(tmp_path / "out", book, split=Split(0.3, cap))
     count = 0
     while len(encoded(candidates[: count + 1])) <= cap:
         count += 1
+    assert count == fitting - (spare < 0)
     assert tokens(tmp_path / "out", [manifest.validation]) == encoded(candidates[:count])
     beyond = candidates[count:]
     assert manifest.unused == {"documents": len(beyond), "tokens": len(encoded(beyond))}
@@ -154,17 +157,20 @@ def test_what_is_done_is_kept(after, book, tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("lost", ["train-00002-000.npy", ".parts/00002.json"])
+@pytest.mark.parametrize("lost", ["train-00002-000.npy", "train-00002-001.npy", ".parts/00002.json"])
 def test_writes_that_a_machine_lost_are_made_again(lost, book, tmp_path, monkeypatch):
     """A file system that loses power may keep a name and not the content."""
-    texts.shards(tmp_path / "whole", book)
+    small = {"split": Split(0.1, 3000)}
+    monkeypatch.setattr(part, "SHARD", 3000)
+    texts.shards(tmp_path / "whole", book, **small)
     stop_at_assembly(monkeypatch)
     with pytest.raises(Stopped):
-        texts.shards(tmp_path / "out", book)
+        texts.shards(tmp_path / "out", book, **small)
     (tmp_path / "out" / lost).write_bytes(b"")
     monkeypatch.undo()
     monkeypatch.setattr(inputs, "PART", 8192)
-    texts.shards(tmp_path / "out", book)
+    monkeypatch.setattr(part, "SHARD", 3000)
+    texts.shards(tmp_path / "out", book, **small)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -291,6 +297,17 @@ def test_full_disk_is_said_and_survived(at, book, tmp_path, monkeypatch):
     monkeypatch.setattr(path, "open", real)
     assert not list((tmp_path / "out").rglob("*.tmp"))
     assert texts.shards(tmp_path / "out", book) == whole
+
+
+def test_tokenizer_that_changes_meanwhile_is_refused(book, tmp_path):
+    from dataclasses import replace
+
+    from capscale.data.tokenizer import load_tokenizer
+
+    identity = replace(load_tokenizer("byte").id, sha256="of another file")
+    job = part.Job(str(tmp_path), "byte", None, identity, Split(0.1, 10))
+    with pytest.raises(UserError, match="tokenizer 'byte' changed while it was in use"):
+        part.tokenize(job, 0, (inputs.Span(str(book)),))
 
 
 def test_two_at_once_are_refused(book, tmp_path):

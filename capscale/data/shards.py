@@ -4,7 +4,6 @@ import functools
 import os
 import shutil
 import uuid
-from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,11 +59,14 @@ class Shards:
         places = np.arange(first_step * batch, (first_step + steps) * batch).reshape(steps, batch)[:, rows]
         # grain adds the epoch to the seed: neighbouring seeds would share epochs if they were not spread out.
         spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        order = grain.MapDataset.source(self._windows(context)).shuffle(spread).repeat()
-        read: Any = grain.MapDataset.source(places.ravel().tolist()).map(order.__getitem__).batch(TOGETHER)
+        windows = self._windows(context)
+        order: Any = grain.MapDataset.range(windows.count).shuffle(spread).repeat()
+        wanted = places.ravel().tolist()
+        together = [wanted[first : first + TOGETHER] for first in range(0, len(wanted), TOGETHER)]
+        read: Any = grain.MapDataset.source(together).map(lambda group: windows.read([order[place] for place in group]))
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
-        windows = [np.empty((0, context + 1), self.manifest.dtype), *read.to_iter_dataset(options)]
-        return np.concatenate(windows).reshape(*places.shape, context + 1)
+        found = [np.empty((0, context + 1), self.manifest.dtype), *read.to_iter_dataset(options)]
+        return np.concatenate(found).reshape(*places.shape, context + 1)
 
     def validation(self, context: int) -> tuple[np.ndarray, np.ndarray]:
         """Windows of the validation set, `(n, context + 1)`, and the document each begins in; see `Source`."""
@@ -78,7 +80,7 @@ class Shards:
 
     def _open_windows(self, context: int) -> "_Windows":
         windows = _Windows([self._tokens(shard) for shard in self.manifest.train], context)
-        if not len(windows):
+        if not windows.count:
             raise UserError(_too_short(self.id.name, "train", context, max(s.tokens for s in self.manifest.train)))
         return windows
 
@@ -102,7 +104,7 @@ class Shards:
                 f"shard {path} holds {tokens.dtype} {tokens.shape}, not {self.manifest.dtype} ({shard.tokens},); "
                 "prepare the data again"
             )
-        return tokens
+        return np.asarray(tokens)
 
 
 class _Windows:
@@ -110,15 +112,17 @@ class _Windows:
 
     def __init__(self, shards: list[np.ndarray], context: int):
         self._shards, self._context = shards, context
-        self._ends = np.cumsum([max(len(tokens) - 1, 0) // context for tokens in shards]).tolist()
+        self._ends = np.cumsum([max(len(tokens) - 1, 0) // context for tokens in shards])
+        self.count = int(self._ends[-1])
 
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        shard = bisect_right(self._ends, index)
-        first = (index - (self._ends[shard - 1] if shard else 0)) * self._context
-        return np.array(self._shards[shard][first : first + self._context + 1])
+    def read(self, numbers: list[int]) -> np.ndarray:
+        """Windows of some numbers below `count`, `(len(numbers), context + 1)`."""
+        shards = np.searchsorted(self._ends, numbers, side="right")
+        firsts = (numbers - np.append(0, self._ends)[shards]) * self._context
+        found = np.empty((len(numbers), self._context + 1), self._shards[0].dtype)
+        for row, (shard, first) in enumerate(zip(shards.tolist(), firsts.tolist(), strict=True)):
+            found[row] = self._shards[shard][first : first + self._context + 1]
+        return found
 
 
 def fetch(manifest: Manifest, directory: epath.Path, cache: epath.Path) -> None:

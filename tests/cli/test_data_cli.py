@@ -111,3 +111,38 @@ def test_disk_that_is_full(place):
     assert done.stderr.startswith("capscale: shards/train-00000-000.npy cannot be written (File too large); free space")
     assert len(done.stderr.splitlines()) == 1
     assert main(arguments) == 0, "with space again, it goes on"
+
+
+EXPERIMENT = """
+from dataclasses import replace
+import tiny
+def runs(ladder, data):
+    return [tiny.run(data=data, model=replace(tiny.MODEL, vocabulary=data.vocabulary))]
+"""
+
+
+@pytest.fixture
+def sweep(place, monkeypatch):
+    """The command of a sweep over shards."""
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    (place / "mine.py").write_text(EXPERIMENT)
+    assert main(f"{PREPARE} --tokenizer byte --out shards".split()) == 0
+    return ["sweep", "mine.py", "--text", "shards", "--out", "runs"]
+
+
+def test_sweep_stops_ahead_of_the_first_step_when_a_shard_was_altered(sweep, place, capsys):
+    content = bytearray((place / "shards" / "train-00000-000.npy").read_bytes())
+    content[-1] ^= 1
+    (place / "shards" / "train-00000-000.npy").write_bytes(content)
+    assert main(sweep) == 2
+    assert "train-00000-000.npy was altered" in capsys.readouterr().err
+    assert not list(place.rglob("metrics.jsonl"))
+
+
+@pytest.mark.slow
+def test_sweep_trains_on_shards(sweep, place, capsys):
+    assert main(sweep) == 0
+    assert "1 of 1 results in runs" in capsys.readouterr().out
+    (result,) = (json.loads(path.read_text()) for path in place.rglob("result.json"))
+    assert result["run"]["data"]["name"] == "shards"
+    assert result["row"]["bits_per_byte"] > result["row"]["loss"] / 0.6932  # ends of documents are symbols, not text

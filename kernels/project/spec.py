@@ -84,7 +84,7 @@ class PowerOfTwo:
         if self.rounding == "ceil":
             field = field + ((ratio & 0x7FFFFF) > 0).astype(jnp.int32)
         scale = lax.bitcast_convert_type(lax.shift_left(jnp.clip(field, 1, 254), 23), jnp.float32)
-        return jnp.where(jnp.isfinite(statistic), scale, statistic)
+        return jnp.where(statistic < jnp.inf, scale, statistic)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_no_gradient_passes_and_none_is_refused():
         ((1, 20000), jnp.float32, 3, (-1,), "gpu", "rows of 20000 values"),
     ],
 )
-def test_what_kernels_cannot_do_is_said(shape, dtype, k, axes, platform, reason):
+def test_what_kernels_cannot_do_is_said(*, shape, dtype, k, axes, platform, reason):
     x = jax.ShapeDtypeStruct(shape, dtype)
     with dispatch.force("require"), dispatch.target(platform), pytest.raises(ValueError, match=reason):
         jax.eval_shape(lambda x: largest(x, jnp.asarray(k), axes), x)

@@ -106,19 +106,24 @@ class Sharded:
     def initial_state(self, runs: list[Run]) -> TrainState:
         """State before the first step."""
         (run,) = runs
-        return self._functions.initial_state(np.int32(run.seed))
+        with jax.set_mesh(self._mesh):  # kernels split their rows over the mesh in the context
+            return self._functions.initial_state(np.int32(run.seed))
 
     def train_chunk(
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
         """See `Placement`."""
         (run,) = runs
-        state, history = self._functions.train_chunk(state, self._batches(window_RSBU[0]), np.int32(count), _pace(run))
+        windows = self._batches(window_RSBU[0])
+        with jax.set_mesh(self._mesh):
+            state, history = self._functions.train_chunk(state, windows, np.int32(count), _pace(run))
         return state, {name: np.asarray(values)[None] for name, values in history.items()}
 
     def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""
-        return np.asarray(self._functions.evaluate(state, self._batches(window_SBU)))[None]
+        windows = self._batches(window_SBU)
+        with jax.set_mesh(self._mesh):
+            return np.asarray(self._functions.evaluate(state, windows))[None]
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
         """See `Placement`."""

@@ -1,7 +1,11 @@
 """A run that was stopped, killed or damaged goes on to the same numbers, bit for bit."""
 
 import json
+import os
+import subprocess
+import sys
 import warnings
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -128,6 +132,44 @@ def test_all_checkpoints_damaged_is_an_error_and_the_next_start_works(undisturbe
     result = tiny.train_one(RUN, tmp_path)
     assert result["timing"]["resumed_from_step"] == 0
     check_same(undisturbed, result, tmp_path)
+
+
+FILL_THE_DISK = """
+import resource, sys, warnings
+from dataclasses import replace
+import tiny
+from capscale.errors import UserError
+from capscale.train.loop import Cadence
+
+def fill(progress):  # no file may grow beyond this any more: the checkpoints are larger, the metrics are not
+    if progress.step == 9:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+run = tiny.dense_run(model=replace(tiny.MODEL, width=64))
+try:
+    tiny.train_one(run, sys.argv[1], cadence=Cadence(3, 0.0, background=sys.argv[2] == "True"), observe=fill)
+except UserError as error:
+    sys.exit(f"UserError: {error}")
+"""
+
+
+@pytest.mark.parametrize("background", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_full_disk_stops_the_run_and_leaves_the_checkpoint_before(background, tmp_path):
+    """In a process of its own, which ends as a command would; the next start goes on."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
+    arguments = [sys.executable, "-c", FILL_THE_DISK, str(tmp_path), str(background)]
+    full = subprocess.run(arguments, check=False, env=environment, capture_output=True, text=True, timeout=300)
+    assert f"UserError: checkpoint in {tmp_path}/checkpoints cannot be saved (" in full.stderr
+    assert "; free space, fix permissions or choose another --out" in full.stderr
+    assert full.returncode == 1
+    with Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
+        kept = checkpoints.steps()  # in the background, that of step 6 may have been on its way
+    assert kept in ([6, 3], [3])
+    assert background or kept == [6, 3]
+    assert not (tmp_path / "result.json").exists()
+    again = tiny.train_one(tiny.dense_run(model=replace(tiny.MODEL, width=64)), tmp_path)
+    assert again["timing"]["resumed_from_step"] == kept[0]
+    assert again["status"] == "ok"
 
 
 def test_half_written_checkpoint_of_a_killed_run_is_ignored(undisturbed, tmp_path):

@@ -1,0 +1,119 @@
+"""Eight devices, in one process and in two, against one device: each configuration in processes of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capscale.errors import UserError
+from capscale.train.distributed import any_process, connect
+
+SCRIPT = Path(__file__).parent / "together.py"
+
+
+def start(directory, processes=1, devices=1, fsdp=1, stop_at=0):
+    """The reports of all processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    # Compiled soon rather than well, all configurations alike.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+    options = {"directory": str(directory), "address": address, "processes": processes}
+    options |= {"devices": devices, "fsdp": fsdp, "stop_at": stop_at}
+    started = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, json.dumps(options | {"index": index})],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(processes)
+    ]
+    reports = []
+    try:
+        for process in started:
+            out, err = process.communicate(timeout=600)
+            assert process.returncode == 0, err[-3000:]
+            reports.append(json.loads(out.split("REPORT")[1]))
+    finally:
+        for process in started:
+            process.kill()
+    return reports
+
+
+def losses(directory):
+    return np.array([json.loads(line)["loss"] for line in (directory / "metrics.jsonl").read_text().splitlines()])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("alone")
+    return start(directory)[0], losses(directory)
+
+
+def check_as_alone(reports, directory, alone):
+    expected, expected_losses = alone
+    np.testing.assert_allclose(losses(directory), expected_losses, rtol=1e-5)
+    for report in reports:
+        assert report["row"]["loss"] == pytest.approx(expected["row"]["loss"], rel=1e-4)
+        assert report["masks"] == expected["masks"], "bit for bit"
+        assert report["steps"] == expected["steps"] == [12, 9]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [1, 4, 8])
+def test_eight_devices_are_one(fsdp, alone, tmp_path):
+    reports = start(tmp_path, devices=8, fsdp=fsdp)
+    check_as_alone(reports, tmp_path, alone)
+    assert reports[0]["devices"] == 8
+    assert reports[0]["kernel_bytes"] * fsdp == alone[0]["kernel_bytes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_two_processes_of_four_devices_are_one_device(fsdp, alone, tmp_path):
+    """Each reads its own rows; the first alone writes the result and the metrics."""
+    reports = start(tmp_path, processes=2, devices=4, fsdp=fsdp)
+    check_as_alone(reports, tmp_path, alone)
+    assert [report["rows"] for report in reports] == [[0, 4, 1], [4, 8, 1]]
+    assert {(report["process_count"], report["devices"]) for report in reports} == {(2, 8)}
+    assert reports[0]["kernel_bytes"] * fsdp == alone[0]["kernel_bytes"]
+    assert len(losses(tmp_path)) == 4
+    assert not (tmp_path / "result.conflict.json").exists()
+
+
+@pytest.mark.slow
+def test_one_process_is_stopped_and_all_save(alone, tmp_path):
+    """The run goes on in one process on one device."""
+    reports = start(tmp_path, processes=2, devices=1, fsdp=2, stop_at=6)
+    assert [report["steps"] for report in reports] == [[6, 3], [6, 3]]
+    assert not (tmp_path / "result.json").exists()
+    check_as_alone(start(tmp_path), tmp_path, alone)
+    assert json.loads((tmp_path / "result.json").read_text())["timing"]["resumed_from_step"] == 6
+
+
+def test_a_process_by_itself_decides_by_itself():
+    assert any_process(True, False) == (True, False)
+
+
+def test_addresses_are_given_whole():
+    with pytest.raises(UserError, match=r"coordinator=host:1, processes=None and index=0: give all three or none"):
+        connect("host:1", index=0)
+
+
+def test_no_cluster_is_said_plainly():
+    """In a process of its own: JAX must not be in use yet."""
+    code = "from capscale.train.distributed import connect; connect()"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "TPU", "OMPI"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "UserError: this process cannot join others (" in done.stderr
+    assert "srun" in done.stderr

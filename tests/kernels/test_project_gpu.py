@@ -22,9 +22,6 @@ def spec(name: str, rotation: int | None = None, back: bool = False):
 CASES = [("int4", 128, True), ("e2m1", None, False), ("int4-g32", None, False), ("mxfp4", None, False)]
 SLOW = [("lloyd4", 64, False), ("nvfp4", None, False), ("int1", 128, False)]
 CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
-    pytest.param(*case, marks=pytest.mark.slow)
-    for case in (("lloyd4", 64, False), ("nvfp4", None, False), ("int1", 128, False))
-]
 
 
 def given(of, count: int) -> jax.Array | None:

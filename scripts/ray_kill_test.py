@@ -23,6 +23,7 @@ from etils import epath
 from capscale.data.corpus import DataId
 from capscale.models.ladder import Ladder
 from capscale.representation import DENSE, Representation, operand
+from capscale.sweep.on_ray import newest_checkpoint
 from capscale.train import loop, record
 from capscale.train.lease import current_lease, is_live
 from capscale.train.loop import Cadence
@@ -63,17 +64,22 @@ if LOG in os.environ and "ray" in sys.modules and not hasattr(loop, "ends_are_to
     tell_of_ends()
 
 
-def kill_one(out: Path, chance: random.Random) -> str | None:
-    """Kills a process that trains; the directory of its run, None where no run is under way."""
+def kill_one(out: Path, chance: random.Random, killed: dict[str, int]) -> str | None:
+    """Kills a process that trains; the directory of its run, None where there is none to kill.
+
+    `killed` holds the newest checkpoint of each run when its worker was last killed. Only a worker that has added one
+    since is killed: on a machine where a start takes longer than the time between kills, the sweep would never end.
+    """
     under_way = []
     for directory in (out / "runs").glob("*") if (out / "runs").exists() else []:
-        lease = current_lease(epath.Path(directory))
-        if lease is not None and is_live(lease) and not (directory / "result.json").exists():
-            under_way.append((directory.name, lease["pid"]))
+        lease, saved = current_lease(epath.Path(directory)), newest_checkpoint(epath.Path(directory))
+        if is_live(lease) and saved > killed.get(directory.name, 0) and not (directory / "result.json").exists():
+            under_way.append((directory.name, lease["pid"] if lease else 0, saved))
     if not under_way:
         return None
-    name, pid = chance.choice(sorted(under_way))
+    name, pid, saved = chance.choice(sorted(under_way))
     os.kill(pid, signal.SIGKILL)
+    killed[name] = saved
     return name
 
 
@@ -103,16 +109,18 @@ def main() -> int:
         "--jobs",
         str(arguments.jobs),
     ]
-    began, killed = time.monotonic(), []
+    began, kills, killed = time.monotonic(), 0, {}
     with subprocess.Popen([sys.executable, "-c", command, *sweep]) as process:
+        name = None
         while process.poll() is None:
             try:
-                process.wait(arguments.every)
+                process.wait(arguments.every if name or not kills else 1.0)  # as soon as there is one again
             except subprocess.TimeoutExpired:
-                name = kill_one(out, chance)
+                name = kill_one(out, chance, killed)
                 if name:
-                    killed.append(name)
-                    print(f"{time.monotonic() - began:.0f} s: killed the worker of {name}", flush=True)
+                    kills += 1
+                    seconds = time.monotonic() - began
+                    print(f"{seconds:.0f} s: killed the worker of {name} past step {killed[name]}", flush=True)
     ends = [line.split() for line in log.read_text().splitlines()]
     often = {run_id: count for run_id, count in Counter(run_id for run_id, *_ in ends).items() if count > 1}
     results = [json.loads(path.read_text()) for path in out.glob("runs/*/result.json")]
@@ -121,7 +129,7 @@ def main() -> int:
     conflicts = list(out.glob("runs/*/result.conflict.json"))
     expected = SEEDS * len(FORMATS)
     print(
-        f"{len(killed)} workers killed in {time.monotonic() - began:.0f} s; sweep ended with {process.returncode}; "
+        f"{kills} workers killed in {time.monotonic() - began:.0f} s; sweep ended with {process.returncode}; "
         f"{valid} of {expected} valid results, {resumed} of them resumed, {len(conflicts)} conflicts, "
         f"ended more than once: {often or 'none'}"
     )

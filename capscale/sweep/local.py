@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 from etils import epath
@@ -102,7 +102,7 @@ def launch(
     )
     display.begin(total=len(sweep.runs), present=outcome.present)
 
-    def work(runs: list[Run]) -> list[dict[str, Any]]:
+    def work(runs: list[Run]) -> _Done:
         if any_process(stop.is_set())[0]:
             raise Interrupted("not started")
         directories = [sweep.directory_of(run, out) for run in runs]
@@ -110,6 +110,10 @@ def launch(
             if directory.exists() and not several:
                 check_free(directory)  # before the text is read and a program compiled for nothing
             (directory / "error.json").unlink(missing_ok=True)
+        found = [read_result(directory, run) for directory, run in zip(directories, runs, strict=True)]
+        present = [result for result in found if result is not None]
+        if any_process(len(present) == len(runs))[0]:  # another worker, which held them, has finished them
+            return _Done(present, trained=False)
         placement = _placement(runs, threads, fsdp, memory)
         # Orbax's background saves cannot run side by side in one process.
         cadence = Cadence.of(runs[0], background=threads == 1)
@@ -119,7 +123,7 @@ def launch(
             )
         for run, result in zip(runs, results, strict=True):
             display.finished(run, result)
-        return results
+        return _Done(results, trained=True)
 
     while groups:
         held: list[list[Run]] = []
@@ -140,14 +144,22 @@ def launch(
     return outcome
 
 
-def _collect(
-    future: Future[list[dict[str, Any]]], runs: list[Run], sweep: Sweep, out: epath.Path, outcome: Outcome
-) -> bool:
+class _Done(NamedTuple):
+    """Results of a group, and whether they were trained here."""
+
+    results: list[dict[str, Any]]
+    trained: bool
+
+
+def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Path, outcome: Outcome) -> bool:
     """Counts what became of a group; False if another worker has it."""
     try:
-        results = future.result()
-        outcome.trained += len(results)
-        outcome.diverged += sum(result["status"] == "diverged" for result in results)
+        results, trained = future.result()
+        if trained:
+            outcome.trained += len(results)
+            outcome.diverged += sum(result["status"] == "diverged" for result in results)
+        else:
+            outcome.present += len(results)
     except Interrupted:
         pass
     except (Held, LeaseLost):

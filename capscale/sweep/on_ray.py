@@ -81,7 +81,7 @@ def launch_on_ray(
         waiting: dict[Any, _Attempt] = {}
         for index, run in enumerate(sweep.runs):
             if read_result(sweep.directory_of(run, out), run) is None:
-                attempt = _Attempt(run, index, step=_saved(sweep.directory_of(run, out)))
+                attempt = _Attempt(run, index, step=newest_checkpoint(sweep.directory_of(run, out)))
                 waiting[task.remote([*command, "--index", str(index)])] = attempt
             else:
                 outcome.present += 1
@@ -122,7 +122,7 @@ def _resources(there: Mapping[str, float], devices: int) -> dict[str, Any]:
     return asked[kind]
 
 
-def _saved(directory: epath.Path) -> int:
+def newest_checkpoint(directory: epath.Path) -> int:
     """Step of the newest checkpoint, 0 without one: what an attempt has really added."""
     checkpoints = directory / "checkpoints"
     names = [path.name for path in checkpoints.iterdir()] if checkpoints.exists() else []
@@ -150,7 +150,7 @@ def _is_over(
         outcome.diverged += result["status"] == "diverged"
         display.finished(attempt.run, result)
         return True
-    step = _saved(directory)
+    step = newest_checkpoint(directory)
     attempt.fruitless = 0 if step > attempt.step else attempt.fruitless + 1
     attempt.step = step
     if attempt.fruitless <= retries:

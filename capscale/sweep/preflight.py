@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from capscale.errors import UserError
+from capscale.kernels import dispatch
 from capscale.sweep.slices import Slice
 from capscale.train.flops import flops_per_token
 from capscale.train.loop import Cadence
@@ -70,12 +71,13 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     limit = setting.slice.chip.hbm * setting.slice.chips // len(devices)
     began = time.monotonic()
     functions = _sharded(Program.of(run, setting.memory, mesh.size), mesh)
-    state = jax.eval_shape(functions.initial_state, jax.ShapeDtypeStruct((), jnp.int32))
     symbol = jnp.uint16 if run.model.vocabulary <= 2**16 else jnp.uint32
     windows = jax.ShapeDtypeStruct((Cadence.of(run).chunk, run.batch, run.model.context + 1), symbol)
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    pace = jax.eval_shape(lambda: Pace(jnp.float32(0), jnp.int32(0)))
-    lowered = functions.train_chunk.lower(state, windows, count, pace)
+    with dispatch.target("tpu"), jax.set_mesh(mesh):  # the kernels that a TPU would choose, split over the mesh
+        state = jax.eval_shape(functions.initial_state, count)
+        pace = jax.eval_shape(lambda: Pace(jnp.float32(0), jnp.int32(0)))
+        lowered = functions.train_chunk.lower(state, windows, count, pace)
     try:
         compiled = lowered.compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:

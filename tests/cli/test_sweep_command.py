@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ EXPERIMENT = f"""
 import tiny
 from capscale.train.loop import Cadence
 # Metrics and a checkpoint every few steps, and steps slow enough to be killed in their midst.
-Cadence.of = classmethod(lambda cls, run: Cadence(chunk=3, checkpoint_s=0.0))
+Cadence.of = classmethod(lambda cls, run, **options: Cadence(chunk=3, checkpoint_s=0.0, **options))
 
 def runs(ladder, data):
     return [tiny.run(data=data, seed=seed, tokens={STEPS} * 64) for seed in range(2)]
@@ -83,13 +84,14 @@ def test_killed_or_stopped_sweep_goes_on_to_the_same_rows(place, capsys, monkeyp
     killed.communicate()
     assert len(rows(out)) < 2
 
-    stopped = sweep(place, "--out", "disturbed")
-    wait_for(stopped, out, lines=10)
-    stopped.send_signal(signal.SIGINT)
-    status, text, err = finished(stopped)
-    if len(rows(out)) < 2:  # else the signal came during the last steps of the last run
-        assert status == 130
-        assert "the same command goes on from the last checkpoints" in err
+    for number, code, lines in ((signal.SIGINT, 130, 10), (signal.SIGTERM, 143, 14)):
+        stopped = sweep(place, "--out", "disturbed")
+        wait_for(stopped, out, lines)
+        stopped.send_signal(number)
+        status, text, err = finished(stopped)
+        if len(rows(out)) < 2:  # else the signal came during the last steps of the last run
+            assert status == code
+            assert "the same command goes on from the last checkpoints" in err
 
     status, text, err = finished(sweep(place, "--out", "disturbed"))
     assert (status, err) == (0, "")
@@ -105,7 +107,7 @@ def check_status_and_run(capsys):
     """`status` counts what is done; `run` leaves a finished run alone, and refuses an index that is none."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     assert main(["status", "disturbed"]) == 0
-    assert capsys.readouterr().out == "2 done\n"
+    assert re.fullmatch(r"2 done\ndevice-hours: \S+ spent, about 0 left\n", capsys.readouterr().out)
     assert main(["status", "disturbed", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["counts"]["done"] == 2

@@ -49,7 +49,7 @@ def state_counts(out):
 def short_chunks():
     """The chunks of the other tests, which share their compilation."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("capscale.train.loop.Cadence.of", classmethod(lambda cls, run: tiny.SHORT))
+        patch.setattr("capscale.train.loop.Cadence.of", classmethod(lambda cls, run, background=False: tiny.SHORT))
         yield
 
 
@@ -215,6 +215,7 @@ def test_two_launchers_share_a_sweep_and_train_each_run_once(done, tmp_path, mon
         outcomes = [pool.submit(start, tmp_path) for _ in range(2)]
     results = [outcome.result() for outcome in outcomes]
     assert [result.failed for result in results] == [[], []]
+    assert [result.present + result.trained for result in results] == [3, 3]
     assert sorted(trained) == sorted(run.run_id for run in RUNS)
     assert rows(tmp_path) == rows(done[0])
 

@@ -1,0 +1,134 @@
+"""Runs as tasks of Ray: what they ask for, how often they are tried, and a sweep whose workers are killed."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from etils import epath
+from rich.console import Console
+
+from capscale.cli import main
+from capscale.errors import UserError
+from capscale.sweep import on_ray
+from capscale.sweep.display import Display
+from capscale.sweep.local import Outcome
+
+ray: Any = pytest.importorskip("ray")
+SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
+
+
+@pytest.mark.parametrize(
+    ("there", "devices", "asked"),
+    [
+        ({"CPU": 8.0, "GPU": 4.0}, 2, {"num_cpus": 1, "num_gpus": 2}),
+        ({"CPU": 8.0, "TPU": 4.0, "TPU-v5e-4-head": 1.0}, 4, {"num_cpus": 1, "resources": {"TPU": 4}}),
+        ({"CPU": 2.0}, 1, {"num_cpus": 1}),
+    ],
+)
+def test_a_run_asks_for_accelerators_where_there_are_some(there, devices, asked):
+    assert on_ray._resources(there, devices) == asked
+
+
+@pytest.mark.parametrize("there", [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0}, {}])
+def test_more_than_the_cluster_has_is_refused_ahead(there):
+    with pytest.raises(UserError, match=r"--devices-per-run 2: the cluster has \d .PU in all; ask for fewer"):
+        on_ray._resources(there, 2)
+
+
+class Endings:
+    """Plays the ends of attempts at one run, and counts how many are needed until it is over."""
+
+    def __init__(self, directory, monkeypatch):
+        self.directory, self.outcome = epath.Path(directory), Outcome()
+        self.attempt = on_ray._Attempt(tiny.run(), 0)
+        monkeypatch.setattr(ray, "get", lambda ending: ending())
+        self._display = Display(Console(file=io.StringIO()))
+        self._display.begin(total=1, present=0)
+
+    def end(self, ending, saved):
+        if saved:
+            (self.directory / "checkpoints" / str(saved)).mkdir(parents=True, exist_ok=True)
+        return on_ray._is_over(
+            ending, self.attempt, self.directory, display=self._display, outcome=self.outcome, retries=2
+        )
+
+
+@pytest.fixture
+def endings(tmp_path, monkeypatch):
+    return Endings(tmp_path, monkeypatch)
+
+
+def dies():
+    raise ray.exceptions.WorkerCrashedError
+
+
+def test_a_worker_that_dies_is_replaced_as_long_as_there_is_progress(endings):
+    assert not any(endings.end(dies, saved=step) for step in range(3, 60, 3))
+    assert endings.outcome.failed == []
+
+
+def test_a_run_without_progress_fails_after_its_retries(endings):
+    over = [endings.end(dies, saved) for saved in (0, 0, 6, 6, 6, 6)]
+    assert over == [False, False, False, False, False, True]
+    (message,) = endings.outcome.failed
+    assert message.startswith(f"run {tiny.run().run_id}: worker died (WorkerCrashedError); 3 attempts without progress")
+
+
+def test_what_a_failed_worker_said_is_told(endings):
+    (endings.directory / "error.json").write_text('{"error": "out of memory"}')
+    assert [endings.end(lambda: 2, saved=0) for _ in range(3)] == [False, False, True]
+    assert "out of memory" in endings.outcome.failed[0]
+
+
+def test_a_result_ends_a_run_whatever_became_of_its_worker(endings):
+    tiny.train_one(tiny.run(), endings.directory)
+    assert endings.end(dies, saved=0)
+    assert (endings.outcome.trained, endings.outcome.failed) == (1, [])
+
+
+def test_a_damaged_result_is_reported(endings):
+    (endings.directory / "result.json").write_text("{")
+    assert endings.end(lambda: 0, saved=0)
+    assert "result.json is not readable JSON" in endings.outcome.failed[0]
+
+
+def test_checkpoints_that_are_not_complete_are_no_progress(tmp_path):
+    assert on_ray.newest_checkpoint(epath.Path(tmp_path)) == 0
+    for name in ("3", "12", "15.orbax-checkpoint-tmp", "unreadable-18"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert on_ray.newest_checkpoint(epath.Path(tmp_path)) == 12
+
+
+def test_ray_that_is_not_installed_has_a_remedy(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text("import tiny\ndef runs(ladder, data):\n    return [tiny.run(data=data)]\n")
+    (tmp_path / "text.txt").write_bytes(tiny.text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    monkeypatch.setattr("signal.signal", lambda *args: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["sweep", "mine.py", "--text", "text.txt", "--out", "out", "--launcher", "ray"]) == 2
+    assert "--launcher ray needs Ray; install it: pip install 'capscale[ray]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_workers_are_killed_ends_with_every_result_once(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "ray_kill_test.py"), "--every", "5", "--steps", "400"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 of 12 valid results" in done.stdout
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("out/runs/*/result.json")]
+    assert len(results) == 12
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_every_phase_keeps_its_numbers(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "kill_test.py"), "--kills", "4", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 kills, 1 runs: all the same, bit for bit" in done.stdout

@@ -106,6 +106,26 @@ def test_weights_are_projected_once_for_all_micro_batches():
     assert traced(projecting_inside, state.params)[0] > 0, "the count sees a projection inside"
 
 
+def test_memory_is_saved():
+    """As the compiler counts what a gradient needs: one of six layers at a time, or a quarter of the batch."""
+    run = replace(RUN, model=replace(RUN.model, layers=6, context=64, width=32), batch=32, tokens=32 * 64 * 10)
+    params = jax.eval_shape(lambda: initial_params(run.model, run.representation, jax.random.key(0)))
+    window = jax.ShapeDtypeStruct((32, 65), jnp.int32)
+
+    def temporary_bytes(memory):
+        program = Program.of(run, memory)
+
+        def compute(params, window_BU):
+            return loss_and_gradient(program, hold_weights(params, run.representation, CTX), window_BU, CTX)
+
+        compiled = jax.jit(compute).lower(params, window).compile(compiler_options=QUICK)
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    whole = temporary_bytes(Memory())
+    assert temporary_bytes(Memory(remat=True)) < whole / 3
+    assert temporary_bytes(Memory(microbatches=4)) < whole / 3
+
+
 def test_memory_that_does_not_split_is_refused():
     with pytest.raises(UserError, match="microbatches=0 must be at least 1"):
         Memory(microbatches=0)

@@ -7,6 +7,7 @@ times the bits whatever the data. The search stops when a count is exactly k: th
 smallest pattern at or above the candidate.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -122,7 +123,7 @@ def _tie_break(tied: Array, position: Array, wanted: Array, axes: tuple[int, ...
     def before(end: Array) -> Array:
         return jnp.sum(tied & (position < end), axis=axes, keepdims=True, dtype=jnp.int32)
 
-    high = jnp.max(position, axis=axes, keepdims=True) + 1
+    high = jnp.full_like(wanted, prod(tied.shape[axis] for axis in axes))
     low = jnp.where(before(high) == wanted, high, 0)  # low == high: nothing to search
 
     def narrow(bracket: tuple[Array, Array]) -> tuple[Array, Array]:

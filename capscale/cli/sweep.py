@@ -129,6 +129,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     import dataclasses
     import logging
 
+    import jax
     from etils import epath
     from rich.console import Console
 
@@ -146,6 +147,8 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
         if on_ray:
             raise UserError("--distributed joins processes that were started together; Ray's workers are not")
         distributed.connect()
+    if on_ray:
+        jax.config.update("jax_platforms", "cpu")  # this process only plans; the workers need the accelerators
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
     source = load_source(command.text)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
-import jax
 from etils import epath
 
 from capscale.errors import UserError
@@ -45,8 +44,8 @@ def launch_on_ray(
     """Trains every run of `sweep` that has no result in `out` yet, each by `capscale run --index I` in a Ray task.
 
     The cluster is the one that RAY_ADDRESS names, else one is started on this machine. The directory, the text and the
-    experiment must be readable at the same path on every node. Whoever kills a worker, or a node, loses the steps since
-    its last checkpoint.
+    experiment must be readable at the same path on every node, and this process must not have taken the accelerators.
+    Whoever kills a worker, or a node, loses the steps since its last checkpoint.
 
     Args:
       sweep: the runs.
@@ -70,7 +69,6 @@ def launch_on_ray(
     except ImportError as error:
         raise UserError("--launcher ray needs Ray; install it: pip install 'capscale[ray]'") from error
     stop, outcome = stop or Event(), Outcome()
-    jax.config.update("jax_platforms", "cpu")  # the workers need the accelerators
     address = os.environ.get("RAY_ADDRESS")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     ray.init(address=address, num_cpus=None if address else jobs, log_to_driver=False, include_dashboard=False)

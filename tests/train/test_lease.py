@@ -126,7 +126,7 @@ def test_a_killed_holder_on_this_machine_loses_it_at_once(directory, monkeypatch
         with pytest.raises(Held, match=f"held by process {process.pid} on"):
             short(directory).__enter__()
         process.send_signal(signal.SIGKILL)
-        time.sleep(0.05)  # dead, and not waited for: a zombie keeps its number
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not collected: a zombie keeps its number
         monkeypatch.setattr(lease, "LENGTH_S", 1e6)
         with short(directory) as ours:
             ours.check()

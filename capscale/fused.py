@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 import capscale.kernels.project as kernel
@@ -16,6 +17,7 @@ from capscale.formats.grids import Grid
 from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, Learned, PowerOfTwo, Rms, ScaleRule, TwoLevel
+from capscale.formats.vector import Vector, codebook
 from capscale.kernels.hadamard import rotate
 from capscale.kernels.project.op import choose
 from capscale.kernels.project.op import project as fused
@@ -46,6 +48,12 @@ def spec_of(format: Format, estimator: Estimator, rotation: int | None = None, b
     parts: dict[str, Any]
     if isinstance(format, Scalar):
         parts = _scalar(format)
+    elif isinstance(format, Vector):
+        words = codebook(format.dimension, format.codewords)
+        outermost = float(np.max(np.linalg.norm(words, axis=1)))
+        scaling = _scalar(format.scaling)
+        parts = {"codebook": kernel.Codebook(tuple(map(tuple, words.tolist())), outermost)}
+        parts |= {name: scaling[name] for name in ("scale", "group")}
     elif isinstance(format, NM):
         parts = {"pattern": kernel.Pattern(format.n, format.m, format.unit)}
     elif isinstance(format, Then) and isinstance(format.sparse, NM):
@@ -64,7 +72,7 @@ def spec_of(format: Format, estimator: Estimator, rotation: int | None = None, b
 
 def given_R1(format: Format, x: Array, ctx: Context, rotation: int | None) -> Array | None:
     """What the scale rule of `spec_of(format)` is given for every row of x (..., R, K), as (..., R, 1)."""
-    scalar = format.fitted if isinstance(format, Then) else format
+    scalar = format.fitted if isinstance(format, Then) else format.scaling if isinstance(format, Vector) else format
     if not isinstance(scalar, Scalar) or not _needs(scalar):
         return None
     if isinstance(scalar.scale, Learned):
@@ -113,6 +121,8 @@ def _unreadable(mask: Estimator, parts: dict[str, Any]) -> str | None:
     measures = kernel.Measures()
     if "grid" in parts:
         measures = measures._replace(step=value, distance=value, radius=value, slope=value)
+    if "codebook" in parts:
+        measures = measures._replace(radius=value)
     if "pattern" in parts:
         measures = measures._replace(keep=flag, threshold=value)
     try:

@@ -60,20 +60,20 @@ class Vector:
             )
 
     @property
-    def _scaling(self) -> Scalar:
+    def scaling(self) -> Scalar:
         """A scalar format whose one level is the RMS itself: the measure and the storage of the scales."""
         return Scalar(TERNARY, Rms(1.0), self.group)
 
     @property
     def bits(self) -> float:
         """A code a vector, plus a scale's share of its group."""
-        scaling = self._scaling
+        scaling = self.scaling
         return log2(self.codewords) / self.dimension + scaling.bits - log2(scaling.grid.codes)
 
     @property
     def scope(self) -> Scope:
         """As the scales."""
-        return self._scaling.scope
+        return self.scaling.scope
 
     def per_row(self) -> "Vector":
         """One RMS per row where one served the matrix."""
@@ -85,9 +85,9 @@ class Vector:
         return x.reshape(*x.shape[:-1], x.shape[-1] // self.dimension, self.dimension)
 
     def _scale(self, x: Array, ctx: Context) -> tuple[tuple[Array, ...], Array]:
-        parts = self._scaling.measure(x, ctx)
-        ones = jnp.broadcast_to(parts[0], self._scaling.groups.split_shape(x.shape))
-        return parts, self._vectors(self._scaling.groups.join(ones, x.shape))
+        parts = self.scaling.measure(x, ctx)
+        ones = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(x.shape))
+        return parts, self._vectors(self.scaling.groups.join(ones, x.shape))
 
     def _normal(self, x: Array, scale: Array) -> Array:
         zero = scale == 0
@@ -107,12 +107,12 @@ class Vector:
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """A code a vector, and the scales."""
-        return Field("codes", prod(shape) // self.dimension, self.codewords), *self._scaling.scale_layout(shape)
+        return Field("codes", prod(shape) // self.dimension, self.codewords), *self.scaling.scale_layout(shape)
 
     def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
         """Codes and scales."""
         index, parts = self._coded(x, ctx)
-        return {"codes": np.asarray(index, np.uint32).reshape(-1), **self._scaling.store_scales(parts)}
+        return {"codes": np.asarray(index, np.uint32).reshape(-1), **self.scaling.store_scales(parts)}
 
     @partial(jax.jit, static_argnums=0)
     def _coded(self, x: Array, ctx: Context) -> tuple[Array, tuple[Array, ...]]:
@@ -121,10 +121,10 @@ class Vector:
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Codewords times scales."""
-        parts = self._scaling.load_scales(codes, shape)
-        split = jnp.broadcast_to(parts[0], self._scaling.groups.split_shape(shape))
+        parts = self.scaling.load_scales(codes, shape)
+        split = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(shape))
         words = jnp.asarray(codebook(self.dimension, self.codewords)[codes["codes"]]).reshape(shape)
-        return (words * self._scaling.groups.join(split, shape)).astype(dtype)
+        return (words * self.scaling.groups.join(split, shape)).astype(dtype)
 
 
 def _nearest(x: Array, words: Array) -> Array:

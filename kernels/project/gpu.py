@@ -33,8 +33,8 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
     width = shape[1]
     if dtype not in DTYPES:
         return f"it takes float32 and bfloat16, not {jnp.dtype(dtype)}"
-    if spec.pattern is not None:
-        return "Mosaic GPU does not exchange neighbours of a row, as N:M sparsity needs"
+    if spec.pattern is not None or spec.codebook is not None:
+        return "Mosaic GPU does not exchange neighbours of a row, as N:M sparsity and codebooks need"
     try:
         spec.check(width)
     except ValueError as error:

@@ -5,6 +5,7 @@ between lanes whose numbers differ in one bit, the same on interpreted and on co
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -12,7 +13,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..rms.reference import from_sums, limb_bits, limbs, powers
 from .mask import LANES
-from .spec import Pattern
+from .spec import Codebook, Measures, Pattern, nearest_word, radius_of, rounded
 
 
 def lane(x: Array) -> Array:
@@ -78,6 +79,29 @@ def root_mean_square(x: Array, size: int) -> Array:
 def magnitude_bits(x: Array) -> Array:
     """|x| as an integer that orders like it."""
     return lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
+
+
+def on_codebook(codebook: Codebook, word: Callable[[Any], list[Any]], x: Array, scale: Array) -> tuple[Array, Measures]:
+    """The nearest codeword of every vector, scaled, in all of its lanes; see `reference.on_codebook`."""
+    zero, size = scale == 0, codebook.dimension
+    normal = jnp.where(zero, 0.0, x / jnp.where(zero, 1.0, scale))
+    exchanged = [normal]  # of the lane whose number differs by the index
+    for distance in range(1, size):
+        bit = 1 << (distance.bit_length() - 1)
+        exchanged.append(across(exchanged[distance - bit], bit))
+    own = lane(x) & (size - 1)
+    vector = []
+    for coordinate in range(size):
+        found = normal
+        for distance in range(1, size):
+            found = jnp.where((own ^ coordinate) == distance, exchanged[distance], found)
+        vector.append(found)
+    words = nearest_word(len(codebook.words), word, vector)
+    chosen = words[0]
+    for coordinate in range(1, size):
+        chosen = jnp.where(own == coordinate, words[coordinate], chosen)
+    value = jnp.where(jnp.isfinite(normal), rounded(chosen * scale), normal)
+    return value, Measures(radius=radius_of(codebook, vector))
 
 
 def survivors(pattern: Pattern, x: Array) -> tuple[Array, Array]:

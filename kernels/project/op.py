@@ -42,7 +42,7 @@ def choose(spec: Spec | str, x: Array, label: str = "") -> How:
         return _module(backend).unsupported(spec, shape, x.dtype)
 
     backend = dispatch.choose("project", f"{x.dtype}{list(shape)} {label or spec}", unsupported)
-    return How(backend, dispatch.current().interpret)
+    return How(backend, backend != "reference" and dispatch.current().interpret)
 
 
 def project(spec: Spec, x: Array, given: Array | None = None, how: How | None = None) -> Array:

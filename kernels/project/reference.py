@@ -8,7 +8,7 @@ from jax import Array
 from ..hadamard import rotate
 from ..rms import largest_magnitude, root_mean_square
 from .mask import pack_mask, unpack_mask
-from .spec import Measures, Pattern, Spec, on_grid
+from .spec import Codebook, Measures, Pattern, Spec, nearest_word, on_grid, radius_of, rounded
 
 
 class Projected(NamedTuple):
@@ -26,7 +26,9 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected
     rows = rotate(x_RK, spec.rotation) if spec.rotation else x_RK
     full = rows.astype(jnp.float32)
     keep, threshold = survivors(spec.pattern, full) if spec.pattern else (None, None)
-    if spec.grid is None:
+    if spec.codebook is not None:
+        value, measures = on_codebook(spec.codebook, full, scale_RK(spec, full, given_R1))
+    elif spec.grid is None:
         assert keep is not None
         value, measures = jnp.where(keep, full, 0.0), Measures(keep=keep)
     else:
@@ -64,6 +66,18 @@ def scale_RK(spec: Spec, measured_RK: Array, given_R1: Array | None) -> Array:
             statistic = None
     scale = spec.scale(statistic, None if given_R1 is None else given_R1[..., None])
     return jnp.broadcast_to(scale, groups.shape).reshape(measured_RK.shape)
+
+
+def on_codebook(codebook: Codebook, x_RK: Array, scale_RK: Array) -> tuple[Array, Measures]:
+    """The nearest codeword of every vector, scaled; `radius` that of the vector."""
+    zero, size = scale_RK == 0, codebook.dimension
+    normal = jnp.where(zero, 0.0, x_RK / jnp.where(zero, 1.0, scale_RK))
+    vectors = normal.reshape(normal.shape[0], normal.shape[1] // size, size)
+    vector, table = [vectors[..., i] for i in range(size)], codebook.table()
+    chosen = jnp.stack(nearest_word(len(codebook.words), lambda i: list(table[i]), vector), axis=-1)
+    value = jnp.where(jnp.isfinite(normal), rounded(chosen.reshape(x_RK.shape) * scale_RK), normal)
+    radius = jnp.broadcast_to(radius_of(codebook, vector)[..., None], vectors.shape)
+    return value, Measures(radius=radius.reshape(x_RK.shape))
 
 
 def survivors(pattern: Pattern, x_RK: Array) -> tuple[Array, Array]:

@@ -151,24 +151,50 @@ class Pattern:
 
 
 @dataclass(frozen=True)
+class Codebook:
+    """Codewords that runs of as many neighbours as they have coordinates are projected onto.
+
+    `outermost`: norm of the largest.
+    """
+
+    words: tuple[tuple[float, ...], ...]
+    outermost: float
+
+    @property
+    def dimension(self) -> int:
+        """Coordinates of a codeword."""
+        return len(self.words[0])
+
+    def table(self) -> Array:
+        """Coordinates and half the squared norm of every codeword, (words, dimension + 1) float32."""
+        words = jnp.asarray(self.words, jnp.float32)
+        return jnp.concatenate([words, jnp.sum(jnp.square(words), axis=-1, keepdims=True) / 2], axis=1)
+
+
+@dataclass(frozen=True)
 class Spec:
     """A projection of the rows of a matrix.
 
-    `group`: neighbours that share a scale; None: the row. `grid` None with a `pattern`: survivors stay as they are.
-    `mask` None: the gradient passes everywhere. `rotation`: Hadamard block applied before all else; `back`: and after.
+    `group`: neighbours that share a scale; None: the row. `codebook`: in place of a grid, for vectors of neighbours.
+    `grid` None with a `pattern`: survivors stay as they are. `mask` None: the gradient passes everywhere.
+    `rotation`: Hadamard block applied before all else; `back`: and after.
     """
 
     grid: Grid | None = None
     scale: ScaleRule | None = None
     group: int | None = None
+    codebook: Codebook | None = None
     pattern: Pattern | None = None
     mask: MaskRule | None = None
     rotation: int | None = None
     back: bool = False
 
     def __post_init__(self) -> None:
-        if (self.grid is None) != (self.scale is None) or (self.grid is None and self.pattern is None):
-            raise ValueError(f"{self}: give a grid with its scale rule, a pattern, or all three")
+        levels = [levels for levels in (self.grid, self.codebook) if levels is not None]
+        if len(levels) != (self.scale is not None) or not (levels or self.pattern):
+            raise ValueError(f"{self}: give a grid or a codebook with its scale rule, a pattern, or a grid with both")
+        if self.codebook is not None and self.pattern is not None:
+            raise ValueError(f"{self}: a codebook has no pattern")
         if self.back and self.rotation is None:
             raise ValueError(f"{self}: back=True rotates back by `rotation`, which is None")
         for name, block in (("rotation", self.rotation), ("group", self.group)):
@@ -189,11 +215,14 @@ class Spec:
     def check(self, width: int) -> None:
         """Raises ValueError for rows of `width` values that this projection does not divide."""
         needs = {"rotation": self.rotation, "group": self.group, "m": self.pattern.m if self.pattern else None}
+        needs["dimension"] = self.codebook.dimension if self.codebook else None
         for name, size in needs.items():
             if size is not None and width % size:
                 raise ValueError(f"{name}={size} does not divide rows of {width} values")
         if self.rotation is not None and self.rotation & (self.rotation - 1):
             raise ValueError(f"rotation={self.rotation} must be a power of two")
+        if self.codebook and self.group and self.group % self.codebook.dimension:
+            raise ValueError(f"group={self.group} splits a vector of {self.codebook.dimension}")
         if self.pattern and self.group and self.group % self.pattern.m and self.measured_on_survivors:
             raise ValueError(f"group={self.group} splits a run of {self.pattern.m}; measure scales on the dense row")
 
@@ -209,12 +238,51 @@ def on_grid(spec: Spec, x: Array, scale: Array, keep: Array | None) -> tuple[Arr
     normal = jnp.where(zero, 0.0, kept / jnp.where(zero, 1.0, scale))
     level, gap = spec.grid.nearest(normal)
     radius = jnp.abs(normal) / jnp.float32(spec.grid.levels[-1])
-    product = level * scale
-    # A product that is added to something later may be fused and not rounded; compilers do not look through a choice.
-    value = jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)
+    value = rounded(level * scale)
     step, distance = gap * scale, jnp.abs(normal - level) / gap
     if keep is not None:
         value = jnp.where(keep, value, 0.0)
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))
     slope = level - jnp.where(radius <= 1, normal, 0.0)
     return value, Measures(step=step, distance=distance, radius=radius, keep=keep, slope=slope)
+
+
+def rounded(product: Array) -> Array:
+    """`product` as it rounds by itself, NaN where it is not finite.
+
+    One that is added to something later may be fused and not rounded; compilers do not look through a choice.
+    """
+    return jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)
+
+
+def nearest_word(count: int, word: Callable[[Any], list[Any]], vector: list[Array]) -> list[Array]:
+    """Coordinates of the codeword nearest to every `vector`, given and returned coordinate by coordinate.
+
+    `word(i)`: a row of `Codebook.table`. The first of equals; by products that are exact, 12 significant bits each, so
+    that fused and separate multiply-adds choose alike.
+    """
+    pieces = []
+    for x in vector:
+        high = lax.bitcast_convert_type(lax.bitcast_convert_type(x, jnp.int32) & jnp.int32(-(1 << 12)), jnp.float32)
+        pieces.append((high, x - high))
+
+    def better(i: Any, best: list[Array]) -> list[Array]:
+        *coordinates, half = word(i)
+        total = jnp.zeros_like(best[0]) - half
+        for coordinate, parts in zip(coordinates, pieces, strict=True):
+            for part in parts:
+                total = total + part * coordinate
+        win = total > best[0]
+        return [jnp.where(win, new, old) for new, old in zip([total, *coordinates], best, strict=True)]
+
+    # Where nothing wins, as with NaN, the first codeword stands, as it does for an index of 0.
+    start = [jnp.full_like(vector[0], -jnp.inf), *(jnp.broadcast_to(c, vector[0].shape) for c in word(0)[:-1])]
+    return lax.fori_loop(0, count, better, start)[1:]
+
+
+def radius_of(codebook: Codebook, vector: list[Array]) -> Array:
+    """Norm of every vector over that of the outermost codeword."""
+    total = jnp.square(vector[0])
+    for x in vector[1:]:
+        total = total + jnp.square(x)
+    return jnp.sqrt(total) / jnp.float32(codebook.outermost)

@@ -21,18 +21,9 @@ from . import lanes
 from .mask import LANES, mask_bytes
 from .reference import Projected
 from .spec import Measures, Spec, on_grid
+from .tiles import SPILLED, SUBLANES, VMEM, Tile, default_tile, vmem_bytes
 
 DTYPES = (jnp.float32, jnp.bfloat16)
-SUBLANES = 32  # rows of a tile of bytes, the mask's
-VMEM = 16 * 2**20  # the whole of a v4 core's; later generations have more
-SPILLED = 2**20  # what the compiler may use for itself, registers that it spills above all
-
-
-class Tile(NamedTuple):
-    """Sizes of the work: `rows` a block, `inner` a tile."""
-
-    rows: int
-    inner: int
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -41,6 +32,8 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
     sizes = {"rotation": spec.rotation, "group": spec.group}
     if spec.pattern:
         sizes |= {"m": spec.pattern.m, "unit": spec.pattern.unit}
+    if spec.codebook:
+        sizes |= {"dimension": spec.codebook.dimension}
     if dtype not in DTYPES:
         return f"it takes float32 and bfloat16, not {jnp.dtype(dtype)}"
     if not width or width % LANES:
@@ -53,26 +46,9 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
         whole = name == "group" and size and size % LANES == 0
         if size and not whole and (size > LANES or size & (size - 1)):
             return f"{name}={size} is not a power of two up to {LANES}"
-    if vmem_bytes(spec, Tile(SUBLANES, SUBLANES), width, dtype) + SPILLED > VMEM:
+    if vmem_bytes(Tile(SUBLANES, SUBLANES), width, dtype) + SPILLED > VMEM:
         return f"{SUBLANES} rows of {width} values do not fit into {VMEM >> 20} MiB"
     return None
-
-
-def vmem_bytes(spec: Spec, tile: Tile, width: int, dtype: DTypeLike) -> int:
-    """VMEM of the forward kernel: rows, values and masks twice (one block is moved while one is worked on), scratch."""
-    mask = mask_bytes(width)
-    moved = tile.rows * (2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES)
-    return 2 * (moved + 2 * LANES * LANES) + tile.inner * 4 * (width + mask)
-
-
-def default_tile(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> Tile:
-    """Rows that fill half of VMEM, at most 512: beyond that the time to start a block no longer shows."""
-    rows, width = shape
-    inner = SUBLANES if rows <= SUBLANES else 2 * SUBLANES
-    best = Tile(inner, inner)
-    while best.rows < min(rows, 512) and vmem_bytes(spec, Tile(2 * best.rows, inner), width, dtype) <= VMEM // 2:
-        best = Tile(2 * best.rows, inner)
-    return best
 
 
 def project(
@@ -94,23 +70,29 @@ def project(
     shapes = [jax.ShapeDtypeStruct((rows, width), dtype), jax.ShapeDtypeStruct((rows, mask_bytes(width)), jnp.uint8)]
     if not rows:
         return Projected(x_RK, jnp.zeros(shapes[1].shape, jnp.uint8) if masked else None)
-    tile = tile or default_tile(spec, x_RK.shape, dtype)
+    tile = tile or default_tile(x_RK.shape, dtype)
     rotation = _Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), dtype)
     block = partial(_rows, tile)
+    words = [pl.BlockSpec(memory_space=pltpu.SMEM)] if spec.codebook else []
     out = pl.pallas_call(
         partial(_forward, spec, tile, rotation),
         grid=(pl.cdiv(rows, tile.rows),),
-        in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs],
+        in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs, *words],
         out_specs=[block(shape.shape[1]) for shape in shapes[: 1 + masked]],
         out_shape=shapes[: 1 + masked],
         scratch_shapes=[
             pltpu.VMEM((tile.inner, width), jnp.float32),
             pltpu.VMEM((tile.inner, mask_bytes(width)), jnp.int32),
         ],
-        compiler_params=_compiler_params(vmem_bytes(spec, tile, width, dtype)),
+        compiler_params=_compiler_params(vmem_bytes(tile, width, dtype)),
         interpret=interpret,
         name="capscale_project",
-    )(x_RK, *([] if given_R1 is None else [given_R1]), *rotation.operands)
+    )(
+        x_RK,
+        *([] if given_R1 is None else [given_R1]),
+        *rotation.operands,
+        *([spec.codebook.table().reshape(-1)] if spec.codebook else []),
+    )
     return Projected(out[0], out[1] if masked else None)
 
 
@@ -127,7 +109,7 @@ def backward(
     rows, width = g_RK.shape
     if not rows or (mask_RW is None and spec.rotation is None):
         return g_RK
-    tile = tile or default_tile(spec, g_RK.shape, g_RK.dtype)
+    tile = tile or default_tile(g_RK.shape, g_RK.dtype)
     rotation = _Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), g_RK.dtype)
     block = partial(_rows, tile)
     return pl.pallas_call(
@@ -136,7 +118,7 @@ def backward(
         in_specs=[block(width), *([block(mask_RW.shape[1])] if mask_RW is not None else []), *rotation.specs],
         out_specs=block(width),
         out_shape=jax.ShapeDtypeStruct((rows, width), g_RK.dtype),
-        compiler_params=_compiler_params(vmem_bytes(spec, tile, width, g_RK.dtype)),
+        compiler_params=_compiler_params(vmem_bytes(tile, width, g_RK.dtype)),
         interpret=interpret,
         name="capscale_project_backward",
     )(g_RK, *([] if mask_RW is None else [mask_RW]), *rotation.operands)
@@ -187,6 +169,7 @@ class _Refs(NamedTuple):
     x: Any
     given: Any
     rotate: Callable[[Array], Array]
+    words: Any
     value: Any
     mask: Any
     full: Any
@@ -197,9 +180,9 @@ def _forward(spec: Spec, tile: Tile, rotation: _Rotation, x_ref: Any, *refs: Any
     *ins, full_ref, bits_ref = refs
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
     matrix = [ins.pop(0) for _ in rotation.specs]
-    ref = _Refs(
-        x_ref, given, lambda y: rotation(y, matrix), ins[0], ins[1] if len(ins) > 1 else None, full_ref, bits_ref
-    )
+    words = ins.pop(0) if spec.codebook else None
+    value_ref, mask_ref = (*ins, None)[:2]
+    ref = _Refs(x_ref, given, lambda y: rotation(y, matrix), words, value_ref, mask_ref, full_ref, bits_ref)
     size = spec.group or x_ref.shape[1]
     tiles = max(size // LANES, 1)  # of a group
 
@@ -273,7 +256,13 @@ def _write(spec: Spec, ref: _Refs, here: Any, c: Array, scale: Array | None) -> 
     """Values and mask bits of tile `c`."""
     full = ref.full[:, _column(c)]
     keep, threshold = lanes.survivors(spec.pattern, full) if spec.pattern else (None, None)
-    if scale is None:
+    if spec.codebook is not None:
+        assert scale is not None
+        row = spec.codebook.dimension + 1
+        value, measures = lanes.on_codebook(
+            spec.codebook, lambda i: [ref.words[i * row + j] for j in range(row)], full, scale
+        )
+    elif scale is None:
         assert keep is not None
         value, measures = jnp.where(keep, full, 0.0), Measures(keep=keep)
     else:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from capscale.kernels import testing
 from capscale.kernels.project import tpu
+from capscale.kernels.project.tiles import SPILLED, SUBLANES, VMEM, Tile, candidates, default_tile, vmem_bytes
 
 from capscale.estimators import Trust
 from capscale.formats import catalog
@@ -20,8 +21,8 @@ BFLOAT16 = ("interpret-bfloat16", "interpret-gradient-bfloat16")
 ROTATED = {name: f for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)}
 # One format of every mechanism by default, and all checks on one of them; the others run with -m slow.
 DEFAULT = {("int4", check) for check in CHECKS if check not in BFLOAT16}
-DEFAULT |= {(name, "interpret-bfloat16") for name in ("2:4+int4", "absmax-int4-g4", "int4-g256")}
-DEFAULT |= {(name, f"tpu-{chip}") for name, chip in (("nvfp4", "v5e"), ("2:4+int4", "v4"), ("lloyd8", "v6e"))}
+DEFAULT |= {(name, "interpret-bfloat16") for name in ("2:4+int4", "absmax-int4-g4", "higgs-d2-n16")}
+DEFAULT |= {(name, f"tpu-{chip}") for name, chip in (("nvfp4", "v5e"), ("2:4+int4", "v4"), ("higgs-d4-n256", "v6e"))}
 DEFAULT |= {(name, "cuda-sm90") for name in ("mxfp4", "e4m3")}
 
 
@@ -115,7 +116,7 @@ def test_the_kit_catches_kernels_that_outgrow_vmem(monkeypatch):
     except testing.Unavailable as reason:
         pytest.skip(str(reason))
     monkeypatch.setattr(tpu, "vmem_bytes", lambda *_: 0)
-    monkeypatch.setattr(tpu, "default_tile", lambda *_: tpu.Tile(512, 64))
+    monkeypatch.setattr(tpu, "default_tile", lambda *_: Tile(512, 64))
     spec = spec_of(catalog.find("int4"), Trust())
     with pytest.raises(Exception, match=r"(?i)vmem"):
         testing.check_tpu(spec, shapes=((1024, 5632),))
@@ -126,11 +127,42 @@ def test_the_kit_catches_kernels_that_outgrow_vmem(monkeypatch):
 def test_the_tiles_of_every_ladder_width_fit(rows, dtype):
     spec = spec_of(catalog.find("int4"), Trust(), 128, True)
     for width in testing.WIDTHS:
-        tile = tpu.default_tile(spec, (rows, width), dtype)
         assert tpu.unsupported(spec, (rows, width), dtype) is None
-        assert tpu.vmem_bytes(spec, tile, width, dtype) + tpu.SPILLED <= tpu.VMEM
-        assert tile.rows % tile.inner == 0
-        assert tile.inner % tpu.SUBLANES == 0
+        default, fitting = default_tile((rows, width), dtype), candidates((rows, width), dtype)
+        assert default in fitting
+        for tile in fitting:
+            assert vmem_bytes(tile, width, dtype) + SPILLED <= VMEM
+            assert tile.rows % tile.inner == 0
+            assert tile.inner % SUBLANES == 0
+
+
+def test_a_measured_tile_is_taken_on_its_chip(monkeypatch, tmp_path):
+    import json
+
+    import jax
+
+    path = tmp_path / "tiles.json"
+    monkeypatch.setenv("CAPSCALE_TILES", str(path))
+    path.write_text(json.dumps({"chip": jax.devices()[0].device_kind, "tiles": {"bfloat16-640": [96, 32]}}))
+    assert default_tile((32768, 640), jnp.bfloat16) == Tile(96, 32)
+    assert default_tile((1, 640), jnp.bfloat16) == Tile(32, 32), "no larger than the rows"
+    assert default_tile((32768, 640), jnp.float32) != Tile(96, 32)
+    other = tmp_path / "other.json"
+    monkeypatch.setenv("CAPSCALE_TILES", str(other))
+    other.write_text(json.dumps({"chip": "another chip", "tiles": {"bfloat16-640": [96, 32]}}))
+    assert default_tile((32768, 640), jnp.bfloat16) != Tile(96, 32)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"tiles": {}}', '{"chip": "cpu", "tiles": {"a": [1]}}', '{"chip": "cpu", "tiles": {"a": [64, 48]}}'],
+)
+def test_a_bad_table_is_refused(monkeypatch, tmp_path, text):
+    path = tmp_path / "tiles.json"
+    path.write_text(text)
+    monkeypatch.setenv("CAPSCALE_TILES", str(path))
+    with pytest.raises(ValueError, match="CAPSCALE_TILES="):
+        default_tile((8, 640), jnp.bfloat16)
 
 
 @pytest.mark.slow

@@ -1,0 +1,94 @@
+"""How the TPU kernel cuts rows into blocks and tiles, and how much VMEM that takes.
+
+Sizes follow from the shape and from what every chip has. `scripts/autotune_project.py` measures the candidates on a
+chip and writes the best to a table; where `CAPSCALE_TILES` names that file, it is asked first.
+"""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from .mask import LANES, mask_bytes
+
+SUBLANES = 32  # rows of a tile of bytes, the mask's
+VMEM = 16 * 2**20  # the whole of a v4 core's; later generations have more
+SPILLED = 2**20  # what the compiler may use for itself, registers that it spills above all
+LARGEST = 512  # rows of a block: beyond that the time to start one no longer shows
+VARIABLE = "CAPSCALE_TILES"
+
+
+class Tile(NamedTuple):
+    """Sizes of the work: `rows` a block, `inner` rows of a tile of 128 lanes."""
+
+    rows: int
+    inner: int
+
+
+def vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
+    """VMEM of the forward kernel, which the backward one stays below.
+
+    Rows, values, masks and given numbers twice, as one block is moved while another is worked on; the matrix of the
+    rotation; rows in float32 and bits of a tile.
+    """
+    mask = mask_bytes(width)
+    moved = tile.rows * (2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES)
+    return 2 * (moved + 2 * LANES * LANES) + tile.inner * 4 * (width + mask)
+
+
+def candidates(shape: tuple[int, ...], dtype: DTypeLike) -> list[Tile]:
+    """Every tile that fits into VMEM, blocks and tiles being powers of two times 32 rows, and no larger than needed."""
+    rows, width = shape
+    sizes = [SUBLANES << i for i in range(6)]
+    return [
+        Tile(block, inner)
+        for block in sizes
+        for inner in sizes[:3]
+        if inner <= block <= max(LARGEST, SUBLANES)
+        and (block < 2 * rows or block == SUBLANES)
+        and vmem_bytes(Tile(block, inner), width, dtype) + SPILLED <= VMEM
+    ]
+
+
+def default_tile(shape: tuple[int, ...], dtype: DTypeLike) -> Tile:
+    """The tile of the table for this chip, width and dtype, where there is one; else blocks of about half of VMEM."""
+    rows, width = shape
+    measured = _table(os.environ.get(VARIABLE)).get(key(width, dtype))
+    if measured is not None and measured.rows < 2 * rows:
+        return measured
+    inner = SUBLANES if rows <= SUBLANES else 2 * SUBLANES
+    best = Tile(inner, inner)
+    while best.rows < min(rows, LARGEST) and vmem_bytes(Tile(2 * best.rows, inner), width, dtype) <= VMEM // 2:
+        best = Tile(2 * best.rows, inner)
+    return best
+
+
+def key(width: int, dtype: DTypeLike) -> str:
+    """Name of a row of the table: `bfloat16-640`."""
+    return f"{jnp.dtype(dtype)}-{width}"
+
+
+@cache
+def _table(path: str | None) -> dict[str, Tile]:
+    """Tiles measured on this kind of chip. Raises ValueError for a file that is no such table."""
+    if path is None:
+        return {}
+    try:
+        table = json.loads(Path(path).read_text())
+        tiles = {name: Tile(*map(int, sizes)) for name, sizes in table["tiles"].items()}
+        chip = table["chip"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{VARIABLE}={path} is no table of tiles ({error!r}); write one with scripts/autotune_project.py"
+        ) from error
+    for name, tile in tiles.items():
+        if not (0 < tile.inner <= tile.rows and tile.rows % tile.inner == 0 and tile.inner % SUBLANES == 0):
+            raise ValueError(
+                f"{VARIABLE}={path}: {name} has {tile}; use multiples of {SUBLANES} that divide each other"
+            )
+    return tiles if chip == jax.devices()[0].device_kind else {}

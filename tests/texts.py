@@ -84,6 +84,11 @@ def huggingface_json(end: str = "<|endoftext|>", *, template: bool = False, hamp
     return tokenizer.to_str()
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, hidden ones too."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
 @dataclass(frozen=True)
 class Fatal:
     """Documents that kill the process that reads them, as a machine without memory does."""

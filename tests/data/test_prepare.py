@@ -1,14 +1,9 @@
 """Token shards: what is in them, and that it depends neither on workers nor on interruptions."""
 
 import errno
-import gzip
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +12,6 @@ import texts
 from etils import epath
 
 from capscale.data import inputs, part
-from capscale.data import prepare as prepare_module
 from capscale.data.manifest import Manifest
 from capscale.data.part import Split
 from capscale.data.prepare import Request, prepare
@@ -33,11 +27,6 @@ def small(monkeypatch):
 @pytest.fixture
 def book(tmp_path):
     return texts.write_text(tmp_path / "book.txt")
-
-
-def contents(directory):
-    """Every file below a directory, hidden ones too."""
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def tokens(out, shards):
@@ -70,7 +59,9 @@ def test_shards_hold_the_documents_in_order(share, book, tmp_path):
         assert (len(content), hashlib.sha256(content).hexdigest()) == (shard.size, shard.sha256)
     assert manifest.unused == {"documents": 0, "tokens": 0}
     assert Manifest.read(epath.Path(tmp_path / "out")) == manifest
-    assert sorted(contents(tmp_path / "out")) == sorted(["manifest.json", *(shard.file for shard in manifest.shards)])
+    assert sorted(texts.contents(tmp_path / "out")) == sorted(
+        ["manifest.json", *(shard.file for shard in manifest.shards)]
+    )
 
 
 @pytest.mark.parametrize("spare", [-1, 0, 1])
@@ -127,8 +118,8 @@ def test_any_number_of_workers_makes_the_same_bytes(kind, tmp_path):
     tokenizer = {"sentencepiece": "tiny.model", "huggingface": "tiny.json"}[kind]
     for workers in (1, 3):
         texts.shards(tmp_path / str(workers), tmp_path / "in", tokenizer=str(tmp_path / tokenizer), workers=workers)
-    assert contents(tmp_path / "1") == contents(tmp_path / "3")
-    assert len(contents(tmp_path / "1")) > 10
+    assert texts.contents(tmp_path / "1") == texts.contents(tmp_path / "3")
+    assert len(texts.contents(tmp_path / "1")) > 10
 
 
 class Stopped(Exception):
@@ -154,7 +145,7 @@ def test_what_is_done_is_kept(after, book, tmp_path, monkeypatch):
     (tmp_path / "out" / ".train-00000-000.npy.0.tmp").write_bytes(b"half")
     assert texts.shards(tmp_path / "out", book) == whole
     assert len(done) == len(set(done)) == len(whole.train)
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert texts.contents(tmp_path / "out") == texts.contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("lost", ["train-00002-000.npy", "train-00002-001.npy", ".parts/00002.json"])
@@ -171,15 +162,15 @@ def test_writes_that_a_machine_lost_are_made_again(lost, book, tmp_path, monkeyp
     monkeypatch.setattr(inputs, "PART", 8192)
     monkeypatch.setattr(part, "SHARD", 3000)
     texts.shards(tmp_path / "out", book, **small)
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert texts.contents(tmp_path / "out") == texts.contents(tmp_path / "whole")
 
 
 def test_prepared_already(book, tmp_path, monkeypatch):
     first = texts.shards(tmp_path / "out", book)
-    before = contents(tmp_path / "out")
+    before = texts.contents(tmp_path / "out")
     monkeypatch.setattr(part, "save", None)
     assert texts.shards(tmp_path / "out", book) == first
-    assert contents(tmp_path / "out") == before
+    assert texts.contents(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize(
@@ -205,10 +196,10 @@ def test_another_text_is_refused(stage, changes, message, tmp_path, monkeypatch)
         monkeypatch.setattr(inputs, "PART", 8192)
     else:
         texts.shards(tmp_path / "out", book)
-    before = contents(tmp_path / "out")
+    before = texts.contents(tmp_path / "out")
     with pytest.raises(UserError, match=message):
         texts.shards(tmp_path / "out", book, **changes)
-    assert contents(tmp_path / "out") == before
+    assert texts.contents(tmp_path / "out") == before
 
 
 def stop_at_assembly(monkeypatch):
@@ -232,14 +223,14 @@ def test_plan_of_which_nothing_is_done_is_dropped(book, tmp_path):
     with pytest.raises(UserError, match="is binary"):
         texts.shards(tmp_path / "out", tmp_path / "bad.txt")
     assert texts.shards(tmp_path / "out", book) == texts.shards(tmp_path / "whole", book)
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert texts.contents(tmp_path / "out") == texts.contents(tmp_path / "whole")
 
 
 def test_shards_of_a_dropped_plan_are_removed(book, tmp_path):
     (tmp_path / "out" / ".parts").mkdir(parents=True)
     (tmp_path / "out" / "train-00099-000.npy").write_bytes(b"of another plan")
     texts.shards(tmp_path / "out", book)
-    assert "train-00099-000.npy" not in contents(tmp_path / "out")
+    assert "train-00099-000.npy" not in texts.contents(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -319,96 +310,6 @@ def test_two_at_once_are_refused(book, tmp_path):
         with pytest.raises(UserError, match="is being prepared by another process"):
             texts.shards(tmp_path / "out", book)
     texts.shards(tmp_path / "out", book)
-
-
-def test_error_of_a_worker_reaches_the_user(book, tmp_path):
-    (tmp_path / "broken.jsonl").write_bytes(texts.json_lines() + b"{\n")
-    with pytest.raises(UserError, match=r"broken.jsonl .line at byte .* is not JSON"):
-        texts.shards(tmp_path / "out", book, tmp_path / "broken.jsonl", workers=2)
-
-
-def test_killed_worker_is_said(book, tmp_path, monkeypatch):
-    whole = texts.shards(tmp_path / "whole", book)
-    real = prepare_module.share_out
-    monkeypatch.setattr(
-        prepare_module, "share_out", lambda *args: [*real(*args)[:3], (texts.Fatal(),), *real(*args)[4:]]
-    )
-    with pytest.raises(UserError, match="a worker was killed, perhaps for want of memory; start again with fewer"):
-        texts.shards(tmp_path / "out", book, workers=2)
-    monkeypatch.undo()
-    monkeypatch.setattr(inputs, "PART", 8192)
-    assert texts.shards(tmp_path / "out", book, workers=2) == whole
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_input(tmp_path):
-    """A file that can only be read from its beginning, of 100 and of 400 MB; what is in memory is a shard at most."""
-    peaks = []
-    for size in (100, 400):
-        with gzip.open(tmp_path / "big.txt.gz", "wt", compresslevel=1) as file:
-            for number in range(size * 10):
-                file.write(f"{number} " + "word " * 20_000 + texts.SEPARATOR)
-        done = subprocess.run(
-            command(tmp_path, f"out{size}", 1, "big.txt.gz"), cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        peaks.append(int(done.stdout.rsplit(":", 1)[1].split()[0].replace(",", "")))
-        assert (
-            Manifest.read(epath.Path(tmp_path / f"out{size}")).train[-1].file
-            == f"train-00000-{size * 95 // 3200:03d}.npy"
-        )
-    assert peaks[1] < peaks[0] + 16
-    assert peaks[1] < 400, "MiB"
-
-
-def command(tmp_path, out, workers, name="big.txt"):
-    """A process that prepares the book in parts of 8 KiB."""
-    code = (
-        "from capscale.data import inputs; inputs.PART = 8192\n"
-        "from capscale.cli import main\n"
-        "import sys\n"
-        "if __name__ == '__main__': sys.exit(main(sys.argv[1:]))\n"
-    )
-    (tmp_path / "run.py").write_text(code)
-    arguments = ["data", "prepare", name, "--out", out, "--tokenizer", "byte", "--workers", str(workers)]
-    return [sys.executable, "run.py", *arguments, "--separator", texts.SEPARATOR, "--name", "big"]
-
-
-def living(out):
-    """Processes that have `out` on their command line, and worker processes whose parent is gone."""
-    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if f"--out {out} " in line or (" 1 " in line and "spawn_main" in line)]
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment(tmp_path):
-    """SIGKILL of the parent, again and again: its workers end with it, and the shards are the same in the end."""
-    texts.write_text(tmp_path / "big.txt", tuple(f"{n} {text}" for n in range(150) for text in texts.documents()))
-    environment = os.environ | {"PYTHONWARNINGS": "default"}
-    done = subprocess.run(
-        command(tmp_path, "whole", 2), cwd=tmp_path, capture_output=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    kills, seen = 0, set()
-    for attempt in range(60):
-        process = subprocess.Popen(command(tmp_path, "out", 2), cwd=tmp_path, stdout=-3, stderr=-3, env=environment)
-        parts = tmp_path / "out" / ".parts"
-        wanted = len(list(parts.glob("*.json"))) + 1 + 40 * (attempt + 1)
-        while process.poll() is None and len(list(parts.glob("*.json"))) < wanted:
-            time.sleep(0.002)
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-        seen.add(len(list(parts.glob("*.json"))))
-    assert process.returncode == 0
-    assert kills >= 3
-    assert len(seen) == kills, "every attempt went on from what was done"
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    deadline = time.monotonic() + 20
-    while living("out") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not living("out")
 
 
 def test_manifest_of_an_interrupted_run_is_never_there(book, tmp_path, monkeypatch):

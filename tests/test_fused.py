@@ -85,7 +85,7 @@ def test_linear_runs_the_kernel(weights, activations, caplog):
     with dispatch.target("tpu", interpret=True), dispatch.force("require"):
         text = str(jax.make_jaxpr(run)(x, w))
         fused_value, fused_gradients = jax.jit(run)(x, w)
-    assert "pallas_call" in text
+    assert "capscale_project" in text
     np.testing.assert_allclose(fused_value, value, rtol=1e-6)
     for fused, plain in zip(fused_gradients, gradients, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-5)
@@ -97,8 +97,8 @@ def test_what_no_kernel_takes_falls_back_with_one_line(caplog, monkeypatch):
     x, w = jnp.ones((3, 48)), jnp.ones((48, 8))
     with dispatch.target("tpu"), caplog.at_level(logging.WARNING, "capscale.kernels"):
         text = str(jax.make_jaxpr(lambda x, w: linear(x, w, representation))(x, w))
-    assert "pallas_call" not in text
-    lines = [record.getMessage() for record in caplog.records]
+    assert "capscale_project" not in text
+    lines = [line for record in caplog.records if (line := record.getMessage()).startswith("project ")]
     assert len(lines) == 2
     assert "TopK formats are left to XLA" in lines[0]
     assert "rows of 48 values are not whole multiples of 128 lanes" in lines[1]

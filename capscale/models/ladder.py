@@ -41,7 +41,15 @@ def _nano(width: int) -> ModelConfig:
 
 
 def _micro(layers: int, heads: int, width: int) -> ModelConfig:
-    return ModelConfig(layers=layers, heads=heads, width=width, vocabulary=256, context=256, multiple_of=64)
+    return ModelConfig(
+        layers=layers,
+        heads=heads,
+        width=width,
+        vocabulary=256,
+        context=256,
+        multiple_of=64,
+        init_std=round(0.02 * (640 / width) ** 0.5, 4),  # the paper's at its smallest width
+    )
 
 
 def _paper(layers: int, heads: int, width: int) -> ModelConfig:

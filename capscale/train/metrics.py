@@ -26,10 +26,12 @@ class Metrics:
     def write(self, step: int, history: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
         """One line for the chunk that ended at `step`: means over its steps, of gradient norms the largest.
 
-        Returns what of it is finite.
+        Means are over the steps that something was measured at; the loss is at all. Returns what is finite.
         """
-        means = {name: float(values.mean()) for name, values in history.items() if name != "grad_norm"}
-        measured = means | {"grad_norm_max": float(history["grad_norm"].max())}
+        measured = {"loss": float(history["loss"].mean()), "grad_norm_max": float(history["grad_norm"].max())}
+        for name in [name for name in history if name not in {"loss", "grad_norm"}]:
+            found = history[name][~np.isnan(history[name])]
+            measured[name] = float(found.mean()) if len(found) else math.nan
         spent = {"seconds": round(seconds, 3), "device_seconds": round(seconds * self._devices, 3)}
         finite = {name: value for name, value in (measured | spent).items() if math.isfinite(value)}
         line = {"step": step} | dict.fromkeys(measured) | finite

@@ -38,11 +38,13 @@ class TrainState(NamedTuple):
     diverged_at: Array
     """First step, counted from 1, whose loss was not finite; 0 while there is none. int32 scalar."""
     averages: dict[str, Array]
-    """Means over all steps so far of the metrics in `AVERAGED`, float32 scalars."""
+    """Means over the measured steps so far of the metrics in `AVERAGED`, float32 scalars."""
 
 
 AVERAGED = ("weights_distance", "mask_pass_rate")
 """Metrics whose mean over the run is of interest: see `capscale.models.compression`."""
+MEASURED_EVERY = 8
+"""They are measured at the first step and every eighth from there on: they pass over all weights, and change slowly."""
 
 
 class Pace(NamedTuple):
@@ -149,7 +151,7 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One AdamW step on one batch.
 
-    Metrics: the batch loss in nats per token, the gradient norm, and those of `capscale.models.compression`.
+    Metrics: the batch loss in nats per token, the gradient norm, and those of `AVERAGED`, NaN where not measured.
     """
     # Midpoint of the step: neither the first step nor the last has a learning rate of zero.
     progress = (state.step.astype(jnp.float32) + 0.5) / pace.steps.astype(jnp.float32)
@@ -164,14 +166,21 @@ def train_step(
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
     rate = pace.learning_rate * rate_at(program.optimizer, progress)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-    metrics = {
-        "loss": loss,
-        "grad_norm": optax.tree.norm(gradient),
-        "weights_distance": weights_distance(state.params, held, program.representation),
-        "mask_pass_rate": mask_pass_rate(state.params, held, into_masters, program.representation),
+
+    def measure() -> dict[str, Array]:
+        return {
+            "weights_distance": weights_distance(state.params, held, program.representation),
+            "mask_pass_rate": mask_pass_rate(state.params, held, into_masters, program.representation),
+        }
+
+    measuring = state.step % MEASURED_EVERY == 0
+    measured = jax.lax.cond(measuring, measure, lambda: dict.fromkeys(AVERAGED, jnp.float32(jnp.nan)))
+    share = 1 / (state.step // MEASURED_EVERY + 1).astype(jnp.float32)
+    averages = {
+        name: jnp.where(measuring, mean + (measured[name] - mean) * share, mean)
+        for name, mean in state.averages.items()
     }
-    share = 1 / (state.step + 1).astype(jnp.float32)
-    averages = {name: mean + (metrics[name] - mean) * share for name, mean in state.averages.items()}
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **measured}
     formats = next_format_state(
         state.formats, params, held_gradient, program.representation, step=state.step + 1, progress=progress
     )

@@ -82,10 +82,21 @@ def checks() -> dict[str, Check]:
 
 
 def rows(shape: Shape, dtype: DTypeLike, seed: int = 0) -> Array:
-    """Normal rows; of five or more, one of zeros, one with a NaN, one with an infinity, one of large values."""
+    """Normal rows; of five or more, one each of zeros, with a NaN, with an infinity, of large values, full of ties."""
     x = jax.random.normal(jax.random.key(seed), shape, jnp.float32)
     if shape[0] >= 5:
-        x = x.at[0].set(0.0).at[1, 3].set(jnp.nan).at[2, 5].set(-jnp.inf).at[3].multiply(1e30)
+        x = (
+            x.at[0]
+            .set(0.0)
+            .at[1, 3]
+            .set(jnp.nan)
+            .at[2, 5]
+            .set(-jnp.inf)
+            .at[3]
+            .multiply(1e30)
+            .at[4]
+            .set(jnp.round(2 * x[4]))
+        )
     return x.astype(dtype)
 
 

@@ -13,7 +13,7 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
     "ray": ["ray>=2.40"],
     "tensorboard": ["tensorboardX>=2.6"],
-    "wandb": ["wandb>=0.18"],
+    "wandb": ["wandb>=0.19.10"],
 }
 
 

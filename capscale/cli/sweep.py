@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -175,7 +176,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
         if isinstance(command, Sweep) and on_ray:
             outcome = launch_on_ray(
                 planned,
-                _run_arguments(command),
+                partial(_run_at, _run_arguments(command)),
                 out,
                 display,
                 devices=command.devices_per_run,
@@ -197,6 +198,13 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
                 stop=stop,
             )
     return _conclude(outcome, len(planned.runs), out, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
+
+
+def _run_at(arguments: list[str], index: int) -> int:
+    """`capscale run` with these arguments, in the process that calls it."""
+    from capscale.cli import main
+
+    return main([*arguments, "--index", str(index)])
 
 
 def _run_arguments(command: Sweep) -> list[str]:

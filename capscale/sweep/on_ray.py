@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -32,7 +32,7 @@ class _Attempt:
 
 def launch_on_ray(
     sweep: Sweep,
-    command: list[str],
+    train: Callable[[int], int],
     out: epath.Path,
     display: Display,
     *,
@@ -41,7 +41,7 @@ def launch_on_ray(
     retries: int = 3,
     stop: Event | None = None,
 ) -> Outcome:
-    """Trains every run of `sweep` that has no result in `out` yet, each by `capscale run --index I` in a Ray task.
+    """Trains every run of `sweep` that has no result in `out` yet, each in a Ray task.
 
     The cluster is the one that RAY_ADDRESS names, else one is started on this machine. The directory, the text and the
     experiment must be readable at the same path on every node, and this process must not have taken the accelerators.
@@ -49,7 +49,7 @@ def launch_on_ray(
 
     Args:
       sweep: the runs.
-      command: arguments of `capscale run`, all but its index.
+      train: trains the run at that place of the sweep, in a process of its own, as `capscale run --index` does.
       out: directory opened for this sweep.
       display: shown progress and results.
       devices: accelerators a run: GPUs, chips of a TPU host, or CPU cores where there are neither. A slice of several
@@ -75,12 +75,13 @@ def launch_on_ray(
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray has put its own there
     try:
-        task = ray.remote(max_retries=0, **_resources(ray.cluster_resources(), devices))(_train_one)
+        # Ray wants a function: a partial is none.
+        task: Any = ray.remote(max_retries=0, **_resources(ray.cluster_resources(), devices))(_called(train))
         waiting: dict[Any, _Attempt] = {}
         for index, run in enumerate(sweep.runs):
             if read_result(sweep.directory_of(run, out), run) is None:
                 attempt = _Attempt(run, index, step=newest_checkpoint(sweep.directory_of(run, out)))
-                waiting[task.remote([*command, "--index", str(index)])] = attempt
+                waiting[task.remote(index)] = attempt
             else:
                 outcome.present += 1
         display.begin(total=len(sweep.runs), present=outcome.present)
@@ -89,7 +90,7 @@ def launch_on_ray(
                 attempt = waiting.pop(reference)
                 directory = sweep.directory_of(attempt.run, out)
                 if not _is_over(reference, attempt, directory, display=display, outcome=outcome, retries=retries):
-                    waiting[task.remote([*command, "--index", str(attempt.index)])] = attempt
+                    waiting[task.remote(attempt.index)] = attempt
         for reference in waiting:
             ray.cancel(reference)  # a running one hears it as Ctrl-C, and saves
         if waiting:
@@ -100,10 +101,11 @@ def launch_on_ray(
     return outcome
 
 
-def _train_one(arguments: list[str]) -> int:
-    from capscale.cli import main  # runs in a worker: a process of its own
+def _called(train: Callable[[int], int]) -> Callable[[int], int]:
+    def task(index: int) -> int:
+        return train(index)
 
-    return main(arguments)
+    return task
 
 
 def _resources(there: Mapping[str, float], devices: int) -> dict[str, Any]:

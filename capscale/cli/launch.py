@@ -29,7 +29,7 @@ class Launch:
     out: str
     """Directory of the sweep, on storage that all workers share."""
     ladder: str = "nano"
-    """Which model sizes: nano, micro or paper."""
+    """Which model sizes: nano, micro, paper or paper-olmo2."""
     text: str | None = None
     """Text file or directory of token shards, as the workers see it."""
     vocabulary: int | None = None

@@ -33,7 +33,7 @@ class Preflight:
     topology: str
     """The slice: v4, v5e, v5p or v6e and its shape, such as v5e:4x4 or v5p:2x2x2."""
     ladder: str = "nano"
-    """Which model sizes: nano, micro or paper."""
+    """Which model sizes: nano, micro, paper or paper-olmo2."""
     text: str | None = None
     """Text that the sweep will train on, for its vocabulary; see --vocabulary."""
     vocabulary: int | None = None

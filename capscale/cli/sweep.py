@@ -50,7 +50,7 @@ class Sweep:
     out: str
     """Directory of the sweep: made if absent, continued if it holds this sweep."""
     ladder: str = "nano"
-    """Which model sizes: nano, micro or paper."""
+    """Which model sizes: nano, micro, paper or paper-olmo2."""
     text: str | None = None
     """Text file or directory of token shards to train on; the prose of Python's standard library if not given."""
     mode: Literal["auto", "threads", "population", "mesh"] = "auto"
@@ -102,7 +102,7 @@ class Run:
     out: str
     """Directory of the sweep."""
     ladder: str = "nano"
-    """Which model sizes: nano, micro or paper."""
+    """Which model sizes: nano, micro, paper or paper-olmo2."""
     text: str | None = None
     """Text file or directory of token shards to train on; the prose of Python's standard library if not given."""
     mode: Literal["auto", "mesh"] = "auto"

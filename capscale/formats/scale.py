@@ -183,7 +183,8 @@ class TwoLevel:
         maximum = largest(group)
         over = tuple(range(-len(group.axes) - (2 if self.scope == "matrix" else 1), 0))
         outer = largest_magnitude(maximum, over[-group.x.ndim :]) / (top * scale_top)
-        wanted = maximum / top / jnp.where(outer > 0, outer, 1.0)
+        # A product with a reciprocal, which is what XLA makes of some divisions by a broadcast number, not of all.
+        wanted = maximum * (1.0 / (top * jnp.where(outer > 0, outer, 1.0)))
         return self.scales.nearest(wanted)[0], outer
 
     def encode(self, parts: tuple[Array, ...]) -> tuple[Array, ...]:

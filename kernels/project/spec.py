@@ -89,7 +89,7 @@ class PowerOfTwo:
 
 @dataclass(frozen=True)
 class LevelTimes:
-    """The level of `scales` nearest to `max |x| / top / given`, times the given outer scale."""
+    """The level of `scales` nearest to `max |x| / (top given)`, times the given outer scale."""
 
     scales: Grid
     top: float
@@ -98,7 +98,8 @@ class LevelTimes:
 
     def __call__(self, statistic: Array, given: Array) -> Array:
         """A two-level scale."""
-        wanted = statistic / jnp.float32(self.top) / jnp.where(given > 0, given, 1.0)
+        # A product with a reciprocal, which is what XLA makes of some divisions by a broadcast number, not of all.
+        wanted = statistic * (1.0 / (jnp.float32(self.top) * jnp.where(given > 0, given, 1.0)))
         return self.scales.nearest(wanted)[0] * jnp.broadcast_to(given, wanted.shape)
 
 
@@ -233,9 +234,7 @@ def on_grid(spec: Spec, x: Array, scale: Array, keep: Array | None) -> tuple[Arr
     Elementwise; `scale` broadcast to x. NaN and infinity become NaN; a scale of zero gives zero.
     """
     assert spec.grid is not None
-    kept = x if keep is None else jnp.where(keep, x, 0.0)
-    zero = scale == 0
-    normal = jnp.where(zero, 0.0, kept / jnp.where(zero, 1.0, scale))
+    normal = normalised(x if keep is None else jnp.where(keep, x, 0.0), scale)
     level, gap = spec.grid.nearest(normal)
     radius = jnp.abs(normal) / jnp.float32(spec.grid.levels[-1])
     value = rounded(level * scale)
@@ -245,6 +244,12 @@ def on_grid(spec: Spec, x: Array, scale: Array, keep: Array | None) -> tuple[Arr
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))
     slope = level - jnp.where(radius <= 1, normal, 0.0)
     return value, Measures(step=step, distance=distance, radius=radius, keep=keep, slope=slope)
+
+
+def normalised(x: Array, scale: Array) -> Array:
+    """`x / scale`, 0 where the scale is."""
+    zero = scale == 0
+    return jnp.where(zero, 0.0, x / jnp.where(zero, 1.0, scale))
 
 
 def rounded(product: Array) -> Array:

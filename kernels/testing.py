@@ -21,7 +21,8 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from .project import op, reference, tpu
+from .project import op, reference, tpu, tpu_codes
+from .project.codes import coded_grid, decode
 from .project.mask import mask_bytes, unpack_mask
 from .project.reference import Projected
 from .project.spec import Spec
@@ -76,8 +77,10 @@ def checks() -> dict[str, Check]:
         "interpret-gradient-float32": partial(check_gradient, dtype=jnp.float32),
         "interpret-gradient-bfloat16": partial(check_gradient, dtype=jnp.bfloat16),
         "interpret-matrix-unit": check_matrix_unit,
+        "interpret-codes": check_codes,
     }
     named |= {f"tpu-{chip}": partial(check_tpu, chip=chip) for chip in CHIPS}
+    named |= {f"tpu-{chip}-codes": partial(check_codes_on_tpu, chip=chip) for chip in CHIPS}
     return named | {"tpu-v5e-4x4-shard_map": check_pod, "cuda-sm90": check_cuda}
 
 
@@ -136,6 +139,35 @@ def check_matrix_unit(spec: Spec, shape: Shape = (4, 256)) -> None:
         x, given = rows(shape, dtype), _given(spec, shape[0])
         found = jax.jit(partial(tpu.project, one_way, interpret=True, rotate_by="product"))(x, given)
         close(found, reference.project(one_way, x, given), shape[1], tolerance(dtype, exact_rotation=False))
+
+
+def check_codes(spec: Spec, shape: Shape = (37, 640)) -> None:
+    """The interpreted TPU kernel gives the reference's codes and scales, and they decode to what `project` gives.
+
+    Bit for bit, in float32 and in bfloat16; `Unavailable` where the grid has no codes.
+    """
+    _skip_uncoded(spec)
+    (shape,) = _whole(spec, (shape,))
+    for dtype in (jnp.float32, jnp.bfloat16):
+        _skip_unsupported(tpu_codes.unsupported(spec, shape, dtype))
+        x, given = rows(shape, dtype), _given(spec, shape[0])
+        expected = reference.encode(spec, x, given)
+        found = jax.jit(partial(tpu_codes.encode, spec, tile=Tile(32, 32), interpret=True))(x, given)
+        for a, b, what in zip(found, expected, ("codes", "scales"), strict=True):
+            _equal(a, b, what)
+        _equal(decode(spec, found, shape[1], dtype), reference.project(spec, x, given).value_RK, "decoded value")
+
+
+def check_codes_on_tpu(spec: Spec, chip: str = "v5e", shape: Shape = (1000, 640)) -> None:
+    """The encoding kernel compiles for a TPU, within the VMEM that it asks for."""
+    _skip_uncoded(spec)
+    (shape,) = _whole(spec, (shape,))
+    everywhere = NamedSharding(_mesh(tpu_devices(CHIPS[chip])[:1], {"chip": 1}), PartitionSpec())
+    for dtype in (jnp.float32, jnp.bfloat16):
+        _skip_unsupported(tpu_codes.unsupported(spec, shape, dtype))
+        x, _, given = _structs(spec, shape, dtype)
+        compiled = jax.jit(partial(tpu_codes.encode, spec), in_shardings=everywhere, out_shardings=everywhere)
+        compiled.lower(x, given).compile()
 
 
 def check_tpu(spec: Spec, chip: str = "v5e", shapes: tuple[Shape, ...] = ((1000, 640), (1, 5632))) -> None:
@@ -257,6 +289,13 @@ def _structs(spec: Spec, shape: Shape, dtype: DTypeLike) -> tuple[Any, Any, Any]
         mask,
         jax.ShapeDtypeStruct((shape[0], 1), jnp.float32) if needed else None,
     )
+
+
+def _skip_uncoded(spec: Spec) -> None:
+    try:
+        coded_grid(spec)
+    except ValueError as error:
+        raise Unavailable(str(error)) from error
 
 
 def _skip_unsupported(reason: str | None) -> None:

@@ -1,10 +1,12 @@
-"""Projection of rows onto a compressed format in one pass: rotation, scale, nearest level, gradient mask."""
+"""Rows onto a compressed format in one pass: rotation, scale, nearest level and gradient mask, or codes and scales."""
 
-from .op import project
+from .codes import Encoded, decode
+from .op import encode, project
 from .spec import Codebook, Given, LargestOver, LevelTimes, Measures, Pattern, PowerOfTwo, RmsTimes, ScaleRule, Spec
 
 __all__ = [
     "Codebook",
+    "Encoded",
     "Given",
     "LargestOver",
     "LevelTimes",
@@ -14,5 +16,7 @@ __all__ = [
     "RmsTimes",
     "ScaleRule",
     "Spec",
+    "decode",
+    "encode",
     "project",
 ]

@@ -5,11 +5,13 @@ between lanes whose numbers differ in one bit, the same on interpreted and on co
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 
 from ..rms.reference import from_sums, limb_bits, limbs, powers
 from .mask import LANES
@@ -65,6 +67,38 @@ def product(x: Array, sign: Array, block: int, exact_in_bfloat16: bool) -> Array
         total = total + jnp.dot(piece, sign, preferred_element_type=jnp.float32)
         x = x - piece.astype(jnp.float32)
     return total * jnp.float32(block**-0.5)
+
+
+class Rotation(NamedTuple):
+    """How tiles are rotated, and the matrix for it."""
+
+    block: int | None
+    by: str
+    dtype: DTypeLike
+
+    @property
+    def _matrix(self) -> bool:
+        return self.block is not None and self.by == "product"
+
+    @property
+    def specs(self) -> list[pl.BlockSpec]:
+        """Of the operands."""
+        return [pl.BlockSpec((LANES, LANES), lambda i: (0, 0))] if self._matrix else []
+
+    @property
+    def operands(self) -> list[Array]:
+        """The matrix, where it is a product."""
+        return [signs(self.block)] if self.block and self._matrix else []
+
+    def __call__(self, x: Array, matrix: list) -> Array:
+        """Float32 tile, rotated and rounded to the dtype of the rows."""
+        if self.block is None:
+            return x
+        if self._matrix:
+            y = product(x, matrix[0][...], self.block, self.dtype == jnp.bfloat16)
+        else:
+            y = butterflies(x, self.block)
+        return y.astype(self.dtype).astype(jnp.float32)
 
 
 def root_mean_square(x: Array, size: int) -> Array:

@@ -8,7 +8,7 @@ rows of its own; `custom_partitioning` would need no context, but libtpu does no
 from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 from jax import Array
@@ -16,8 +16,11 @@ from jax.sharding import AxisType, PartitionSpec
 
 from .. import dispatch
 from . import reference
+from .codes import Encoded, coded_grid
 from .reference import Projected
 from .spec import Spec
+
+Op = Literal["project", "encode"]
 
 
 class How(NamedTuple):
@@ -27,8 +30,8 @@ class How(NamedTuple):
     interpret: bool = False
 
 
-def choose(spec: Spec | str, x: Array, label: str = "") -> How:
-    """What runs `spec` on rows `x` (..., K); see `dispatch.choose`.
+def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> How:
+    """What runs `op` of `spec` on rows `x` (..., K); see `dispatch.choose`.
 
     `spec` may be the reason why there is none; `label` names it in the log.
     """
@@ -39,9 +42,11 @@ def choose(spec: Spec | str, x: Array, label: str = "") -> How:
             return spec
         if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
             return "the axes of the context mesh are explicit; give it automatic ones"
-        return _module(backend).unsupported(spec, shape, x.dtype)
+        if op == "encode" and backend == "gpu":
+            return "the kernel for GPUs writes values, not codes"
+        return _module(backend, op).unsupported(spec, shape, x.dtype)
 
-    backend = dispatch.choose("project", f"{x.dtype}{list(shape)} {label or spec}", unsupported)
+    backend = dispatch.choose(op, f"{x.dtype}{list(shape)} {label or spec}", unsupported)
     return How(backend, backend != "reference" and dispatch.current().interpret)
 
 
@@ -51,14 +56,38 @@ def project(spec: Spec, x: Array, given: Array | None = None, how: How | None = 
     `given` (..., 1): the number that the scale rule reads for every row; no gradient goes into it. `how`: None, to let
     `dispatch` choose. Raises ValueError for rows that the spec does not divide, or a missing `given`.
     """
+    rows, given_R1 = _checked(spec, x, given)
+    how = choose(spec, x) if how is None else how
+    return cast(Array, _project(spec, how, rows, given_R1)).reshape(x.shape)
+
+
+def encode(spec: Spec, x: Array, given: Array | None = None, how: How | None = None) -> Encoded:
+    """Codes, packed into bytes, and scales of the rows that `project` gives; `codes.decode` makes them rows again.
+
+    x (..., K), `given` and `how`: see `project`. No gradient goes through. NaN has no code: its group's scale is NaN
+    where it is measured, but under a `given` scale it is coded as 0 is.
+    Raises ValueError too where the spec has no codes: without a grid, with a pattern, or of more than 256 codes.
+    """
+    coded_grid(spec)
+    rows, given_R1 = jax.lax.stop_gradient(_checked(spec, x, given))
+    how = choose(spec, x, op="encode") if how is None else how
+    options = {"interpret": True} if how.interpret else {}
+
+    def run(x_RK: Array, *given: Array) -> Encoded:
+        return _module(how.backend, "encode").encode(spec, x_RK, given[0] if given else None, **options)
+
+    encoded = _by_rows(how, run)(rows, *([] if given_R1 is None else [given_R1]))
+    return Encoded(*(y.reshape(*x.shape[:-1], y.shape[-1]) for y in encoded))
+
+
+def _checked(spec: Spec, x: Array, given: Array | None) -> tuple[Array, Array | None]:
+    """Rows (R, K), and the given number of each."""
     spec.check(x.shape[-1])
     needed = spec.scale is not None and spec.scale.given
     if needed != (given is not None):
         raise ValueError(f"{spec.scale} {'needs a' if needed else 'reads no'} given number of every row")
-    how = choose(spec, x) if how is None else how
     rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])
-    value = _project(spec, how, rows, None if given is None else given.reshape(rows.shape[0], 1))
-    return cast(Array, value).reshape(x.shape)
+    return rows, None if given is None else given.reshape(rows.shape[0], 1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -110,8 +139,12 @@ def _by_rows(how: How, run: Callable[..., Any]) -> Callable[..., Any]:
     return mapped
 
 
-def _module(backend: dispatch.Backend) -> Any:
-    """`project`, `backward` and `unsupported` of a backend; Pallas is imported where it is used."""
+def _module(backend: dispatch.Backend, op: Op = "project") -> Any:
+    """`unsupported` and what runs `op` of a backend; Pallas is imported where it is used."""
+    if backend == "tpu" and op == "encode":
+        from . import tpu_codes
+
+        return tpu_codes
     if backend == "tpu":
         from . import tpu
 

@@ -7,7 +7,9 @@ from jax import Array
 
 from ..hadamard import rotate
 from ..rms import largest_magnitude, root_mean_square
+from .codes import Encoded, code_bits, code_of, coded_grid
 from .mask import pack_mask, unpack_mask
+from .planes import pack
 from .spec import Codebook, Measures, Pattern, Spec, nearest_word, on_grid, radius_of, rounded
 
 
@@ -40,6 +42,15 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected
         rotate(value, spec.rotation) if spec.rotation and spec.back else value,
         None if passes is None else pack_mask(jnp.broadcast_to(passes, full.shape)),
     )
+
+
+def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Encoded:
+    """Codes and scales of the nearest representable rows. Raises ValueError where the spec has no codes."""
+    spec.check(x_RK.shape[-1])
+    grid = coded_grid(spec)
+    full = (rotate(x_RK, spec.rotation) if spec.rotation else x_RK).astype(jnp.float32)
+    scale = scale_RK(spec, full, given_R1)
+    return Encoded(pack(code_of(grid, full, scale), code_bits(grid)), scale[:, :: spec.group or max(full.shape[1], 1)])
 
 
 def backward(spec: Spec, mask_RW: Array | None, g_RK: Array) -> Array:

@@ -6,6 +6,7 @@ chip and writes the best to a table; where `CAPSCALE_TILES` names that file, it 
 
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from .mask import LANES, mask_bytes
+from .mask import mask_bytes
+from .planes import LANES, plane_bytes
 
 SUBLANES = 32  # rows of a tile of bytes, the mask's
 VMEM = 16 * 2**20  # the whole of a v4 core's; later generations have more
@@ -41,6 +43,13 @@ def vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
     return 2 * (moved + 2 * LANES * LANES) + tile.inner * 4 * (width + mask)
 
 
+def encode_vmem_bytes(tile: Tile, width: int, dtype: DTypeLike, bits: int, scale_lanes: int) -> int:
+    """VMEM of the encoding kernel: rows, codes, scales and given numbers twice, matrix, rows and codes of a tile."""
+    codes = plane_bytes(width, bits)
+    moved = tile.rows * (width * jnp.dtype(dtype).itemsize + codes + 4 * scale_lanes + 4 * LANES)
+    return 2 * (moved + 2 * LANES * LANES) + tile.inner * 4 * (width + codes)
+
+
 def candidates(shape: tuple[int, ...], dtype: DTypeLike) -> list[Tile]:
     """Every tile that fits into VMEM, blocks and tiles being powers of two times 32 rows, and no larger than needed."""
     rows, width = shape
@@ -55,15 +64,25 @@ def candidates(shape: tuple[int, ...], dtype: DTypeLike) -> list[Tile]:
     ]
 
 
-def default_tile(shape: tuple[int, ...], dtype: DTypeLike) -> Tile:
-    """The tile of the table for this chip, width and dtype, where there is one; else blocks of about half of VMEM."""
+def default_tile(
+    shape: tuple[int, ...], dtype: DTypeLike, needs: Callable[[Tile, int, DTypeLike], int] = vmem_bytes
+) -> Tile:
+    """The tile of the table for this chip, width and dtype, where there is one; else blocks of about half of VMEM.
+
+    `needs`: VMEM of the kernel. A tile of the table that it cannot hold is passed over.
+    """
     rows, width = shape
+
+    def fits(tile: Tile) -> bool:
+        return needs(tile, width, dtype) + SPILLED <= VMEM
+
     measured = _table(os.environ.get(VARIABLE)).get(key(width, dtype))
-    if measured is not None and measured.rows < 2 * rows:
+    if measured is not None and measured.rows < 2 * rows and fits(measured):
         return measured
-    inner = SUBLANES if rows <= SUBLANES else 2 * SUBLANES
+    double = rows > SUBLANES and fits(Tile(2 * SUBLANES, 2 * SUBLANES))
+    inner = 2 * SUBLANES if double else SUBLANES
     best = Tile(inner, inner)
-    while best.rows < min(rows, LARGEST) and vmem_bytes(Tile(2 * best.rows, inner), width, dtype) <= VMEM // 2:
+    while best.rows < min(rows, LARGEST) and needs(Tile(2 * best.rows, inner), width, dtype) <= VMEM // 2:
         best = Tile(2 * best.rows, inner)
     return best
 

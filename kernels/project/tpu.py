@@ -71,8 +71,8 @@ def project(
     if not rows:
         return Projected(x_RK, jnp.zeros(shapes[1].shape, jnp.uint8) if masked else None)
     tile = tile or default_tile(x_RK.shape, dtype)
-    rotation = _Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), dtype)
-    block = partial(_rows, tile)
+    rotation = lanes.Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), dtype)
+    block = partial(block_of_rows, tile)
     words = [pl.BlockSpec(memory_space=pltpu.SMEM)] if spec.codebook else []
     out = pl.pallas_call(
         partial(_forward, spec, tile, rotation),
@@ -84,7 +84,7 @@ def project(
             pltpu.VMEM((tile.inner, width), jnp.float32),
             pltpu.VMEM((tile.inner, mask_bytes(width)), jnp.int32),
         ],
-        compiler_params=_compiler_params(vmem_bytes(tile, width, dtype)),
+        compiler_params=compiler_params(vmem_bytes(tile, width, dtype)),
         interpret=interpret,
         name="capscale_project",
     )(
@@ -110,79 +110,50 @@ def backward(
     if not rows or (mask_RW is None and spec.rotation is None):
         return g_RK
     tile = tile or default_tile(g_RK.shape, g_RK.dtype)
-    rotation = _Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), g_RK.dtype)
-    block = partial(_rows, tile)
+    rotation = lanes.Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), g_RK.dtype)
+    block = partial(block_of_rows, tile)
     return pl.pallas_call(
         partial(_backward, spec, tile, rotation),
         grid=(pl.cdiv(rows, tile.rows),),
         in_specs=[block(width), *([block(mask_RW.shape[1])] if mask_RW is not None else []), *rotation.specs],
         out_specs=block(width),
         out_shape=jax.ShapeDtypeStruct((rows, width), g_RK.dtype),
-        compiler_params=_compiler_params(vmem_bytes(tile, width, g_RK.dtype)),
+        compiler_params=compiler_params(vmem_bytes(tile, width, g_RK.dtype)),
         interpret=interpret,
         name="capscale_project_backward",
     )(g_RK, *([] if mask_RW is None else [mask_RW]), *rotation.operands)
 
 
-def _compiler_params(vmem: int) -> Any:
+def compiler_params(vmem: int) -> Any:
     """Rows are independent; compilation fails where the kernel needs more memory than was reckoned."""
     return pltpu.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=vmem + SPILLED)
 
 
-def _rows(tile: Tile, width: int) -> pl.BlockSpec:
+def block_of_rows(tile: Tile, width: int) -> pl.BlockSpec:
+    """A block of whole rows of `width` values."""
     return pl.BlockSpec((tile.rows, width), lambda i: (i, 0))
 
 
-class _Rotation(NamedTuple):
-    """How tiles are rotated, and the matrix for it."""
-
-    block: int | None
-    by: str
-    dtype: DTypeLike
-
-    @property
-    def _matrix(self) -> bool:
-        return self.block is not None and self.by == "product"
-
-    @property
-    def specs(self) -> list[pl.BlockSpec]:
-        return [pl.BlockSpec((LANES, LANES), lambda i: (0, 0))] if self._matrix else []
-
-    @property
-    def operands(self) -> list[Array]:
-        return [lanes.signs(self.block)] if self.block and self._matrix else []
-
-    def __call__(self, x: Array, matrix: list) -> Array:
-        """Float32 tile, rotated and rounded to the dtype of the rows."""
-        if self.block is None:
-            return x
-        if self._matrix:
-            y = lanes.product(x, matrix[0][...], self.block, self.dtype == jnp.bfloat16)
-        else:
-            y = lanes.butterflies(x, self.block)
-        return y.astype(self.dtype).astype(jnp.float32)
-
-
-class _Refs(NamedTuple):
-    """Memory of the forward kernel: a block of rows, and scratch for one tile of them."""
+class Refs(NamedTuple):
+    """Memory of a forward kernel: a block of rows, and scratch for one tile of them."""
 
     x: Any
     given: Any
     rotate: Callable[[Array], Array]
-    words: Any
-    value: Any
-    mask: Any
     full: Any
-    bits: Any
+    words: Any = None
+    value: Any = None
+    mask: Any = None
+    bits: Any = None
 
 
-def _forward(spec: Spec, tile: Tile, rotation: _Rotation, x_ref: Any, *refs: Any) -> None:
+def _forward(spec: Spec, tile: Tile, rotation: lanes.Rotation, x_ref: Any, *refs: Any) -> None:
     *ins, full_ref, bits_ref = refs
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
     matrix = [ins.pop(0) for _ in rotation.specs]
     words = ins.pop(0) if spec.codebook else None
     value_ref, mask_ref = (*ins, None)[:2]
-    ref = _Refs(x_ref, given, lambda y: rotation(y, matrix), words, value_ref, mask_ref, full_ref, bits_ref)
+    ref = Refs(x_ref, given, lambda y: rotation(y, matrix), full_ref, words, value_ref, mask_ref, bits_ref)
     size = spec.group or x_ref.shape[1]
     tiles = max(size // LANES, 1)  # of a group
 
@@ -195,7 +166,7 @@ def _forward(spec: Spec, tile: Tile, rotation: _Rotation, x_ref: Any, *refs: Any
             def each(step: Callable[[Array, Any], Any], start: Any) -> Any:
                 return step(g, start) if tiles == 1 else lax.fori_loop(g * tiles, (g + 1) * tiles, step, start)
 
-            scale = _scale(spec, ref, here, size, each)
+            scale = measure_scale(spec, ref, here, size, each)
             each(lambda c, _: _write(spec, ref, here, c, scale), None)
 
         lax.fori_loop(0, x_ref.shape[1] // (LANES * tiles), group, None)
@@ -205,14 +176,14 @@ def _forward(spec: Spec, tile: Tile, rotation: _Rotation, x_ref: Any, *refs: Any
     lax.fori_loop(0, tile.rows // tile.inner, inner, None)
 
 
-def _column(number: Array) -> Any:
+def column(number: Array) -> Any:
     """Lanes of a tile in its row."""
     return pl.ds(pl.multiple_of(number * LANES, LANES), LANES)
 
 
-def _scale(
+def measure_scale(
     spec: Spec,
-    ref: _Refs,
+    ref: Refs,
     here: Any,
     size: int,
     each: Callable[[Callable[[Array, Any], Any], Any], Any],
@@ -228,8 +199,8 @@ def _scale(
         return jnp.where(lanes.survivors(spec.pattern, full)[0], full, 0.0)
 
     def read(c: Array, largest: Array) -> Array:
-        full = ref.rotate(ref.x[here, _column(c)].astype(jnp.float32))
-        ref.full[:, _column(c)] = full
+        full = ref.rotate(ref.x[here, column(c)].astype(jnp.float32))
+        ref.full[:, column(c)] = full
         return jnp.maximum(largest, lanes.magnitude_bits(measured(full))) if spec.scale else largest
 
     patterns = each(read, zero)
@@ -242,7 +213,7 @@ def _scale(
         bits = limb_bits(size)
 
         def add(c: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-            high, low = limbs(measured(ref.full[:, _column(c)]), inverse, bits)
+            high, low = limbs(measured(ref.full[:, column(c)]), inverse, bits)
             return sums[0] + high, sums[1] + low
 
         highs, lows = (lanes.over(s, run, jnp.add).astype(jnp.float32) for s in each(add, (zero, zero)))
@@ -252,9 +223,9 @@ def _scale(
     return spec.scale(statistic, given)
 
 
-def _write(spec: Spec, ref: _Refs, here: Any, c: Array, scale: Array | None) -> None:
+def _write(spec: Spec, ref: Refs, here: Any, c: Array, scale: Array | None) -> None:
     """Values and mask bits of tile `c`."""
-    full = ref.full[:, _column(c)]
+    full = ref.full[:, column(c)]
     keep, threshold = lanes.survivors(spec.pattern, full) if spec.pattern else (None, None)
     if spec.codebook is not None:
         assert scale is not None
@@ -272,15 +243,15 @@ def _write(spec: Spec, ref: _Refs, here: Any, c: Array, scale: Array | None) -> 
         passes = jnp.ones(full.shape, jnp.bool) if passes is None else passes
         stride = ref.bits.shape[1] // LANES
         bit = lax.shift_left(passes.astype(jnp.int32), jnp.full(full.shape, lax.div(c, stride), jnp.int32))
-        word = _column(lax.rem(c, stride))
+        word = column(lax.rem(c, stride))
         ref.bits[:, word] = ref.bits[:, word] | bit
     value = value.astype(ref.value.dtype)
     if spec.back:
         value = ref.rotate(value.astype(jnp.float32)).astype(ref.value.dtype)
-    ref.value[here, _column(c)] = value
+    ref.value[here, column(c)] = value
 
 
-def _backward(spec: Spec, tile: Tile, rotation: _Rotation, g_ref: Any, *refs: Any) -> None:
+def _backward(spec: Spec, tile: Tile, rotation: lanes.Rotation, g_ref: Any, *refs: Any) -> None:
     *ins, out_ref = refs
     matrix = [ins.pop() for _ in rotation.specs]
     width = g_ref.shape[1]
@@ -289,14 +260,14 @@ def _backward(spec: Spec, tile: Tile, rotation: _Rotation, g_ref: Any, *refs: An
     def step(i: Array, _: None) -> None:
         here = pl.ds(lax.div(i, tiles) * tile.inner, tile.inner)
         c = lax.rem(i, tiles)
-        g = g_ref[here, _column(c)].astype(jnp.float32)
+        g = g_ref[here, column(c)].astype(jnp.float32)
         if spec.back:
             g = rotation(g, matrix)
         for mask_ref in ins:
             stride = mask_ref.shape[1] // LANES
-            word = mask_ref[here, _column(lax.rem(c, stride))].astype(jnp.int32)
+            word = mask_ref[here, column(lax.rem(c, stride))].astype(jnp.int32)
             bit = lax.shift_right_logical(word, jnp.full(word.shape, lax.div(c, stride), jnp.int32)) & 1
             g = jnp.where(bit == 1, g, 0.0)
-        out_ref[here, _column(c)] = rotation(g, matrix).astype(out_ref.dtype)
+        out_ref[here, column(c)] = rotation(g, matrix).astype(out_ref.dtype)
 
     lax.fori_loop(0, tile.rows // tile.inner * tiles, step, None)

@@ -1,0 +1,79 @@
+"""Codes of a scalar grid, a byte for each 8, 4, 2 or 1 of them, and the scales that belong to them.
+
+A code takes 1, 2, 4 or 8 bits, the least of them that holds every code of the grid; bytes are laid out by `planes`.
+(`capscale.formats.packing` puts neighbours into a byte, for which every lane would move. What `unpack` returns are
+the codes that it packs.)
+"""
+
+from typing import NamedTuple, Protocol, cast
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from ..hadamard import rotate
+from .planes import unpack
+from .spec import Spec, normalised, rounded
+
+LARGEST = 256  # codes of a byte
+
+
+class CodedGrid(Protocol):
+    """A grid whose levels have codes; see `spec.Grid`."""
+
+    @property
+    def codes(self) -> int:
+        """How many codes there are."""
+        ...
+
+    def encode(self, u: Array) -> Array:
+        """Code of the level nearest to float32 `u`, an integer below `codes`. Elementwise."""
+        ...
+
+    def decode(self, codes: Array) -> Array:
+        """Level of each uint32 code, float32."""
+        ...
+
+
+class Encoded(NamedTuple):
+    """Rows in codes: a value is `level of its code * scale of its group`."""
+
+    codes: Array
+    """uint8 (..., W), `planes.pack` of the codes (..., K)."""
+    scales: Array
+    """float32 (..., groups of a row)."""
+
+
+def coded_grid(spec: Spec) -> CodedGrid:
+    """The grid of a projection that has codes. Raises ValueError for one that has none."""
+    if spec.grid is None or spec.pattern is not None:
+        raise ValueError(f"{spec}: only scalar grids without a pattern have codes; use `project`")
+    grid = cast(CodedGrid, spec.grid)
+    if not all(hasattr(grid, name) for name in ("codes", "encode", "decode")):
+        raise ValueError(f"{spec.grid} has no codes: give it `codes`, `encode` and `decode`, or use `project`")
+    if grid.codes > LARGEST:
+        raise ValueError(f"{spec.grid} has {grid.codes} codes, a byte holds {LARGEST}; use `project`")
+    return grid
+
+
+def code_bits(grid: CodedGrid) -> int:
+    """Bits of a code: 1, 2, 4 or 8."""
+    return next(bits for bits in (1, 2, 4, 8) if grid.codes <= 2**bits)
+
+
+def code_of(grid: CodedGrid, x: Array, scale: Array) -> Array:
+    """int32 code of float32 `x` on the grid of that scale; NaN, which has none, is coded as 0 is. Elementwise."""
+    normal = normalised(x, scale)
+    return grid.encode(jnp.where(jnp.isnan(normal), 0.0, normal)).astype(jnp.int32)
+
+
+def decode(spec: Spec, encoded: Encoded, width: int, dtype: DTypeLike) -> Array:
+    """Rows (..., `width`) of what `encode` made: those of `project`, bit for bit, rotated back where it does.
+
+    Plain jnp, for XLA to fuse into what reads the rows.
+    """
+    grid, scales = coded_grid(spec), encoded.scales
+    codes = unpack(encoded.codes, width, code_bits(grid)).astype(jnp.uint32)
+    split = (*codes.shape[:-1], scales.shape[-1], width // scales.shape[-1])
+    value = rounded(grid.decode(codes).reshape(split) * scales[..., None]).reshape(codes.shape).astype(dtype)
+    return rotate(value, spec.rotation) if spec.rotation and spec.back else value

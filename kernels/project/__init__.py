@@ -3,6 +3,7 @@
 from .codes import Encoded, decode
 from .op import encode, project
 from .spec import Codebook, Given, LargestOver, LevelTimes, Measures, Pattern, PowerOfTwo, RmsTimes, ScaleRule, Spec
+from .tiles import Tile
 
 __all__ = [
     "Codebook",
@@ -16,6 +17,7 @@ __all__ = [
     "RmsTimes",
     "ScaleRule",
     "Spec",
+    "Tile",
     "decode",
     "encode",
     "project",

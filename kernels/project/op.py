@@ -19,15 +19,23 @@ from . import reference
 from .codes import Encoded, coded_grid
 from .reference import Projected
 from .spec import Spec
+from .tiles import SUBLANES, Tile
 
 Op = Literal["project", "encode"]
 
 
 class How(NamedTuple):
-    """Backend of a projection, and whether it is interpreted."""
+    """Backend of a projection, whether it is interpreted, and the block sizes of the TPU kernel, if not its own."""
 
     backend: dispatch.Backend
     interpret: bool = False
+    tile: Tile | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of the backend's functions."""
+        options = {"interpret": self.interpret, "tile": self.tile if self.backend == "tpu" else None}
+        return {name: value for name, value in options.items() if value}
 
 
 def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> How:
@@ -50,34 +58,46 @@ def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> H
     return How(backend, backend != "reference" and dispatch.current().interpret)
 
 
-def project(spec: Spec, x: Array, given: Array | None = None, how: How | None = None) -> Array:
+def project(
+    spec: Spec, x: Array, given: Array | None = None, how: How | None = None, tile: Tile | None = None
+) -> Array:
     """Rows `x` (..., K) on the format of `spec`; the gradient passes where its mask says.
 
     `given` (..., 1): the number that the scale rule reads for every row; no gradient goes into it. `how`: None, to let
-    `dispatch` choose. Raises ValueError for rows that the spec does not divide, or a missing `given`.
+    `dispatch` choose. `tile`: blocks of the TPU kernel in place of those it chooses; nothing to other backends.
+    Raises ValueError for rows that the spec does not divide, a missing `given`, or a tile that is not whole.
     """
     rows, given_R1 = _checked(spec, x, given)
-    how = choose(spec, x) if how is None else how
+    how = _with_tile(choose(spec, x) if how is None else how, tile)
     return cast(Array, _project(spec, how, rows, given_R1)).reshape(x.shape)
 
 
-def encode(spec: Spec, x: Array, given: Array | None = None, how: How | None = None) -> Encoded:
+def encode(
+    spec: Spec, x: Array, given: Array | None = None, how: How | None = None, tile: Tile | None = None
+) -> Encoded:
     """Codes, packed into bytes, and scales of the rows that `project` gives; `codes.decode` makes them rows again.
 
-    x (..., K), `given` and `how`: see `project`. No gradient goes through. NaN has no code: its group's scale is NaN
-    where it is measured, but under a `given` scale it is coded as 0 is.
+    x (..., K), `given`, `how` and `tile`: see `project`. No gradient goes through. NaN has no code: its group's scale
+    is NaN where it is measured, but under a `given` scale it is coded as 0 is.
     Raises ValueError too where the spec has no codes: without a grid, with a pattern, or of more than 256 codes.
     """
     coded_grid(spec)
     rows, given_R1 = jax.lax.stop_gradient(_checked(spec, x, given))
-    how = choose(spec, x, op="encode") if how is None else how
-    options = {"interpret": True} if how.interpret else {}
+    how = _with_tile(choose(spec, x, op="encode") if how is None else how, tile)
 
     def run(x_RK: Array, *given: Array) -> Encoded:
-        return _module(how.backend, "encode").encode(spec, x_RK, given[0] if given else None, **options)
+        return _module(how.backend, "encode").encode(spec, x_RK, given[0] if given else None, **how.options)
 
     encoded = _by_rows(how, run)(rows, *([] if given_R1 is None else [given_R1]))
     return Encoded(*(y.reshape(*x.shape[:-1], y.shape[-1]) for y in encoded))
+
+
+def _with_tile(how: How, tile: Tile | None) -> How:
+    if tile is None:
+        return how
+    if not tile.whole:
+        raise ValueError(f"{tile}: use multiples of {SUBLANES} that divide each other")
+    return how._replace(tile=tile)
 
 
 def _checked(spec: Spec, x: Array, given: Array | None) -> tuple[Array, Array | None]:
@@ -101,9 +121,7 @@ def _forward(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> tuple
 
 def _backward(spec: Spec, how: How, mask_RW: Array | None, g_RK: Array) -> tuple[Array, None]:
     def run(g_RK: Array, *mask: Array) -> Array:
-        backward = _module(how.backend).backward
-        options = {"interpret": True} if how.interpret else {}
-        return backward(spec, mask[0] if mask else None, g_RK, **options)
+        return _module(how.backend).backward(spec, mask[0] if mask else None, g_RK, **how.options)
 
     return _by_rows(how, run)(g_RK, *([] if mask_RW is None else [mask_RW])), None
 
@@ -113,8 +131,7 @@ _project.defvjp(_forward, _backward)
 
 def _run(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> Projected:
     def run(x_RK: Array, *given: Array) -> Projected:
-        options = {"interpret": True} if how.interpret else {}
-        return _module(how.backend).project(spec, x_RK, given[0] if given else None, **options)
+        return _module(how.backend).project(spec, x_RK, given[0] if given else None, **how.options)
 
     return _by_rows(how, run)(x_RK, *([] if given_R1 is None else [given_R1]))
 

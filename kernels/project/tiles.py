@@ -31,6 +31,11 @@ class Tile(NamedTuple):
     rows: int
     inner: int
 
+    @property
+    def whole(self) -> bool:
+        """Whether tiles of bytes fill the sizes."""
+        return 0 < self.inner <= self.rows and self.rows % self.inner == 0 and self.inner % SUBLANES == 0
+
 
 def vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
     """VMEM of the forward kernel, which the backward one stays below.
@@ -106,7 +111,7 @@ def _table(path: str | None) -> dict[str, Tile]:
             f"{VARIABLE}={path} is no table of tiles ({error!r}); write one with scripts/autotune_project.py"
         ) from error
     for name, tile in tiles.items():
-        if not (0 < tile.inner <= tile.rows and tile.rows % tile.inner == 0 and tile.inner % SUBLANES == 0):
+        if not tile.whole:
             raise ValueError(
                 f"{VARIABLE}={path}: {name} has {tile}; use multiples of {SUBLANES} that divide each other"
             )

@@ -1,15 +1,16 @@
 """The projection as an operation: its transformations, meshes, masks, and what it refuses."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import dispatch
-from capscale.kernels.project import Codebook, Given, LargestOver, Pattern, RmsTimes, Spec, project, reference
+from capscale.kernels import dispatch, testing
+from capscale.kernels.project import Codebook, Given, LargestOver, Pattern, RmsTimes, Spec, Tile, op, project, reference
 from capscale.kernels.project.mask import mask_bytes, pack_mask, unpack_mask
-from capscale.kernels.project.op import How
+from capscale.kernels.project.op import How, choose
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from capscale.estimators import Hypersphere, Trust
@@ -104,6 +105,47 @@ def test_dispatch_chooses_the_kernel():
         project(SPEC, jnp.ones((4, 128)))
 
 
+def test_a_tile_of_the_callers_choice(expected):
+    """Other blocks, the same numbers; the reference has none."""
+
+    def blocks(function):
+        return [
+            line for line in str(jax.make_jaxpr(function)(rows)).splitlines() if "Blocked" in line or "grid=" in line
+        ]
+
+    rows, tile = jnp.tile(X.reshape(6, 128), (50, 1)), Tile(32, 32)
+    chosen = jax.jit(partial(both, how=KERNEL._replace(tile=tile)))(X, G)
+    agree(chosen, expected)
+    own, theirs = (blocks(lambda x, t=t: project(SPEC, x, how=KERNEL, tile=t)) for t in (None, tile))
+    assert own
+    assert own != theirs
+    value = project(SPEC, X, how=How("reference"), tile=tile)
+    np.testing.assert_array_equal(value, expected[0])
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 640), (1000, 640), (4096, 1280)])
+@pytest.mark.parametrize("rotation", [None, 128])
+def test_on_the_device(shape, dtype, rotation, device):
+    """The compiled kernel does what XLA's code does on this chip, to the last places that divisions may differ in."""
+    spec = replace(SPEC, rotation=rotation)
+    x, g = (jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(dtype) for seed in (2, 3))
+    with dispatch.force("require"):
+        how = choose(spec, x)
+    assert how.backend == dispatch.current().platform
+    kernel = op._module(how.backend)
+    run, plain = (jax.jit(partial(m.project, spec, **o)) for m, o in ((kernel, how.options), (reference, {})))
+    allowed = testing.tolerance(dtype, exact_rotation=False)
+    found = run(x)
+    testing.close(found, plain(x), shape[1], allowed)
+    special = x.at[0, 5].set(jnp.nan) if shape[0] == 1 else x.at[0].set(0.0).at[1, 5].set(jnp.nan)
+    np.testing.assert_array_equal(*(jnp.isnan(f(special).value_RK) for f in (run, plain)))
+    back = jax.jit(partial(kernel.backward, spec, **how.options))(found.mask_RW, g)
+    expected = jax.jit(partial(reference.backward, spec))(found.mask_RW, g)
+    np.testing.assert_allclose(np.float32(back), np.float32(expected), rtol=2**-7, atol=1e-5)
+
+
 def test_the_codebook_is_the_equation():
     """Nearest codeword by brute force; the radius is the vector's norm over the outermost's."""
     x = np.asarray(X, np.float64).reshape(6, 64, 2)
@@ -144,6 +186,7 @@ def test_masks_pack_and_unpack(width):
         (lambda: project(Spec(scale=RmsTimes(1.0), codebook=PAIRS), jnp.ones((2, 5))), "dimension=2 does not divide"),
         (lambda: project(Spec(Int(4), Given()), X), "needs a given number of every row"),
         (lambda: project(SPEC, X, jnp.ones((2, 3, 1))), "reads no given number"),
+        (lambda: project(SPEC, X, tile=Tile(64, 48)), "use multiples of 32 that divide each other"),
     ],
 )
 def test_bad_input_is_refused(make, message):

@@ -1,4 +1,4 @@
-"""Compiling for chips that are not here, in tests: one chip of each TPU generation, and Hopper by lowering alone."""
+"""Compiling for TPUs that are not here, in tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from capscale.kernels.testing import CHIPS, Unavailable, lower_for_hopper, tpu_devices
+from capscale.kernels.testing import CHIPS, Unavailable, tpu_devices
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-__all__ = ["CHIPS", "compile_for_tpu", "lower_for_hopper"]
 
 
 def compile_for_tpu(generation: str, function: Callable[..., Any], *operands: Any) -> Any:

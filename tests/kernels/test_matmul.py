@@ -9,7 +9,8 @@ import pytest
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.matmul.reference import dequantize, tolerance
-from targets import CHIPS, compile_for_tpu, lower_for_hopper
+from capscale.kernels.testing import CHIPS, lower_for_hopper
+from targets import compile_for_tpu
 
 RNG = np.random.default_rng(0)
 UNEVEN = {4: tuple(np.sort(RNG.standard_normal(16)).tolist())}

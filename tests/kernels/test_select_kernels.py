@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from capscale.kernels import dispatch
 from capscale.kernels.select import kth_magnitude, largest
+from capscale.kernels.testing import CHIPS, lower_for_hopper
 from jax.sharding import NamedSharding, PartitionSpec
-from targets import CHIPS, compile_for_tpu, lower_for_hopper
+from targets import compile_for_tpu
 
 from capscale.models.ladder import LADDERS
 

@@ -269,7 +269,7 @@ def test_tpu_compile_of_other_shapes(rows, outputs, width, generation):
 
 
 @pytest.mark.parametrize("of", COMPILED)
-@pytest.mark.parametrize("rows", [8, 300])
+@pytest.mark.parametrize("rows", [8, pytest.param(300, marks=pytest.mark.slow)])
 def test_cuda_lowering(of, rows):
     with dispatch.force("require"), dispatch.target("gpu"):
         text = lower_for_hopper(matmul, inputs(rows, of.width), weights(of, 640))

@@ -135,7 +135,7 @@ def test_inside_shard_map_every_device_has_rows_of_its_own():
 
 @pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize("axes", [(-1,), (-2, -1)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
 def test_tpu_compile(dtype, axes, generation):
     x = jax.ShapeDtypeStruct((640, 1792), dtype)
     with dispatch.force("require"), dispatch.target("tpu"):

@@ -115,7 +115,7 @@ def _points(axes: Axes, rows: Sequence[CapacityRow], color: str, marker: str, la
     axes.errorbar(
         [c.gmse for c in rows],
         rho[:, 0],
-        yerr=[np.maximum(rho[:, 0] - rho[:, 1], 0), np.maximum(rho[:, 2] - rho[:, 0], 0)],
+        yerr=_whiskers(rho),
         fmt=marker,
         color=color,
         markersize=5,
@@ -124,6 +124,11 @@ def _points(axes: Axes, rows: Sequence[CapacityRow], color: str, marker: str, la
         label=label,
         zorder=3,
     )
+
+
+def _whiskers(rho: np.ndarray) -> list[list[float]]:
+    """Lengths below and above, as lists: matplotlib takes an array of one whisker for a scalar, with a warning."""
+    return [np.maximum(rho[:, 0] - rho[:, 1], 0).tolist(), np.maximum(rho[:, 2] - rho[:, 0], 0).tolist()]
 
 
 def law_words(law: CapacityLaw) -> str:
@@ -237,8 +242,9 @@ def measured_against_predicted(study: Study) -> Figure:
     for inside, color, marker in ((True, INK, "o"), (False, COLORS[1], "s")):
         rows = [c for c in study.capacities if c.in_law == inside]
         rho = np.array([c.rho for c in rows]).reshape(-1, 3)
-        errors = [np.maximum(rho[:, 0] - rho[:, 1], 0), np.maximum(rho[:, 2] - rho[:, 0], 0)]
-        axes.errorbar([c.law for c in rows], rho[:, 0], yerr=errors, fmt=marker, color=color, markersize=5, capsize=2.5)
+        axes.errorbar(
+            [c.law for c in rows], rho[:, 0], yerr=_whiskers(rho), fmt=marker, color=color, markersize=5, capsize=2.5
+        )
     axes.set_xlim(0, top * 1.4)
     axes.set_ylim(-0.03, top)
     axes.set_xlabel("ρ of the law")

@@ -25,10 +25,10 @@ def final_state(directory):
     with Checkpoints(directory / "checkpoints") as checkpoints:
         newest = checkpoints.steps()[0]
         assert newest == tiny.STEPS
-        shapes = jax.eval_shape(lambda: tiny.one_device(RUN).initial_state([RUN]))
+        fresh = tiny.one_device(RUN).initial_state([RUN])
         on_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         return checkpoints.read(
-            newest, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device), shapes)
+            newest, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device), fresh)
         )
 
 

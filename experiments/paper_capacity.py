@@ -1,8 +1,8 @@
 """The grid behind the unified law: Figures 1, 2 and 5 of arXiv 2506.01863, weights of every kind, one W+A format.
 
-Every format at the ladder's sizes but the two largest, each at 25, 50, 100 and 200 tokens per parameter, is what the law
-is fitted to; the two largest, at 100 and in fewer formats, are what it has to predict (QuEST, arXiv 2502.05003, went
-to 800M). Expected: one alpha, beta and E for all formats (0.13, 0.33 and 1.3 on C4), and capacities that follow
+Every format at the ladder's sizes but the two largest, each at 25, 50, 100 and 200 tokens per parameter, is what the
+law is fitted to; the two largest, at 100 and in fewer formats, are what it has to predict (QuEST, arXiv 2502.05003,
+went to 800M). Expected: one alpha, beta and E for all formats (0.13, 0.33 and 1.3 on C4), and capacities that follow
 tanh(F log_1/4 GMSE)^C with F = 0.41 and C = 1.39.
 
 Preflight: `capscale preflight paper_capacity --ladder paper --topology v5e:4x4 --vocabulary 32000`

@@ -77,7 +77,7 @@ class Int:
     def levels(self) -> Array64:
         """Distinct levels, ascending."""
         low, high = self._ends
-        return np.arange(low, high + 1)
+        return np.arange(low, high + 1, dtype=np.float64)
 
     def nearest(self, u: Array) -> tuple[Array, Array]:
         """Rounds the magnitude, so that ties are symmetric about 0."""

@@ -44,6 +44,7 @@ def test_rank_one_matrix_is_found_exactly():
     assert outer_product(other).summary()["max_abs"] == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_runs_of_both_operands():
     random, rows = np.random.default_rng(0), []
     for w in ("dense", "int2", "int4"):

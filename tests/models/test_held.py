@@ -67,6 +67,7 @@ def test_model_with_held_weights_computes_the_same():
     same(*(jax.tree.map(lambda leaf: leaf == 0, gradient) for gradient, _ in (ahead, inside)))
 
 
+@pytest.mark.slow
 def test_olmo2_with_held_weights_computes_the_same(monkeypatch):
     model = replace(tiny.MODEL, family="olmo2", init_std=0.3)
     monkeypatch.setattr(tiny, "MODEL", model)

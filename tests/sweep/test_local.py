@@ -220,6 +220,7 @@ def test_two_launchers_share_a_sweep_and_train_each_run_once(done, tmp_path, mon
     assert rows(tmp_path) == rows(done[0])
 
 
+@pytest.mark.slow
 def test_a_worker_that_lost_its_lease_stops_before_it_writes(done, tmp_path, monkeypatch, impatient):
     """Somebody took the run over while this worker was away: it leaves no metrics, no checkpoint and no result."""
     real, written = Leases.check, []

@@ -94,6 +94,7 @@ def rows_of(results):
     return [result["row"] for result in results]
 
 
+@pytest.mark.slow
 def test_interrupted_population_resumes_exactly_and_remembers_who_diverged(tmp_path):
     runs = [tiny.run(seed=0), tiny.run(seed=1, optimizer=Optimizer(1e30)), tiny.run(seed=2)]
     placement = Population(runs[0], jax.local_devices())

@@ -77,7 +77,8 @@ def place(tmp_path, monkeypatch):
     for name, script in STAND_INS.items():
         executable(tmp_path / "bin" / name, f"#!/usr/bin/env bash\nset -e\n{RECORD}{script}")
     executable(tmp_path / "bin" / "capscale", f"#!/usr/bin/env bash\n{RECORD}{{ sleep 0; exit ${{STATUS:-0}}; }}\n")
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    # Not a link: one into a virtual environment is not recognised as part of it.
+    executable(tmp_path / "bin" / "python", f'#!/usr/bin/env bash\nexec "{sys.executable}" "$@"\n')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setenv("PLACE", str(tmp_path))

@@ -1,5 +1,7 @@
 """Checkpoints of a run, kept by orbax."""
 
+import gc
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -86,6 +88,17 @@ class Checkpoints:
 
         A checkpoint that does not read back whole is named in a warning and gives None; see `set_aside`.
         """
+        with _leftovers_unheard():
+            state, reason = self._try(step, abstract_state)
+            if reason is not None:
+                gc.collect()
+        if reason is not None:
+            directory = self.directory / str(step)
+            warnings.warn(f"checkpoint {directory} cannot be read ({reason}); it is set aside", stacklevel=2)
+        return state
+
+    def _try(self, step: int, abstract_state: Any) -> tuple[Any | None, str | None]:
+        """The state saved at `step`, or None and why it cannot be read."""
         expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
         abstract = {"state": abstract_state, "fingerprints": expected}
         try:
@@ -93,13 +106,9 @@ class Checkpoints:
                 saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
             if not np.array_equal(saved["fingerprints"], _fingerprints(saved["state"])):
                 raise ValueError("its numbers are not those that were saved")
-            return saved["state"]
+            return saved["state"], None
         except Exception as error:  # orbax and tensorstore raise many types for a damaged file
-            reason = _reason(error)
-        warnings.warn(
-            f"checkpoint {self.directory / str(step)} cannot be read ({reason}); it is set aside", stacklevel=2
-        )
-        return None
+            return None, _reason(error)
 
     def set_aside(self, step: int) -> None:
         """Renames the checkpoint of `step` to `unreadable-<step>`, so that it is not tried again."""
@@ -107,6 +116,24 @@ class Checkpoints:
             (self.directory / str(step)).rename(self.directory / f"unreadable-{step}")
         wait_for_all(f"set aside {step}")
         self._manager.reload()
+
+
+@contextmanager
+def _leftovers_unheard() -> Iterator[None]:
+    """Keeps off the screen what orbax leaves of a reading that failed.
+
+    It reads arrays side by side and stops at the first that fails. The others tell of their own ends when they are
+    collected: pages of tracebacks in asyncio's log, and a warning for each that was never begun.
+    """
+    log = logging.getLogger("asyncio")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*was never awaited", RuntimeWarning)
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from capscale.formats.base import Context
 from capscale.models.config import ModelConfig
 from capscale.models.layers import NOISE, RMSNorm
 from capscale.models.llama import LlamaBlock
-from capscale.models.loss import cross_entropy, logits
+from capscale.models.loss import cross_entropy, logits, mean_cross_entropy
 from capscale.models.olmo2 import Olmo2Block
 from capscale.representation import DENSE, Representation
 
@@ -63,3 +63,8 @@ class Decoder(nn.Module):
         """
         x_BTM = self.features(window_BU[:, :-1], ctx)
         return cross_entropy(x_BTM, self.head, window_BU[:, 1:], self.config.dtype, at_once)
+
+    def mean_loss(self, window_BU: Array, ctx: Context, at_once: int) -> Array:
+        """Mean of `losses`, float32 scalar, to be differentiated: see `mean_cross_entropy`."""
+        x_BTM = self.features(window_BU[:, :-1], ctx)
+        return mean_cross_entropy(x_BTM, self.head, window_BU[:, 1:], self.config.dtype, at_once)

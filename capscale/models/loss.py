@@ -1,17 +1,24 @@
 """Cross-entropy over large vocabularies, without the logits of all tokens at once."""
 
+from functools import partial
+from math import prod
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from capscale.kernels.mesh import automatic_axes, dividing
+
 LOGITS = 2**26
-"""Most logits that a device holds at once, 256 MiB in float32; the backward pass holds twice that."""
+"""Most logits that a device holds at once, 256 MiB in float32; training holds their gradient beside them."""
 
 
 def logits(x_BTM: Array, head_VM: Array, dtype: DTypeLike) -> Array:
-    """`(B, T, V)` in float32 from features and the float32 head, multiplied in `dtype`."""
+    """`(B, T, V)` in float32 from features and the head, multiplied in `dtype`."""
     return jnp.einsum("BTM,VM->BTV", x_BTM, head_VM.astype(dtype), preferred_element_type=jnp.float32)
 
 
@@ -22,25 +29,104 @@ def tokens_at_once(sequences: int, context: int, vocabulary: int) -> int:
 
 
 def cross_entropy(x_BTM: Array, head_VM: Array, target_BT: Array, dtype: DTypeLike, at_once: int) -> Array:
-    """Cross-entropy of every target in nats, `float32 (B, T)`.
+    """Cross-entropy of every target in nats, `float32 (B, T)`; what evaluation needs.
 
     Args:
       x_BTM: features of every token.
       head_VM: the head in float32.
       target_BT: token ids.
       dtype: what logits are multiplied in.
-      at_once: tokens of each sequence whose logits exist together, a divisor of T; the backward pass computes them
-        anew. Sequences stay whole, so that a batch split over devices stays so.
+      at_once: tokens of each sequence whose logits exist together, a divisor of T. Sequences stay whole, so that a
+        batch split over devices stays so.
     """
 
-    def losses(x_BtM: Array, target_Bt: Array) -> Array:
-        # The head is cast in here: outside, its gradient would be summed over the parts in `dtype`.
+    def losses(part: tuple[Array, Array]) -> Array:
+        x_BtM, target_Bt = part
         return optax.softmax_cross_entropy_with_integer_labels(logits(x_BtM, head_VM, dtype), target_Bt)
 
-    B, T, M = x_BTM.shape
-    if at_once == T:
-        return losses(x_BTM, target_BT)
-    x_nBtM = jnp.moveaxis(x_BTM.reshape(B, T // at_once, at_once, M), 1, 0)
-    target_nBt = jnp.moveaxis(target_BT.reshape(B, T // at_once, at_once), 1, 0)
-    loss_nBt = jax.lax.map(jax.checkpoint(lambda part: losses(*part)), (x_nBtM, target_nBt))
-    return jnp.moveaxis(loss_nBt, 0, 1).reshape(B, T)
+    loss_nBt = jax.lax.map(losses, (_parts(x_BTM, at_once), _parts(target_BT, at_once)))
+    return _whole(loss_nBt)
+
+
+def mean_cross_entropy(x_BTM: Array, head_VM: Array, target_BT: Array, dtype: DTypeLike, at_once: int) -> Array:
+    """Mean of `cross_entropy`, float32 scalar; what training needs.
+
+    Differentiated by features and head, it computes their gradients along with the loss, so that every logit is
+    computed once, and part of the gradient of the head is summed on each device before devices add theirs up, once.
+    Gradients of logits are rounded to `dtype`, as what they are multiplied with is; sums are float32.
+    """
+    return cast(Array, _mean(jnp.dtype(dtype).name, at_once, x_BTM, head_VM, target_BT))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _mean(dtype: str, at_once: int, x_BTM: Array, head_VM: Array, target_BT: Array) -> Array:
+    return cross_entropy(x_BTM, head_VM, target_BT, dtype, at_once).mean()
+
+
+def _forward(
+    dtype: str, at_once: int, x_BTM: Array, head_VM: Array, target_BT: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    mesh, auto = automatic_axes()
+    axes = dividing(mesh, auto, len(x_BTM))
+    local = partial(_with_gradients, at_once, axes)
+    if axes:
+        split, same = PartitionSpec(axes), PartitionSpec()
+        local = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(split, same, split),
+            out_specs=(same, (split, same)),
+            axis_names=set(auto),
+            check_vma=False,
+        )
+    total, gradients = local(x_BTM, head_VM.astype(dtype), target_BT)
+    return total / target_BT.size, gradients
+
+
+def _backward(dtype: str, at_once: int, gradients: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None]:
+    by_features_BTM, by_head_VM = gradients
+    share = cotangent / prod(by_features_BTM.shape[:2])
+    return (by_features_BTM.astype(jnp.float32) * share).astype(by_features_BTM.dtype), by_head_VM * share, None
+
+
+_mean.defvjp(_forward, _backward)
+
+
+def _with_gradients(
+    at_once: int, axes: tuple[str, ...], x_BTM: Array, head_VM: Array, target_BT: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    """Sum of the losses, and its gradients by features, in their dtype, and by the head, in float32.
+
+    `axes`: of the mesh, that the batch is split over.
+    """
+    dtype = head_VM.dtype
+
+    def add(sums: tuple[Array, Array], part: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        x_BtM, target_Bt = part
+        logit_BtV = logits(x_BtM, head_VM, dtype)
+        log_total_Bt1 = jax.nn.logsumexp(logit_BtV, axis=-1, keepdims=True)
+        is_target_BtV = jnp.arange(len(head_VM))[None, None] == target_Bt[..., None]
+        loss = jnp.sum(log_total_Bt1) - jnp.sum(jnp.where(is_target_BtV, logit_BtV, 0.0))
+        slope_BtV = (jnp.exp(logit_BtV - log_total_Bt1) - is_target_BtV.astype(jnp.float32)).astype(dtype)
+        dx_BtM = jnp.einsum("BTV,VM->BTM", slope_BtV, head_VM, preferred_element_type=jnp.float32)
+        dhead_VM = jnp.einsum("BTV,BTM->VM", slope_BtV, x_BtM, preferred_element_type=jnp.float32)
+        return (sums[0] + loss, sums[1] + dhead_VM), dx_BtM.astype(x_BtM.dtype)
+
+    nothing = (jnp.float32(0), jnp.zeros(head_VM.shape, jnp.float32))
+    parts = (_parts(x_BTM, at_once), _parts(target_BT, at_once))
+    (loss, dhead_VM), dx_nBtM = jax.lax.scan(add, nothing, parts)
+    if axes:
+        loss, dhead_VM = jax.lax.psum((loss, dhead_VM), axes)
+    return loss, (_whole(dx_nBtM), dhead_VM)
+
+
+def _parts(y_BT: Array, at_once: int) -> Array:
+    """(B, T, ...) as (n, B, at_once, ...)."""
+    B, T = y_BT.shape[:2]
+    return jnp.moveaxis(y_BT.reshape(B, T // at_once, at_once, *y_BT.shape[2:]), 1, 0)
+
+
+def _whole(y_nBt: Array) -> Array:
+    """The inverse of `_parts`."""
+    y_Bnt = jnp.moveaxis(y_nBt, 0, 1)
+    return y_Bnt.reshape(len(y_Bnt), -1, *y_nBt.shape[3:])

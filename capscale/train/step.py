@@ -118,10 +118,18 @@ def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context) ->
 
     `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T.
     """
+    return _applied(program, "losses", held, window_BU, ctx)
+
+
+def mean_loss(program: Program, held: Any, window_BU: Array, ctx: Context) -> Array:
+    """Mean of `token_losses`, float32 scalar, to be differentiated."""
+    return _applied(program, "mean_loss", held, window_BU, ctx)
+
+
+def _applied(program: Program, method: str, held: Any, window_BU: Array, ctx: Context) -> Any:
     rngs = None if ctx.key is None else {NOISE: ctx.key}
     at_once = program.tokens_at_once(len(window_BU))
-    losses_BT: Any = program.module.apply({"params": held}, window_BU, ctx, at_once, rngs=rngs, method="losses")
-    return losses_BT
+    return program.module.apply({"params": held}, window_BU, ctx, at_once, rngs=rngs, method=method)
 
 
 def loss_and_gradient(program: Program, held: Any, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
@@ -129,7 +137,7 @@ def loss_and_gradient(program: Program, held: Any, window_BU: Array, ctx: Contex
     parts = program.memory.microbatches
 
     def of_part(window_bU: Array, ctx: Context) -> tuple[Array, Any]:
-        return jax.value_and_grad(lambda held: token_losses(program, held, window_bU, ctx).mean())(held)
+        return jax.value_and_grad(lambda held: mean_loss(program, held, window_bU, ctx))(held)
 
     if parts == 1:
         return of_part(window_BU, ctx)

@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import AxisType, PartitionSpec
 
 from .. import dispatch
+from ..mesh import automatic_axes, dividing
 from . import reference
 from .codes import Encoded, coded_grid
 from .reference import Projected
@@ -138,17 +139,12 @@ def _run(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> Projected
 
 def _by_rows(how: How, run: Callable[..., Any]) -> Callable[..., Any]:
     """`run` on rows split over the automatic axes of the context mesh; XLA splits the reference by itself."""
-    mesh = jax.sharding.get_abstract_mesh()
-    auto = [axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto]
+    mesh, auto = automatic_axes()
     if how.backend == "reference" or not auto:
         return run
 
     def mapped(*operands: Array) -> Any:
-        chosen: list[str] = []
-        for axis in auto:  # axes whose devices the rows do not divide among do the same work
-            if operands[0].shape[0] % prod(mesh.shape[a] for a in (*chosen, axis)) == 0:
-                chosen.append(axis)
-        rows = PartitionSpec(tuple(chosen))
+        rows = PartitionSpec(dividing(mesh, auto, operands[0].shape[0]))
         return jax.shard_map(run, mesh=mesh, in_specs=rows, out_specs=rows, axis_names=set(auto), check_vma=False)(
             *operands
         )

@@ -1,12 +1,15 @@
 """Cross-entropy in parts: the same numbers, and never all logits."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from capscale.models.loss import LOGITS, cross_entropy, tokens_at_once
+from capscale.models.loss import LOGITS, cross_entropy, mean_cross_entropy, tokens_at_once
 
 B, T, M, V = 3, 8, 5, 11
 
@@ -30,39 +33,83 @@ def test_losses_are_those_of_the_equation(at_once):
     np.testing.assert_allclose(found, oracle(x, head, target), rtol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 8])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gradients_in_parts_are_those_of_the_whole(dtype):
-    """With a weight per token, so that no two parts could be exchanged; the head's gradient is summed in float32."""
+def test_mean_and_its_gradients_are_those_of_the_equation(dtype, at_once):
+    """Against autodiff of the losses of all tokens at once, with a cotangent that is not one."""
     x, head, target = arguments(dtype)
-    weight = jnp.arange(B * T, dtype=jnp.float32).reshape(B, T)
 
-    def total(x, head, at_once):
-        return (weight * cross_entropy(x, head, target, dtype, at_once)).sum()
+    def plain(x, head):
+        return 3 * cross_entropy(x, head, target, jnp.float32, T).mean()
 
-    whole = jax.jit(jax.grad(total, argnums=(0, 1)), static_argnums=2)(x, head, T)
-    parts = jax.jit(jax.grad(total, argnums=(0, 1)), static_argnums=2)(x, head, 2)
+    def ours(x, head):
+        return 3 * mean_cross_entropy(x, head, target, dtype, at_once)
+
+    wanted = jax.jit(jax.value_and_grad(plain, argnums=(0, 1)))(x.astype(jnp.float32), head.astype(dtype))
+    found = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(x, head)
+    assert [leaf.dtype for leaf in jax.tree.leaves(found)] == [jnp.float32, dtype, jnp.float32]
     tolerance = 1e-5 if dtype == jnp.float32 else 1e-2
-    for one, other in zip(*jax.tree.map(np.float32, (whole, parts)), strict=True):
+    for one, other in zip(*jax.tree.map(np.float32, [jax.tree.leaves(wanted), jax.tree.leaves(found)]), strict=True):
         np.testing.assert_allclose(other, one, rtol=tolerance, atol=tolerance * np.abs(one).max())
+    np.testing.assert_allclose(jax.jit(ours)(x, head), found[0], rtol=1e-6)
+
+
+def equations(jaxpr):
+    """Every equation of a jaxpr, inner ones included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jaxprs_in_params(eqn.params):
+            yield from equations(inner)
+
+
+def test_training_computes_logits_once():
+    """Three products with the head: logits, gradient of the features, gradient of the head."""
+    x, head, target = arguments(jnp.bfloat16)
+    traced = jax.make_jaxpr(
+        jax.value_and_grad(lambda x, head: mean_cross_entropy(x, head, target, jnp.bfloat16, 2), argnums=(0, 1))
+    )(x, head)
+    assert [eqn.primitive.name for eqn in equations(traced.jaxpr)].count("dot_general") == 3
+
+
+@pytest.mark.parametrize("sides", [(2, 1), (1, 2)])
+def test_devices_add_up_the_gradient_of_the_head_once(sides):
+    """On a mesh: the numbers of one device, and one sum over devices, outside of the loop over parts."""
+    x, head, target = arguments(jnp.float32)
+    x, target = x[:2], target[:2]
+    both = jax.value_and_grad(lambda x, head, y: mean_cross_entropy(x, head, y, jnp.float32, 2), argnums=(0, 1))
+    mesh = jax.make_mesh(sides, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    columns = NamedSharding(mesh, PartitionSpec())
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(both, in_shardings=(rows, columns, rows)).lower(x, head, target).compile()
+        found = compiled(*jax.device_put((x, head, target), (rows, columns, rows)))
+    for one, other in zip(*map(jax.tree.leaves, (both(x, head, target), found)), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-7)
+    text = compiled.as_text()
+    assert text is not None
+    computations = re.split(r"\n(?=(?:ENTRY )?%\S+ \()", text)
+    summing = [c for c in computations if re.search(r"= .*all-reduce(-start)?\(", c)]
+    assert summing
+    assert all(c.startswith("ENTRY") for c in summing)
 
 
 def largest(jaxpr) -> int:
     """Most values of any array in a jaxpr, inner ones included."""
-    sizes = [v.aval.size for eqn in jaxpr.eqns for v in (*eqn.invars, *eqn.outvars) if hasattr(v.aval, "size")]
-    return max([0, *sizes, *(largest(inner) for eqn in jaxpr.eqns for inner in jaxprs_in_params(eqn.params))])
+    variables = (v for eqn in equations(jaxpr) for v in (*eqn.invars, *eqn.outvars))
+    return max(v.aval.size for v in variables if hasattr(v.aval, "size"))
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4, 8])
 def test_no_array_holds_more_logits_than_asked_for(at_once):
-    """Forward and backward; all of them when all are asked for."""
+    """With gradients and without; all of them when all are asked for."""
     b, t, m, v = 2, 8, 4, 4096
     x, head, target = jnp.ones((b, t, m)), jnp.ones((v, m)), jnp.zeros((b, t), int)
 
     def mean(x, head):
-        return cross_entropy(x, head, target, jnp.bfloat16, at_once).mean()
+        return mean_cross_entropy(x, head, target, jnp.bfloat16, at_once)
 
-    traced = jax.make_jaxpr(jax.value_and_grad(mean, argnums=(0, 1)))(x, head)
-    assert largest(traced.jaxpr) == max(b * at_once * v, v * m)
+    for function in (jax.value_and_grad(mean, argnums=(0, 1)), mean):
+        assert largest(jax.make_jaxpr(function)(x, head).jaxpr) == max(b * at_once * v, v * m)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Corpus:
         return list(range(HELD_OUT_EVERY - 1, -(-len(self.symbols) // BLOCK), HELD_OUT_EVERY))
 
     def train_windows(self, context: int) -> np.ndarray:
-        """First symbol of every training window, `int32 (n,)`.
+        """First symbol of every training window, `int64 (n,)`.
 
         A window is `context + 1` symbols: inputs and, shifted by one, targets. Windows do not share
         targets and never touch a held-out block.
@@ -59,7 +59,7 @@ class Corpus:
         return _windows(zip(firsts, lasts, strict=True), context)
 
     def validation_windows(self, context: int) -> tuple[np.ndarray, np.ndarray]:
-        """First symbol of every validation window, and the held-out block it lies in; both `int32 (n,)`.
+        """First symbol of every validation window, `int64 (n,)`, and the held-out block it lies in, `int32 (n,)`.
 
         Raises `UserError` for a context that no held-out block has room for.
         """
@@ -96,7 +96,7 @@ class Corpus:
 
 
 def _windows(spans: Iterable[tuple[int, int]], context: int) -> np.ndarray:
-    return np.concatenate([np.arange(first, last - context, context, dtype=np.int32) for first, last in spans])
+    return np.concatenate([np.arange(first, last - context, context, dtype=np.int64) for first, last in spans])
 
 
 def byte_corpus(text: bytes, name: str) -> Corpus:

@@ -1,7 +1,6 @@
 """Text to tokens, by the tokenizer of a file."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from capscale.errors import UserError
+from capscale.files import read_json
 
 BYTES = 256
 """Values of a byte; the byte tokenizer's end of document comes after them."""
@@ -148,11 +148,11 @@ def _huggingface(path: epath.Path, content: bytes, digest: str, end: str | None)
 
 
 def _declared_end(path: epath.Path) -> str | None:
-    """The end-of-document token that the tokenizer_config.json beside a tokenizer names."""
-    try:
-        found = json.loads((path.parent / "tokenizer_config.json").read_text()).get("eos_token")
-    except (OSError, ValueError, AttributeError):
+    """The end-of-document token that the tokenizer_config.json beside a tokenizer names, if there is one."""
+    beside = path.parent / "tokenizer_config.json"
+    if not beside.exists():
         return None
+    found = read_json(beside, "give the token that ends a document with --eos").get("eos_token")
     return found.get("content") if isinstance(found, dict) else found
 
 

@@ -5,7 +5,7 @@ import pytest
 import tiny
 
 from capscale.data.batches import window_order
-from capscale.data.corpus import BLOCK, HELD_OUT_EVERY, VOCABULARY, byte_corpus, load_corpus
+from capscale.data.corpus import BLOCK, HELD_OUT_EVERY, VOCABULARY, Corpus, DataId, byte_corpus, load_corpus
 from capscale.errors import UserError
 
 SHORTEST = 2 * HELD_OUT_EVERY * BLOCK
@@ -121,3 +121,14 @@ def test_context_longer_than_a_held_out_block_is_refused():
     with pytest.raises(UserError, match=r"context=8192 .* at most 8191"):
         tiny.corpus().validation_windows(8192)
     assert len(tiny.corpus().validation_windows(8191)[0]) == 2
+
+
+def test_text_of_more_than_2_gib():
+    """Of one symbol and no memory; places beyond 2**31 do not fit 32 bits."""
+    symbols = np.broadcast_to(np.zeros(1, np.uint8), (2**31 + 100 * BLOCK,))
+    huge = Corpus(DataId("huge", "", VOCABULARY), symbols)
+    assert 2**31 < huge.train_windows(4096)[-1] < len(symbols) - 4096
+    starts, blocks = huge.validation_windows(4096)
+    assert (np.diff(starts) > 0).all()
+    assert (starts // BLOCK == blocks).all()
+    assert huge.batches(4096, 2, 0, 0, 1).shape == (1, 2, 4097)

@@ -149,3 +149,15 @@ def test_mistral_model(tmp_path):
     tokenizer = load_tokenizer(str(path))
     assert (tokenizer.id.vocabulary, tokenizer.id.begin, tokenizer.id.end) == (32_000, 1, 2)
     assert tokenizer.encode(["Hello"])[0].tolist() == [1, 22557, 2]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'\xff{"eos_token": "<halt>"}'])
+def test_damaged_file_beside_a_tokenizer_is_no_file(content, tmp_path):
+    """Passing over it could end documents with another token than the model's."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(texts.huggingface_json(end="</s>"))
+    load_tokenizer(str(path))
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"tokenizer_config.json .*; give the token that ends a document with --eos"):
+        load_tokenizer(str(path))
+    assert load_tokenizer(str(path), "</s>").id.end == 0

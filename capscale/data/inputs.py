@@ -196,7 +196,9 @@ def _row_groups(path: epath.Path) -> Iterator[tuple[int, int]]:
 def _parsed(line: bytes, place: str) -> object:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if len(line) > LONGEST_LINE - 4:  # what is longer has been cut, between two characters
+            raise UserError(f"{place} is longer than {LONGEST_LINE:,} bytes; split the text in it") from error
         raise UserError(f"{place} is not JSON ({str(error)[:100]}); give one object a line") from error
 
 

@@ -73,6 +73,11 @@ def tokenize(job: Job, number: int, part: Part) -> None:
     sizes: list[tuple[int, int]] = []  # tokens and bytes of each document held out
     held, beyond = 0, [0, 0]
     for text, tokens in _encoded(part, tokenizer):
+        if len(tokens) > SHARD:
+            raise UserError(
+                f"a document of {len(tokens):,} tokens, which begins with {text[:40].decode(errors='ignore')!r}, is "
+                f"longer than a shard of {SHARD:,}; split it into several"
+            )
         if not job.split.holds_out(text):
             train.add(tokens, len(text))
         elif not beyond[0] and held + len(tokens) <= job.split.cap:
@@ -83,18 +88,26 @@ def tokenize(job: Job, number: int, part: Part) -> None:
             beyond = [beyond[0] + 1, beyond[1] + len(tokens)]
     shards = train.close()
     work = out / WORK
-    save(work / f"{number:05d}-tokens.npy", np.concatenate([np.empty(0, job.identity.dtype), *held_out]))
-    save(work / f"{number:05d}-documents.npy", np.array(sizes, np.int64).reshape(-1, 2))
-    unused = {"documents": beyond[0], "tokens": beyond[1]}
-    write_json(work / f"{number:05d}.json", {"train": [asdict(shard) for shard in shards], "unused": unused})
+    kept = {
+        f"{number:05d}-tokens.npy": np.concatenate([np.empty(0, job.identity.dtype), *held_out]),
+        f"{number:05d}-documents.npy": np.array(sizes, np.int64).reshape(-1, 2),
+    }
+    record = {
+        "train": [asdict(shard) for shard in shards],
+        "unused": {"documents": beyond[0], "tokens": beyond[1]},
+        "held_out": {name: save(work / name, content)[0] for name, content in kept.items()},
+    }
+    write_json(work / f"{number:05d}.json", record)
 
 
 def is_done(out: epath.Path, number: int) -> bool:
-    """Whether a part has its record, and shards of full size: a machine without power may lose its last writes."""
+    """Whether a part has its record, and files of full size: a machine without power may lose its last writes."""
     try:
-        shards = read_json(out / WORK / f"{number:05d}.json", REMEDY)["train"]
-        return all((out / shard["file"]).stat().length == shard["size"] for shard in shards)
-    except (UserError, OSError):
+        record = read_json(out / WORK / f"{number:05d}.json", REMEDY)
+        sizes = {out / shard["file"]: shard["size"] for shard in record["train"]}
+        sizes |= {out / WORK / name: size for name, size in record["held_out"].items()}
+        return all(path.stat().length == size for path, size in sizes.items())
+    except (UserError, OSError, KeyError):
         return False
 
 

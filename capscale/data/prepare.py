@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.metadata
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -108,6 +109,10 @@ def _parts(request: Request, out: epath.Path) -> tuple[list[Part], list[tuple[st
         raise UserError(
             f"both inputs {', '.join(request.inputs)} and --dataset {request.dataset.name} are given; drop one"
         )
+    if request.dataset is not None and request.separator is not None:
+        raise UserError(
+            f"--separator {request.separator!r} is for text files; a data set has a document a record: drop it"
+        )
     if request.dataset is not None:
         shards = request.dataset.shards()
         shares = [Share(request.dataset, number, len(shards), request.field) for number in range(len(shards))]
@@ -154,6 +159,8 @@ def _held(out: epath.Path) -> Iterator[None]:
         try:
             file = stack.enter_context(open(out / LOCK, "w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(file.fileno()).st_nlink:
+                raise BlockingIOError("its holder has just ended, and removed the file that is locked here")
         except BlockingIOError as error:
             raise UserError(f"{out} is being prepared by another process; wait for it or stop it") from error
         except OSError:

@@ -122,6 +122,7 @@ BAD_CONTENTS = {
     "field.jsonl": (b'{"content": "a", "url": "b"}\n', "has no field 'text'; its fields: content, url. Choose one by"),
     "tokens.jsonl": (b'{"text": [1, 2]}\n', "field 'text' holds list, not text; .* turn tokens back into text first"),
     "none.jsonl": (b'{"text": null}\n', "holds NoneType, not text"),
+    "deep.jsonl": (b'{"text": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", r"deep.jsonl .line at byte 0. is not JSON"),
     "half.jsonl": (json.dumps({"text": "\ud800"}).encode(), "is not text .surrogates"),
     "binary.jsonl": (bytes(range(128, 256)), "is not JSON"),
     "cut.json.gz": (gzip.compress(GOOD)[:-9], "cut.json.gz cannot be read .*fetch it again"),
@@ -168,3 +169,19 @@ def test_errors_of_whoever_uses_the_documents_stay_what_they_are(tmp_path):
     with pytest.raises(OSError, match="mine"):  # noqa: PT012
         for _ in Span(str(path), separator=texts.SEPARATOR).documents():
             raise OSError("mine")
+
+
+def test_line_that_is_too_long_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "LONGEST_LINE", 10_000)
+    for length, fits in ((10_000, True), (10_001, False)):
+        line = json.dumps({"text": "a" * (length - 12)}).encode()
+        assert len(line) == length
+        (tmp_path / "long.jsonl").write_bytes(GOOD + line + b"\n")
+        found = Span(str(tmp_path / "long.jsonl")).documents()
+        if fits:
+            assert len(list(found)) == 201
+        else:
+            with pytest.raises(
+                UserError, match=rf"long.jsonl .line at byte {len(GOOD):,}. is longer than 10,000 bytes"
+            ):
+                list(found)

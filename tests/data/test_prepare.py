@@ -1,9 +1,6 @@
-"""Token shards: what is in them, and that it depends neither on workers nor on interruptions."""
+"""Token shards: what is in them, and that it depends on nothing but the text."""
 
-import errno
 import hashlib
-import json
-import os
 from itertools import pairwise
 
 import numpy as np
@@ -12,21 +9,13 @@ import texts
 from etils import epath
 
 from capscale.data import inputs, part
+from capscale.data.hub import Dataset
 from capscale.data.manifest import Manifest
 from capscale.data.part import Split
 from capscale.data.prepare import Request, prepare
 from capscale.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Parts of 8 KiB, so that a text of some dozens has many."""
-    monkeypatch.setattr(inputs, "PART", 8192)
-
-
-@pytest.fixture
-def book(tmp_path):
-    return texts.write_text(tmp_path / "book.txt")
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def tokens(out, shards):
@@ -122,117 +111,6 @@ def test_any_number_of_workers_makes_the_same_bytes(kind, tmp_path):
     assert len(texts.contents(tmp_path / "1")) > 10
 
 
-class Stopped(Exception):
-    pass
-
-
-@pytest.mark.parametrize("after", [0, 1, 4])
-def test_what_is_done_is_kept(after, book, tmp_path, monkeypatch):
-    """Stopped after some parts and between the writes of the next; only the parts that are missing are done again."""
-    whole = texts.shards(tmp_path / "whole", book)
-    real, done = part.write_json, []
-
-    def stop(path, value):
-        if len(done) == after:
-            raise Stopped
-        done.append(path.name)
-        return real(path, value)
-
-    monkeypatch.setattr(part, "write_json", stop)
-    with pytest.raises(Stopped):
-        texts.shards(tmp_path / "out", book)
-    monkeypatch.setattr(part, "write_json", lambda path, value: done.append(path.name) or real(path, value))
-    (tmp_path / "out" / ".train-00000-000.npy.0.tmp").write_bytes(b"half")
-    assert texts.shards(tmp_path / "out", book) == whole
-    assert len(done) == len(set(done)) == len(whole.train)
-    assert texts.contents(tmp_path / "out") == texts.contents(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("lost", ["train-00002-000.npy", "train-00002-001.npy", ".parts/00002.json"])
-def test_writes_that_a_machine_lost_are_made_again(lost, book, tmp_path, monkeypatch):
-    """A file system that loses power may keep a name and not the content."""
-    small = {"split": Split(0.1, 3000)}
-    monkeypatch.setattr(part, "SHARD", 3000)
-    texts.shards(tmp_path / "whole", book, **small)
-    stop_at_assembly(monkeypatch)
-    with pytest.raises(Stopped):
-        texts.shards(tmp_path / "out", book, **small)
-    (tmp_path / "out" / lost).write_bytes(b"")
-    monkeypatch.undo()
-    monkeypatch.setattr(inputs, "PART", 8192)
-    monkeypatch.setattr(part, "SHARD", 3000)
-    texts.shards(tmp_path / "out", book, **small)
-    assert texts.contents(tmp_path / "out") == texts.contents(tmp_path / "whole")
-
-
-def test_prepared_already(book, tmp_path, monkeypatch):
-    first = texts.shards(tmp_path / "out", book)
-    before = texts.contents(tmp_path / "out")
-    monkeypatch.setattr(part, "save", None)
-    assert texts.shards(tmp_path / "out", book) == first
-    assert texts.contents(tmp_path / "out") == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"split": Split(0.2, 1 << 20)}, "begun with another share: 0.1, now 0.2; remove the directory"),
-        ({"separator": "\n"}, "begun with another separator"),
-        ({"name": "other"}, "begun with another name: 'texts', now 'other'"),
-        ({"tokenizer": "tiny.model"}, "begun with another kind: 'byte', now 'sentencepiece'"),
-    ],
-)
-@pytest.mark.parametrize("stage", ["begun", "done"])
-def test_another_text_is_refused(stage, changes, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    book = texts.write_text(tmp_path / "book.txt")
-    (tmp_path / "tiny.model").write_bytes(texts.sentencepiece_model())
-    if stage == "begun":
-        stop_at_assembly(monkeypatch)
-        with pytest.raises(Stopped):
-            texts.shards(tmp_path / "out", book)
-        monkeypatch.undo()
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(inputs, "PART", 8192)
-    else:
-        texts.shards(tmp_path / "out", book)
-    before = texts.contents(tmp_path / "out")
-    with pytest.raises(UserError, match=message):
-        texts.shards(tmp_path / "out", book, **changes)
-    assert texts.contents(tmp_path / "out") == before
-
-
-def stop_at_assembly(monkeypatch):
-    def stop(*args):
-        raise Stopped
-
-    monkeypatch.setattr("capscale.data.prepare.assemble", stop)
-
-
-def test_input_changed_while_stopped_is_refused(book, tmp_path, monkeypatch):
-    stop_at_assembly(monkeypatch)
-    with pytest.raises(Stopped):
-        texts.shards(tmp_path / "out", book)
-    os.utime(book, (0, 0))
-    with pytest.raises(UserError, match="begun with another changed"):
-        texts.shards(tmp_path / "out", book)
-
-
-def test_plan_of_which_nothing_is_done_is_dropped(book, tmp_path):
-    (tmp_path / "bad.txt").write_bytes(b"\xff" * 20_000)
-    with pytest.raises(UserError, match="is binary"):
-        texts.shards(tmp_path / "out", tmp_path / "bad.txt")
-    assert texts.shards(tmp_path / "out", book) == texts.shards(tmp_path / "whole", book)
-    assert texts.contents(tmp_path / "out") == texts.contents(tmp_path / "whole")
-
-
-def test_shards_of_a_dropped_plan_are_removed(book, tmp_path):
-    (tmp_path / "out" / ".parts").mkdir(parents=True)
-    (tmp_path / "out" / "train-00099-000.npy").write_bytes(b"of another plan")
-    texts.shards(tmp_path / "out", book)
-    assert "train-00099-000.npy" not in texts.contents(tmp_path / "out")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -247,6 +125,7 @@ def test_shards_of_a_dropped_plan_are_removed(book, tmp_path):
         ({"workers": 0}, "--workers 0 must be at least 1"),
         ({"tokenizer": "bite"}, "tokenizer 'bite' is not known"),
         ({"inputs": ()}, "no input is given"),
+        ({"inputs": (), "dataset": Dataset("c4"), "separator": "--"}, "--separator '--' is for text files; .*drop it"),
     ],
 )
 def test_bad_requests_are_refused(changes, message, book, tmp_path):
@@ -254,6 +133,16 @@ def test_bad_requests_are_refused(changes, message, book, tmp_path):
     with pytest.raises(UserError, match=message):  # noqa: PT012
         split, workers = Split(*changes.pop("split")), changes.pop("workers")
         prepare(Request(**{"tokenizer": "byte", "split": split} | changes), epath.Path(tmp_path / "out"), workers)
+
+
+@pytest.mark.parametrize("share", [0.1, 1 - 1e-12])
+def test_document_longer_than_a_shard_is_refused(share, tmp_path, monkeypatch):
+    monkeypatch.setattr(part, "SHARD", 3000)
+    (tmp_path / "long.jsonl").write_bytes(texts.json_lines(("fine", "Call me " * 375)))
+    with pytest.raises(
+        UserError, match=r"a document of 3,001 tokens, which begins with 'Call me .* of 3,000; split it"
+    ):
+        texts.shards(tmp_path / "out", tmp_path / "long.jsonl", split=Split(share, 3000))
 
 
 def test_foreign_directory_is_left_alone(book, tmp_path):
@@ -271,25 +160,6 @@ def test_output_among_the_inputs_is_no_input(tmp_path):
     assert [name for name, _ in first.recipe["inputs"]] == ["a.txt"]
 
 
-@pytest.mark.parametrize("at", [0, 3, 11])
-def test_full_disk_is_said_and_survived(at, book, tmp_path, monkeypatch):
-    whole = texts.shards(tmp_path / "whole", book)
-    path = type(epath.Path(tmp_path))
-    real, count = path.open, iter(range(1000))
-
-    def full(self, mode="r", **options):
-        if "w" in mode and next(count) == at:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(self, mode, **options)
-
-    monkeypatch.setattr(path, "open", full)
-    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); free space"):
-        texts.shards(tmp_path / "out", book)
-    monkeypatch.setattr(path, "open", real)
-    assert not list((tmp_path / "out").rglob("*.tmp"))
-    assert texts.shards(tmp_path / "out", book) == whole
-
-
 def test_tokenizer_that_changes_meanwhile_is_refused(book, tmp_path):
     from dataclasses import replace
 
@@ -299,23 +169,3 @@ def test_tokenizer_that_changes_meanwhile_is_refused(book, tmp_path):
     job = part.Job(str(tmp_path), "byte", None, identity, Split(0.1, 10))
     with pytest.raises(UserError, match="tokenizer 'byte' changed while it was in use"):
         part.tokenize(job, 0, (inputs.Span(str(book)),))
-
-
-def test_two_at_once_are_refused(book, tmp_path):
-    import fcntl
-
-    (tmp_path / "out").mkdir()
-    with open(tmp_path / "out" / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="is being prepared by another process"):
-            texts.shards(tmp_path / "out", book)
-    texts.shards(tmp_path / "out", book)
-
-
-def test_manifest_of_an_interrupted_run_is_never_there(book, tmp_path, monkeypatch):
-    stop_at_assembly(monkeypatch)
-    with pytest.raises(Stopped):
-        texts.shards(tmp_path / "out", book)
-    with pytest.raises(UserError, match=r"holds no manifest.json; make token shards with `capscale data prepare`"):
-        Manifest.read(epath.Path(tmp_path / "out"))
-    assert json.loads((tmp_path / "out" / ".parts" / "plan.json").read_text())["name"] == "texts"

@@ -11,21 +11,9 @@ import pytest
 import texts
 from etils import epath
 
-from capscale.data import inputs
 from capscale.data import prepare as prepare_module
 from capscale.data.manifest import Manifest
 from capscale.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Parts of 8 KiB, so that a text of some dozens has many."""
-    monkeypatch.setattr(inputs, "PART", 8192)
-
-
-@pytest.fixture
-def book(tmp_path):
-    return texts.write_text(tmp_path / "book.txt")
 
 
 def test_error_of_a_worker_reaches_the_user(book, tmp_path):
@@ -34,16 +22,13 @@ def test_error_of_a_worker_reaches_the_user(book, tmp_path):
         texts.shards(tmp_path / "out", book, tmp_path / "broken.jsonl", workers=2)
 
 
-def test_killed_worker_is_said(book, tmp_path, monkeypatch):
+def test_killed_worker_is_said(book, tmp_path):
     whole = texts.shards(tmp_path / "whole", book)
     real = prepare_module.share_out
-    monkeypatch.setattr(
-        prepare_module, "share_out", lambda *args: [*real(*args)[:3], (texts.Fatal(),), *real(*args)[4:]]
-    )
-    with pytest.raises(UserError, match="a worker was killed, perhaps for want of memory; start again with fewer"):
-        texts.shards(tmp_path / "out", book, workers=2)
-    monkeypatch.undo()
-    monkeypatch.setattr(inputs, "PART", 8192)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare_module, "share_out", lambda *args: [*real(*args)[:3], (texts.Fatal(),), *real(*args)[4:]])
+        with pytest.raises(UserError, match="a worker was killed, perhaps for want of memory; start again with fewer"):
+            texts.shards(tmp_path / "out", book, workers=2)
     assert texts.shards(tmp_path / "out", book, workers=2) == whole
 
 

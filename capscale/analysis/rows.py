@@ -16,8 +16,8 @@ SCHEMA = 1
 def read(path: str | Path, *, strict: bool = True) -> Table:
     """The table at `path`: a sweep directory, or a file by its suffix.
 
-    A JSON list with QuEST's columns is recognised by them. `strict=False` lets rows pass that look like unit
-    mistakes. Raises UserError naming the file and what to do.
+    A JSON list with QuEST's columns is recognised by them. `strict=False` lets rows of a file pass that look like
+    unit mistakes. Raises UserError naming the file and what to do.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,7 +78,8 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def read_sweep(directory: str | Path) -> Table:
     """The rows of a sweep directory, with its command, versions, corpus and wall time as context.
 
-    Runs that the sweep expects and that have no result yet are remarks, and so are diverged ones.
+    Runs that the sweep expects and that have no result yet are remarks, and so are diverged ones. Its units are known:
+    a run of fewer tokens than parameters is one.
     """
     directory = Path(directory)
     sweep = read_json(directory / "sweep.json", "give the DIR of `capscale sweep --out DIR`")
@@ -103,4 +104,4 @@ def read_sweep(directory: str | Path) -> Table:
     if not rows:
         raise UserError(f"{directory}: no finished run of {len(expected)}; start the sweep again")
     context = {**sweep, "training_seconds": seconds, "finished": len(rows), "expected": len(expected)}
-    return make_table(rows, str(directory), remarks=tuple(remarks), context=context)
+    return make_table(rows, str(directory), strict=False, remarks=tuple(remarks), context=context)

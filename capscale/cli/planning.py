@@ -192,6 +192,8 @@ class Factorize:
     """Sweep directory or table with runs of both operands alone and together. None: the paper's printed figures."""
     bootstrap: int = 1000
     """Resamples, for tables of runs."""
+    keep_suspect: bool = False
+    """Keep rows that look like unit mistakes."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory for heat maps and factorization.json."""
     json: bool = False
@@ -211,7 +213,7 @@ class Factorize:
             from capscale.analysis.rows import read
             from capscale.analysis.uncertainty import bootstrap
 
-            table = read(self.table)
+            table = read(self.table, strict=not self.keep_suspect)
             matrices = [from_runs(table, bootstrap(fit(table, LAWS["decoupled"]), self.bootstrap))]
         found = [(m, [outer_product(m), best_rank_one(m)]) for m in matrices]
         content = []

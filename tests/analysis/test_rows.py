@@ -127,6 +127,21 @@ def test_sweep_directory(tmp_path):
     assert table.context["training_seconds"] == pytest.approx(5.0 * 36)
 
 
+def test_a_sweep_may_train_on_fewer_tokens_than_parameters(tmp_path):
+    """Its units are known, unlike those of a file with the same rows."""
+    file = next((write_sweep(tmp_path) / "runs").glob("*/result.json"))
+    result = json.loads(file.read_text())
+    result["row"]["D"] = result["row"]["N"] // 2
+    file.write_text(json.dumps(result))
+    table = read(tmp_path)
+    assert min(table.column("D") / table.column("N")) == pytest.approx(0.5, rel=0.01)
+    rows = tmp_path / "rows.json"
+    rows.write_text(json.dumps([result["row"]]))
+    with pytest.raises(UserError, match=r"fewer tokens than parameters.*--keep-suspect"):
+        read(rows)
+    assert len(read(rows, strict=False)) == 1
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 7}', '{"schema": 1, "status": "ok"}'])
 def test_corrupted_result_names_file_and_remedy(tmp_path, content):
     write_sweep(tmp_path)

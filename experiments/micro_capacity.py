@@ -5,8 +5,8 @@ sizes and one token budget, a smaller dense model to measure weak formats agains
 quarter of the text, without which the law's data term is not identified. The last column, four-bit weights and
 activations, is there to be compared with what four-bit weights alone are worth.
 
-Run: `capscale sweep micro_capacity --ladder micro --text books.txt --out runs/micro` (4 MB of text or more;
-about 45 s a run on a CPU core).
+Run: `capscale sweep micro_capacity --ladder micro --text books.txt --out runs/micro` (4 MB of text or more; one to one
+and a half minutes a run on a CPU core). Rows and fit of one such sweep: experiments/results/.
 """
 
 from capscale.data.corpus import DataId

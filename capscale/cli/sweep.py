@@ -58,7 +58,7 @@ class Sweep:
     jobs: int | None = None
     """Runs trained side by side on a CPU; its cores if not given."""
     fsdp: int = 1
-    """Devices that share one copy of the parameters, with --mode mesh."""
+    """Devices that share one copy of the parameters; more than 1 means --mode mesh."""
     microbatches: int = 1
     """Parts of a batch that are done one after the other, to save memory."""
     remat: bool = False
@@ -69,6 +69,12 @@ class Sweep:
     """Project of Weights & Biases to send metrics to."""
     distributed: bool = False
     """Join the processes started with this one on a TPU pod, Slurm or a cluster, and train each run together."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, to join processes that no cluster has started; with the next two."""
+    processes: int | None = None
+    """How many processes there are."""
+    process_index: int | None = None
+    """Which of them this one is, from 0."""
     launcher: Literal["local", "ray"] = "local"
     """Who trains: this process, or the Ray cluster that RAY_ADDRESS names (one is started here without it)."""
     devices_per_run: int = 1
@@ -119,6 +125,12 @@ class Run:
     """Project of Weights & Biases to send metrics to."""
     distributed: bool = False
     """Join the processes started with this one on a TPU pod, Slurm or a cluster, and train each run together."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, to join processes that no cluster has started; with the next two."""
+    processes: int | None = None
+    """How many processes there are."""
+    process_index: int | None = None
+    """Which of them this one is, from 0."""
 
     def __call__(self) -> int:
         """Trains; see `Sweep`."""
@@ -144,22 +156,23 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     from capscale.train.record import versions
 
     on_ray = isinstance(command, Sweep) and command.launcher == "ray"
-    if command.distributed:
+    address = (command.coordinator, command.processes, command.process_index)
+    if command.distributed or any(value is not None for value in address):
         if on_ray:
             raise UserError("--distributed joins processes that were started together; Ray's workers are not")
-        distributed.connect()
+        distributed.connect(*address)
     if on_ray:
         jax.config.update("jax_platforms", "cpu")  # this process only plans; the workers need the accelerators
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
-    source = load_source(command.text)
-    planned = plan(command.experiment, command.ladder, source.id)
-    out = epath.Path(command.out)
-    if only is not None and not 0 <= only < len(planned.runs):
-        raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
-    if distributed.is_first():
-        open_directory(planned, out, " ".join(["capscale", *sys.argv[1:]]), versions())
-    distributed.wait_for_all("directory")
+    with distributed.all_or_none():
+        source = load_source(command.text)
+        planned = plan(command.experiment, command.ladder, source.id)
+        out = epath.Path(command.out)
+        if only is not None and not 0 <= only < len(planned.runs):
+            raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
+        if distributed.is_first():
+            open_directory(planned, out, " ".join(["capscale", *sys.argv[1:]]), versions())
     if only is not None:
         planned = dataclasses.replace(planned, runs=planned.runs[only : only + 1])
     stop, caught = Event(), []
@@ -197,7 +210,12 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
                 boards=shown,
                 stop=stop,
             )
-    return _conclude(outcome, len(planned.runs), out, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
+    status = _conclude(outcome, len(planned.runs), out, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
+    if outcome.alone:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # an orderly end would wait for processes that wait for this one
+    return status
 
 
 def _run_at(arguments: list[str], index: int) -> int:

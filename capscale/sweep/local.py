@@ -17,7 +17,7 @@ from capscale.files import write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
 from capscale.train.boards import OpenBoard
-from capscale.train.distributed import any_process
+from capscale.train.distributed import all_or_none, any_process
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
 from capscale.train.loop import Cadence, Interrupted, train
 from capscale.train.memory import AT_ONCE, Memory
@@ -35,13 +35,18 @@ Mode = Literal["auto", "threads", "population", "mesh"]
 
 @dataclass
 class Outcome:
-    """What a launch did: counts of runs, and the messages of those that failed."""
+    """What a launch did: counts of runs, and the messages of those that failed.
+
+    `alone` is set where this process failed at something that other processes may still wait for it to do: nothing can
+    be agreed with them any more, so it must end at once, for them to notice.
+    """
 
     present: int = 0
     trained: int = 0
     diverged: int = 0
     failed: list[str] = field(default_factory=list)
     interrupted: bool = False
+    alone: bool = False
 
 
 def launch(
@@ -71,56 +76,55 @@ def launch(
       mode: "threads" trains independent runs side by side, one a thread; "population" maps runs that differ
         only in seed and learning rate over the devices; "mesh" trains one run at a time over all devices.
         "auto" is threads on CPUs and, on accelerators, a population where runs allow it and a mesh elsewhere.
-        Several processes that train together have a mesh.
+        Several processes that train together have a mesh, and so has "auto" with `fsdp`.
       jobs: threads; the CPU count by default.
-      fsdp: devices that share one copy of the parameters, for "mesh".
+      fsdp: devices that share one copy of the parameters; not for "threads" and "population".
       memory: what a step keeps at once.
       boards: where to show metrics besides metrics.jsonl.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
 
     Returns:
       Counts and failures. A run that fails does not stop the others; its message is also in its error.json.
+
+    Raises:
+      UserError: `fsdp` is not positive, or does not go with the mode.
     """
     stop, outcome = stop or Event(), Outcome()
-    several = jax.process_count() > 1
-    mode = "mesh" if several else mode
-    missing = []
-    for run in sweep.runs:
-        try:
-            found = read_result(sweep.directory_of(run, out), run)
-        except UserError as error:
-            outcome.failed.append(str(error))
-            continue
-        if any_process(found is not None)[0]:
-            outcome.present += 1
-        else:
-            missing.append(run)
-    on_cpu = jax.default_backend() == "cpu"
-    threads = (jobs or os.cpu_count() or 1) if (mode == "threads" or (mode == "auto" and on_cpu)) else 1
-    groups = (
-        [[run] for run in missing] if mode in ("threads", "mesh") or (mode == "auto" and on_cpu) else _alike(missing)
-    )
+    several, mode = jax.process_count() > 1, _mode(mode, fsdp)
+    missing = _missing(sweep, out, outcome)
+    threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
+    groups = _alike(missing) if mode == "population" else [[run] for run in missing]
     display.begin(total=len(sweep.runs), present=outcome.present)
 
     def work(runs: list[Run]) -> _Done:
-        if any_process(stop.is_set())[0]:
+        if outcome.alone or any_process(stop.is_set())[0]:
             raise Interrupted("not started")
         directories = [sweep.directory_of(run, out) for run in runs]
         for directory in directories:
             if directory.exists() and not several:
                 check_free(directory)  # before the text is read and a program compiled for nothing
-            (directory / "error.json").unlink(missing_ok=True)
+            with writing(directory):
+                (directory / "error.json").unlink(missing_ok=True)
         found = [read_result(directory, run) for directory, run in zip(directories, runs, strict=True)]
         present = [result for result in found if result is not None]
         if any_process(len(present) == len(runs))[0]:  # another worker, which held them, has finished them
             return _Done(present, trained=False)
-        placement = _placement(runs, threads, fsdp, memory)
+        with all_or_none():
+            placement = _placement(runs, threads, fsdp, memory)
+            if several:
+                source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.
         cadence = Cadence.of(runs[0], background=threads == 1)
         with display.running(runs) as observe:
-            results = train(
-                runs, source, directories, placement, observe=observe, stop=stop, cadence=cadence, boards=boards
-            )
+            try:
+                results = train(
+                    runs, source, directories, placement, observe=observe, stop=stop, cadence=cadence, boards=boards
+                )
+            except (Interrupted, Held, LeaseLost):
+                raise  # all processes alike
+            except Exception:
+                outcome.alone = several
+                raise
         for run, result in zip(runs, results, strict=True):
             display.finished(run, result)
         return _Done(results, trained=True)
@@ -136,12 +140,45 @@ def launch(
             except KeyboardInterrupt:
                 stop.set()  # leaving the pool waits for every run to save its checkpoint
                 outcome.interrupted = True
-        groups = [] if any_process(stop.is_set())[0] else held
+        groups = [] if outcome.alone or any_process(stop.is_set())[0] else held
         if groups:
             display.waiting(sum(map(len, groups)))
             stop.wait(RETRY_S)
     outcome.interrupted |= stop.is_set()
     return outcome
+
+
+def _mode(asked: Mode, fsdp: int) -> Mode:
+    """What "auto" means here; see `launch`."""
+    if fsdp < 1 or (fsdp > 1 and asked in ("threads", "population")):
+        raise UserError(
+            f"--fsdp {fsdp} must be at least 1, and more than 1 splits a run over devices, which --mode {asked} does "
+            "not; use --mode mesh"
+        )
+    if jax.process_count() > 1 or fsdp > 1:
+        return "mesh"
+    if asked == "auto":
+        return "threads" if jax.default_backend() == "cpu" else "population"
+    return asked
+
+
+def _missing(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
+    """Runs that have no result yet, the others being counted. Several processes count what any of them sees."""
+    missing = []
+    for run in sweep.runs:
+        found, damage = None, None
+        try:
+            found = read_result(sweep.directory_of(run, out), run)
+        except UserError as error:
+            damage = str(error)
+        is_damaged, is_present = any_process(damage is not None, found is not None)
+        if is_damaged:
+            outcome.failed.append(damage or f"another process cannot read the result of run {run.run_id}")
+        elif is_present:
+            outcome.present += 1
+        else:
+            missing.append(run)
+    return missing
 
 
 class _Done(NamedTuple):
@@ -172,7 +209,8 @@ def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Pa
             try:
                 with writing(directory):
                     directory.mkdir(parents=True, exist_ok=True)
-                write_json(directory / "error.json", {"run_id": run.run_id, "error": reason})
+                # Of several processes the first to fail knows why; the others only see it go.
+                write_json(directory / "error.json", {"run_id": run.run_id, "error": reason}, new=True)
             except UserError:
                 continue  # the disk is what failed; the message above says so
     return True

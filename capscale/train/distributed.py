@@ -1,5 +1,8 @@
 """Several processes that train one run together, each with its own devices: TPU pods, Slurm, or by address."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -21,14 +24,16 @@ def connect(coordinator: str | None = None, processes: int | None = None, index:
     """
     given = (coordinator, processes, index)
     if any(value is None for value in given) and any(value is not None for value in given):
-        raise UserError(f"coordinator={coordinator}, processes={processes} and index={index}: give all three or none")
+        raise UserError(
+            f"--coordinator {coordinator}, --processes {processes} and --process-index {index}: give all three or none"
+        )
     try:
         jax.distributed.initialize(coordinator, processes, index)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"this process cannot join others ({reason}); start it on a TPU pod or with srun, or give the "
-            "coordinator's address, the number of processes and this one's index"
+            f"this process cannot join others ({reason}); start it on a TPU pod or with srun, or give "
+            "--coordinator HOST:PORT, --processes and --process-index"
         ) from error
 
 
@@ -43,6 +48,18 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
         return flags
     gathered = multihost_utils.process_allgather(np.array(flags))
     return tuple(bool(flag) for flag in np.any(gathered, axis=0))
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """What every process does inside, all have done or none: a `UserError` in one of them is raised in each."""
+    refusal = None
+    try:
+        yield
+    except UserError as error:
+        refusal = error
+    if any_process(refusal is not None)[0]:
+        raise refusal or UserError("another process could not do its part, and says why; mend that and start all again")
 
 
 def wait_for_all(what: str) -> None:

@@ -11,13 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from capscale.errors import UserError
 from capscale.files import create, read_json, write_json, writing
+from capscale.train.distributed import any_process, is_first
 
 LENGTH_S = 60.0
 """Seconds without a sign of life after which a lease is taken over."""
@@ -120,8 +118,9 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(self._length_s / _RENEWALS):
-            # A full disk or a store that does not answer ends the run's own writes too; the lease lapses meanwhile.
-            with self._busy, contextlib.suppress(UserError):
+            # A full disk or a store that does not answer (object stores raise errors of their own) ends the run's own
+            # writes too. The lease lapses meanwhile; should it answer again, the next sign of life is in time or not.
+            with self._busy, contextlib.suppress(Exception):
                 self._renew()
                 if self._lost:
                     return
@@ -155,16 +154,12 @@ class Leases:
         with contextlib.ExitStack() as stack:
             refusal: Held | UserError | None = None
             try:
-                if jax.process_index() == 0:
+                if is_first():
                     self._leases = [stack.enter_context(Lease(directory)) for directory in self._directories]
             except (Held, UserError) as error:
                 refusal = error
-            if jax.process_count() > 1:
-                refused = multihost_utils.broadcast_one_to_all(np.int32(refusal is not None))
-                if refused and refusal is None:
-                    refusal = Held("the first process could not take the lease")
-            if refusal is not None:
-                raise refusal
+            if any_process(refusal is not None)[0]:
+                raise refusal or Held("the first process could not take the lease")
             self._stack = stack.pop_all()
         return self
 
@@ -172,9 +167,15 @@ class Leases:
         self._stack.close()
 
     def check(self) -> None:
-        """See `Lease.check`."""
-        for lease in self._leases:
-            lease.check()
+        """See `Lease.check`; where several processes train together, all of them find out alike."""
+        refusal: LeaseLost | UserError | None = None
+        try:
+            for lease in self._leases:
+                lease.check()
+        except (LeaseLost, UserError) as error:
+            refusal = error
+        if any_process(refusal is not None)[0]:
+            raise refusal or LeaseLost("the first process does not hold the lease any more; stopped without writing")
 
 
 def current_lease(directory: epath.Path) -> dict[str, Any] | None:

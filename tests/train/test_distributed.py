@@ -104,7 +104,7 @@ def test_a_process_by_itself_decides_by_itself():
 
 
 def test_addresses_are_given_whole():
-    with pytest.raises(UserError, match=r"coordinator=host:1, processes=None and index=0: give all three or none"):
+    with pytest.raises(UserError, match=r"--coordinator host:1, --processes None and --process-index 0: give all"):
         connect("host:1", index=0)
 
 

@@ -236,3 +236,51 @@ def test_a_full_disk_during_the_lease_lets_it_lapse(directory, monkeypatch):
             held.check()
         monkeypatch.undo()
         held.check()
+
+
+def test_processes_that_train_together_lose_their_lease_together(directory, monkeypatch):
+    """Only the first one holds it. The others would go on with a step that waits for it."""
+    told = []
+    monkeypatch.setattr(lease, "is_first", lambda: False)
+    monkeypatch.setattr(lease, "any_process", lambda *flags: told.append(flags) or (len(told) == 3,))
+    with lease.Leases([directory]) as leases:
+        leases.check()
+        with pytest.raises(LeaseLost, match="the first process does not hold the lease any more"):
+            leases.check()
+    assert told == [(False,)] * 3
+    assert not list(directory.iterdir())
+
+
+def test_first_process_tells_the_others_that_it_lost_its_lease(directory, monkeypatch):
+    told = []
+    monkeypatch.setattr(lease, "any_process", lambda *flags: told.append(flags) or flags)
+    with lease.Leases([directory]) as leases:
+        leases.check()
+        content = current_lease(directory)
+        assert content is not None
+        (directory / "lease-2.json").write_text(json.dumps(content | {"token": "theirs"}))
+        leases._leases[0]._renewed -= 1000
+        with pytest.raises(LeaseLost, match="was taken over by another worker"):
+            leases.check()
+    assert told == [(False,), (False,), (True,)]
+
+
+def test_a_store_that_fails_in_its_own_way_does_not_end_the_signs_of_life(directory, monkeypatch):
+    """Clients of object stores raise errors that are no `OSError`."""
+    real, failures = lease.write_json, []
+
+    def write(path, value):
+        if len(failures) < 2:
+            failures.append(path)
+            raise RuntimeError("503")
+        return real(path, value)
+
+    with short(directory) as held:
+        monkeypatch.setattr(lease, "write_json", write)
+        until = time.monotonic() + 20
+        while held._renewals < 4 and time.monotonic() < until:
+            time.sleep(0.02)
+        content = current_lease(directory)
+        assert content is not None
+        assert content["renewals"] >= 3
+    assert len(failures) == 2

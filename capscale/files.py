@@ -13,7 +13,7 @@ from capscale.errors import UserError
 
 
 @contextmanager
-def writing(path: epath.Path) -> Iterator[None]:
+def writing(path: epath.PathLike) -> Iterator[None]:
     """Turns an `OSError` (no space, read-only, no permission) into a `UserError` that names the path."""
     try:
         yield

@@ -36,10 +36,14 @@ class Launch:
     """Symbols of the text, where it cannot be read from here."""
     fsdp: int = 1
     """Devices that share one copy of the parameters."""
+    microbatches: int = 1
+    """Parts of a batch that are done one after the other, to save memory."""
+    remat: bool = False
+    """Compute each layer anew in the backward pass, to save memory."""
     script: Path | None = None
     """File to write; printed if not given."""
     setup: str = "pip install ."
-    """Command that makes capscale available on a fresh machine."""
+    """gcloud, SkyPilot: command that makes capscale available on a fresh machine."""
     devices_per_run: int = 1
     """Slurm: GPUs a run."""
     hours: int = 24
@@ -60,14 +64,21 @@ class Launch:
     def __call__(self) -> int:
         """Writes or prints the script."""
         from capscale.cli.preflight import data_id
+        from capscale.files import writing
         from capscale.sweep import launchfiles
         from capscale.sweep.plan import plan
         from capscale.sweep.slices import find_slice
 
+        for name in ("fsdp", "microbatches", "devices_per_run", "hours", "at_once"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
         planned = plan(self.experiment, self.ladder, data_id(self.text, self.vocabulary))
         text = [] if self.text is None else ["--text", self.text]
         fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []
-        arguments = ("run", self.experiment, "--out", self.out, "--ladder", self.ladder, *text, *fsdp)
+        parts = ["--microbatches", str(self.microbatches)] if self.microbatches > 1 else []
+        memory = [*fsdp, *parts, *(["--remat"] if self.remat else [])]
+        arguments = ("run", self.experiment, "--out", self.out, "--ladder", self.ladder, *text, *memory)
         job = launchfiles.Job(
             launchfiles.job_name(planned.experiment, self.ladder), arguments, len(planned.runs), self.setup
         )
@@ -88,9 +99,10 @@ class Launch:
         if self.script is None:
             print(script, end="")
         else:
-            self.script.write_text(script)
-            self.script.chmod(self.script.stat().st_mode | stat.S_IXUSR)
-            print(f"{self.script}: {len(planned.runs)} runs", end="\n")
+            with writing(self.script):
+                self.script.write_text(script)
+                self.script.chmod(self.script.stat().st_mode | stat.S_IXUSR)
+            print(f"{self.script}: {len(planned.runs)} runs")
         return 0
 
     def _named(self, field: str) -> str:

@@ -34,7 +34,11 @@ class Job:
 
     def one(self, index: str) -> str:
         """The command of one run; `index` may be a variable of the shell."""
-        return f'capscale {shlex.join(self.arguments)} --index "{index}"'
+        return f'{self.each()} --index "{index}"'
+
+    def each(self, *more: str) -> str:
+        """The command of one run, but for --index."""
+        return f"capscale {shlex.join((*self.arguments, *more))}"
 
     def all(self) -> str:
         """The command that trains every run, each over all processes that were started with it."""
@@ -88,7 +92,14 @@ set -euo pipefail
 name={job.name}
 zone={shlex.quote(zone)}
 
-if ! gcloud compute tpus tpu-vm describe "$name" --zone "$zone" >/dev/null 2>&1; then
+state=$(gcloud compute tpus tpu-vm describe "$name" --zone "$zone" --format 'value(state)' 2>/dev/null) || state=none
+case "$state" in
+PREEMPTED | TERMINATED)  # what is left of it does nothing but hold the name
+  run gcloud compute tpus tpu-vm delete "$name" --zone "$zone" --quiet
+  state=none
+  ;;
+esac
+if [ "$state" = none ]; then
   run gcloud compute tpus tpu-vm create "$name" --zone "$zone" \\
     --accelerator-type {accelerator_type(slice_)} --version {_RUNTIMES[slice_.generation]}{" --spot" if spot else ""}
 fi
@@ -102,7 +113,7 @@ run gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all \\
 
 def xpk(job: Job, slice_: Slice, *, zone: str, cluster: str, image: str) -> str:
     """A workload on a GKE cluster through xpk, one a run; each starts on all hosts of its slice."""
-    command = shlex.quote(f"{job.one('INDEX')} --mode mesh --distributed")
+    command = shlex.quote(job.each("--mode", "mesh", "--distributed"))
     return f"""#!/usr/bin/env bash
 # Trains {job.name} on the cluster {cluster}: a workload a run, queued by the cluster.
 set -euo pipefail
@@ -111,7 +122,7 @@ for index in $(seq 0 {job.runs - 1}); do
   command={command}
   run xpk workload create --workload "{job.name}-$index" --cluster {shlex.quote(cluster)} --zone {shlex.quote(zone)} \\
     --tpu-type {accelerator_type(slice_)} --num-slices 1 --max-restarts 100 \\
-    --docker-image {shlex.quote(image)} --command "${{command/INDEX/$index}}"
+    --docker-image {shlex.quote(image)} --command "$command --index $index"
 done
 """
 
@@ -131,7 +142,7 @@ def skypilot(job: Job, accelerators: str, *, spot: bool = True) -> str:
 # Trains {job.name} with SkyPilot: a managed job a run; start it in the project's directory.
 set -euo pipefail
 {_DRY_RUN}
-task=$(mktemp --suffix .yaml)
+task=$(mktemp -d)/task.yaml
 cat >"$task" <<'TASK'
 {json.dumps(task, indent=1)}
 TASK
@@ -161,8 +172,10 @@ def accelerator_type(slice_: Slice) -> str:
 
 
 def job_name(experiment: str, ladder: str) -> str:
-    """`capscale-paper-capacity-paper`; `UserError` where nothing usable is left of the names."""
-    words = "".join(letter if letter.isalnum() else "-" for letter in f"{experiment}-{ladder}".lower())
+    """`capscale-paper-capacity-paper`; `UserError` where the names are too long for the clouds."""
+    words = "".join(
+        letter if letter.isascii() and letter.isalnum() else "-" for letter in f"{experiment}-{ladder}".lower()
+    )
     name = f"capscale-{'-'.join(filter(None, words.split('-')))}"
     if len(name) > 40:
         raise UserError(f"job name {name!r} has over 40 letters, more than the clouds take; rename the experiment file")

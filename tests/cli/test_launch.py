@@ -32,7 +32,10 @@ done
 """,
     "scontrol": "",
     "gcloud": """
-if [ "$4" = describe ]; then exit 1; fi
+if [ "$4" = describe ]; then
+  if [ -z "${STATE:-}" ]; then exit 1; fi
+  echo "$STATE"
+fi
 while [ $# -gt 0 ]; do
   if [ "$1" = --command ]; then (cd "$PLACE" && bash -c "${2/cd capscale \\&\\& /}"); fi
   shift
@@ -117,7 +120,7 @@ def test_every_run_is_started_once_with_its_index(where, place):
     assert done.returncode == 0, done.stderr
     workers = [call for call in calls(place) if call[0] == "capscale"]
     together = ["--mode", "mesh", "--distributed"] if where == "xpk" else []
-    assert workers == [[*WORKER, "--index", str(index), *together] for index in range(2)]
+    assert workers == [[*WORKER, *together, "--index", str(index)] for index in range(2)]
 
 
 def test_slurm_asks_for_an_array(place):
@@ -154,7 +157,7 @@ def test_gcloud_makes_the_slice_and_starts_all_hosts(place):
     describe, create, copy, *rest = calls(place)
     tpu_vm, where = ["gcloud", "compute", "tpus", "tpu-vm"], ["--zone", "us-central1-a"]
     name = "capscale-mine-nano"
-    assert describe == [*tpu_vm, "describe", name, *where]
+    assert describe == [*tpu_vm, "describe", name, *where, "--format", "value(state)"]
     kind = ["--accelerator-type", "v5litepod-16", "--version", "v2-alpha-tpuv5-lite", "--spot"]
     assert create == [*tpu_vm, "create", name, *where, *kind]
     assert copy == [*tpu_vm, "scp", "--recurse", ".", f"{name}:capscale", *where, "--worker=all"]
@@ -162,6 +165,31 @@ def test_gcloud_makes_the_slice_and_starts_all_hosts(place):
     assert setup[:-1] == run[:-1] == [*tpu_vm, "ssh", name, *where, "--worker=all", "--command"]
     assert pip == ["pip", "install", "."]
     assert worker == ["capscale", "sweep", *WORKER[2:], "--mode", "mesh", "--distributed"]
+
+
+@pytest.mark.parametrize(
+    ("state", "made"), [("READY", []), ("PREEMPTED", ["delete", "create"]), ("TERMINATED", ["delete", "create"])]
+)
+def test_gcloud_makes_a_preempted_slice_again(state, made, place):
+    """It is still described, and nothing can be started on it: what is left has to be deleted first."""
+    done = started("gcloud", written("gcloud"), STATE=state)
+    assert done.returncode == 0, done.stderr
+    assert [call[4] for call in calls(place) if call[0] == "gcloud"] == ["describe", *made, "scp", "ssh", "ssh"]
+
+
+def test_xpk_takes_any_word_of_a_path(place):
+    """Such as one that the script might use itself."""
+    script = written("xpk", "--out", "gs://b/INDEX/$index")
+    assert started("xpk", script).returncode == 0
+    workers = [call for call in calls(place) if call[0] == "capscale"]
+    assert [call[call.index("--out") + 1] for call in workers] == ["gs://b/INDEX/$index"] * 2
+    assert [call[call.index("--index") + 1] for call in workers] == ["0", "1"]
+
+
+@pytest.mark.parametrize("where", OPTIONS)
+def test_settings_that_make_a_run_fit_reach_the_workers(where, place):
+    script = written(where, "--fsdp", "4", "--microbatches", "8", "--remat")
+    assert "--fsdp 4 --microbatches 8 --remat" in script.read_text()
 
 
 @pytest.mark.parametrize("where", ["gcloud", "xpk", "skypilot"])
@@ -202,6 +230,7 @@ def test_names_of_slices(slice_, name):
 
 def test_job_names():
     assert job_name("paper_capacity", "paper") == "capscale-paper-capacity-paper"
+    assert job_name("größe", "nano") == "capscale-gr-e-nano"
 
 
 @pytest.mark.parametrize(
@@ -211,6 +240,11 @@ def test_job_names():
         (["xpk", "--zone", "z"], "launch xpk needs --cluster"),
         (["xpk", "--zone", "z", "--cluster", "c"], "launch xpk needs --image"),
         (["gcloud", "--zone", "z", "--topology", "v5e:9"], "topology 'v5e:9' is no slice of v5e"),
+        (["slurm", "--hours", "0"], "--hours 0 must be at least 1"),
+        (["slurm", "--at-once", "-3"], "--at-once -3 must be at least 1"),
+        (["slurm", "--devices-per-run", "0"], "--devices-per-run 0 must be at least 1"),
+        (["slurm", "--fsdp", "0"], "--fsdp 0 must be at least 1"),
+        (["slurm", "--script", "nowhere/x.sh"], "nowhere/x.sh cannot be written (No such file or directory)"),
     ],
 )
 def test_what_is_missing_is_named(options, message, place, capsys):

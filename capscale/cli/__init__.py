@@ -20,28 +20,28 @@ class Command(Protocol):
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback."""
-    import tyro
-
-    from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, sweep
-
-    commands = {
-        "gmse": formats.Gmse,
-        "plot-formats": formats.PlotFormats,
-        "describe": describe.Describe,
-        "data": data.Data,
-        "sweep": sweep.Sweep,
-        "run": sweep.Run,
-        "status": sweep.Status,
-        "preflight": preflight.Preflight,
-        "launch": launch.Launch,
-        "fit": analysis.Fit,
-        "report": analysis.Report,
-        "bench": planning.Bench,
-        "predict": planning.Predict,
-        "plan": planning.Plan,
-        "factorize": planning.Factorize,
-    }
     try:
+        import tyro
+
+        from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, sweep
+
+        commands = {
+            "gmse": formats.Gmse,
+            "plot-formats": formats.PlotFormats,
+            "describe": describe.Describe,
+            "data": data.Data,
+            "sweep": sweep.Sweep,
+            "run": sweep.Run,
+            "status": sweep.Status,
+            "preflight": preflight.Preflight,
+            "launch": launch.Launch,
+            "fit": analysis.Fit,
+            "report": analysis.Report,
+            "bench": planning.Bench,
+            "predict": planning.Predict,
+            "plan": planning.Plan,
+            "factorize": planning.Factorize,
+        }
         parsed: Command = tyro.extras.subcommand_cli_from_dict(
             commands, prog="capscale", args=arguments, description=__doc__
         )

@@ -62,7 +62,7 @@ def launch_on_ray(
       Counts and failures.
 
     Raises:
-      UserError: Ray is not installed, or no node has the devices that a run needs.
+      UserError: Ray is not installed or does not answer, or no node has the devices that a run needs.
     """
     try:
         import ray
@@ -71,7 +71,13 @@ def launch_on_ray(
     stop, outcome = stop or Event(), Outcome()
     address = os.environ.get("RAY_ADDRESS")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ray.init(address=address, num_cpus=None if address else jobs, log_to_driver=False, include_dashboard=False)
+    try:
+        ray.init(address=address, num_cpus=None if address else jobs, log_to_driver=False, include_dashboard=False)
+    except Exception as error:  # Ray has no common type for a cluster that does not answer
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"Ray cannot be reached at RAY_ADDRESS={address!r} ({reason}); check it, or unset it to start Ray here"
+        ) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray has put its own there
     try:

@@ -5,6 +5,9 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +52,8 @@ def plan(experiment: str, ladder_name: str, data: DataId) -> Sweep:
     module, of_ladder = _load(experiment), ladder(ladder_name)
     if not callable(getattr(module, "runs", None)):
         raise UserError(f"experiment {experiment!r} defines no function runs(ladder, data) -> list[Run]; add one")
-    runs = module.runs(of_ladder, data)
+    with _named(experiment):
+        runs = module.runs(of_ladder, data)
     if not isinstance(runs, list | tuple):
         raise UserError(f"runs() of experiment {experiment!r} returned {_short(runs)}, not a list of Run")
     for run in runs:
@@ -70,6 +74,21 @@ def known_experiments() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(capscale.experiments.__path__))
 
 
+@contextmanager
+def _named(experiment: str) -> Iterator[None]:
+    """Turns what the code of an experiment raises into a `UserError` that names the file and the line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        where = [f"{frame.filename}, line {frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        place = f"{error.filename}, line {error.lineno}" if isinstance(error, SyntaxError) else where[-1]
+        raise UserError(
+            f"experiment {experiment!r} cannot be read: {type(error).__name__}: {error} ({place}); mend the file"
+        ) from error
+
+
 def _load(experiment: str) -> ModuleType:
     if experiment.endswith(".py"):
         path = Path(experiment)
@@ -80,7 +99,8 @@ def _load(experiment: str) -> ModuleType:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses defined in the file look their module up here
-        spec.loader.exec_module(module)
+        with _named(experiment):
+            spec.loader.exec_module(module)
         return module
     if experiment not in known_experiments():
         close = difflib.get_close_matches(experiment, known_experiments(), n=3, cutoff=0.3) or known_experiments()

@@ -55,19 +55,21 @@ def read_status(out: epath.Path) -> list[RunStatus]:
         raise UserError(f"{out} holds no sweep.json; give the --out directory of a sweep")
     found = read_json(path, "start the sweep again with another --out")
     expected, planned = found.get("runs"), found.get("planned", {})
-    if not isinstance(expected, list):
-        raise UserError(f"{path} lists no runs; start the sweep again with another --out")
-    return [_status(out / "runs" / run_id, run_id, planned.get(run_id, {})) for run_id in expected]
+    if not isinstance(expected, list) or not isinstance(planned, dict):
+        raise UserError(f"{path} lists no runs, or not as it should; start the sweep again with another --out")
+    return [_status(out / "runs" / str(run_id), str(run_id), planned.get(str(run_id), {})) for run_id in expected]
 
 
 def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunStatus:
-    step, device_s = progress(directory)
+    device_s = 0.0
     try:
+        step, device_s = progress(directory)
         state, detail = _state(directory, step, planned)
-    except (UserError, KeyError, TypeError, ValueError) as error:
-        state = "damaged"
+        return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"))
+    except (UserError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         detail = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"))
+        flops = planned.get("flops") if isinstance(planned, dict) else None
+        return RunStatus(run_id, "damaged", detail, round(device_s, 3), flops)
 
 
 def _state(directory: epath.Path, step: int, planned: dict[str, Any]) -> tuple[State, str]:
@@ -87,7 +89,7 @@ def progress(directory: epath.Path) -> tuple[int, float]:
     """Newest step in metrics.jsonl, and the device-seconds of all its lines; damaged lines are passed over."""
     path = directory / "metrics.jsonl"
     step, device_s = 0, 0.0
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             metrics = json.loads(line)
             step, device_s = metrics["step"], device_s + metrics["device_seconds"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import pytest
 import tiny
@@ -35,6 +36,7 @@ SWEEP = "sweep mine.py --text text.txt --out new"
         ("sweep missing.py --text text.txt --out new", "does not exist"),
         (f"{SWEEP} --ladder pico", "known ladders: nano, micro, paper"),
         (f"{SWEEP} --jobs 0", "--jobs 0 must be at least 1"),
+        (f"{SWEEP} --processes 2", "--coordinator None, --processes 2 and --process-index None: give all three"),
         ("sweep mine.py --text none.txt --out new", "cannot be read"),
         ("sweep mine.py --text empty.txt --out new", "is empty"),
         ("sweep mine.py --text binary.txt --out new", "is binary"),
@@ -83,6 +85,20 @@ def test_describe_30m(capsys):
     assert {leaf["format"] for leaf in found["leaves"]} == {"dense", "int4"}
     assert main(arguments) == 0
     assert "N = 30,482,560" in capsys.readouterr().out
+
+
+def test_commands_end_quietly_when_interrupted_while_they_are_loaded(monkeypatch, capsys):
+    class Loader:
+        @staticmethod
+        def find_spec(name, *more):
+            if name == "capscale.cli.launch":
+                raise KeyboardInterrupt
+
+    monkeypatch.delattr("capscale.cli.launch", raising=False)
+    monkeypatch.delitem(sys.modules, "capscale.cli.launch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Loader, *sys.meta_path])
+    assert main(["describe", "--model", "30M"]) == 130
+    assert capsys.readouterr().err == "capscale: interrupted\n"
 
 
 def test_commands_end_quietly_when_interrupted(monkeypatch, capsys):

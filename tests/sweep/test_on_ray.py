@@ -15,9 +15,11 @@ from rich.console import Console
 
 from capscale.cli import main
 from capscale.errors import UserError
+from capscale.models.ladder import NANO
 from capscale.sweep import on_ray
 from capscale.sweep.display import Display
 from capscale.sweep.local import Outcome
+from capscale.sweep.plan import Sweep
 
 ray: Any = pytest.importorskip("ray")
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
@@ -103,6 +105,17 @@ def test_checkpoints_that_are_not_complete_are_no_progress(tmp_path):
     for name in ("3", "12", "15.orbax-checkpoint-tmp", "unreadable-18"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert on_ray.newest_checkpoint(epath.Path(tmp_path)) == 12
+
+
+def test_cluster_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    def init(**options):
+        raise ConnectionError("Could not connect\n to GCS")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
+    sweep = Sweep("mine", NANO, tiny.corpus().id, (tiny.run(),))
+    with pytest.raises(UserError, match=r"RAY_ADDRESS='nowhere:1' .Could not connect to GCS.; check it, or unset it"):
+        on_ray.launch_on_ray(sweep, lambda index: 0, epath.Path(tmp_path), Display(Console()))
 
 
 def test_ray_that_is_not_installed_has_a_remedy(tmp_path, monkeypatch, capsys):

@@ -79,6 +79,12 @@ def test_unknown_ladder_is_refused():
         ("def runs(ladder, data): return None", "returned None, not a list of Run"),
         ("def runs(ladder, data): return ['run']", "returned a list with 'run', not a list of Run"),
         ("import tiny\ndef runs(ladder, data): return [tiny.run(), tiny.run()]", "lists one run twice"),
+        ("def runs(:", r"mine.py' cannot be read: SyntaxError: .*mine.py, line 1\); mend the file"),
+        ("import nothere", r"ModuleNotFoundError: No module named 'nothere' \(.*mine.py, line 1\)"),
+        (
+            "\n\ndef runs(ladder, data): return ladder.nope",
+            r"'Ladder' object has no attribute 'nope' \(.*mine.py, line 3\)",
+        ),
     ],
 )
 def test_experiments_that_give_no_runs_are_refused(code, message, experiment):

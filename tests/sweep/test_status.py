@@ -60,6 +60,25 @@ def test_every_state(out):
     assert {status.run_id: status.device_s for status in statuses if status.device_s} == {"d": 4, "k": 4, "l": 4}
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("metrics.jsonl", None), ("metrics.jsonl", b"\xff\xfe{\n"), ("error.json", b"\xff")]
+)
+def test_files_that_are_none_are_no_end_of_the_list(name, content, out):
+    """A directory in place of a file, and bytes that are no text."""
+    path = out / "runs" / "e" / name
+    path.parent.mkdir(parents=True)
+    path.mkdir() if content is None else path.write_bytes(content)
+    found = {status.run_id: status.state for status in read_status(out)}
+    assert found["e"] == ("started" if content == b"\xff\xfe{\n" else "damaged")
+    assert found["a"] == "done"
+
+
+def test_plan_of_a_run_that_is_none(tmp_path):
+    (tmp_path / "sweep.json").write_text('{"runs": ["a", 3], "planned": {"a": 7}}')
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    assert [status.state for status in read_status(epath.Path(tmp_path))] == ["damaged", "to do"]
+
+
 def test_device_hours_are_those_of_finished_runs_scaled_by_flops():
     finished = [RunStatus("a", "done", "", 3600.0, 1e12), RunStatus("b", "done", "", 7200.0, 2e12)]
     diverged = RunStatus("c", "diverged", "", 36.0, 1e12)
@@ -89,6 +108,7 @@ def test_reading_changes_nothing(out):
         ("{", "is not readable JSON"),
         ("{}", "lists no runs"),
         ('{"runs": 3}', "lists no runs"),
+        ('{"runs": ["a"], "planned": []}', "lists no runs, or not as it should"),
     ],
 )
 def test_what_is_no_sweep_is_refused(content, message, tmp_path):

@@ -16,6 +16,6 @@ def dividing(mesh: AbstractMesh, axes: tuple[str, ...], rows: int) -> tuple[str,
     """Those of `axes` over which so many rows are split; devices along the others do the same work."""
     chosen: tuple[str, ...] = ()
     for axis in axes:
-        if rows % prod(mesh.shape[a] for a in (*chosen, axis)) == 0:
+        if mesh.shape[axis] > 1 and rows % prod(mesh.shape[a] for a in (*chosen, axis)) == 0:
             chosen = (*chosen, axis)
     return chosen

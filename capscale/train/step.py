@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from capscale.formats.base import Context
-from capscale.formats.roles import Keeps, learns
+from capscale.formats.roles import Draws, Keeps, learns
+from capscale.kernels.mesh import automatic_axes
 from capscale.models.compression import mask_pass_rate, weights_distance
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
@@ -22,6 +24,7 @@ from capscale.representation import DENSE_OPERAND, Representation
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.run import Optimizer, Run
+from capscale.train.sharding import DATA
 
 
 class TrainState(NamedTuple):
@@ -118,40 +121,55 @@ def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context) ->
 
     `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T.
     """
-    return _applied(program, "losses", held, window_BU, ctx)
+    return _applied(program, "losses", held, window_BU, ctx=ctx, at_once=program.tokens_at_once(len(window_BU)))
 
 
-def mean_loss(program: Program, held: Any, window_BU: Array, ctx: Context) -> Array:
-    """Mean of `token_losses`, float32 scalar, to be differentiated."""
-    return _applied(program, "mean_loss", held, window_BU, ctx)
-
-
-def _applied(program: Program, method: str, held: Any, window_BU: Array, ctx: Context) -> Any:
+def _applied(program: Program, method: str, held: Any, window_BU: Array, *, ctx: Context, at_once: int) -> Any:
     rngs = None if ctx.key is None else {NOISE: ctx.key}
-    at_once = program.tokens_at_once(len(window_BU))
     return program.module.apply({"params": held}, window_BU, ctx, at_once, rngs=rngs, method=method)
 
 
 def loss_and_gradient(program: Program, held: Any, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
-    """Mean loss of a batch and its gradient with respect to held weights, micro-batch by micro-batch."""
+    """Mean loss of a batch and its gradient with respect to held weights, micro-batch by micro-batch.
+
+    Devices along the "data" axis of the context mesh work by themselves and add up once, after the last micro-batch;
+    left to XLA, they would for every one. Only what draws random numbers for all tokens at once keeps them together.
+    """
     parts = program.memory.microbatches
+    at_once = program.tokens_at_once(len(window_BU) // parts)
+    mesh, auto = automatic_axes()
+    apart = DATA in auto and mesh.shape[DATA] > 1 and not isinstance(program.representation.activations.format, Draws)
 
-    def of_part(window_bU: Array, ctx: Context) -> tuple[Array, Any]:
-        return jax.value_and_grad(lambda held: mean_loss(program, held, window_bU, ctx))(held)
+    def of_part(held: Any, window_bU: Array, ctx: Context) -> tuple[Array, Any]:
+        return jax.value_and_grad(
+            lambda held: _applied(program, "mean_loss", held, window_bU, ctx=ctx, at_once=at_once)
+        )(held)
 
-    if parts == 1:
-        return of_part(window_BU, ctx)
-    # Every parts-th row makes a micro-batch: devices that hold consecutive rows then hold as many of each.
-    window_PbU = jnp.moveaxis(window_BU.reshape(-1, parts, window_BU.shape[1]), 1, 0)
+    def of_batch(held: Any, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
+        if parts == 1:
+            return of_part(held, window_BU, ctx)
+        # Every parts-th row makes a micro-batch: devices that hold consecutive rows then hold as many of each.
+        window_PbU = jnp.moveaxis(window_BU.reshape(-1, parts, window_BU.shape[1]), 1, 0)
 
-    def add(total: tuple[Array, Any], part: tuple[Array, Array]) -> tuple[tuple[Array, Any], None]:
-        window_bU, number = part
-        key = None if ctx.key is None else jax.random.fold_in(ctx.key, number)
-        return jax.tree.map(jnp.add, total, of_part(window_bU, ctx._replace(key=key))), None
+        def add(total: tuple[Array, Any], part: tuple[Array, Array]) -> tuple[tuple[Array, Any], None]:
+            window_bU, number = part
+            key = None if ctx.key is None else jax.random.fold_in(ctx.key, number)
+            return jax.tree.map(jnp.add, total, of_part(held, window_bU, ctx._replace(key=key))), None
 
-    nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, held))
-    total, _ = jax.lax.scan(add, nothing, (window_PbU, jnp.arange(parts)))
-    return jax.tree.map(lambda sum_: sum_ / parts, total)
+        nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, held))
+        total, _ = jax.lax.scan(add, nothing, (window_PbU, jnp.arange(parts)))
+        return jax.tree.map(lambda sum_: sum_ / parts, total)
+
+    if not apart:
+        return of_batch(held, window_BU, ctx)
+    return jax.shard_map(
+        lambda *operands: jax.lax.pmean(of_batch(*operands), DATA),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(DATA), PartitionSpec()),
+        out_specs=PartitionSpec(),
+        axis_names={DATA},
+        check_vma=False,
+    )(held, window_BU, ctx)
 
 
 def train_step(

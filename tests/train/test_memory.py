@@ -8,15 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from hlo import computations_that_sum_over_devices
 from jax.extend.core import jaxprs_in_params
 
 from capscale.errors import UserError
 from capscale.formats.base import Context
+from capscale.formats.noise import Noise
 from capscale.models import loss
 from capscale.models.held import hold_weights
 from capscale.models.initial import initial_params
-from capscale.representation import Representation, operand
+from capscale.representation import Operand, Representation, operand
 from capscale.train.memory import Memory
+from capscale.train.sharding import batch_sharding, make_mesh, replicated
 from capscale.train.step import Pace, Program, initial_state, loss_and_gradient, token_losses, train_step
 
 RUN = tiny.run(
@@ -104,6 +107,30 @@ def test_weights_are_projected_once_for_all_micro_batches():
         return jax.lax.map(lambda row: token_losses(programs[0], params, row[None], CTX), WINDOW_BU)
 
     assert traced(projecting_inside, state.params)[0] > 0, "the count sees a projection inside"
+
+
+DRAWING = replace(RUN, representation=Representation(operand("int2"), Operand(Noise(0.1, "row"))))
+
+
+@pytest.mark.parametrize(("run", "once"), [(RUN, True), (DRAWING, False)], ids=["apart", "drawing together"])
+def test_devices_add_up_once_for_all_micro_batches(run, once):
+    """The numbers of one device, to rounding; sums over devices stand outside of every loop, where they can."""
+    ctx = Context(jnp.float32(0), jax.random.key(2))
+
+    def gradient(devices):
+        program = Program.of(run, Memory(microbatches=2), devices)
+        return lambda p, window: loss_and_gradient(program, hold_weights(p, run.representation, ctx), window, ctx)
+
+    expected = jax.jit(gradient(1), compiler_options=QUICK)(params(), WINDOW_BU)
+    mesh = make_mesh(1)
+    shardings = (replicated(mesh), batch_sharding(mesh, 0))
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(gradient(2), in_shardings=shardings).lower(params(), WINDOW_BU).compile(compiler_options=QUICK)
+        found = compiled(*jax.device_put((params(), WINDOW_BU), shardings))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, expected)
+    summing = computations_that_sum_over_devices(compiled)
+    assert summing
+    assert all(name.startswith("ENTRY") for name in summing) == once
 
 
 def test_memory_is_saved():

@@ -165,7 +165,11 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
         jax.config.update("jax_platforms", "cpu")  # this process only plans; the workers need the accelerators
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
+    shown: list[boards.OpenBoard] = []
     with distributed.all_or_none():
+        if not on_ray:  # where the workers show what they train
+            shown += [boards.open_tensorboard()] if command.tensorboard else []
+            shown += [boards.open_wandb(command.wandb)] if command.wandb else []
         source = load_source(command.text)
         planned = plan(command.experiment, command.ladder, source.id)
         out = epath.Path(command.out)
@@ -183,8 +187,6 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
 
     for number in STOPPED:
         signal.signal(number, on_signal)
-    shown: list[boards.OpenBoard] = [boards.TensorBoard] if command.tensorboard else []
-    shown += [boards.open_wandb(command.wandb)] if command.wandb else []
     with Display(Console(quiet=not distributed.is_first())) as display:
         if isinstance(command, Sweep) and on_ray:
             outcome = launch_on_ray(

@@ -63,8 +63,15 @@ class WandB:
         self._run.finish()
 
 
+def open_tensorboard() -> OpenBoard:
+    """Boards for TensorBoard; `UserError` where its package is missing, before anything is trained."""
+    _package("tensorboardX", "tensorboard")
+    return TensorBoard
+
+
 def open_wandb(project: str) -> OpenBoard:
-    """Boards of a Weights & Biases project."""
+    """Boards of a Weights & Biases project; `UserError` where its package is missing, before anything is trained."""
+    _package("wandb", "wandb")
     return lambda run, directory, _: WandB(project, run, directory)
 
 

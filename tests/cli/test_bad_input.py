@@ -74,6 +74,14 @@ def test_wrong_flags_exit_with_2(arguments, place, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("flag", "package"), [("--tensorboard", "tensorboardX"), ("--wandb formats", "wandb")])
+def test_missing_package_is_said_before_anything_is_made(flag, package, place, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(f"{SWEEP} {flag}".split()) == 2
+    assert f"package {package} is not installed; pip install" in capsys.readouterr().err
+    assert not (place / "new").exists()
+
+
 def test_describe_30m(capsys):
     arguments = ["describe", "--model", "30M", "--weights", "int4", "--activations", "int8", "--hadamard", "128"]
     assert main([*arguments, "--json"]) == 0

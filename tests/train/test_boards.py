@@ -9,7 +9,7 @@ import tiny
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.train.boards import TensorBoard, open_wandb
+from capscale.train.boards import open_tensorboard, open_wandb
 
 RUN = tiny.run()
 
@@ -30,7 +30,7 @@ def events(directory):
 
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboardX")
-    board = TensorBoard(RUN, epath.Path(tmp_path), 0)
+    board = open_tensorboard()(RUN, epath.Path(tmp_path), 0)
     board.write(3, {"loss": 2.5, "seconds": 1.0})
     board.write(6, {"loss": 1.5})
     board.close()
@@ -56,8 +56,7 @@ def test_wandb(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("package", "extra"), [("tensorboardX", "tensorboard"), ("wandb", "wandb")])
-def test_missing_package_is_named_with_its_extra(package, extra, tmp_path, monkeypatch):
+def test_missing_package_is_named_with_its_extra(package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    open_board = TensorBoard if extra == "tensorboard" else open_wandb("formats")
     with pytest.raises(UserError, match=rf"package {package} is not installed; pip install 'capscale\[{extra}\]'"):
-        open_board(RUN, epath.Path(tmp_path), 0)
+        open_tensorboard() if extra == "tensorboard" else open_wandb("formats")

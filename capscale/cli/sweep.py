@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from etils import epath
 
     from capscale.sweep.local import Outcome
+    from capscale.train.boards import OpenBoard
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """Exit status after Ctrl-C, and after SIGTERM, which is how machines are preempted: checkpoints are saved, the same
@@ -151,7 +152,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
     from capscale.sweep.local import launch
     from capscale.sweep.on_ray import launch_on_ray
     from capscale.sweep.plan import open_directory, plan
-    from capscale.train import boards, distributed
+    from capscale.train import distributed
     from capscale.train.memory import Memory
     from capscale.train.record import versions
 
@@ -165,11 +166,8 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
         jax.config.update("jax_platforms", "cpu")  # this process only plans; the workers need the accelerators
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
-    shown: list[boards.OpenBoard] = []
     with distributed.all_or_none():
-        if not on_ray:  # where the workers show what they train
-            shown += [boards.open_tensorboard()] if command.tensorboard else []
-            shown += [boards.open_wandb(command.wandb)] if command.wandb else []
+        shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
         source = load_source(command.text)
         planned = plan(command.experiment, command.ladder, source.id)
         out = epath.Path(command.out)
@@ -218,6 +216,13 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
         sys.stderr.flush()
         os._exit(status)  # an orderly end would wait for processes that wait for this one
     return status
+
+
+def _boards(command: Sweep | Run) -> "list[OpenBoard]":
+    from capscale.train import boards
+
+    shown = [boards.open_tensorboard()] if command.tensorboard else []
+    return [*shown, *([boards.open_wandb(command.wandb)] if command.wandb else [])]
 
 
 def _run_at(arguments: list[str], index: int) -> int:

@@ -1,4 +1,4 @@
-"""What the GPU kernels share: Mosaic GPU's settings, and its interpreter.
+"""What the GPU kernels share: Mosaic GPU's settings, its interpreter, and the square root that it does not have.
 
 The lowering that is asked for, "Warpgroup", infers how values lie in registers.
 """
@@ -6,6 +6,8 @@ The lowering that is asked for, "Warpgroup", infers how values lie in registers.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import Array, lax
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 COMPILER_PARAMS = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup)
@@ -34,3 +36,32 @@ def swizzled(columns: int, itemsize: int) -> tuple[plgpu.TilingTransform, plgpu.
         return ()
     swizzle = plgpu.find_swizzle(columns * itemsize * 8)
     return plgpu.TilingTransform((8, swizzle // itemsize)), plgpu.SwizzleTransform(swizzle)
+
+
+def sqrt(x: Array) -> Array:
+    """Square root of float32 `x` >= 0, correctly rounded, as XLA's is. What has no exponent field of a number stays.
+
+    Mosaic GPU has a reciprocal one alone, of a few units in the last place. A Newton step on the exact remainder
+    leaves less than one, and comparing the remainder with the neighbours' decides (Tuckerman's test:
+    r rounds sqrt(z) where r pred(r) < z <= r succ(r)).
+    """
+    pattern = lax.bitcast_convert_type(x, jnp.int32)
+    half = lax.shift_right_arithmetic(lax.shift_right_logical(pattern, 23) - 127, 1)
+    z = lax.bitcast_convert_type(pattern - lax.shift_left(half, 24), jnp.float32)  # 1 to 4
+    z = jnp.where((x > 0) & (x < jnp.inf), z, 1.0)
+    inverse = lax.rsqrt(z)
+    root = z * inverse
+    root = root + 0.5 * _remainder(z, root) * inverse
+    rest, bits = _remainder(z, root), lax.bitcast_convert_type(root, jnp.int32)
+    above, below = (lax.bitcast_convert_type(bits + step, jnp.float32) for step in (1, -1))
+    bits = bits + (rest > root * (above - root)).astype(jnp.int32) - (rest <= root * (below - root)).astype(jnp.int32)
+    found = lax.bitcast_convert_type(bits + lax.shift_left(half, 23), jnp.float32)
+    normal = (x >= jnp.finfo(jnp.float32).tiny) & (x < jnp.inf)
+    return jnp.where(normal, found, x)
+
+
+def _remainder(z: Array, root: Array) -> Array:
+    """`z - root^2`, exact for a root that is a few units in the last place off: halves of 12 bits multiply exactly."""
+    high = lax.bitcast_convert_type(lax.bitcast_convert_type(root, jnp.int32) & jnp.int32(-(1 << 12)), jnp.float32)
+    low = root - high
+    return ((z - high * high) - 2.0 * high * low) - low * low

@@ -78,6 +78,7 @@ def checks() -> dict[str, Check]:
         "interpret-gradient-bfloat16": partial(check_gradient, dtype=jnp.bfloat16),
         "interpret-matrix-unit": check_matrix_unit,
         "interpret-codes": check_codes,
+        "interpret-gpu": check_gpu_interpreted,
     }
     named |= {f"tpu-{chip}": partial(check_tpu, chip=chip) for chip in CHIPS}
     named |= {f"tpu-{chip}-codes": partial(check_codes_on_tpu, chip=chip) for chip in CHIPS}
@@ -88,18 +89,8 @@ def rows(shape: Shape, dtype: DTypeLike, seed: int = 0) -> Array:
     """Normal rows; of five or more, one each of zeros, with a NaN, with an infinity, of large values, full of ties."""
     x = jax.random.normal(jax.random.key(seed), shape, jnp.float32)
     if shape[0] >= 5:
-        x = (
-            x.at[0]
-            .set(0.0)
-            .at[1, 3]
-            .set(jnp.nan)
-            .at[2, 5]
-            .set(-jnp.inf)
-            .at[3]
-            .multiply(1e30)
-            .at[4]
-            .set(jnp.round(2 * x[4]))
-        )
+        x = x.at[0].set(0.0).at[1, 3].set(jnp.nan).at[2, 5].set(-jnp.inf)
+        x = x.at[3].multiply(1e30).at[4].set(jnp.round(2 * x[4]))
     return x.astype(dtype)
 
 
@@ -206,10 +197,7 @@ def check_pod(spec: Spec, shape: Shape = (4096, 640), dtype: DTypeLike = jnp.bfl
 
 def check_cuda(spec: Spec, shape: Shape = (1000, 640)) -> None:
     """Forward and backward lower for Hopper."""
-    try:
-        from .project import gpu
-    except ImportError as error:
-        raise Unavailable(f"this jaxlib has no Mosaic GPU: {error}") from error
+    gpu = _gpu()
     (shape,) = _whole(spec, (shape,))
     for dtype in (jnp.float32, jnp.bfloat16):
         _skip_unsupported(gpu.unsupported(spec, shape, dtype))
@@ -218,6 +206,31 @@ def check_cuda(spec: Spec, shape: Shape = (1000, 640)) -> None:
             text = lower_for_hopper(partial(function, spec), *operands)
             by_xla = function is gpu.backward and spec.rotation is None  # a choice by the mask alone needs no kernel
             assert by_xla or "mosaic_gpu" in text, "no kernel in the lowered program"
+
+
+def check_gpu_interpreted(spec: Spec, dtype: DTypeLike = jnp.float32, width: int = 128) -> None:
+    """The interpreted GPU kernel gives the reference's values and masks: bit for bit where nothing is rotated, zeros,
+    NaN and infinity included, else within `tolerance` on finite rows.
+    """
+    gpu, exact = _gpu(), spec.rotation is None
+    (shape,) = _whole(spec, ((5 if exact else 4, width),))
+    _skip_unsupported(gpu.unsupported(spec, shape, dtype))
+    if jax.__version_info__ < (0, 12) and gpu.cut_of(spec, shape[1]).dealt:
+        raise Unavailable("jax below 0.12 interprets no transposed wgmma")
+    x, given = rows(shape, dtype), _given(spec, shape[0])
+    found, expected = gpu.project(spec, x, given, interpret=True), reference.project(spec, x, given)
+    if exact:
+        _same(found, expected, shape[1])
+    else:
+        close(found, expected, shape[1], tolerance(dtype, exact_rotation=False))
+
+
+def _gpu() -> Any:
+    try:
+        from .project import gpu
+    except ImportError as error:
+        raise Unavailable(f"this jaxlib has no Mosaic GPU: {error}") from error
+    return gpu
 
 
 def lower_for_hopper(function: Callable[..., Any], *operands: Any) -> str:
@@ -284,11 +297,8 @@ def _structs(spec: Spec, shape: Shape, dtype: DTypeLike) -> tuple[Any, Any, Any]
     """Shapes of rows, mask and given numbers."""
     needed = spec.scale is not None and spec.scale.given
     mask = jax.ShapeDtypeStruct((shape[0], mask_bytes(shape[1])), jnp.uint8) if spec.mask else None
-    return (
-        jax.ShapeDtypeStruct(shape, dtype),
-        mask,
-        jax.ShapeDtypeStruct((shape[0], 1), jnp.float32) if needed else None,
-    )
+    given = jax.ShapeDtypeStruct((shape[0], 1), jnp.float32) if needed else None
+    return jax.ShapeDtypeStruct(shape, dtype), mask, given
 
 
 def _skip_uncoded(spec: Spec) -> None:

@@ -5,15 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels.project import gpu, reference
-from capscale.kernels.testing import check_cuda, close, rows, tolerance
+from capscale.kernels.testing import Unavailable, check_cuda, check_gpu_interpreted, close, rows, tolerance
 
-from capscale.formats.catalog import find
+from capscale.formats.base import Format
+from capscale.formats.catalog import FORMATS, find
+from capscale.formats.compose import Then
+from capscale.formats.floats import E2M1
+from capscale.formats.grids import Int
+from capscale.formats.pattern import NM
+from capscale.formats.scalar import Scalar
+from capscale.formats.scale import Absmax, PowerOfTwo, Rms, TwoLevel
 from capscale.fused import spec_of
 from capscale.representation import default_estimator
 
+MXFP4, NVFP4 = Scalar(E2M1, PowerOfTwo(), 32), Scalar(E2M1, TwoLevel(), 16)
 
-def spec(name: str, rotation: int | None = None, back: bool = False):
-    format = find(name)
+
+def spec(name: str | Format, rotation: int | None = None, back: bool = False):
+    format = find(name) if isinstance(name, str) else name
     found = spec_of(format, default_estimator(format), rotation=rotation, back=back)
     assert not isinstance(found, str), found
     return found
@@ -22,6 +31,24 @@ def spec(name: str, rotation: int | None = None, back: bool = False):
 CASES = [("int4", 128, True), ("e2m1", None, False), ("int4-g32", None, False), ("mxfp4", None, False)]
 SLOW = [("lloyd4", 64, False), ("nvfp4", None, False), ("int1", 128, False)]
 CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
+
+# Neighbours change places: patterns, codebooks, and groups that a tile holds several of.
+EXCHANGED = {
+    "4:8-pairs": NM(4, 8, unit=2),
+    "2:4+int4": find("2:4+int4"),
+    "dense scales": Then(NM(2, 4), Scalar(Int(4)), scales_from="dense"),
+    "dense scales of groups in a run": Then(NM(4, 8), Scalar(Int(4), Absmax(), 4), scales_from="dense"),
+    "runs of 16": NM(4, 16),
+    "2:4+mxfp4": find("2:4+mxfp4"),
+    "a run is a group": Then(NM(2, 4), Scalar(Int(3), Rms(), 4)),
+    "groups in strips": Then(NM(2, 4), NVFP4),
+    "int4-g4": find("int4-g4"),
+    "higgs-d2-n16": find("higgs-d2-n16"),
+    "higgs-d4-n256": find("higgs-d4-n256"),
+}
+GROUPED = ["int4-g4", "int4-g16", "mxfp4", "nvfp4", "int4-g64", "absmax-int4-g32"]
+SHORT = {"2:4+int4": jnp.float32, "dense scales of groups in a run": jnp.bfloat16, "higgs-d2-n16": jnp.bfloat16}
+NAMED = {name: f for name, f in FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)}
 
 
 def given(of, count: int) -> jax.Array | None:
@@ -52,6 +79,63 @@ def test_interpreted(name, rotation, back, dtype):
     assert found.value_RK.shape == (3, 256)
 
 
+def interpreted(of, dtype, width: int = 128):
+    try:
+        check_gpu_interpreted(of, dtype, width)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=[] if SHORT.get(name) == dtype else pytest.mark.slow)
+        for name in EXCHANGED
+        for dtype in (jnp.float32, jnp.bfloat16)
+    ],
+)
+def test_exchanged_neighbours_are_the_references_bit_for_bit(name, dtype):
+    interpreted(spec(EXCHANGED[name]), dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_exchanged_and_rotated(name, back):
+    interpreted(spec(EXCHANGED[name], 128, back), jnp.float32)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "mxfp4" else pytest.mark.slow) for n in GROUPED])
+def test_groups_of_a_rotated_tile(name):
+    interpreted(spec(name, 128, True), jnp.float32, 256)
+
+
+@pytest.mark.parametrize("bad", ["ties to the last", "columns out of order"])
+def test_a_wrong_exchange_would_be_seen(bad, monkeypatch):
+    survivors = gpu.strips.survivors
+    if bad == "ties to the last":
+        monkeypatch.setattr(gpu.strips, "survivors", lambda of, x: [y[::-1] for y in survivors(of, x[::-1])])
+    else:
+        monkeypatch.setattr(gpu.Tiles, "gathered", lambda _, x: x)
+    with pytest.raises(AssertionError, match="value: "):
+        interpreted(spec("2:4"), jnp.bfloat16)
+
+
+@pytest.mark.parametrize("rotation", [None, 64, 128])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_nothing_that_the_kernel_is_for_is_left_to_xla(rotation, dtype):
+    reasons = {n: gpu.unsupported(spec(n, rotation, bool(rotation)), (1000, 1280), dtype) for n in NAMED}
+    assert {n: reason for n, reason in reasons.items() if reason is not None} == {}
+    assert {n for n, format in FORMATS.items() if isinstance(format, Scalar)} <= set(reasons)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED)
+def test_cuda_lowering_of_the_catalog(name):
+    """Plain; rotated it is a check of the kit."""
+    check_cuda(spec(name), (100, 1280))
+
+
 def test_another_grid_would_be_seen():
     of, other = spec("int4", 128), spec("int3", 128)
     x = rows((4, 256), jnp.float32)
@@ -76,9 +160,12 @@ def test_no_rows():
     ("name", "rotation", "width", "dtype", "reason"),
     [
         ("int4", None, 256, jnp.float16, "not float16"),
-        ("2:4", None, 256, jnp.bfloat16, "exchange neighbours"),
-        ("int4-g32", 128, 256, jnp.bfloat16, "does not meet groups of 32"),
-        ("int4-g4", None, 256, jnp.bfloat16, "groups of 4 values"),
+        (NM(4, 12), None, 384, jnp.bfloat16, "runs of 12 neighbours"),
+        (NM(8, 32, unit=8), None, 256, jnp.bfloat16, "strips of 4 columns"),
+        (Then(NM(4, 8), MXFP4), None, 256, jnp.bfloat16, "strips of 4 columns"),
+        (Scalar(Int(4), Absmax(), 96), 32, 192, jnp.bfloat16, "groups of 96 values"),
+        ("int4-g4", None, 200, jnp.bfloat16, "groups of 4 values"),
+        ("int4", 256, 1024, jnp.bfloat16, "rotation of 256"),
         ("int4", None, 200, jnp.bfloat16, "groups of 200 values"),
         ("int4", 128, 200, jnp.bfloat16, "does not divide"),
     ],

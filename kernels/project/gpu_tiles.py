@@ -1,0 +1,246 @@
+"""Tiles of a row on Hopper (Mosaic GPU): how they are cut, moved, rotated, and dealt to strips.
+
+Mosaic GPU does not exchange values between the threads that hold neighbours of a row. A matrix product does: by a
+permutation, column j of a tile goes to strip `j % ways`, so that neighbours stand in the same place of different
+strips. It is exact on bytes of the bit pattern, whatever number they are of, and free where the tile is rotated anyway,
+as the columns of the rotation's matrix are permuted in its place. The transposed matrix brings the columns back.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from ..hopper import COMPILER_PARAMS, interpreter, swizzled
+from .spec import Spec
+
+ROWS = 64  # of a wgmma
+TILE = 128  # values of a row that are worked on at a time
+NARROWEST = 8  # columns that a wgmma's registers hold together
+SEARCHED = 16  # columns a codebook is searched for at once: what is carried from word to word stays in registers
+
+
+class Cut(NamedTuple):
+    """How rows are cut: into tiles, and these into strips of columns that hold neighbours in turn."""
+
+    row: int
+    """Values of a row, as the kernel sees it: all that share a scale, or a tile of several groups."""
+    tile: int
+    ways: int = 1
+    """Strips that neighbours are dealt to."""
+    group: int | None = None
+    """Neighbours of a tile that share a scale; None: all of the row do."""
+    strip: int = TILE
+    """Columns of a strip."""
+
+    @property
+    def dealt(self) -> bool:
+        """Whether columns change places."""
+        return self.ways > 1
+
+    def strips(self, tile: Array) -> list[list[Array]]:
+        """Strips of a tile: of each part, a group unless it is narrower than the ways, those that neighbours are in."""
+        return [
+            [tile if self.strip == self.tile else tile[:, at : at + self.strip] for at in starts]
+            for starts in self.starts
+        ]
+
+    @property
+    def starts(self) -> list[list[int]]:
+        """First column of each of the `strips`."""
+        columns = self.tile // self.ways
+        return [[way * columns + at for way in range(self.ways)] for at in range(0, columns, self.strip)]
+
+
+def cut_of(spec: Spec, width: int) -> Cut | str:
+    """How rows of `width` values are cut for this projection, or why they cannot be."""
+    size = spec.group or width
+    ways = spec.pattern.m if spec.pattern else spec.codebook.dimension if spec.codebook else 1
+    if ways & (ways - 1):
+        return f"runs of {ways} neighbours are not dealt to a power of two of strips"
+    if spec.rotation is not None and spec.rotation > TILE:
+        return f"a rotation of {spec.rotation} values does not fit into tiles of {TILE}"
+    if size % TILE == 0:
+        cut = Cut(size, TILE, ways, strip=TILE // ways)
+    elif size < TILE and size % NARROWEST == 0 and spec.rotation is None and ways == 1:
+        return Cut(size, size, strip=size)
+    elif width % TILE or TILE % size:
+        return f"groups of {size} values are not whole tiles of {TILE}, or of {NARROWEST} up to {TILE}"
+    else:
+        ways = ways if size >= ways * NARROWEST else max(ways, size)
+        cut = Cut(TILE, TILE, ways, size, strip=TILE // ways if ways >= size else size // ways)
+    if cut.strip < NARROWEST:
+        return f"groups of {size} values in {ways} strips leave strips of {cut.strip} columns, less than {NARROWEST}"
+    return cut._replace(strip=min(cut.strip, SEARCHED)) if spec.codebook and cut.group is None else cut
+
+
+class Tiles(NamedTuple):
+    """Moves tiles (64, width) between memory and registers, through shared memory, and rotates and deals them."""
+
+    cut: Cut
+    rotation: int | None
+    dtype: Any
+    """Of the rows."""
+    rows: Any
+    """Those of this block, a slice."""
+    smem: dict[Any, Any]
+    """A tile of shared memory for each dtype; "column", "joined", "matrix", "order"."""
+    barrier: Any
+    piece: Any
+    """Shared memory of a product's operand, for jax's interpreter, which knows no wgmma from registers."""
+
+    def load(self, ref: Any, c: Array) -> Array:
+        """Tile `c` of an input."""
+        smem = self.smem[ref.dtype]
+        plgpu.copy_gmem_to_smem(ref.at[self.rows, pl.ds(c * smem.shape[1], smem.shape[1])], smem, self.barrier)
+        plgpu.barrier_wait(self.barrier)
+        return smem[...]
+
+    def store(self, ref: Any, c: Array, x: Array) -> None:
+        """Tile `c` of an output."""
+        smem = self.smem[ref.dtype]
+        smem[...] = x
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(smem, ref.at[self.rows, pl.ds(c * smem.shape[1], smem.shape[1])])
+        plgpu.wait_smem_to_gmem(0)
+
+    def column(self, ref: Any) -> Array:
+        """A number of every row."""
+        smem = self.smem["column"]
+        plgpu.copy_gmem_to_smem(ref.at[self.rows], smem, self.barrier)
+        plgpu.barrier_wait(self.barrier)
+        return smem[...]
+
+    def rotate(self, x: Array) -> Array:
+        """Float32 tile, rotated and rounded to the dtype of the rows."""
+        return x if self.rotation is None else self._rotated(x, self.smem["matrix"])
+
+    def dealt(self, x: Array) -> Array:
+        """Float32 tile, rotated as `rotate` does, its columns dealt to strips."""
+        if self.rotation is None and self.cut.dealt:
+            return self._permuted(x, self._order)
+        return self.rotate(x)
+
+    def rotated_back(self, x: Array) -> Array:
+        """`rotate` of a tile whose columns are dealt."""
+        return self._rotated(x, self.smem["matrix"].T if self.cut.dealt else self.smem["matrix"])
+
+    def gathered(self, x: Array) -> Array:
+        """Float32 tile, its columns where they were before they were dealt."""
+        if not self.cut.dealt:
+            return x
+        return self._permuted(x, self._order.T)
+
+    def gathered_flags(self, x: Array) -> Array:
+        """`gathered` of zeros and ones, which need one product."""
+        if not self.cut.dealt:
+            return x
+        return self._product([x.astype(jnp.bfloat16)], self._order.T)
+
+    def joined(self, strips: list[list[Array]]) -> Array:
+        """Float32 tile out of its strips."""
+        if self.cut.strip == self.cut.tile:
+            return strips[0][0]
+        joined = self.smem["joined"]
+        for starts, parts in zip(self.cut.starts, strips, strict=True):
+            for at, strip in zip(starts, parts, strict=True):
+                joined[:, pl.ds(at, self.cut.strip)] = strip
+        return joined[...]
+
+    @property
+    def _order(self) -> Any:
+        """The matrix that deals columns, and does nothing else."""
+        return self.smem["matrix" if self.rotation is None else "order"]
+
+    def _rotated(self, x: Array, matrix: Any) -> Array:
+        """One piece of 8 significant bits holds what was bfloat16, three a float32."""
+        pieces = []
+        for _ in range(1 if self.dtype == jnp.bfloat16 else 3):
+            pieces.append(x.astype(jnp.bfloat16))
+            x = x - pieces[-1].astype(jnp.float32)
+        assert self.rotation is not None
+        y = self._product(pieces, matrix) * jnp.float32(self.rotation**-0.5)
+        return y.astype(self.dtype).astype(jnp.float32)
+
+    def _permuted(self, x: Array, matrix: Any) -> Array:
+        """By bytes of the bit pattern, a bfloat16's being the upper two of a float32's."""
+        pattern, moved = lax.bitcast_convert_type(x, jnp.int32), jnp.zeros(x.shape, jnp.int32)
+        for shift in range(32 - 8 * jnp.dtype(self.dtype).itemsize, 32, 8):
+            byte = (lax.shift_right_logical(pattern, shift) & 0xFF).astype(jnp.float32).astype(jnp.bfloat16)
+            moved = moved | lax.shift_left(self._product([byte], matrix).astype(jnp.int32), shift)
+        return lax.bitcast_convert_type(moved, jnp.float32)
+
+    def _product(self, pieces: Iterable[Array], matrix: Any) -> Array:
+        """Sum of bfloat16 `pieces` times the matrix, float32."""
+
+        def accumulate(total: Any) -> Array:
+            for piece in pieces:
+                if self.piece is not None:
+                    self.piece[...] = piece
+                plgpu.wgmma(total, piece if self.piece is None else self.piece, matrix)
+                plgpu.wgmma_wait(0)
+            return total[...]
+
+        return pl.run_scoped(accumulate, plgpu.WGMMAAccumulatorRef((ROWS, TILE), jnp.float32))
+
+
+def call(
+    body: Callable[..., None],
+    operands: list[Array],
+    out_type: tuple[Any, ...],
+    *,
+    cut: Cut,
+    rotation: int | None,
+    interpret: bool,
+) -> Any:
+    """`body(tiles, *refs)` on every block of rows. The first operand is the rows; those of rank 1 stay in memory."""
+    dtype, count = operands[0].dtype, len(operands)
+    dtypes = {jnp.dtype(x.dtype) for x in (*operands, *out_type) if x.ndim == 2}
+    scratch: dict[Any, Any] = {
+        str(d): plgpu.SMEM((ROWS, cut.tile), d, transforms=swizzled(cut.tile, d.itemsize)) for d in dtypes
+    }
+    scratch["column"], scratch["barrier"] = plgpu.SMEM((ROWS,), jnp.float32), plgpu.Barrier()
+    matrices = {"matrix": _matrix(rotation, cut.ways)} if rotation or cut.dealt else {}
+    if rotation and cut.dealt:
+        matrices["order"] = _matrix(None, cut.ways)
+    for name in matrices:
+        scratch[name] = plgpu.SMEM((TILE, TILE), jnp.bfloat16, transforms=swizzled(TILE, 2))
+    if cut.strip < cut.tile:
+        scratch["joined"] = plgpu.SMEM((ROWS, cut.tile), jnp.float32)
+    if matrices and interpret:
+        scratch["piece"] = plgpu.SMEM((ROWS, TILE), jnp.bfloat16)
+    operands = [*operands, *matrices.values()]
+
+    def kernel(*refs: Any, barrier: Any, piece: Any = None, **smem: Any) -> None:
+        for ref, name in zip(refs[count:], matrices, strict=False):
+            plgpu.copy_gmem_to_smem(ref, smem[name], barrier)
+            plgpu.barrier_wait(barrier)
+        here = pl.ds(lax.axis_index("rows") * ROWS, ROWS)
+        named = smem | {d: smem[str(d)] for d in dtypes}
+        tiles = Tiles(cut, rotation, dtype, here, named, barrier, piece)
+        body(tiles, *refs[:count], *refs[len(operands) :])
+
+    return plgpu.kernel(
+        kernel,
+        out_type=out_type,
+        grid=(operands[0].shape[0] // ROWS,),
+        grid_names=("rows",),
+        scratch_types=scratch,
+        compiler_params=COMPILER_PARAMS,
+        interpret=interpreter(interpret),
+    )(*operands)
+
+
+def _matrix(rotation: int | None, ways: int) -> Array:
+    """(128, 128) block-diagonal ±1 matrix of the rotation, or the identity, its columns dealt; bfloat16."""
+    i = lax.broadcasted_iota(jnp.int32, (TILE, TILE), 0)
+    at = lax.broadcasted_iota(jnp.int32, (TILE, TILE), 1)
+    strip = TILE // ways
+    j = at % strip * ways + at // strip
+    if rotation is None:
+        return (i == j).astype(jnp.bfloat16)
+    odd = lax.population_count(i & j) & 1
+    return jnp.where(i // rotation == j // rotation, 1 - 2 * odd, 0).astype(jnp.bfloat16)

@@ -177,7 +177,7 @@ class Both:
         sparse, grid = self.sparse(x, projection), self.grid(x, projection)
         if grid is None:
             return sparse
-        grid = grid | ~_needed(projection.keep, self, "sparsity")
+        grid = jnp.where(_needed(projection.keep, self, "sparsity"), grid, True)
         return grid if sparse is None else sparse & grid
 
 

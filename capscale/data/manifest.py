@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from etils import epath
@@ -123,7 +124,18 @@ def verify(manifest: Manifest, directory: Path, *, again: bool = False) -> None:
     Raises:
       UserError: names the first shard that is missing, cut short or altered.
     """
-    known = {} if again else _stamped(directory)
+    with _VERIFYING:
+        _verify(manifest, directory, again=again)
+
+
+_VERIFYING = Lock()
+"""Runs side by side ask for the same shards at once: one hashes them, the others wait for what it finds."""
+_verified: dict[Path, dict[str, Any]] = {}
+"""Stamps that could not be written, as of shards that this user may only read."""
+
+
+def _verify(manifest: Manifest, directory: Path, *, again: bool) -> None:
+    known = {} if again else _stamped(directory) | _verified.get(directory, {})
     marks = {shard.file: _mark(shard, directory) for shard in manifest.shards}
     unknown = [shard for shard in manifest.shards if known.get(shard.file) != [shard.sha256, *marks[shard.file]]]
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
@@ -139,8 +151,10 @@ def verify(manifest: Manifest, directory: Path, *, again: bool = False) -> None:
         stamp = {shard.file: [shard.sha256, *marks[shard.file]] for shard in manifest.shards}
         try:
             write_text(epath.Path(directory / STAMP), json.dumps(stamp))
-        except UserError:  # a directory that may only be read is hashed every time
-            return
+        except UserError:  # a directory that may only be read is hashed once in every process
+            _verified[directory] = stamp
+        else:
+            _verified.pop(directory, None)
 
 
 def sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Token shards as a source: batches are a function of (seed, step), and what is not whole stops a run ahead of it."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -230,12 +231,21 @@ def test_bad_stamps_are_not_believed(stamp, copy):
 
 
 def test_directory_that_may_only_be_read(copy, monkeypatch):
+    """Is hashed once in a process, also where many runs ask at once, as those of a sweep do."""
+    source, real, hashed = load_source(str(copy)), manifest.sha256, []
+
     def refuse(*args, **options):
         raise UserError("read-only")
 
     monkeypatch.setattr(manifest, "write_text", refuse)
-    load_source(str(copy)).check()
+    monkeypatch.setattr(manifest, "sha256", lambda path: hashed.append(path.name) or real(path))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: source.check(), range(4)))
+    assert len(hashed) == len(source.manifest.shards)
     assert not (copy / ".verified.json").exists()
+    spoil(copy / "validation.npy", "altered")
+    with pytest.raises(UserError, match="was altered"):
+        source.check()
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Prepare:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        from capscale.data.documents import LONGEST
         from capscale.data.hub import Dataset
         from capscale.data.part import Split
         from capscale.data.prepare import Request, prepare
@@ -92,6 +93,13 @@ class Prepare:
 
             manifest = prepare(request, epath.Path(self.out), workers, observe)
         print_table(manifest)
+        mean = sum(shard.text_bytes for shard in manifest.train) / sum(shard.documents for shard in manifest.train)
+        if self.separator is not None and mean > LONGEST / 2:
+            print(
+                f"capscale: documents have {mean:,.0f} bytes on average, as if cut at their longest, {LONGEST:,}: see "
+                f"that --separator {self.separator!r} is what stands between them",
+                file=sys.stderr,
+            )
         if peak:
             print(f"peak memory of a process: {peak / 2**20:,.0f} MiB")
         return 0

@@ -49,6 +49,17 @@ def test_prepare_then_show(place, capsys):
     assert main(f"{PREPARE} --tokenizer byte --out shards".split()) == 0, "nothing is left to do"
 
 
+@pytest.mark.parametrize(("separator", "found"), [("\\n\\n", True), ("\\r\\n\\r\\n", False)])
+def test_separator_that_never_stands_is_remarked_on(separator, found, place, capsys):
+    """Such as one with the other line ends: what is not separated is cut at 1 MiB, which nobody asked for."""
+    (place / "long.txt").write_text("\n\n".join(f"{number} {'word ' * 20_000}" for number in range(120)))
+    command = ["data", "prepare", "long.txt", "--out", "long", "--tokenizer", "byte", "--validation-share", "0.4"]
+    options = ["--workers", "1", "--separator", separator, "--validation-tokens", "33000000"]
+    assert main([*command, *options]) == 0
+    err = capsys.readouterr().err
+    assert err == "" if found else "see that --separator '\\\\r\\\\n" in err
+
+
 @pytest.mark.parametrize("stamped", [False, True])
 def test_show_names_an_altered_shard(stamped, place, capsys):
     assert main(f"{PREPARE} --tokenizer byte --out shards".split()) == 0

@@ -17,7 +17,7 @@ from capscale.files import write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
 from capscale.train.boards import OpenBoard
-from capscale.train.distributed import all_or_none, any_process
+from capscale.train.distributed import FailedElsewhere, all_or_none, any_process
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
 from capscale.train.loop import Cadence, Interrupted, train
 from capscale.train.memory import AT_ONCE, Memory
@@ -100,12 +100,13 @@ def launch(
         if outcome.alone or any_process(stop.is_set())[0]:
             raise Interrupted("not started")
         directories = [sweep.directory_of(run, out) for run in runs]
-        for directory in directories:
-            if directory.exists() and not several:
-                check_free(directory)  # before the text is read and a program compiled for nothing
-            with writing(directory):
-                (directory / "error.json").unlink(missing_ok=True)
-        found = [read_result(directory, run) for directory, run in zip(directories, runs, strict=True)]
+        with all_or_none():
+            for directory in directories:
+                if directory.exists() and not several:
+                    check_free(directory)  # before the text is read and a program compiled for nothing
+                with writing(directory):
+                    (directory / "error.json").unlink(missing_ok=True)
+            found = [read_result(directory, run) for directory, run in zip(directories, runs, strict=True)]
         present = [result for result in found if result is not None]
         if any_process(len(present) == len(runs))[0]:  # another worker, which held them, has finished them
             return _Done(present, trained=False)
@@ -205,6 +206,8 @@ def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Pa
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         for run in runs:
             outcome.failed.append(f"run {run.run_id}: {reason}")
+            if isinstance(error, FailedElsewhere):
+                continue  # error.json is for the reason
             directory = sweep.directory_of(run, out)
             try:
                 with writing(directory):

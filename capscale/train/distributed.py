@@ -10,6 +10,10 @@ from jax.experimental import multihost_utils
 from capscale.errors import UserError
 
 
+class FailedElsewhere(UserError):
+    """Another process could not do its part of what all do together; that one says why."""
+
+
 def connect(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
     """Joins this process with the others; call it once, ahead of anything else of JAX.
 
@@ -52,14 +56,19 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """What every process does inside, all have done or none: a `UserError` in one of them is raised in each."""
+    """What every process does inside, all have done or none: a `UserError` in one of them is raised in each.
+
+    In those that have done it, as `FailedElsewhere`.
+    """
     refusal = None
     try:
         yield
     except UserError as error:
         refusal = error
     if any_process(refusal is not None)[0]:
-        raise refusal or UserError("another process could not do its part, and says why; mend that and start all again")
+        raise refusal or FailedElsewhere(
+            "another process could not do its part, and says why; mend that and start all again"
+        )
 
 
 def wait_for_all(what: str) -> None:

@@ -168,11 +168,22 @@ def test_one_process_of_several_that_fails_begins_nothing_else(tmp_path, monkeyp
     assert (outcome.alone, outcome.failed) == (True, [f"run {RUNS[0].run_id}: RuntimeError: out of memory"])
 
 
-def test_what_no_process_can_begin_is_passed_over(tmp_path, monkeypatch, one_of_two):
+@pytest.mark.parametrize(
+    "told",
+    [
+        # missing, not stopped, cannot read or write the directory
+        [(False, False), (False,), (True,)],
+        # missing, not stopped, can read it, no result there, cannot read the text
+        [(False, False), (False,), (False,), (False,), (True,)],
+    ],
+)
+def test_what_no_process_can_begin_is_passed_over(told, tmp_path, monkeypatch, one_of_two):
     monkeypatch.setattr(local, "train", lambda runs, *args, **kwargs: pytest.fail("begun"))
-    one_of_two[:] = [(False, False), (False,), (False,), (True,)]  # missing; not stopped; no result; cannot begin
+    one_of_two[:] = told
     outcome = start(tmp_path, RUNS[:1])
     assert not outcome.alone
+    assert not one_of_two
+    assert not list(tmp_path.glob("runs/*/error.json")), "it is for the process that knows why"
     assert outcome.failed == [
         f"run {RUNS[0].run_id}: another process could not do its part, and says why; mend that and start all again"
     ]

@@ -137,7 +137,7 @@ def check_codes(spec: Spec, shape: Shape = (37, 640)) -> None:
 
     Bit for bit, in float32 and in bfloat16; `Unavailable` where the grid has no codes.
     """
-    _skip_uncoded(spec)
+    _skip_unsupported(_uncoded(spec))
     (shape,) = _whole(spec, (shape,))
     for dtype in (jnp.float32, jnp.bfloat16):
         _skip_unsupported(tpu_codes.unsupported(spec, shape, dtype))
@@ -151,7 +151,7 @@ def check_codes(spec: Spec, shape: Shape = (37, 640)) -> None:
 
 def check_codes_on_tpu(spec: Spec, chip: str = "v5e", shape: Shape = (1000, 640)) -> None:
     """The encoding kernel compiles for a TPU, within the VMEM that it asks for."""
-    _skip_uncoded(spec)
+    _skip_unsupported(_uncoded(spec))
     (shape,) = _whole(spec, (shape,))
     everywhere = NamedSharding(_mesh(tpu_devices(CHIPS[chip])[:1], {"chip": 1}), PartitionSpec())
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -196,41 +196,45 @@ def check_pod(spec: Spec, shape: Shape = (4096, 640), dtype: DTypeLike = jnp.bfl
 
 
 def check_cuda(spec: Spec, shape: Shape = (1000, 640)) -> None:
-    """Forward and backward lower for Hopper."""
-    gpu = _gpu()
+    """Forward, backward and, where there are codes, encoding lower for Hopper."""
+    gpu, gpu_codes = _gpu()
     (shape,) = _whole(spec, (shape,))
     for dtype in (jnp.float32, jnp.bfloat16):
         _skip_unsupported(gpu.unsupported(spec, shape, dtype))
         x, mask, given = _structs(spec, shape, dtype)
-        for function, operands in ((gpu.project, (x, given)), (gpu.backward, (mask, x))):
+        calls = [(gpu.project, (x, given)), (gpu.backward, (mask, x))]
+        for function, operands in calls + ([] if _uncoded(spec) else [(gpu_codes.encode, (x, given))]):
             text = lower_for_hopper(partial(function, spec), *operands)
             by_xla = function is gpu.backward and spec.rotation is None  # a choice by the mask alone needs no kernel
             assert by_xla or "mosaic_gpu" in text, "no kernel in the lowered program"
 
 
 def check_gpu_interpreted(spec: Spec, dtype: DTypeLike = jnp.float32, width: int = 128) -> None:
-    """The interpreted GPU kernel gives the reference's values and masks: bit for bit where nothing is rotated, zeros,
-    NaN and infinity included, else within `tolerance` on finite rows.
+    """The interpreted GPU kernels give the reference's values, masks, codes and scales: bit for bit where nothing is
+    rotated, zeros, NaN and infinity included; else values and masks within `tolerance`, on finite rows.
     """
-    gpu, exact = _gpu(), spec.rotation is None
+    (gpu, gpu_codes), exact = _gpu(), spec.rotation is None
     (shape,) = _whole(spec, ((5 if exact else 4, width),))
     _skip_unsupported(gpu.unsupported(spec, shape, dtype))
-    if jax.__version_info__ < (0, 12) and gpu.cut_of(spec, shape[1]).dealt:
+    if jax.__version_info__ < (0, 12) and gpu.whole_cut(spec, shape[1]).dealt:
         raise Unavailable("jax below 0.12 interprets no transposed wgmma")
     x, given = rows(shape, dtype), _given(spec, shape[0])
     found, expected = gpu.project(spec, x, given, interpret=True), reference.project(spec, x, given)
-    if exact:
-        _same(found, expected, shape[1])
-    else:
-        close(found, expected, shape[1], tolerance(dtype, exact_rotation=False))
+    if not exact:
+        return close(found, expected, shape[1], tolerance(dtype, exact_rotation=False))
+    _same(found, expected, shape[1])
+    if not _uncoded(spec):
+        encoded = zip(gpu_codes.encode(spec, x, given, interpret=True), reference.encode(spec, x, given), strict=True)
+        for a, b in encoded:
+            _equal(a, b, "codes or scales")
 
 
-def _gpu() -> Any:
+def _gpu() -> tuple[Any, Any]:
     try:
-        from .project import gpu
+        from .project import gpu, gpu_codes
     except ImportError as error:
         raise Unavailable(f"this jaxlib has no Mosaic GPU: {error}") from error
-    return gpu
+    return gpu, gpu_codes
 
 
 def lower_for_hopper(function: Callable[..., Any], *operands: Any) -> str:
@@ -301,11 +305,13 @@ def _structs(spec: Spec, shape: Shape, dtype: DTypeLike) -> tuple[Any, Any, Any]
     return jax.ShapeDtypeStruct(shape, dtype), mask, given
 
 
-def _skip_uncoded(spec: Spec) -> None:
+def _uncoded(spec: Spec) -> str | None:
+    """Why the projection has no codes, or None where it has."""
     try:
         coded_grid(spec)
     except ValueError as error:
-        raise Unavailable(str(error)) from error
+        return str(error)
+    return None
 
 
 def _skip_unsupported(reason: str | None) -> None:

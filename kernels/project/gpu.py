@@ -9,7 +9,7 @@ nothing is rotated or exchanged, every group is a row.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,13 +42,8 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret
     rows, width = x_RK.shape
     if not rows:
         return Projected(x_RK, pack_mask(x_RK != 0) if spec.mask else None)
-    cut = _cut(spec, width)
-    x = x_RK.reshape(rows * (width // cut.row), cut.row)
-    operands = [_padded(x)]
-    if given_R1 is not None:
-        operands.append(_padded(jnp.repeat(given_R1.astype(jnp.float32), width // cut.row, axis=0))[:, 0])
-    if spec.codebook is not None:
-        operands.append(spec.codebook.table().reshape(-1))
+    cut = whole_cut(spec, width)
+    x, operands = operands_of(spec, cut, x_RK, given_R1)
     out_type = [jax.ShapeDtypeStruct(operands[0].shape, x.dtype)]
     if spec.mask is not None:
         out_type.append(jax.ShapeDtypeStruct(operands[0].shape, jnp.int8))
@@ -74,16 +69,72 @@ def backward(spec: Spec, mask_RW: Array | None, g_RK: Array, *, interpret: bool 
     ]
 
 
-def _cut(spec: Spec, width: int) -> Cut:
+def whole_cut(spec: Spec, width: int) -> Cut:
+    """`cut_of`. Raises ValueError where there is none."""
     cut = cut_of(spec, width)
     if isinstance(cut, str):
         raise ValueError(f"{spec} on rows of {width} values: {cut}")
     return cut
 
 
+def operands_of(spec: Spec, cut: Cut, x_RK: Array, given_R1: Array | None) -> tuple[Array, list[Array]]:
+    """Rows as they are cut, and the operands of a kernel: these padded, given numbers, and the codebook's table."""
+    per = x_RK.shape[1] // cut.row
+    x = x_RK.reshape(x_RK.shape[0] * per, cut.row)
+    operands = [_padded(x)]
+    if given_R1 is not None:
+        operands.append(_padded(jnp.repeat(given_R1.astype(jnp.float32), per, axis=0))[:, 0])
+    if spec.codebook is not None:
+        operands.append(spec.codebook.table().reshape(-1))
+    return x, operands
+
+
 def _padded(x: Array) -> Array:
     """Rows up to a multiple of a block."""
     return jnp.pad(x, ((0, -x.shape[0] % ROWS), (0, 0)))
+
+
+class Source(NamedTuple):
+    """What a kernel reads: tiles of its rows, cut into strips, and their scales."""
+
+    spec: Spec
+    tiles: Tiles
+    x: Any
+    given: Array | None
+
+    def parts(self, c: Array) -> list[list[Array]]:
+        """Strips of tile `c`, part by part."""
+        return self.tiles.cut.strips(self.tiles.dealt(self.tiles.load(self.x, c).astype(jnp.float32)))
+
+    def each(self, step: Callable[[Array, Any], Any], start: Any) -> Any:
+        """See `strips.Each`."""
+        return lax.fori_loop(0, self.x.shape[1] // self.tiles.cut.tile, step, start)
+
+    def of_row(self) -> Array | None:
+        """The scale of every row, where its values share one."""
+        if self.spec.scale is None or self.tiles.cut.group is not None:
+            return None
+
+        def read(c: Array) -> list[Array]:
+            return [x for part in self.parts(c) for x in strips.measured(self.spec, part)]
+
+        size = self.x.shape[1]
+        return strips.measure(self.spec, read, self.each, shape=(ROWS,), size=size, given=self.given)
+
+    def of_groups(self, part: list[Array]) -> list[Array]:
+        """The scale of the group that a part of a tile is; where its strips are narrower, of each run of them."""
+        cut = self.tiles.cut
+        assert cut.group is not None
+        measure = partial(strips.measure, self.spec, each=strips.once, size=cut.group, given=self.given)
+        if not cut.narrow:
+            return [measure(lambda _: part, shape=(ROWS,))]
+        runs = [part[first : first + cut.group] for first in range(0, cut.ways, cut.group)]
+        return [measure(lambda _, run=run: run, shape=part[0].shape) for run in runs]
+
+    def spread(self, scales: list[Array], part: list[Array]) -> list[Array]:
+        """The scale of every strip of a part of a tile, out of that of its row, or of its groups."""
+        full = [x if x.ndim > 1 else lax.broadcast_in_dim(x, part[0].shape, (0,)) for x in scales]
+        return [scale for scale in full for _ in range(len(part) // len(full))]
 
 
 def _forward(spec: Spec, tiles: Tiles, x_ref: Any, *refs: Any) -> None:
@@ -92,12 +143,8 @@ def _forward(spec: Spec, tiles: Tiles, x_ref: Any, *refs: Any) -> None:
     value_ref = ins.pop()
     given = tiles.column(ins.pop(0)) if spec.scale is not None and spec.scale.given else None
     words = ins.pop(0) if spec.codebook is not None else None
-
-    def parts(c: Array) -> list[list[Array]]:
-        return tiles.cut.strips(tiles.dealt(tiles.load(x_ref, c).astype(jnp.float32)))
-
-    def each(step: Callable[[Array, Any], Any], start: Any) -> Any:
-        return lax.fori_loop(0, x_ref.shape[1] // tiles.cut.tile, step, start)
+    source = Source(spec, tiles, x_ref, given)
+    of_row = source.of_row()
 
     def word(i: Any) -> list[Any]:
         assert spec.codebook is not None
@@ -105,43 +152,19 @@ def _forward(spec: Spec, tiles: Tiles, x_ref: Any, *refs: Any) -> None:
         row = spec.codebook.dimension + 1
         return [words[i * row + j] for j in range(row)]
 
-    def read(c: Array) -> list[Array]:
-        return [x for part in parts(c) for x in strips.measured(spec, part)]
-
-    of_row = None
-    if spec.scale is not None and tiles.cut.group is None:
-        of_row = strips.measure(spec, read, each, shape=(ROWS,), size=x_ref.shape[1], given=given)
+    def scales(part: list[Array]) -> list[Array]:
+        return source.spread(source.of_groups(part) if of_row is None else [of_row], part)
 
     def write(c: Array, _: None) -> None:
-        scales = partial(_scales, spec, tiles.cut, of_row, given)
-        found = [strips.project(spec, part, scales, word) for part in parts(c)]
+        found = [strips.project(spec, part, scales, word) for part in source.parts(c)]
         if mask_ref is not None:
             flags = [[_flags(passes, tiles.cut.strip) for passes in part] for _, part in found]
-            tiles.store(mask_ref, c, tiles.gathered_flags(tiles.joined(flags)).astype(jnp.int8))
-        value = tiles.joined([part for part, _ in found])
-        if spec.back:
-            value = tiles.rotated_back(value.astype(x_ref.dtype).astype(jnp.float32))
-        else:
-            value = tiles.gathered(value.astype(x_ref.dtype).astype(jnp.float32))
+            tiles.store(mask_ref, c, tiles.gathered_bytes(tiles.joined(flags)).astype(jnp.int8))
+        value = tiles.joined([part for part, _ in found]).astype(x_ref.dtype).astype(jnp.float32)
+        value = tiles.rotated_back(value) if spec.back else tiles.gathered(value)
         tiles.store(value_ref, c, value.astype(value_ref.dtype))
 
-    each(write, None)
-
-
-def _scales(spec: Spec, cut: Cut, of_row: Array | None, given: Array | None, part: list[Array]) -> list[Array]:
-    """The scale of every strip of a part of a tile: that of the row, of the part, or of runs of its strips."""
-    shape = part[0].shape
-    if of_row is None and cut.group is not None and cut.group <= cut.ways:
-        runs = [part[first : first + cut.group] for first in range(0, cut.ways, cut.group)]
-        found = [
-            strips.measure(spec, lambda _, run=run: run, strips.once, shape=shape, size=cut.group, given=given)
-            for run in runs
-        ]
-        return [scale for scale in found for _ in range(cut.group)]
-    if of_row is None:
-        assert cut.group is not None
-        of_row = strips.measure(spec, lambda _: part, strips.once, shape=(ROWS,), size=cut.group, given=given)
-    return [lax.broadcast_in_dim(of_row, shape, (0,))] * len(part)
+    source.each(write, None)
 
 
 def _flags(passes: Array | None, columns: int) -> Array:

@@ -41,6 +41,11 @@ class Cut(NamedTuple):
         """Whether columns change places."""
         return self.ways > 1
 
+    @property
+    def narrow(self) -> bool:
+        """Whether groups are as narrow as the ways: a column of strips is one, or several."""
+        return self.group is not None and self.group <= self.ways
+
     def strips(self, tile: Array) -> list[list[Array]]:
         """Strips of a tile: of each part, a group unless it is narrower than the ways, those that neighbours are in."""
         return [
@@ -114,6 +119,14 @@ class Tiles(NamedTuple):
         plgpu.barrier_wait(self.barrier)
         return smem[...]
 
+    def store_column(self, ref: Any, x: Array) -> None:
+        """A number of every row, to an output."""
+        smem = self.smem["column"]
+        smem[...] = x
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(smem, ref.at[self.rows])
+        plgpu.wait_smem_to_gmem(0)
+
     def rotate(self, x: Array) -> Array:
         """Float32 tile, rotated and rounded to the dtype of the rows."""
         return x if self.rotation is None else self._rotated(x, self.smem["matrix"])
@@ -134,8 +147,8 @@ class Tiles(NamedTuple):
             return x
         return self._permuted(x, self._order.T)
 
-    def gathered_flags(self, x: Array) -> Array:
-        """`gathered` of zeros and ones, which need one product."""
+    def gathered_bytes(self, x: Array) -> Array:
+        """`gathered` of integers below 256, which need one product."""
         if not self.cut.dealt:
             return x
         return self._product([x.astype(jnp.bfloat16)], self._order.T)

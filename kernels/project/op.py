@@ -51,8 +51,6 @@ def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> H
             return spec
         if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
             return "the axes of the context mesh are explicit; give it automatic ones"
-        if op == "encode" and backend == "gpu":
-            return "the kernel for GPUs writes values, not codes"
         return _module(backend, op).unsupported(spec, shape, x.dtype)
 
     backend = dispatch.choose(op, f"{x.dtype}{list(shape)} {label or spec}", unsupported)
@@ -162,6 +160,10 @@ def _module(backend: dispatch.Backend, op: Op = "project") -> Any:
         from . import tpu
 
         return tpu
+    if backend == "gpu" and op == "encode":
+        from . import gpu_codes
+
+        return gpu_codes
     if backend == "gpu":
         from . import gpu
 

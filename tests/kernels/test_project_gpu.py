@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels.project import gpu, reference
+from capscale.kernels.project import gpu, gpu_codes, reference
+from capscale.kernels.project.codes import decode
 from capscale.kernels.testing import Unavailable, check_cuda, check_gpu_interpreted, close, rows, tolerance
 
 from capscale.formats.base import Format
@@ -47,7 +48,7 @@ EXCHANGED = {
     "higgs-d4-n256": find("higgs-d4-n256"),
 }
 GROUPED = ["int4-g4", "int4-g16", "mxfp4", "nvfp4", "int4-g64", "absmax-int4-g32"]
-SHORT = {"2:4+int4": jnp.float32, "dense scales of groups in a run": jnp.bfloat16, "higgs-d2-n16": jnp.bfloat16}
+SHORT = {"2:4+int4": jnp.bfloat16, "dense scales of groups in a run": jnp.bfloat16, "higgs-d2-n16": jnp.bfloat16}
 NAMED = {name: f for name, f in FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)}
 
 
@@ -110,6 +111,24 @@ def test_groups_of_a_rotated_tile(name):
     interpreted(spec(name, 128, True), jnp.float32, 256)
 
 
+@pytest.mark.parametrize(
+    ("name", "rotation"),
+    [
+        ("int4-g16", None),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("int4-g4", None), ("nvfp4", 128), ("int3", 128))),
+    ],
+)
+def test_codes_decode_to_the_values(name, rotation):
+    """They are the reference's (see `check_gpu_interpreted`); here those of a rotated tile's groups too."""
+    of = spec(name, rotation)
+    x, numbers = rows((3, 256), jnp.float32), given(of, 3)
+    if jax.__version_info__ < (0, 12) and gpu.whole_cut(of, 256).dealt:
+        pytest.skip("jax below 0.12 interprets no transposed wgmma")
+    encoded = gpu_codes.encode(of, x, numbers, interpret=True)
+    value = gpu.project(of, x, numbers, interpret=True).value_RK
+    np.testing.assert_array_equal(decode(of, encoded, 256, x.dtype), value)
+
+
 @pytest.mark.parametrize("bad", ["ties to the last", "columns out of order"])
 def test_a_wrong_exchange_would_be_seen(bad, monkeypatch):
     survivors = gpu.strips.survivors
@@ -154,6 +173,8 @@ def test_no_rows():
     assert found.value_RK.shape == (0, 256)
     assert found.mask_RW is not None
     assert found.mask_RW.shape == (0, 128)
+    encoded = gpu_codes.encode(spec("int4-g32"), x)
+    assert (encoded.codes.shape, encoded.scales.shape) == ((0, 128), (0, 8))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from capscale.formats.grids import Int
 from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, PowerOfTwo, Rms, TwoLevel
+from capscale.formats.vector import Vector
 from capscale.fused import spec_of
 from capscale.representation import default_estimator
 
@@ -45,6 +46,7 @@ EXCHANGED = {
     "groups in strips": Then(NM(2, 4), NVFP4),
     "int4-g4": find("int4-g4"),
     "higgs-d2-n16": find("higgs-d2-n16"),
+    "vectors in groups": Vector(2, 16, 32),
     "higgs-d4-n256": find("higgs-d4-n256"),
 }
 GROUPED = ["int4-g4", "int4-g16", "mxfp4", "nvfp4", "int4-g64", "absmax-int4-g32"]
@@ -53,7 +55,7 @@ NAMED = {name: f for name, f in FORMATS.items() if not isinstance(spec_of(f, def
 
 
 def given(of, count: int) -> jax.Array | None:
-    return jnp.linspace(0.25, 0.5, count).reshape(count, 1) if of.scale.given else None
+    return jnp.linspace(0.25, 0.5, count).reshape(count, 1) if of.scale is not None and of.scale.given else None
 
 
 def run(of, shape, dtype, interpret: bool):
@@ -203,3 +205,13 @@ def test_on_the_device(*, name, rotation, back, shape, dtype, device):
     if device != "gpu":
         pytest.skip("the kernel of this file is for GPUs")
     run(spec(name, rotation, back), shape, dtype, interpret=False)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("rotation", [None, 128])
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_exchanges_on_the_device(*, name, rotation, dtype, device):
+    if device != "gpu":
+        pytest.skip("the kernel of this file is for GPUs")
+    run(spec(EXCHANGED[name], rotation, bool(rotation)), (300, 640), dtype, interpret=False)

@@ -129,53 +129,42 @@ def _applied(program: Program, method: str, held: Any, window_BU: Array, *, ctx:
     return program.module.apply({"params": held}, window_BU, ctx, at_once, rngs=rngs, method=method)
 
 
-def loss_and_gradient(program: Program, held: Any, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
+def loss_and_gradient(
+    program: Program, held: Any, window_BU: Array, ctx: Context, apart: str | None = None
+) -> tuple[Array, Any]:
     """Mean loss of a batch and its gradient with respect to held weights, micro-batch by micro-batch.
 
-    Devices along the "data" axis of the context mesh work by themselves and add up once, after the last micro-batch;
-    left to XLA, they would for every one. Only what draws random numbers for all tokens at once keeps them together.
+    `apart`: axis of a mesh along which devices hold parts of the batch and add up once, after their last micro-batch.
     """
     parts = program.memory.microbatches
-    at_once = program.tokens_at_once(len(window_BU) // parts)
-    mesh, auto = automatic_axes()
-    apart = DATA in auto and mesh.shape[DATA] > 1 and not isinstance(program.representation.activations.format, Draws)
+    devices_apart = 1 if apart is None else jax.lax.axis_size(apart)
+    at_once = program.tokens_at_once(len(window_BU) * devices_apart // parts)
 
-    def of_part(held: Any, window_bU: Array, ctx: Context) -> tuple[Array, Any]:
+    def of_part(window_bU: Array, ctx: Context) -> tuple[Array, Any]:
         return jax.value_and_grad(
             lambda held: _applied(program, "mean_loss", held, window_bU, ctx=ctx, at_once=at_once)
         )(held)
 
-    def of_batch(held: Any, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
-        if parts == 1:
-            return of_part(held, window_BU, ctx)
+    def add(total: tuple[Array, Any], part: tuple[Array, Array]) -> tuple[tuple[Array, Any], None]:
+        window_bU, number = part
+        key = None if ctx.key is None else jax.random.fold_in(ctx.key, number)
+        return jax.tree.map(jnp.add, total, of_part(window_bU, ctx._replace(key=key))), None
+
+    if parts == 1:
+        mean = of_part(window_BU, ctx)
+    else:
         # Every parts-th row makes a micro-batch: devices that hold consecutive rows then hold as many of each.
         window_PbU = jnp.moveaxis(window_BU.reshape(-1, parts, window_BU.shape[1]), 1, 0)
-
-        def add(total: tuple[Array, Any], part: tuple[Array, Array]) -> tuple[tuple[Array, Any], None]:
-            window_bU, number = part
-            key = None if ctx.key is None else jax.random.fold_in(ctx.key, number)
-            return jax.tree.map(jnp.add, total, of_part(held, window_bU, ctx._replace(key=key))), None
-
         nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, held))
         total, _ = jax.lax.scan(add, nothing, (window_PbU, jnp.arange(parts)))
-        return jax.tree.map(lambda sum_: sum_ / parts, total)
-
-    if not apart:
-        return of_batch(held, window_BU, ctx)
-    return jax.shard_map(
-        lambda *operands: jax.lax.pmean(of_batch(*operands), DATA),
-        mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(DATA), PartitionSpec()),
-        out_specs=PartitionSpec(),
-        axis_names={DATA},
-        check_vma=False,
-    )(held, window_BU, ctx)
+        mean = jax.tree.map(lambda sum_: sum_ / parts, total)
+    return mean if apart is None else jax.lax.pmean(mean, apart)
 
 
 def train_step(
-    program: Program, state: TrainState, window_BU: Array, pace: Pace
+    program: Program, state: TrainState, window_BU: Array, pace: Pace, apart: str | None = None
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One AdamW step on one batch.
+    """One AdamW step on one batch; `apart`: see `loss_and_gradient`.
 
     Metrics: the batch loss in nats per token, the gradient norm, and those of `AVERAGED`, NaN where not measured.
     """
@@ -186,7 +175,7 @@ def train_step(
     held, into_masters = jax.vjp(
         lambda params: hold_weights(params, program.representation, ctx, state.formats), state.params
     )
-    loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx)
+    loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, apart)
     (gradient,) = into_masters(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
@@ -228,15 +217,37 @@ def train_chunk(
 
     Returns:
       The state after the chunk and metrics, each `float32 (S,)`, NaN from `count` on.
+
+    Where every device of the context mesh holds all parameters, each goes through the steps by itself, on its part of
+    the batch, and they meet once a step, to add up gradients. Left to XLA, they would for every micro-batch, and share
+    out the projection of weights, which takes longer to gather than to compute.
     """
+    mesh, auto = automatic_axes()
+    # Noise of the activations is drawn for all tokens at once, so that devices which draw it do not part.
+    together = isinstance(program.representation.activations.format, Draws)
+    apart = DATA if DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not together else None
 
-    def body(i: Array, carry: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
-        state, history = carry
-        state, metrics = train_step(program, state, window_SBU[i].astype(jnp.int32), pace)
-        return state, {name: history[name].at[i].set(value) for name, value in metrics.items()}
+    def steps(state: TrainState, window_SBU: Array, count: Array, pace: Pace) -> tuple[TrainState, dict[str, Array]]:
+        def body(i: Array, carry: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
+            state, history = carry
+            state, metrics = train_step(program, state, window_SBU[i].astype(jnp.int32), pace, apart)
+            return state, {name: history[name].at[i].set(value) for name, value in metrics.items()}
 
-    history = {name: jnp.full(window_SBU.shape[0], jnp.nan, jnp.float32) for name in ("loss", "grad_norm", *AVERAGED)}
-    return jax.lax.fori_loop(jnp.int32(0), count, body, (state, history))
+        names = ("loss", "grad_norm", *AVERAGED)
+        history = {name: jnp.full(window_SBU.shape[0], jnp.nan, jnp.float32) for name in names}
+        return jax.lax.fori_loop(jnp.int32(0), count, body, (state, history))
+
+    if apart is None:
+        return steps(state, window_SBU, count, pace)
+    same = PartitionSpec()
+    return jax.shard_map(
+        steps,
+        mesh=mesh,
+        in_specs=(same, PartitionSpec(None, DATA), same, same),
+        out_specs=same,
+        axis_names=set(auto),
+        check_vma=False,
+    )(state, window_SBU, count, pace)
 
 
 def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Array:

@@ -6,9 +6,10 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
-from hlo import computations_that_sum_over_devices
+from hlo import depths_of_sums_over_devices
 from jax.extend.core import jaxprs_in_params
 
 from capscale.errors import UserError
@@ -20,7 +21,7 @@ from capscale.models.initial import initial_params
 from capscale.representation import Operand, Representation, operand
 from capscale.train.memory import Memory
 from capscale.train.sharding import batch_sharding, make_mesh, replicated
-from capscale.train.step import Pace, Program, initial_state, loss_and_gradient, token_losses, train_step
+from capscale.train.step import Pace, Program, initial_state, loss_and_gradient, token_losses, train_chunk, train_step
 
 RUN = tiny.run(
     model=replace(tiny.MODEL, tied_embeddings=False, init_std=0.3), representation=Representation(operand("int2"))
@@ -113,24 +114,27 @@ DRAWING = replace(RUN, representation=Representation(operand("int2"), Operand(No
 
 
 @pytest.mark.parametrize(("run", "once"), [(RUN, True), (DRAWING, False)], ids=["apart", "drawing together"])
-def test_devices_add_up_once_for_all_micro_batches(run, once):
-    """The numbers of one device, to rounding; sums over devices stand outside of every loop, where they can."""
-    ctx = Context(jnp.float32(0), jax.random.key(2))
+def test_devices_add_up_once_a_step(run, once):
+    """The numbers of one device, to rounding; devices add up after all micro-batches, where they can."""
+    state = jax.jit(lambda: initial_state(Program.of(run), jnp.int32(1)))()
+    windows, count = WINDOW_BU[None], jnp.int32(1)
 
-    def gradient(devices):
+    def chunk(devices):
         program = Program.of(run, Memory(microbatches=2), devices)
-        return lambda p, window: loss_and_gradient(program, hold_weights(p, run.representation, ctx), window, ctx)
+        return lambda state, windows, count, pace: train_chunk(program, state, windows, count, pace)
 
-    expected = jax.jit(gradient(1), compiler_options=QUICK)(params(), WINDOW_BU)
+    expected, _ = jax.jit(chunk(1), compiler_options=QUICK)(state, windows, count, PACE)
     mesh = make_mesh(1)
-    shardings = (replicated(mesh), batch_sharding(mesh, 0))
+    everywhere = replicated(mesh)
+    shardings = (everywhere, batch_sharding(mesh, 1), everywhere, everywhere)
     with jax.set_mesh(mesh):
-        compiled = jax.jit(gradient(2), in_shardings=shardings).lower(params(), WINDOW_BU).compile(compiler_options=QUICK)
-        found = compiled(*jax.device_put((params(), WINDOW_BU), shardings))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, expected)
-    summing = computations_that_sum_over_devices(compiled)
-    assert summing
-    assert all(name.startswith("ENTRY") for name in summing) == once
+        lowered = jax.jit(chunk(2), in_shardings=shardings, out_shardings=everywhere).lower(state, windows, count, PACE)
+        compiled = lowered.compile(compiler_options=QUICK)
+        found, _ = compiled(*jax.device_put((state, windows, count, PACE), shardings))
+    for name in ("mu", "params"):
+        a, b = ((s.params if name == "params" else optax.tree.get(s.moments, "mu")) for s in (found, expected))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), a, b)
+    assert depths_of_sums_over_devices(compiled) == ({1} if once else {2}), "loops: over steps, over micro-batches"
 
 
 def test_memory_is_saved():

@@ -2,7 +2,8 @@
 
 Needs libtpu, no TPU: `pip install 'capscale[tpu]'`. Hours of CPU time at full effort; started again it goes on.
 
-Run: `python scripts/preflight_paper.py --quick` (results in docs/benchmarks/preflight.jsonl, table in preflight.md)
+Run: `python scripts/preflight_paper.py --quick` (results in docs/benchmarks/preflight.jsonl, table in preflight.md;
+without --quick at XLA's full effort, rows beside the others)
 """
 
 import argparse
@@ -115,6 +116,7 @@ def main() -> int:
     path = arguments.out / "preflight.jsonl"
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [row for row in rows if row["quick"] == arguments.quick]  # those of the other effort stay in the file
     done = {(row["size"], row["format"], row["topology"]) for row in rows}
     jax.config.update("jax_platforms", "cpu")
     for name in SIX:

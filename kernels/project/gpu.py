@@ -102,9 +102,13 @@ class Source(NamedTuple):
     x: Any
     given: Array | None
 
+    def tile(self, c: Array) -> Array:
+        """Tile `c` as it lies in memory, float32."""
+        return self.tiles.load(self.x, c).astype(jnp.float32)
+
     def parts(self, c: Array) -> list[list[Array]]:
         """Strips of tile `c`, part by part."""
-        return self.tiles.cut.strips(self.tiles.dealt(self.tiles.load(self.x, c).astype(jnp.float32)))
+        return self.tiles.cut.strips(self.tiles.dealt(self.tile(c)))
 
     def each(self, step: Callable[[Array, Any], Any], start: Any) -> Any:
         """See `strips.Each`."""
@@ -116,6 +120,8 @@ class Source(NamedTuple):
             return None
 
         def read(c: Array) -> list[Array]:
+            if self.spec.rotation is None and not self.spec.measured_on_survivors:
+                return [self.tile(c)]  # the same in any order of the columns
             return [x for part in self.parts(c) for x in strips.measured(self.spec, part)]
 
         size = self.x.shape[1]

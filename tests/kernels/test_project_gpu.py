@@ -50,7 +50,7 @@ EXCHANGED = {
     "higgs-d4-n256": find("higgs-d4-n256"),
 }
 GROUPED = ["int4-g4", "int4-g16", "mxfp4", "nvfp4", "int4-g64", "absmax-int4-g32"]
-SHORT = {"2:4+int4": jnp.bfloat16, "dense scales of groups in a run": jnp.bfloat16, "higgs-d2-n16": jnp.bfloat16}
+SHORT = {"2:4+int4": jnp.bfloat16, "dense scales of groups in a run": jnp.float32, "higgs-d2-n16": jnp.bfloat16}
 NAMED = {name: f for name, f in FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)}
 
 

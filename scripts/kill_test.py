@@ -53,7 +53,7 @@ def tell(phase: str, owner: Any, name: str) -> None:
 
 
 if LOG in os.environ:  # in the process that trains
-    cast(Any, Cadence).of = lambda run, **options: Cadence(chunk=3, checkpoint_s=0.0, **options)
+    cast(Any, Cadence).of = lambda run, background=False, **_: Cadence(3, 0.0, background)
     tell("read", Corpus, "batches")
     tell("step", Sharded, "train_chunk")
     tell("save", Checkpoints, "save")

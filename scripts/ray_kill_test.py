@@ -56,7 +56,7 @@ def tell_of_ends() -> None:
         write(directory, new, run)
 
     record.write_result = told
-    cast(Any, Cadence).of = lambda run, **options: Cadence(min(of(run).chunk, 50), CHECKPOINT_S, **options)
+    cast(Any, Cadence).of = lambda run, background=False, **_: Cadence(min(of(run).chunk, 50), CHECKPOINT_S, background)
 
 
 if LOG in os.environ and "ray" in sys.modules and not hasattr(loop, "ends_are_told"):  # once in each worker

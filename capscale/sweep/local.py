@@ -22,6 +22,7 @@ from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
 from capscale.train.loop import Cadence, Interrupted, train
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.placement import Placement, Population, Sharded
+from capscale.train.progress import peak_of
 from capscale.train.record import read_result
 from capscale.train.run import Run
 from capscale.train.sharding import make_mesh
@@ -115,7 +116,8 @@ def launch(
             if several:
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.
-        cadence = Cadence.of(runs[0], background=threads == 1)
+        peak = peak_of(placement.devices / len(runs))
+        cadence = Cadence.of(runs[0], background=threads == 1, peak=peak)
         with display.running(runs) as observe:
             try:
                 results = train(

@@ -21,10 +21,11 @@ from capscale.train import record
 from capscale.train.boards import OpenBoard
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.distributed import any_process, is_first, wait_for_all
+from capscale.train.flops import flops_per_token
 from capscale.train.lease import Leases
 from capscale.train.metrics import Metrics
 from capscale.train.placement import Placement
-from capscale.train.progress import Clock, Progress, mfu
+from capscale.train.progress import Clock, Progress, mfu, peak_of
 from capscale.train.run import Run, canonical_json
 from capscale.train.windows import Windows
 
@@ -48,9 +49,15 @@ class Cadence:
     background: bool = False
 
     @classmethod
-    def of(cls, run: Run, background: bool = False) -> "Cadence":
-        """Chunks of about 2e12 FLOPs (seconds on a CPU core, blinks on an accelerator), 500 steps at most."""
-        return cls(chunk=int(np.clip(2e12 * run.steps / run.flops, 1, 500)), background=background)
+    def of(cls, run: Run, background: bool = False, peak: float | None = None) -> "Cadence":
+        """Chunks of about 2e12 FLOPs, seconds on a CPU core, 500 steps at most.
+
+        `peak`: FLOP/s of the devices that the run has, where known. Chunks then take half a second at half of it, so
+        that devices do not wait for the host after every step.
+        """
+        flops = max(2e12, 0.25 * (peak or 0.0))
+        of_a_step = flops_per_token(run.model) * run.tokens_per_step
+        return cls(chunk=int(np.clip(flops / of_a_step, 1, 500)), background=background)
 
 
 def train(
@@ -83,7 +90,7 @@ def train(
       UserError: a directory holds another run, the source is another text or a damaged one, or the disk refuses.
       Held, LeaseLost: another worker trains one of the runs, or has taken it over.
     """
-    cadence, stop = cadence or Cadence.of(runs[0]), stop or Event()
+    cadence, stop = cadence or Cadence.of(runs[0], peak=peak_of(placement.devices / len(runs))), stop or Event()
     steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step * len(runs)
     began, paired = time.monotonic(), list(zip(runs, directories, strict=True))
     for run, directory in paired:

@@ -50,5 +50,11 @@ class Clock:
 
 def mfu(model: ModelConfig, tokens_per_s: float, devices: int) -> float | None:
     """Share of the peak FLOP/s of this process's kind of device; None where that is not known."""
+    peak = peak_of(devices)
+    return None if peak is None else tokens_per_s * flops_per_token(model) / peak
+
+
+def peak_of(devices: float) -> float | None:
+    """Peak FLOP/s of so many of this process's kind of device; None where that is not known."""
     peak = peak_flops(jax.devices()[0].device_kind)
-    return None if peak is None else tokens_per_s * flops_per_token(model) / (peak * devices)
+    return None if peak is None else peak * devices

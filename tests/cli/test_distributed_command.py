@@ -20,7 +20,7 @@ from capscale.data.corpus import Corpus
 from capscale.errors import UserError
 from capscale.train.loop import Cadence
 
-Cadence.of = classmethod(lambda cls, run, **options: Cadence(chunk=3, checkpoint_s=0.0, **options))
+Cadence.of = classmethod(lambda cls, run, background=False, **_: Cadence(3, 0.0, background))
 read = Corpus.batches
 
 def batches(self, context, batch, seed, first_step, steps, **more):

@@ -24,7 +24,7 @@ EXPERIMENT = f"""
 import tiny
 from capscale.train.loop import Cadence
 # Metrics and a checkpoint every few steps, and steps slow enough to be killed in their midst.
-Cadence.of = classmethod(lambda cls, run, **options: Cadence(chunk=3, checkpoint_s=0.0, **options))
+Cadence.of = classmethod(lambda cls, run, background=False, **_: Cadence(3, 0.0, background))
 
 def runs(ladder, data):
     return [tiny.run(data=data, seed=seed, tokens={STEPS} * 64) for seed in range(2)]

@@ -10,6 +10,8 @@ from etils import epath
 
 from capscale.data.corpus import byte_corpus
 from capscale.errors import UserError
+from capscale.models.ladder import PAPER
+from capscale.train.flops import PEAK, flops_per_token
 from capscale.train.loop import Cadence, train
 from capscale.train.run import Optimizer, canonical_json
 
@@ -142,3 +144,13 @@ def test_default_cadence_is_seconds_of_work():
     nano = Cadence.of(tiny.run())
     paper = Cadence.of(replace(tiny.run(), model=replace(tiny.MODEL, width=2048, layers=16), batch=512, tokens=10**6))
     assert (nano.chunk, paper.chunk) == (500, 1)
+
+
+def test_devices_of_known_speed_are_given_half_a_second_of_work():
+    """30M in batches of 512 sequences, at half the peak of 16 chips of v5e."""
+    run = tiny.run(model=PAPER.model("30M", 32_000), batch=512, tokens=10**8)
+    peak = 16 * PEAK["TPU v5e"]
+    chunk = Cadence.of(run, peak=peak).chunk
+    seconds = chunk * run.tokens_per_step * flops_per_token(run.model) / (peak / 2)
+    assert seconds == pytest.approx(0.5, rel=0.2)
+    assert Cadence.of(tiny.run(), peak=peak).chunk == 500

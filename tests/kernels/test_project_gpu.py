@@ -116,7 +116,7 @@ def test_groups_of_a_rotated_tile(name):
 @pytest.mark.parametrize(
     ("name", "rotation"),
     [
-        ("int4-g16", None),
+        ("mxfp4", 128),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in (("int4-g4", None), ("nvfp4", 128), ("int3", 128))),
     ],
 )

@@ -108,7 +108,8 @@ def test_exchanged_and_rotated(name, back):
     interpreted(spec(EXCHANGED[name], 128, back), jnp.float32)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "mxfp4" else pytest.mark.slow) for n in GROUPED])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GROUPED)
 def test_groups_of_a_rotated_tile(name):
     interpreted(spec(name, 128, True), jnp.float32, 256)
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from capscale.errors import UserError
+from capscale.kernels.mesh import automatic_axes
 
 DATA, FSDP = "data", "fsdp"
 
@@ -23,7 +24,7 @@ def make_mesh(fsdp: int = 1, devices: list[Any] | None = None) -> Mesh:
     return Mesh(np.asarray(devices).reshape(-1, fsdp), (DATA, FSDP))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -33,7 +34,7 @@ def batch_sharding(mesh: Mesh, batch_axis: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * batch_axis, (DATA, FSDP)))
 
 
-def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
+def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any) -> Any:
     """A sharding per leaf: matrices are split over `fsdp` along their largest axis it divides, the rest replicated."""
     parts = mesh.shape[FSDP]
 
@@ -45,6 +46,17 @@ def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, FSDP))
 
     return jax.tree.map(sharding, abstract_state)
+
+
+def split_as_state(tree: Any) -> Any:
+    """`tree`, each leaf split over the context mesh as `state_sharding` splits it, and its gradient with it.
+
+    XLA would gather projected weights as soon as they are made, all of them.
+    """
+    mesh, auto = automatic_axes()
+    if FSDP not in auto or mesh.shape[FSDP] == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, state_sharding(mesh, tree))
 
 
 def local_rows(mesh: Mesh, batch: int) -> slice:

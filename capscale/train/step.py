@@ -24,7 +24,7 @@ from capscale.representation import DENSE_OPERAND, Representation
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.run import Optimizer, Run
-from capscale.train.sharding import DATA
+from capscale.train.sharding import DATA, split_as_state
 
 
 class TrainState(NamedTuple):
@@ -173,7 +173,7 @@ def train_step(
     ctx = Context(progress, jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
 
     held, into_masters = jax.vjp(
-        lambda params: hold_weights(params, program.representation, ctx, state.formats), state.params
+        lambda params: split_as_state(hold_weights(params, program.representation, ctx, state.formats)), state.params
     )
     loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, apart)
     (gradient,) = into_masters(held_gradient)

@@ -16,7 +16,7 @@ from capscale.train.checkpoint import Checkpoints
 from capscale.train.loop import Cadence, train
 from capscale.train.placement import Population, Sharded
 from capscale.train.run import Optimizer
-from capscale.train.sharding import make_mesh, state_sharding
+from capscale.train.sharding import make_mesh, split_as_state, state_sharding
 from capscale.train.step import Program, initial_state
 
 RUN = tiny.run()
@@ -56,6 +56,21 @@ def test_mesh_of_two_is_one_device(fsdp, alone, tmp_path):
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 8, 24 // fsdp)}
     result = tiny.train_one(RUN, tmp_path, placement)
     check_close(result["row"], losses(tmp_path), alone[0])
+
+
+def test_projected_weights_stay_split_and_so_does_their_gradient():
+    """Each device has its half of both: gathered, they would take more than all that is split."""
+    w = jnp.arange(32.0).reshape(8, 4)
+
+    def both(w):
+        value, pull = jax.vjp(lambda w: split_as_state({"w": 2 * w})["w"], w)
+        return value, *pull(jnp.ones_like(value))
+
+    assert all(y.is_fully_replicated for y in jax.jit(both)(w))
+    mesh = make_mesh(2)
+    with jax.set_mesh(mesh):
+        found = jax.jit(both)(w)
+    assert [{shard.data.shape for shard in y.addressable_shards} for y in found] == [{(4, 4)}, {(4, 4)}]
 
 
 def test_run_goes_on_over_other_devices(alone, tmp_path):

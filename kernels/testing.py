@@ -8,11 +8,9 @@ A check raises AssertionError where a kernel is wrong, `Unavailable` where this 
 None needs an accelerator: kernels are interpreted on the host, TPU code is compiled by libtpu, GPU code is lowered.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
-from importlib.util import find_spec
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +19,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
+from .ahead import CHIPS, Unavailable, lower_for_hopper, tpu_devices
 from .project import op, reference, tpu, tpu_codes
 from .project.codes import coded_grid, decode
 from .project.mask import mask_bytes, unpack_mask
@@ -31,22 +30,10 @@ from .project.tiles import SPILLED, VMEM, Tile, default_tile, vmem_bytes
 Shape = tuple[int, int]
 Check = Callable[..., None]
 
-CHIPS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-"""Smallest topology of every TPU generation that is compiled for."""
 POD = ("v5e:4x4", {"data": 4, "fsdp": 4})
 """A slice of 16 chips, and its mesh."""
 WIDTHS = (640, 768, 1024, 1280, 1664, 1792, 2048, 2816, 3584, 4608, 5632)
 """Widths of the projected matrices of the ladders."""
-_COMPILE_ONLY = {
-    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is run, so several may compile at once
-}
-
-
-class Unavailable(Exception):
-    """A check that cannot be made on this machine; says why."""
 
 
 class Tolerance(NamedTuple):
@@ -235,24 +222,6 @@ def _gpu() -> tuple[Any, Any]:
     except ImportError as error:
         raise Unavailable(f"this jaxlib has no Mosaic GPU: {error}") from error
     return gpu, gpu_codes
-
-
-def lower_for_hopper(function: Callable[..., Any], *operands: Any) -> str:
-    """StableHLO of `function` for a Hopper GPU."""
-    return jax.jit(function).trace(*operands).lower(lowering_platforms=("cuda",)).as_text()
-
-
-@cache
-def tpu_devices(topology: str) -> list[Any]:
-    """Devices of a TPU slice to compile for. Raises `Unavailable` where libtpu is not installed."""
-    if find_spec("libtpu") is None:
-        raise Unavailable("libtpu is not installed: pip install 'jax[tpu]'")
-    if jax.default_backend() != "tpu":
-        for name, value in _COMPILE_ONLY.items():
-            os.environ.setdefault(name, value)
-    from jax.experimental import topologies
-
-    return list(topologies.get_topology_desc(topology, platform="tpu").devices)
 
 
 def _mesh(devices: list[Any], sides: dict[str, int]) -> Mesh:

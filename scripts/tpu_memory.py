@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from capscale.kernels import dispatch
+from capscale.kernels.ahead import CHIPS, tpu_devices
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.project.op import project
 from capscale.kernels.select import largest
-from capscale.kernels.testing import CHIPS, tpu_devices
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from capscale.formats.catalog import find

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from capscale.kernels.testing import CHIPS, Unavailable, tpu_devices
+from capscale.kernels.ahead import CHIPS, Unavailable, tpu_devices
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 

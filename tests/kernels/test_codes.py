@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import dispatch, testing
+from capscale.kernels import ahead, dispatch, testing
 from capscale.kernels.project import Given, LargestOver, Pattern, RmsTimes, Spec, decode, encode, project, tpu_codes
 from capscale.kernels.project.op import How
 from capscale.kernels.project.planes import pack, plane_bytes, unpack
@@ -120,7 +120,7 @@ def test_dispatch_chooses_the_kernel():
     with dispatch.target("tpu", interpret=True):
         assert "capscale_encode" in str(jax.make_jaxpr(lambda x: encode(SPEC, x))(X))
     with dispatch.target("gpu"), dispatch.force("require"):
-        assert "mosaic_gpu" in testing.lower_for_hopper(lambda x: encode(SPEC, x), X)
+        assert "mosaic_gpu" in ahead.lower_for_hopper(lambda x: encode(SPEC, x), X)
 
 
 @dataclass(frozen=True)

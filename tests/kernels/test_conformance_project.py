@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import testing
+from capscale.kernels import ahead, testing
 from capscale.kernels.project import tpu
 from capscale.kernels.project.tiles import SPILLED, SUBLANES, VMEM, Tile, candidates, default_tile, vmem_bytes
 
@@ -30,7 +30,7 @@ def run(check, spec, record_property):
     record_property("kernel", f"project {check}")
     try:
         CHECKS[check](spec)
-    except testing.Unavailable as reason:
+    except ahead.Unavailable as reason:
         pytest.skip(str(reason))
 
 
@@ -112,8 +112,8 @@ def test_the_kit_catches_bad_kernels(monkeypatch, bad, message):
 
 def test_the_kit_catches_kernels_that_outgrow_vmem(monkeypatch):
     try:
-        testing.tpu_devices("v5e:2x2")
-    except testing.Unavailable as reason:
+        ahead.tpu_devices("v5e:2x2")
+    except ahead.Unavailable as reason:
         pytest.skip(str(reason))
     monkeypatch.setattr(tpu, "vmem_bytes", lambda *_: 0)
     monkeypatch.setattr(tpu, "default_tile", lambda *_: Tile(512, 64))
@@ -167,13 +167,13 @@ def test_a_bad_table_is_refused(monkeypatch, tmp_path, text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", testing.WIDTHS)
-@pytest.mark.parametrize("chip", testing.CHIPS)
+@pytest.mark.parametrize("chip", ahead.CHIPS)
 def test_every_ladder_width_compiles(chip, width, record_property):
     record_property("kernel", f"project tpu-{chip}")
     spec = spec_of(catalog.find("int4"), Trust(), 128, True)
     try:
         testing.check_tpu(spec, chip, shapes=((32768, width),))
-    except testing.Unavailable as reason:
+    except ahead.Unavailable as reason:
         pytest.skip(str(reason))
 
 

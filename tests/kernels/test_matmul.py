@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import dispatch
+from capscale.kernels.ahead import CHIPS, lower_for_hopper
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.matmul.reference import dequantize, tolerance
-from capscale.kernels.testing import CHIPS, lower_for_hopper
 from targets import compile_for_tpu
 
 RNG = np.random.default_rng(0)

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from capscale.kernels.ahead import Unavailable
 from capscale.kernels.project import gpu, gpu_codes, reference
 from capscale.kernels.project.codes import decode
-from capscale.kernels.testing import Unavailable, check_cuda, check_gpu_interpreted, close, rows, tolerance
+from capscale.kernels.testing import check_cuda, check_gpu_interpreted, close, rows, tolerance
 
 from capscale.formats.base import Format
 from capscale.formats.catalog import FORMATS, find

@@ -177,7 +177,9 @@ class Both:
         sparse, grid = self.sparse(x, projection), self.grid(x, projection)
         if grid is None:
             return sparse
-        grid = jnp.where(_needed(projection.keep, self, "sparsity"), grid, True)
+        # By way of numbers: Mosaic negates no booleans on GPUs, and on a TPU v4 it does not choose between them.
+        pruned = jnp.where(_needed(projection.keep, self, "sparsity"), 0.0, 1.0) > 0
+        grid = grid | pruned
         return grid if sparse is None else sparse & grid
 
 

@@ -28,6 +28,7 @@ from capscale.train.run import Optimizer, Run
 
 VOCABULARY, TOKENS_PER_PARAMETER, MFU = 32_000, 100, 0.4
 TOPOLOGIES = ("v5e:4x4", "v6e:4x4")
+COLUMNS = ("format", "size", "topology")
 MICROBATCHES = {"30M": 1, "50M": 1, "100M": 2, "200M": 4, "430M": 8, "800M": 16}
 """On v5e; half as many on v6e, which has twice the memory."""
 SPLIT_FROM = "430M"
@@ -83,6 +84,8 @@ def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a page."""
     first = rows[0]
+    order = (list(SIX), list(PAPER.sizes), list(TOPOLOGIES))
+    rows = sorted(rows, key=lambda row: [names.index(row[key]) for names, key in zip(order, COLUMNS, strict=True)])
     lines = [
         "# Preflight of the paper's ladder",
         "",
@@ -129,6 +132,7 @@ def main() -> int:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(size, name, topology, rows[-1]["gb_per_chip"], "GB", rows[-1]["compile_cpu_s"], "s", flush=True)
                 (arguments.out / "preflight.md").write_text(table(rows))
+    (arguments.out / "preflight.md").write_text(table(rows))
     return 0 if all(row["fits"] for row in rows) else 1
 
 

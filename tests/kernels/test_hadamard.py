@@ -8,7 +8,7 @@ from capscale.kernels.hadamard import rotate
 from scipy.linalg import hadamard
 
 
-@pytest.mark.parametrize(("width", "block"), [(2, 2), (48, 16), (128, 128), (640, 128)])
+@pytest.mark.parametrize(("width", "block"), [(2, 2), (48, 16), (640, 128)])
 def test_is_the_matrix_product(width, block):
     x = np.random.default_rng(0).standard_normal((3, 5, width)).astype(np.float32)
     matrix = hadamard(block) / np.sqrt(block)

@@ -76,7 +76,7 @@ def run(of, shape, dtype, interpret: bool):
     return found
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
 @pytest.mark.parametrize(("name", "rotation", "back"), CASES)
 def test_interpreted(name, rotation, back, dtype):
     found = run(spec(name, rotation, back), (3, 256), dtype, interpret=True)

@@ -43,6 +43,8 @@ def started(place, *arguments):
     command = [sys.executable, "-c", "import sys; from capscale.cli import main; sys.exit(main())", *arguments]
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    # Compiled soon rather than well, all processes alike.
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     return subprocess.Popen(command, cwd=place, env=environment, stdout=-1, stderr=-1, text=True)
 
 

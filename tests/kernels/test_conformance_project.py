@@ -21,7 +21,7 @@ BFLOAT16 = ("interpret-bfloat16", "interpret-gradient-bfloat16")
 ROTATED = {name: f for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)}
 # One format of every mechanism by default, and all checks on one of them; the others run with -m slow.
 DEFAULT = {("int4", check) for check in CHECKS if check not in (*BFLOAT16, "interpret-gpu")}
-DEFAULT |= {(name, "interpret-bfloat16") for name in ("2:4+int4", "higgs-d2-n16")}
+DEFAULT |= {(name, "interpret-bfloat16") for name in ("higgs-d2-n16",)}
 DEFAULT |= {(name, f"tpu-{chip}") for name, chip in (("nvfp4", "v5e"), ("2:4+int4", "v4"), ("higgs-d4-n256", "v6e"))}
 DEFAULT |= {("mxfp4", "cuda-sm90"), ("e4m3", "cuda-sm90"), ("mxfp4", "interpret-gpu")}
 

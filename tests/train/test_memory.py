@@ -113,7 +113,11 @@ def test_weights_are_projected_once_for_all_micro_batches():
 DRAWING = replace(RUN, representation=Representation(operand("int2"), Operand(Noise(0.1, "row"))))
 
 
-@pytest.mark.parametrize(("run", "once"), [(RUN, True), (DRAWING, False)], ids=["apart", "drawing together"])
+@pytest.mark.parametrize(
+    ("run", "once"),
+    [(RUN, True), pytest.param(DRAWING, False, marks=pytest.mark.slow)],
+    ids=["apart", "drawing together"],
+)
 def test_devices_add_up_once_a_step(run, once):
     """The numbers of one device, to rounding; devices add up after all micro-batches, where they can."""
     state = jax.jit(lambda: initial_state(Program.of(run), jnp.int32(1)))()

@@ -104,10 +104,12 @@ def _with_gradients(
     def add(sums: tuple[Array, Array], part: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         x_BtM, target_Bt = part
         logit_BtV = logits(x_BtM, head_VM, dtype)
-        log_total_Bt1 = jax.nn.logsumexp(logit_BtV, axis=-1, keepdims=True)
+        largest_Bt1 = jnp.max(logit_BtV, axis=-1, keepdims=True)
+        exp_BtV = jnp.exp(logit_BtV - largest_Bt1)  # once, for the loss and for its gradient
+        total_Bt1 = jnp.sum(exp_BtV, axis=-1, keepdims=True)
         is_target_BtV = jnp.arange(len(head_VM))[None, None] == target_Bt[..., None]
-        loss = jnp.sum(log_total_Bt1) - jnp.sum(jnp.where(is_target_BtV, logit_BtV, 0.0))
-        slope_BtV = (jnp.exp(logit_BtV - log_total_Bt1) - is_target_BtV.astype(jnp.float32)).astype(dtype)
+        loss = jnp.sum(jnp.log(total_Bt1) + largest_Bt1) - jnp.sum(jnp.where(is_target_BtV, logit_BtV, 0.0))
+        slope_BtV = (exp_BtV / total_Bt1 - is_target_BtV.astype(jnp.float32)).astype(dtype)
         dx_BtM = jnp.einsum("BTV,VM->BTM", slope_BtV, head_VM, preferred_element_type=jnp.float32)
         dhead_VM = jnp.einsum("BTV,BTM->VM", slope_BtV, x_BtM, preferred_element_type=jnp.float32)
         return (sums[0] + loss, sums[1] + dhead_VM), dx_BtM.astype(x_BtM.dtype)

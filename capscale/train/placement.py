@@ -149,18 +149,33 @@ class Sharded:
         return state
 
 
+def train_chunk_of_runs(
+    program: Program, state: TrainState, window_RSBU: Array, count: Array, pace: Pace
+) -> tuple[TrainState, dict[str, Array]]:
+    """`train_chunk` of runs that are at the same step of as many; all but `count` have a leading axis of runs.
+
+    The step and the length are made those of all runs: what every few steps alone is done, such as measuring or moving
+    masks, then stays a branch, where it would be computed at every step and thrown away.
+    """
+
+    def of_run(state: TrainState, window_SBU: Array, pace: Pace) -> tuple[TrainState, dict[str, Array]]:
+        state = state._replace(step=jax.lax.pmax(state.step, RUNS))
+        return train_chunk(program, state, window_SBU, count, pace._replace(steps=jax.lax.pmax(pace.steps, RUNS)))
+
+    return jax.vmap(of_run, axis_name=RUNS)(state, window_RSBU, pace)
+
+
 @cache
 def _mapped(program: Program, devices: tuple[Any, ...]) -> _Functions:
     """pmap over devices of vmap over the runs of one device."""
 
-    def mapped(function: Any, axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Any:
-        inner = jax.vmap(partial(function, program), in_axes=axes)
+    def mapped(inner: Any, axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Any:
         return jax.pmap(inner, in_axes=axes, devices=devices, donate_argnums=donate)
 
     return _Functions(
         jax.pmap(jax.vmap(partial(initial_state, program.start)), devices=devices),
-        mapped(train_chunk, (0, 0, None, 0), donate=(0,)),
-        mapped(evaluate_chunk, (0, None)),
+        mapped(partial(train_chunk_of_runs, program), (0, 0, None, 0), donate=(0,)),
+        mapped(jax.vmap(partial(evaluate_chunk, program), in_axes=(0, None)), (0, None)),
     )
 
 

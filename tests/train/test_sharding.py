@@ -1,6 +1,7 @@
 """Two devices against one: a run over a mesh, and runs side by side as a population."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,11 @@ from capscale.formats.base import Context
 from capscale.models.held import hold_weights
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.loop import Cadence, train
-from capscale.train.placement import Population, Sharded
+from capscale.representation import Representation, operand
+from capscale.train.placement import Population, Sharded, train_chunk_of_runs
 from capscale.train.run import Optimizer
 from capscale.train.sharding import make_mesh, split_as_state, state_sharding
-from capscale.train.step import Program, initial_state
+from capscale.train.step import Pace, Program, initial_state, train_chunk
 
 RUN = tiny.run()
 POPULATION = [tiny.run(seed=0), tiny.run(seed=1), tiny.run(seed=1, optimizer=Optimizer(0.05))]
@@ -103,6 +105,23 @@ def test_population_is_its_runs(alone, tmp_path):
     for result, directory, expected in zip(results, directories, alone, strict=True):
         check_close(result["row"], losses(directory), expected)
     assert len({result["row"]["loss"] for result in results}) == 3
+
+
+def test_population_skips_what_is_not_due():
+    """What every few steps alone is done is a branch: mapped over runs with a step of each, both would be computed."""
+    run = tiny.run(representation=Representation(operand("rigl50")))
+    program, runs = Program.of(run), 2
+
+    def branches(train_chunk):
+        state = jax.eval_shape(lambda seeds: jax.vmap(partial(initial_state, program))(seeds), jnp.arange(runs))
+        window = jax.ShapeDtypeStruct((runs, 3, run.batch, run.model.context + 1), jnp.int32)
+        pace = Pace(jax.ShapeDtypeStruct((runs,), jnp.float32), jax.ShapeDtypeStruct((runs,), jnp.int32))
+        traced = jax.make_jaxpr(train_chunk)(state, window, jnp.int32(3), pace)
+        return str(traced).count(" cond[")
+
+    matrices = len(jax.tree.leaves(jax.eval_shape(partial(initial_state, program), jnp.int32(0)).formats))
+    assert branches(partial(train_chunk_of_runs, program)) == 1 + matrices
+    assert branches(jax.vmap(partial(train_chunk, program), in_axes=(0, 0, None, 0))) == 0
 
 
 def rows_of(results):

@@ -141,7 +141,7 @@ def project_activations(x: Array, representation: Representation, ctx: Context =
     """`x` of shape (..., in) as `representation` holds it, token by token."""
     if representation.activations.is_dense:
         return x
-    return _project_rows(representation.activations, x, representation, ctx)
+    return _project_rows(representation.activations, x, representation, ctx, tokens=True)
 
 
 class Held(NamedTuple):
@@ -177,14 +177,16 @@ def rotated(x: Array, representation: Representation) -> Array:
     return x if block is None else rotate(x, block)
 
 
-def _project_rows(operand: Operand, rows: Array, representation: Representation, ctx: Context) -> Array:
+def _project_rows(
+    operand: Operand, rows: Array, representation: Representation, ctx: Context, tokens: bool = False
+) -> Array:
     """Rows rotated, projected, and rotated back unless both operands stay rotated: by one kernel, or step by step."""
     block = _block(rows.shape[-1], representation)
     back = block is not None and not representation.rotates_both
     fused = project_fused(operand.format, operand.estimator, rows, ctx, rotation=block, back=back)
     if fused is not None:
         return fused
-    projected = project(operand, rotated(rows, representation), ctx)
+    projected = project(operand, rotated(rows, representation), ctx, tokens)
     return rotated(projected, representation) if back else projected
 
 
@@ -196,27 +198,29 @@ class _Residuals(NamedTuple):
     learned: Array | None
 
 
-def project(operand: Operand, x: Array, ctx: Context) -> Array:
+def project(operand: Operand, x: Array, ctx: Context, tokens: bool = False) -> Array:
     """Forward exactly `operand.format.project(x).value`; backward `mask * g`, the mask being the estimator's.
 
-    The gradient of a learned number, `ctx.learned`, is the sum of `slope * g` over the values that it scales.
+    The gradient of a learned number, `ctx.learned`, is the sum of `slope * g` over the values that it scales, times the
+    format's factor for a tensor of this shape. With `tokens` it is that for one row: how many there are at once depends
+    on micro-batches and devices (LSQ too counts the features of a layer, not those of a batch).
     """
-    return cast(Array, _project(operand, x, ctx))
+    return cast(Array, _project(operand, tokens, x, ctx))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _project(operand: Operand, x: Array, ctx: Context) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _project(operand: Operand, tokens: bool, x: Array, ctx: Context) -> Array:
     return operand.format.project(x, ctx).value
 
 
-def _forward(operand: Operand, x: Array, ctx: Context) -> tuple[Array, _Residuals]:
+def _forward(operand: Operand, tokens: bool, x: Array, ctx: Context) -> tuple[Array, _Residuals]:
     projection = operand.format.project(x, ctx)
     mask = operand.estimator(x.astype(jnp.float32), projection)
     learned = ctx.learned
     return projection.value, _Residuals(mask, None if learned is None else projection.slope, learned)
 
 
-def _backward(operand: Operand, residuals: _Residuals, g: Array) -> tuple[Array, Context | None]:
+def _backward(operand: Operand, tokens: bool, residuals: _Residuals, g: Array) -> tuple[Array, Context | None]:
     mask, slope, learned = residuals
     into_x = g if mask is None else jnp.where(mask, g, jnp.zeros_like(g))
     if learned is None:
@@ -226,6 +230,7 @@ def _backward(operand: Operand, residuals: _Residuals, g: Array) -> tuple[Array,
     assert slope is not None
     _, pull = jax.vjp(lambda numbers: format.expand_learned(numbers, g.shape), learned)
     (into_learned,) = pull(slope * g.astype(slope.dtype))
+    into_learned = into_learned * format.learned_gain(g.shape[-1:] if tokens else g.shape)
     return into_x, Context(progress=cast(Array, None), learned=into_learned)
 
 

@@ -153,10 +153,20 @@ def test_one_learned_step_for_all_tokens():
     assert format.scope == "row"
     start = format.initial_learned(X)
     assert start.shape == format.learned_shape(X.shape) == ()
-    side = Operand(format, Lsq())
-    gradient = jax.grad(lambda s: project(side, X, Context(learned=s)).sum())(start)
-    assert gradient.shape == ()
-    assert float(gradient) != 0.0
+    representation = Representation(activations=Operand(format, Lsq()))
+    x, g = X.reshape(-1, WIDTH), jnp.asarray(RNG.standard_normal((X.size // WIDTH, WIDTH)), jnp.float32)
+
+    def gradient(x, g):
+        return jax.grad(lambda s: jnp.sum(g * project_activations(x, representation, Context(learned=s))))(start)
+
+    u = np.asarray(x, np.float64) / np.float64(start)
+    level = np.clip(np.floor(u) + 0.5, -7.5, 7.5)
+    slope = np.where(np.abs(u) <= 7.5, level - u, level) / np.sqrt(WIDTH * 7.5)
+    np.testing.assert_allclose(gradient(x, g), (slope * np.asarray(g)).sum(), rtol=1e-4)
+    parts = [gradient(x[i::2], g[i::2]) for i in range(2)]
+    np.testing.assert_allclose(
+        sum(parts), gradient(x, g), rtol=1e-5, err_msg="depends on how many tokens come together"
+    )
 
 
 def test_a_learned_step_can_be_learned():

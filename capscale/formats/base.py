@@ -37,7 +37,7 @@ class Projection(NamedTuple):
     rms: Array | None = None
     """Root mean square of what shares a threshold."""
     slope: Array | None = None
-    """Derivative of `value` by the learned number that scales it, times the format's factor on that gradient."""
+    """Derivative of `value` by the learned number that scales it."""
 
 
 class Context(NamedTuple):

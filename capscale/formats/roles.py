@@ -26,6 +26,10 @@ class Learns(Protocol):
         """Where they start, of that shape, float32."""
         ...
 
+    def learned_gain(self, shape: Shape) -> float:
+        """Factor on the gradient of the learned numbers of a tensor of this shape."""
+        ...
+
     def expand_learned(self, learned: Array, shape: Shape) -> Array:
         """The learned number of every value, of this shape."""
         ...

@@ -101,8 +101,7 @@ class Scalar:
 
         slope = None
         if isinstance(self.scale, Learned):
-            gain = self.scale.gain(x.size // max(prod(self.learned_shape(x.shape)), 1), self.grid)
-            slope = join((level - jnp.where(radius <= 1, normal, 0.0)) * gain)
+            slope = join(level - jnp.where(radius <= 1, normal, 0.0))
         return Projection(
             value=join(rounded(level * scale)).astype(x.dtype),
             step=join(gap * scale),
@@ -124,6 +123,11 @@ class Scalar:
         """Gaussian-optimal scales of `x`, as the learned steps start."""
         scale = replace(self, scale=GAUSSIAN_RMS).measure(x, Context())[0]
         return jnp.mean(scale) if self.group == "matrix" else scale
+
+    def learned_gain(self, shape: Shape) -> float:
+        """LSQ's factor, where the scale asks for it."""
+        assert isinstance(self.scale, Learned)
+        return self.scale.gain(prod(shape) // max(prod(self.learned_shape(shape)), 1), self.grid)
 
     def expand_learned(self, learned: Array, shape: Shape) -> Array:
         """The step of every value."""

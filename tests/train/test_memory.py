@@ -13,6 +13,8 @@ from hlo import depths_of_sums_over_devices
 from jax.extend.core import jaxprs_in_params
 
 from capscale.errors import UserError
+from capscale.estimators import Lsq
+from capscale.formats import Int, Learned, Scalar
 from capscale.formats.base import Context
 from capscale.formats.noise import Noise
 from capscale.models import loss
@@ -110,13 +112,17 @@ def test_weights_are_projected_once_for_all_micro_batches():
     assert traced(projecting_inside, state.params)[0] > 0, "the count sees a projection inside"
 
 
+LEARNED = replace(RUN, representation=Representation(activations=Operand(Scalar(Int(4), Learned(), "matrix"), Lsq())))
 DRAWING = replace(RUN, representation=Representation(operand("int2"), Operand(Noise(0.1, "row"))))
 
 
 @pytest.mark.parametrize(
     ("run", "once"),
-    [(RUN, True), pytest.param(DRAWING, False, marks=pytest.mark.slow)],
-    ids=["apart", "drawing together"],
+    [
+        pytest.param(RUN, True, id="apart"),
+        pytest.param(LEARNED, True, id="learned apart", marks=pytest.mark.slow),
+        pytest.param(DRAWING, False, id="drawing together", marks=pytest.mark.slow),
+    ],
 )
 def test_devices_add_up_once_a_step(run, once):
     """The numbers of one device, to rounding; devices add up after all micro-batches, where they can."""

@@ -13,9 +13,9 @@ from etils import epath
 from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.models.held import hold_weights
+from capscale.representation import Representation, operand
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.loop import Cadence, train
-from capscale.representation import Representation, operand
 from capscale.train.placement import Population, Sharded, train_chunk_of_runs
 from capscale.train.run import Optimizer
 from capscale.train.sharding import make_mesh, split_as_state, state_sharding

@@ -16,6 +16,8 @@ from capscale.train.step import Pace, Program, TrainState, evaluate_chunk, initi
 
 Histories = dict[str, np.ndarray]
 """Metrics of a chunk, each `float32 (runs, steps)`."""
+RUNS = "runs"
+"""Name of the axis of runs side by side on one device."""
 
 
 class Placement(Protocol):

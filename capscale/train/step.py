@@ -1,6 +1,7 @@
 """The compiled part of training: one step, a chunk of steps, an evaluation."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -116,12 +117,14 @@ def initial_state(program: Program, seed: Array) -> TrainState:
     )
 
 
-def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context) -> Array:
+def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context, devices_apart: int = 1) -> Array:
     """Cross-entropy in nats of every target, `float32 (B, T)`, under held weights.
 
-    `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T.
+    `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T. `devices_apart`: how many devices do
+    so each with windows of its own.
     """
-    return _applied(program, "losses", held, window_BU, ctx=ctx, at_once=program.tokens_at_once(len(window_BU)))
+    at_once = program.tokens_at_once(len(window_BU) * devices_apart)
+    return _applied(program, "losses", held, window_BU, ctx=ctx, at_once=at_once)
 
 
 def _applied(program: Program, method: str, held: Any, window_BU: Array, *, ctx: Context, at_once: int) -> Any:
@@ -153,12 +156,15 @@ def loss_and_gradient(
     if parts == 1:
         mean = of_part(window_BU, ctx)
     else:
-        # Every parts-th row makes a micro-batch: devices that hold consecutive rows then hold as many of each.
-        window_PbU = jnp.moveaxis(window_BU.reshape(-1, parts, window_BU.shape[1]), 1, 0)
         nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, held))
-        total, _ = jax.lax.scan(add, nothing, (window_PbU, jnp.arange(parts)))
+        total, _ = jax.lax.scan(add, nothing, (_microbatches(window_BU, parts), jnp.arange(parts)))
         mean = jax.tree.map(lambda sum_: sum_ / parts, total)
     return mean if apart is None else jax.lax.pmean(mean, apart)
+
+
+def _microbatches(window_BU: Array, parts: int) -> Array:
+    """(parts, b, U): every parts-th row makes one, so that devices of consecutive rows hold as many of each."""
+    return jnp.moveaxis(window_BU.reshape(-1, parts, window_BU.shape[1]), 1, 0)
 
 
 def train_step(
@@ -222,10 +228,7 @@ def train_chunk(
     the batch, and they meet once a step, to add up gradients. Left to XLA, they would for every micro-batch, and share
     out the projection of weights, which takes longer to gather than to compute.
     """
-    mesh, auto = automatic_axes()
-    # Noise of the activations is drawn for all tokens at once, so that devices which draw it do not part.
-    together = isinstance(program.representation.activations.format, Draws)
-    apart = DATA if DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not together else None
+    apart = _axis_apart(program)
 
     def steps(state: TrainState, window_SBU: Array, count: Array, pace: Pace) -> tuple[TrainState, dict[str, Array]]:
         def body(i: Array, carry: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
@@ -240,22 +243,49 @@ def train_chunk(
     if apart is None:
         return steps(state, window_SBU, count, pace)
     same = PartitionSpec()
-    return jax.shard_map(
-        steps,
-        mesh=mesh,
-        in_specs=(same, PartitionSpec(None, DATA), same, same),
-        out_specs=same,
-        axis_names=set(auto),
-        check_vma=False,
-    )(state, window_SBU, count, pace)
+    return _mapped(steps, (same, PartitionSpec(None, apart), same, same), same)(state, window_SBU, count, pace)
 
 
 def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Array:
-    """Mean loss of every window in nats per token, `float32 (S, B)`, with the formats as at the end of training."""
-    ctx = Context(jnp.float32(1), jax.random.wrap_key_data(state.key))
-    held = hold_weights(state.params, program.representation, ctx, state.formats)
+    """Mean loss of every window in nats per token, `float32 (S, B)`, with the formats as at the end of training.
 
-    def losses_B(window_BU: Array) -> Array:
-        return token_losses(program, held, window_BU.astype(jnp.int32), ctx).mean(axis=-1)
+    Weights are projected, held and shared out over devices as `train_chunk` does, and windows taken in micro-batches.
+    """
+    apart, parts = _axis_apart(program), program.memory.microbatches
 
-    return jax.lax.map(losses_B, window_SBU)
+    def losses(state: TrainState, window_SBU: Array) -> Array:
+        ctx = Context(jnp.float32(1), jax.random.wrap_key_data(state.key))
+        held = split_as_state(hold_weights(state.params, program.representation, ctx, state.formats))
+        devices_apart = 1 if apart is None else jax.lax.axis_size(apart)
+
+        def losses_b(part: tuple[Array, Array]) -> Array:
+            window_bU, number = part
+            ctx_b = ctx if parts == 1 else ctx._replace(key=jax.random.fold_in(ctx.key, number))
+            return token_losses(program, held, window_bU.astype(jnp.int32), ctx_b, devices_apart).mean(axis=-1)
+
+        def losses_B(window_BU: Array) -> Array:
+            loss_Pb = jax.lax.map(losses_b, (_microbatches(window_BU, parts), jnp.arange(parts)))
+            return jnp.moveaxis(loss_Pb, 0, 1).reshape(len(window_BU))
+
+        return jax.lax.map(losses_B, window_SBU)
+
+    if apart is None:
+        return losses(state, window_SBU)
+    split = PartitionSpec(None, apart)
+    return _mapped(losses, (PartitionSpec(), split), split)(state, window_SBU)
+
+
+def _axis_apart(program: Program) -> str | None:
+    """The axis of the context mesh along which devices work apart, where every one holds all parameters."""
+    mesh, auto = automatic_axes()
+    # Noise of the activations is drawn for all tokens at once, so that devices which draw it do not part.
+    together = isinstance(program.representation.activations.format, Draws)
+    return DATA if DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not together else None
+
+
+def _mapped(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`function` on every device of the context mesh by itself."""
+    mesh, auto = automatic_axes()
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=set(auto), check_vma=False
+    )

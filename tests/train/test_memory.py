@@ -22,8 +22,17 @@ from capscale.models.held import hold_weights
 from capscale.models.initial import initial_params
 from capscale.representation import Operand, Representation, operand
 from capscale.train.memory import Memory
-from capscale.train.sharding import batch_sharding, make_mesh, replicated
-from capscale.train.step import Pace, Program, initial_state, loss_and_gradient, token_losses, train_chunk, train_step
+from capscale.train.sharding import batch_sharding, make_mesh, replicated, state_sharding
+from capscale.train.step import (
+    Pace,
+    Program,
+    evaluate_chunk,
+    initial_state,
+    loss_and_gradient,
+    token_losses,
+    train_chunk,
+    train_step,
+)
 
 RUN = tiny.run(
     model=replace(tiny.MODEL, tied_embeddings=False, init_std=0.3), representation=Representation(operand("int2"))
@@ -59,6 +68,25 @@ def check_same(found):
     (mean, gradient), (expected_mean, expected) = found, at_once()
     np.testing.assert_allclose(mean, expected_mean, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradient, expected)
+
+
+@pytest.mark.parametrize("fsdp", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_evaluation_is_the_same_to_rounding(fsdp):
+    """In micro-batches, on two devices: every window keeps its place."""
+    state = jax.jit(lambda: initial_state(Program.of(RUN), jnp.int32(1)))()
+    windows = jnp.stack([WINDOW_BU, WINDOW_BU[::-1]])
+
+    def evaluate(memory, devices=1):
+        program = Program.of(RUN, memory, devices)
+        return jax.jit(lambda state, windows: evaluate_chunk(program, state, windows), compiler_options=QUICK)
+
+    expected = evaluate(Memory())(state, windows)
+    assert len(set(np.asarray(expected[0]).tolist())) == 4
+    mesh = make_mesh(fsdp)
+    split = jax.device_put(windows, batch_sharding(mesh, 1)), jax.device_put(state, state_sharding(mesh, state))
+    with jax.set_mesh(mesh):
+        found = evaluate(Memory(microbatches=2), mesh.size)(*reversed(split))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("memory", [Memory(remat=True), Memory(microbatches=2), Memory(remat=True, microbatches=4)])

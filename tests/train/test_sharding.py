@@ -113,7 +113,7 @@ def test_population_skips_what_is_not_due():
     program, runs = Program.of(run), 2
 
     def branches(train_chunk):
-        state = jax.eval_shape(lambda seeds: jax.vmap(partial(initial_state, program))(seeds), jnp.arange(runs))
+        state = jax.eval_shape(jax.vmap(partial(initial_state, program)), jnp.arange(runs))
         window = jax.ShapeDtypeStruct((runs, 3, run.batch, run.model.context + 1), jnp.int32)
         pace = Pace(jax.ShapeDtypeStruct((runs,), jnp.float32), jax.ShapeDtypeStruct((runs,), jnp.int32))
         traced = jax.make_jaxpr(train_chunk)(state, window, jnp.int32(3), pace)

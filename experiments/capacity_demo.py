@@ -5,7 +5,7 @@ models at six sizes. Expected at the end: each format's capacity (the share of a
 worth) falls with its Gaussian mean squared error along one curve, whatever the kind of format; `top50` trained with
 the hard mask lies off the curve, because the gradient estimator matters as well.
 
-Run: `capscale sweep capacity_demo --ladder nano --out runs/demo` (2 CPU cores: about 5 minutes).
+Run: `capscale sweep capacity_demo --ladder nano --out runs/demo` (2 CPU cores: 5 to 8 minutes).
 """
 
 from capscale.data.corpus import DataId

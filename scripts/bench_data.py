@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from about import about
 from etils import epath
 
 from capscale.data.manifest import Manifest, Shard
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--train-steps", type=int, default=10)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    asked, begun = parser.parse_args(), about("jax", "grain")
     with tempfile.TemporaryDirectory() as temporary:
         directory = asked.shards or Path(temporary)
         if asked.shards is None:
@@ -113,7 +114,8 @@ def main() -> None:
         ]
     training, device = consumed(asked.train_steps)
     if asked.json:
-        print(json.dumps({"reading": rows, "micro-64": {"tokens_per_s": training, "device": device}}, indent=1))
+        found = {"reading": rows, "micro-64": {"tokens_per_s": training, "device": device}}
+        print(json.dumps({**begun, **found}, indent=1))
         return
     for row in rows:
         kind = "cold" if row["cold"] else "warm"

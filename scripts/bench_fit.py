@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 import numpy as np
+from about import about
 from scipy.optimize import minimize
 
 from capscale.analysis.fit import Fit, fit
@@ -117,11 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=60, help="resamples that scipy refits")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments, begun = parser.parse_args(), about("jax", "scipy")
     tables = {"dense": table(("dense",), 240), "tanh": table(tuple(GMSE), 60)}
     found = [measure(law, rows, arguments.sample) for law, rows in tables.items()]
     if arguments.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps({**begun, "laws": found}, indent=1))
         return
     for one in found:
         show(one, arguments.sample)

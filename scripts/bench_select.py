@@ -8,16 +8,13 @@ Every time is the least of `--repeats`, compiled, with the result on the device.
 
 import argparse
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from about import about
 from capscale.kernels.select import kth_magnitude, largest
 from capscale.kernels.select.reference import kth_magnitude as bisected
 from jax import Array
@@ -59,7 +56,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=1792)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments, begun = parser.parse_args(), about("jax", "numpy")
     values = np.random.default_rng(0).standard_normal((arguments.rows, arguments.columns))
     table = []
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -79,15 +76,8 @@ def main() -> None:
             row |= {"speedup_over_sort": sort / ours, "mask_speedup_over_sort": sort / mask}
             table.append(row | {"speedup_over_partition": partition / ours})
     if arguments.json:
-        about = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}",
-            "versions": {"jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()},
-            "command": " ".join(["python", *sys.argv]),
-            "load_average": os.getloadavg()[0],
-            "shape": [arguments.rows, arguments.columns],
-        }
-        print(json.dumps({**about, "results": table}, indent=1))
+        where = {"device": jax.devices()[0].device_kind, "shape": [arguments.rows, arguments.columns]}
+        print(json.dumps({**begun, **where, "results": table}, indent=1))
         return
     print(f"{arguments.rows} x {arguments.columns} on {jax.devices()[0].device_kind}, jax {jax.__version__}; ms")
     print("dtype     sparsity    sort  bisection  k-th  with mask  np.partition  sort / k-th  sort / mask  / k-th")

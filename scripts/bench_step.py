@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from about import about
+
 FORMATS = ("dense", "int4", "int4-both")
 BASELINES = ("torch-eager", "torch-compile")
 WARM_UP = 2
@@ -84,6 +86,8 @@ def measure(program: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "program": program,
         "first_step_s": times[0],
         "step_s": statistics.median(times[WARM_UP:]),
+        "fastest_step_s": min(times[WARM_UP:]),
+        "slowest_step_s": max(times[WARM_UP:]),
         "first_loss": losses[0],
         "last_loss": losses[-1],
     }
@@ -106,7 +110,7 @@ def main() -> None:
     if arguments.torch and arguments.dtype != "float32":
         parser.error("--torch compares in float32; leave --dtype away")
     libraries = ("capscale", *(BASELINES if arguments.torch else ()))
-    rows = []
+    begun, rows = about("jax", *(["torch"] if arguments.torch else [])), []
     for fmt in FORMATS:
         for library in libraries:
             command = [sys.executable, __file__, *sys.argv[1:], "--only", f"{library}:{fmt}"]
@@ -114,18 +118,20 @@ def main() -> None:
             rows.append(json.loads(output.splitlines()[-1]))
             print(f"{rows[-1]['program']}: {rows[-1]['step_s']:.3f} s a step", file=sys.stderr)
     seconds = {row["program"]: row["step_s"] for row in rows}
+    spread = {row["program"].removeprefix("capscale:"): row for row in rows if row["program"].startswith("capscale:")}
     print(
         f"{arguments.size}, batch {arguments.batch}, {arguments.dtype}, {rows[0]['device']}, jax {rows[0]['version']}"
     )
     heads = "".join(f"{f'/ {name}':>16}" for name in libraries[1:])
-    print(f"{'format':<10}{'s a step':>10}{'over dense':>12}{heads}")
+    print(f"{'format':<10}{'s a step':>10}{'(fastest, slowest)':>20}{'over dense':>12}{heads}")
     for fmt in FORMATS:
         own = seconds[f"capscale:{fmt}"]
         ratios = "".join(f"{seconds[f'{name}:{fmt}'] / own:>15.2f}x" for name in libraries[1:])
-        print(f"{fmt:<10}{own:>10.3f}{own / seconds['capscale:dense']:>11.3f}x{ratios}")
+        extremes = f"({spread[fmt]['fastest_step_s']:.3f}, {spread[fmt]['slowest_step_s']:.3f})"
+        print(f"{fmt:<10}{own:>10.3f}{extremes:>20}{own / seconds['capscale:dense']:>11.3f}x{ratios}")
     if arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump({"command": sys.argv, "programs": rows}, file, indent=1)
+            json.dump({**begun, "programs": rows}, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Compiles a step of all six paper sizes in six kinds of representation for v5e and v6e, and writes what it needs.
 
-Needs libtpu, no TPU: `pip install 'capscale[tpu]'`. Hours of CPU time at full effort; started again it goes on.
+Needs libtpu, no TPU: `pip install 'capscale[tpu]'`. Hours of CPU time at full effort; started again it goes on. Cells
+that another jax or libtpu compiled are compiled again, and with `--again` all of them; a cell's last row counts.
 
 Run: `python scripts/preflight_paper.py --quick` (results in docs/benchmarks/preflight.jsonl, table in preflight.md;
 without --quick at XLA's full effort, rows beside the others)
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from about import commit
 from capscale.experiments.paper_capacity import SIX
 
 from capscale.data.corpus import DataId
@@ -78,19 +80,23 @@ def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
         "jax": jax.__version__,
         "libtpu": importlib.metadata.version("libtpu"),
         "python": platform.python_version(),
+        "commit": commit(),
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a page."""
     first = rows[0]
+    date, jax_, libtpu, python = (
+        " and ".join(sorted({row[name] for row in rows})) for name in ("date", "jax", "libtpu", "python")
+    )
     order = (list(SIX), list(PAPER.sizes), list(TOPOLOGIES))
     rows = sorted(rows, key=lambda row: [names.index(row[key]) for names, key in zip(order, COLUMNS, strict=True)])
     lines = [
         "# Preflight of the paper's ladder",
         "",
-        f"`python scripts/preflight_paper.py{' --quick' if first['quick'] else ''}`, {first['date']}, "
-        f"jax {first['jax']}, libtpu {first['libtpu']}, Python {first['python']}, on a machine without a TPU. "
+        f"`python scripts/preflight_paper.py{' --quick' if first['quick'] else ''}`, {date}, "
+        f"jax {jax_}, libtpu {libtpu}, Python {python}, on a machine without a TPU. "
         f"A step is 512 sequences of 512 tokens, vocabulary {VOCABULARY:,}; chip-hours are for {TOKENS_PER_PARAMETER} "
         f"tokens per parameter at an MFU of {MFU:.0%}, which is an assumption, not a measurement. "
         + ("Compiled at XLA's lowest effort, which tends to ask for more memory. " if first["quick"] else "")
@@ -114,26 +120,29 @@ def main() -> int:
     """Exit status 1 if a cell does not fit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     arguments = parser.parse_args()
     path = arguments.out / "preflight.jsonl"
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    rows = [row for row in rows if row["quick"] == arguments.quick]  # those of the other effort stay in the file
-    done = {(row["size"], row["format"], row["topology"]) for row in rows}
+    # Those of the other effort stay in the file.
+    cells = {(row["size"], row["format"], row["topology"]): row for row in rows if row["quick"] == arguments.quick}
+    compilers = {"jax": jax.__version__, "libtpu": importlib.metadata.version("libtpu")}
     jax.config.update("jax_platforms", "cpu")
     for name in SIX:
         for size in PAPER.sizes:
             for topology in TOPOLOGIES:
-                if (size, name, topology) in done:
+                found = cells.get((size, name, topology))
+                if found and compilers.items() <= found.items() and not arguments.again:
                     continue
-                rows.append(cell(size, name, topology, arguments.quick))
+                cells[size, name, topology] = row = cell(size, name, topology, arguments.quick)
                 with path.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(size, name, topology, rows[-1]["gb_per_chip"], "GB", rows[-1]["compile_cpu_s"], "s", flush=True)
-                (arguments.out / "preflight.md").write_text(table(rows))
-    (arguments.out / "preflight.md").write_text(table(rows))
-    return 0 if all(row["fits"] for row in rows) else 1
+                    file.write(json.dumps(row) + "\n")
+                print(size, name, topology, row["gb_per_chip"], "GB", row["compile_cpu_s"], "s", flush=True)
+                (arguments.out / "preflight.md").write_text(table(list(cells.values())))
+    (arguments.out / "preflight.md").write_text(table(list(cells.values())))
+    return 0 if all(row["fits"] for row in cells.values()) else 1
 
 
 if __name__ == "__main__":

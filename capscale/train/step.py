@@ -254,13 +254,14 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
     apart, parts = _axis_apart(program), program.memory.microbatches
 
     def losses(state: TrainState, window_SBU: Array) -> Array:
-        ctx = Context(jnp.float32(1), jax.random.wrap_key_data(state.key))
+        key = jax.random.wrap_key_data(state.key)
+        ctx = Context(jnp.float32(1), key)
         held = split_as_state(hold_weights(state.params, program.representation, ctx, state.formats))
         devices_apart = 1 if apart is None else jax.lax.axis_size(apart)
 
         def losses_b(part: tuple[Array, Array]) -> Array:
             window_bU, number = part
-            ctx_b = ctx if parts == 1 else ctx._replace(key=jax.random.fold_in(ctx.key, number))
+            ctx_b = ctx if parts == 1 else ctx._replace(key=jax.random.fold_in(key, number))
             return token_losses(program, held, window_bU.astype(jnp.int32), ctx_b, devices_apart).mean(axis=-1)
 
         def losses_B(window_BU: Array) -> Array:

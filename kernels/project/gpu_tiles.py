@@ -20,6 +20,7 @@ from .spec import Spec
 ROWS = 64  # of a wgmma
 TILE = 128  # values of a row that are worked on at a time
 NARROWEST = 8  # columns that a wgmma's registers hold together
+WHOLE = (16, 32, 64, 96)  # rows that are one narrower tile: bytes too, of masks and codes, can be copied and swizzled
 SEARCHED = 16  # columns a codebook is searched for at once: what is carried from word to word stays in registers
 
 
@@ -64,22 +65,34 @@ def cut_of(spec: Spec, width: int) -> Cut | str:
     """How rows of `width` values are cut for this projection, or why they cannot be."""
     size = spec.group or width
     ways = spec.pattern.m if spec.pattern else spec.codebook.dimension if spec.codebook else 1
-    if ways & (ways - 1):
-        return f"runs of {ways} neighbours are not dealt to a power of two of strips"
-    if spec.rotation is not None and spec.rotation > TILE:
-        return f"a rotation of {spec.rotation} values does not fit into tiles of {TILE}"
+    if spec.rotation is None and ways == 1 and size in WHOLE:
+        return Cut(size, size, strip=size)
+    if reason := _uncut(spec, width, size, ways):
+        return reason
     if size % TILE == 0:
         cut = Cut(size, TILE, ways, strip=TILE // ways)
-    elif size < TILE and size % NARROWEST == 0 and spec.rotation is None and ways == 1:
-        return Cut(size, size, strip=size)
-    elif width % TILE or TILE % size:
-        return f"groups of {size} values are not whole tiles of {TILE}, or of {NARROWEST} up to {TILE}"
     else:
         ways = ways if size >= ways * NARROWEST else max(ways, size)
         cut = Cut(TILE, TILE, ways, size, strip=TILE // ways if ways >= size else size // ways)
     if cut.strip < NARROWEST:
         return f"groups of {size} values in {ways} strips leave strips of {cut.strip} columns, less than {NARROWEST}"
     return cut._replace(strip=min(cut.strip, SEARCHED)) if spec.codebook and cut.group is None else cut
+
+
+def _uncut(spec: Spec, width: int, size: int, ways: int) -> str | None:
+    """Why such rows are no tiles, or None where they are."""
+    reason = None
+    if not width:
+        reason = f"there is nothing to cut in rows of {width} values"
+    elif ways & (ways - 1):
+        reason = f"runs of {ways} neighbours are not dealt to a power of two of strips"
+    elif spec.rotation is not None and spec.rotation > TILE:
+        reason = f"a rotation of {spec.rotation} values does not fit into tiles of {TILE}"
+    elif width % TILE:
+        reason = f"rows of {width} values are not whole tiles of {TILE}"
+    elif size % TILE and TILE % size:
+        reason = f"groups of {size} values neither fill tiles of {TILE} nor divide them"
+    return reason
 
 
 class Tiles(NamedTuple):

@@ -1,10 +1,12 @@
 """Projection on Hopper: interpreted against the reference, and lowered; on the device where there is one."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels.ahead import Unavailable
+from capscale.kernels.ahead import Unavailable, lower_for_hopper
 from capscale.kernels.project import gpu, gpu_codes, reference
 from capscale.kernels.project.codes import decode
 from capscale.kernels.testing import check_cuda, check_gpu_interpreted, close, rows, tolerance
@@ -171,6 +173,16 @@ def test_cuda_lowering(name, rotation, back):
     check_cuda(spec(name, rotation, back), (100, 640))
 
 
+@pytest.mark.parametrize(
+    "group", [8, pytest.param(16, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow), 96]
+)
+def test_groups_below_a_tile_lower(group):
+    """Whole rows of the kernel where bytes of that width can be copied, else several groups to a tile."""
+    of, x = spec(Scalar(Int(4), Absmax(), group)), jax.ShapeDtypeStruct((64, 384), jnp.bfloat16)
+    for function in (gpu.project, gpu_codes.encode):
+        assert "mosaic_gpu" in lower_for_hopper(partial(function, of), x)
+
+
 def test_no_rows():
     x = jnp.zeros((0, 256), jnp.bfloat16)
     found = gpu.project(spec("int4"), x)
@@ -188,10 +200,13 @@ def test_no_rows():
         (NM(4, 12), None, 384, jnp.bfloat16, "runs of 12 neighbours"),
         (NM(8, 32, unit=8), None, 256, jnp.bfloat16, "strips of 4 columns"),
         (Then(NM(4, 8), MXFP4), None, 256, jnp.bfloat16, "strips of 4 columns"),
-        (Scalar(Int(4), Absmax(), 96), 32, 192, jnp.bfloat16, "groups of 96 values"),
-        ("int4-g4", None, 200, jnp.bfloat16, "groups of 4 values"),
+        (Scalar(Int(4), Absmax(), 96), 32, 384, jnp.bfloat16, "groups of 96 values"),
+        (Scalar(Int(4), Absmax(), 40), None, 640, jnp.bfloat16, "groups of 40 values"),
+        (Scalar(Int(4), Absmax(), 8), None, 200, jnp.bfloat16, "rows of 200 values"),
+        ("int4-g4", None, 200, jnp.bfloat16, "rows of 200 values"),
         ("int4", 256, 1024, jnp.bfloat16, "rotation of 256"),
-        ("int4", None, 200, jnp.bfloat16, "groups of 200 values"),
+        ("int4", None, 200, jnp.bfloat16, "rows of 200 values"),
+        ("int4", None, 0, jnp.bfloat16, "rows of 0 values"),
         ("int4", 128, 200, jnp.bfloat16, "does not divide"),
     ],
 )

@@ -1,5 +1,5 @@
 """Normalised Hadamard rotation of the last axis in blocks."""
 
-from .reference import rotate
+from .reference import rotate, signs
 
-__all__ = ["rotate"]
+__all__ = ["rotate", "signs"]

@@ -5,7 +5,7 @@ under vmap and however the other axes are sharded, and on a CPU they are faster 
 """
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 
 def rotate(x: Array, block: int) -> Array:
@@ -23,3 +23,9 @@ def rotate(x: Array, block: int) -> Array:
         y = jnp.stack([a + b, a - b], axis=-2)
         half *= 2
     return (y.reshape(x.shape) * jnp.float32(block**-0.5)).astype(x.dtype)
+
+
+def signs(block: int, i: Array, j: Array) -> Array:
+    """±1 at row `i` and column `j` of the rotation's matrix times block^1/2, 0 off its blocks; bfloat16."""
+    odd = lax.population_count(i & j) & 1
+    return jnp.where(i // block == j // block, 1 - 2 * odd, 0).astype(jnp.bfloat16)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..hopper import sqrt
-from ..rms.reference import limb_bits, limbs, powers
-from .spec import Codebook, Measures, Pattern, Spec, nearest_word, normalised, on_grid, rounded
+from ..rms.reference import from_sums, limb_bits, limbs, powers
+from .spec import Codebook, Measures, Pattern, Spec, nearest_word, normalised, on_grid, radius_of, rounded
 
 Read = Callable[[Any], list[Array]]
 """Strips of tile c."""
@@ -85,7 +85,7 @@ def on_codebook(
     """The nearest codeword of every vector, scaled, coordinate by coordinate; see `reference.on_codebook`."""
     normal = [normalised(x, scale) for x, scale in zip(vector, scales, strict=True)]
     chosen = nearest_word(len(codebook.words), word, normal)
-    radius = sqrt(reduce(jnp.add, [jnp.square(x) for x in normal])) / jnp.float32(codebook.outermost)
+    radius = radius_of(codebook, normal, sqrt)
     return [
         (jnp.where(jnp.abs(x) < jnp.inf, rounded(level * scale), x), Measures(radius=radius))
         for x, level, scale in zip(normal, chosen, scales, strict=True)
@@ -148,7 +148,5 @@ def _root_mean_square(read: Read, each: Each, zero: Array, size: int, share: flo
         return sums[0] + total(list(highs)), sums[1] + total(list(lows))
 
     highs, lows = (total.astype(jnp.float32) for total in each(step, (zero, zero)))
-    mean = (highs + lows * 2.0**-bits) * (2.0**-bits / size)
-    if share is not None:
-        mean = mean / share
-    return jnp.where(largest < jnp.inf, sqrt(mean) * power, largest)
+    of = None if share is None else jnp.full(largest.shape, share, jnp.float32)
+    return from_sums(highs, lows, largest=largest, power=power, bits=bits, count=size, share=of, sqrt=sqrt)

@@ -14,6 +14,7 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from .. import hadamard
 from ..hopper import COMPILER_PARAMS, interpreter, swizzled
 from .spec import Spec
 
@@ -268,5 +269,4 @@ def _matrix(rotation: int | None, ways: int) -> Array:
     j = at % strip * ways + at // strip
     if rotation is None:
         return (i == j).astype(jnp.bfloat16)
-    odd = lax.population_count(i & j) & 1
-    return jnp.where(i // rotation == j // rotation, 1 - 2 * odd, 0).astype(jnp.bfloat16)
+    return hadamard.signs(rotation, i, j)

@@ -13,9 +13,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
+from .. import hadamard
 from ..rms.reference import from_sums, limb_bits, limbs, powers
-from .mask import LANES
-from .spec import Codebook, Measures, Pattern, nearest_word, radius_of, rounded
+from .planes import LANES
+from .spec import Codebook, Measures, Pattern, nearest_word, normalised, radius_of, rounded
 
 
 def lane(x: Array) -> Array:
@@ -49,10 +50,7 @@ def butterflies(x: Array, block: int) -> Array:
 
 def signs(block: int) -> Array:
     """(128, 128) block-diagonal ±1 matrix of the rotation, bfloat16."""
-    i = lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0)
-    j = lax.broadcasted_iota(jnp.int32, (LANES, LANES), 1)
-    odd = lax.population_count(i & j) & 1
-    return jnp.where(i // block == j // block, 1 - 2 * odd, 0).astype(jnp.bfloat16)
+    return hadamard.signs(block, *(lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1)))
 
 
 def product(x: Array, sign: Array, block: int, exact_in_bfloat16: bool) -> Array:
@@ -117,8 +115,7 @@ def magnitude_bits(x: Array) -> Array:
 
 def on_codebook(codebook: Codebook, word: Callable[[Any], list[Any]], x: Array, scale: Array) -> tuple[Array, Measures]:
     """The nearest codeword of every vector, scaled, in all of its lanes; see `reference.on_codebook`."""
-    zero, size = scale == 0, codebook.dimension
-    normal = jnp.where(zero, 0.0, x / jnp.where(zero, 1.0, scale))
+    normal, size = normalised(x, scale), codebook.dimension
     exchanged = [normal]  # of the lane whose number differs by the index
     for distance in range(1, size):
         bit = 1 << (distance.bit_length() - 1)

@@ -2,9 +2,7 @@
 
 from jax import Array
 
-from .planes import LANES, pack, plane_bytes, unpack
-
-__all__ = ["LANES", "mask_bytes", "pack_mask", "unpack_mask"]
+from .planes import pack, plane_bytes, unpack
 
 
 def mask_bytes(width: int) -> int:

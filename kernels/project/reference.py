@@ -10,7 +10,7 @@ from ..rms import largest_magnitude, root_mean_square
 from .codes import Encoded, code_bits, code_of, coded_grid
 from .mask import pack_mask, unpack_mask
 from .planes import pack
-from .spec import Codebook, Measures, Pattern, Spec, nearest_word, on_grid, radius_of, rounded
+from .spec import Codebook, Measures, Pattern, Spec, nearest_word, normalised, on_grid, radius_of, rounded
 
 
 class Projected(NamedTuple):
@@ -81,8 +81,7 @@ def scale_RK(spec: Spec, measured_RK: Array, given_R1: Array | None) -> Array:
 
 def on_codebook(codebook: Codebook, x_RK: Array, scale_RK: Array) -> tuple[Array, Measures]:
     """The nearest codeword of every vector, scaled; `radius` that of the vector."""
-    zero, size = scale_RK == 0, codebook.dimension
-    normal = jnp.where(zero, 0.0, x_RK / jnp.where(zero, 1.0, scale_RK))
+    normal, size = normalised(x_RK, scale_RK), codebook.dimension
     vectors = normal.reshape(normal.shape[0], normal.shape[1] // size, size)
     vector, table = [vectors[..., i] for i in range(size)], codebook.table()
     chosen = jnp.stack(nearest_word(len(codebook.words), lambda i: list(table[i]), vector), axis=-1)

@@ -285,9 +285,9 @@ def nearest_word(count: int, word: Callable[[Any], list[Any]], vector: list[Arra
     return lax.fori_loop(0, count, better, start)[1:]
 
 
-def radius_of(codebook: Codebook, vector: list[Array]) -> Array:
-    """Norm of every vector over that of the outermost codeword."""
+def radius_of(codebook: Codebook, vector: list[Array], sqrt: Callable[[Array], Array] = jnp.sqrt) -> Array:
+    """Norm of every vector over that of the outermost codeword. `sqrt`: for backends that have none."""
     total = jnp.square(vector[0])
     for x in vector[1:]:
         total = total + jnp.square(x)
-    return jnp.sqrt(total) / jnp.float32(codebook.outermost)
+    return sqrt(total) / jnp.float32(codebook.outermost)

@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 
 from ..rms.reference import from_sums, limb_bits, limbs, powers
 from . import lanes
-from .mask import LANES, mask_bytes
+from .mask import mask_bytes
+from .planes import LANES
 from .reference import Projected
 from .spec import Measures, Spec, on_grid
 from .tiles import SPILLED, SUBLANES, VMEM, Tile, default_tile, vmem_bytes

@@ -10,6 +10,7 @@ so that `width` limbs, each below 16 * 2^B, fit an int32. Over several rows the 
 16 bits, which add exactly for up to 2^15 rows. A term is lost only where it is below 2^-2B of the largest square.
 """
 
+from collections.abc import Callable
 from math import prod
 
 import jax.numpy as jnp
@@ -74,13 +75,24 @@ def limbs(x: Array, inverse: Array, bits: int) -> tuple[Array, Array]:
 
 
 def from_sums(
-    highs: Array, lows: Array, *, largest: Array, power: Array, bits: int, count: int, share: Array | None = None
+    highs: Array,
+    lows: Array,
+    *,
+    largest: Array,
+    power: Array,
+    bits: int,
+    count: int,
+    share: Array | None = None,
+    sqrt: Callable[[Array], Array] = jnp.sqrt,
 ) -> Array:
-    """RMS of `count` values of that largest magnitude, from the float32 sums of their limbs."""
+    """RMS of `count` values of that largest magnitude, from the float32 sums of their limbs.
+
+    `sqrt`: for backends that have none.
+    """
     mean = (highs + lows * 2.0**-bits) * (2.0**-bits / max(count, 1))
     if share is not None:
         mean = mean / jnp.where(share > 0, share, 1.0)
-    return jnp.where(jnp.isfinite(largest), jnp.sqrt(mean) * power, largest)
+    return jnp.where(largest < jnp.inf, sqrt(mean) * power, largest)
 
 
 def _total(rows: Array, axes: tuple[int, ...]) -> Array:

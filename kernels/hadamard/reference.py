@@ -27,5 +27,5 @@ def rotate(x: Array, block: int) -> Array:
 
 def signs(block: int, i: Array, j: Array) -> Array:
     """±1 at row `i` and column `j` of the rotation's matrix times block^1/2, 0 off its blocks; bfloat16."""
-    odd = lax.population_count(i & j) & 1
+    odd = lax.population_count(i & j & (block - 1)) & 1
     return jnp.where(i // block == j // block, 1 - 2 * odd, 0).astype(jnp.bfloat16)

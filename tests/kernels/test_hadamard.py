@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels.hadamard import rotate
-from scipy.linalg import hadamard
+from capscale.kernels.hadamard import rotate, signs
+from scipy.linalg import block_diag, hadamard
 
 
 @pytest.mark.parametrize(("width", "block"), [(2, 2), (48, 16), (640, 128)])
@@ -14,6 +14,12 @@ def test_is_the_matrix_product(width, block):
     matrix = hadamard(block) / np.sqrt(block)
     expected = (x.astype(np.float64).reshape(3, 5, -1, block) @ matrix).reshape(x.shape)
     np.testing.assert_allclose(rotate(jnp.asarray(x), block), expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("block", [2, 64, 128])
+def test_signs_are_those_of_the_matrix(block):
+    i, j = jnp.indices((128, 128))
+    np.testing.assert_array_equal(jnp.float32(signs(block, i, j)), block_diag(*[hadamard(block)] * (128 // block)))
 
 
 def test_is_its_own_inverse_and_keeps_the_norm():

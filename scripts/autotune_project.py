@@ -7,6 +7,7 @@ CAPSCALE_TILES=tiles.json capscale run ...
 import argparse
 import json
 import time
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def main() -> None:
         parser.error(f"the default backend is {jax.default_backend()}: tiles are measured on a TPU")
     if not arguments.out.parent.is_dir():
         parser.error(f"--out {arguments.out}: there is no directory {arguments.out.parent}")
-    best: dict[str, Tile] = {}
+    best: dict[str, tuple[int, ...]] = {}
     for dtype in arguments.dtypes:
         for width in arguments.widths:
             x = jax.random.normal(jax.random.key(0), (arguments.rows, width), jnp.dtype(dtype))
@@ -60,7 +61,7 @@ def main() -> None:
             for tile, took in times.items():
                 rate = 2 * x.nbytes / took / 1e9
                 print(f"{dtype} {width} {tile.rows}x{tile.inner}: {took * 1e6:.0f} us, {rate:.0f} GB/s")
-            best[key(width, dtype)] = min(times, key=times.__getitem__)
+            best[key(width, dtype)] = astuple(min(times, key=times.__getitem__))
     table = {"chip": jax.devices()[0].device_kind, "rows": arguments.rows, "jax": jax.__version__, "tiles": best}
     arguments.out.write_text(json.dumps(table, indent=1) + "\n")
     print(f"wrote {arguments.out}")

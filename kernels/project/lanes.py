@@ -5,7 +5,7 @@ between lanes whose numbers differ in one bit, the same on interpreted and on co
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -67,12 +67,24 @@ def product(x: Array, sign: Array, block: int, exact_in_bfloat16: bool) -> Array
     return total * jnp.float32(block**-0.5)
 
 
+RotateBy = Literal["product", "butterflies"]
+"""On the matrix unit, or by the reference's additions, bit for bit."""
+
+
 class Rotation(NamedTuple):
     """How tiles are rotated, and the matrix for it."""
 
     block: int | None
-    by: str
+    by: RotateBy
     dtype: DTypeLike
+
+    @classmethod
+    def of(cls, block: int | None, dtype: DTypeLike, by: RotateBy | None, interpret: bool) -> "Rotation":
+        """`by` None: butterflies where interpreted, else the product. Raises ValueError for what is neither."""
+        by = ("butterflies" if interpret else "product") if by is None else by
+        if by not in get_args(RotateBy):
+            raise ValueError(f"rotate_by={by!r}: use {' or '.join(get_args(RotateBy))}")
+        return cls(block, by, dtype)
 
     @property
     def _matrix(self) -> bool:

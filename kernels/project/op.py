@@ -20,22 +20,20 @@ from . import reference
 from .codes import Encoded, coded_grid
 from .reference import Projected
 from .spec import Spec
-from .tiles import SUBLANES, Tile
+from .tiles import Tile
 
 Op = Literal["project", "encode"]
 
 
 class How(NamedTuple):
-    """Backend of a projection, whether it is interpreted, and the block sizes of the TPU kernel, if not its own."""
+    """Backend of a projection, and whether it is interpreted."""
 
     backend: dispatch.Backend
     interpret: bool = False
-    tile: Tile | None = None
 
-    @property
-    def options(self) -> dict[str, Any]:
+    def options(self, tile: Tile | None = None) -> dict[str, Any]:
         """Arguments of the backend's functions."""
-        options = {"interpret": self.interpret, "tile": self.tile if self.backend == "tpu" else None}
+        options = {"interpret": self.interpret, "tile": tile if self.backend == "tpu" else None}
         return {name: value for name, value in options.items() if value}
 
 
@@ -45,15 +43,17 @@ def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> H
     `spec` may be the reason why there is none; `label` names it in the log.
     """
     shape = (prod(x.shape[:-1]), x.shape[-1])
+    explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
 
     def unsupported(backend: dispatch.Backend) -> str | None:
         if isinstance(spec, str):
             return spec
-        if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
+        if explicit:
             return "the axes of the context mesh are explicit; give it automatic ones"
         return _module(backend, op).unsupported(spec, shape, x.dtype)
 
-    backend = dispatch.choose(op, f"{x.dtype}{list(shape)} {label or spec}", unsupported)
+    detail = f"{x.dtype}{list(shape)} {label or spec}{', explicit axes' if explicit else ''}"
+    backend = dispatch.choose(op, detail, unsupported)
     return How(backend, backend != "reference" and dispatch.current().interpret)
 
 
@@ -64,11 +64,11 @@ def project(
 
     `given` (..., 1): the number that the scale rule reads for every row; no gradient goes into it. `how`: None, to let
     `dispatch` choose. `tile`: blocks of the TPU kernel in place of those it chooses; nothing to other backends.
-    Raises ValueError for rows that the spec does not divide, a missing `given`, or a tile that is not whole.
+    Raises ValueError for rows that the spec does not divide, a missing `given`, or a tile that VMEM does not hold.
     """
     rows, given_R1 = _checked(spec, x, given)
-    how = _with_tile(choose(spec, x) if how is None else how, tile)
-    return cast(Array, _project(spec, how, rows, given_R1)).reshape(x.shape)
+    how = choose(spec, x) if how is None else how
+    return cast(Array, _project(spec, how, tile, rows, given_R1)).reshape(x.shape)
 
 
 def encode(
@@ -82,21 +82,13 @@ def encode(
     """
     coded_grid(spec)
     rows, given_R1 = jax.lax.stop_gradient(_checked(spec, x, given))
-    how = _with_tile(choose(spec, x, op="encode") if how is None else how, tile)
+    how = choose(spec, x, op="encode") if how is None else how
 
     def run(x_RK: Array, *given: Array) -> Encoded:
-        return _module(how.backend, "encode").encode(spec, x_RK, given[0] if given else None, **how.options)
+        return _module(how.backend, "encode").encode(spec, x_RK, given[0] if given else None, **how.options(tile))
 
     encoded = _by_rows(how, run)(rows, *([] if given_R1 is None else [given_R1]))
     return Encoded(*(y.reshape(*x.shape[:-1], y.shape[-1]) for y in encoded))
-
-
-def _with_tile(how: How, tile: Tile | None) -> How:
-    if tile is None:
-        return how
-    if not tile.whole:
-        raise ValueError(f"{tile}: use multiples of {SUBLANES} that divide each other")
-    return how._replace(tile=tile)
 
 
 def _checked(spec: Spec, x: Array, given: Array | None) -> tuple[Array, Array | None]:
@@ -109,18 +101,20 @@ def _checked(spec: Spec, x: Array, given: Array | None) -> tuple[Array, Array | 
     return rows, None if given is None else given.reshape(rows.shape[0], 1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _project(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> Array:
-    return _run(spec, how, x_RK, given_R1).value_RK
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _project(spec: Spec, how: How, tile: Tile | None, x_RK: Array, given_R1: Array | None) -> Array:
+    return _run(spec, how, tile, x_RK, given_R1).value_RK
 
 
-def _forward(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> tuple[Array, Array | None]:
-    return _run(spec, how, x_RK, given_R1)
+def _forward(
+    spec: Spec, how: How, tile: Tile | None, x_RK: Array, given_R1: Array | None
+) -> tuple[Array, Array | None]:
+    return _run(spec, how, tile, x_RK, given_R1)
 
 
-def _backward(spec: Spec, how: How, mask_RW: Array | None, g_RK: Array) -> tuple[Array, None]:
+def _backward(spec: Spec, how: How, tile: Tile | None, mask_RW: Array | None, g_RK: Array) -> tuple[Array, None]:
     def run(g_RK: Array, *mask: Array) -> Array:
-        return _module(how.backend).backward(spec, mask[0] if mask else None, g_RK, **how.options)
+        return _module(how.backend).backward(spec, mask[0] if mask else None, g_RK, **how.options(tile))
 
     return _by_rows(how, run)(g_RK, *([] if mask_RW is None else [mask_RW])), None
 
@@ -128,9 +122,9 @@ def _backward(spec: Spec, how: How, mask_RW: Array | None, g_RK: Array) -> tuple
 _project.defvjp(_forward, _backward)
 
 
-def _run(spec: Spec, how: How, x_RK: Array, given_R1: Array | None) -> Projected:
+def _run(spec: Spec, how: How, tile: Tile | None, x_RK: Array, given_R1: Array | None) -> Projected:
     def run(x_RK: Array, *given: Array) -> Projected:
-        return _module(how.backend).project(spec, x_RK, given[0] if given else None, **how.options)
+        return _module(how.backend).project(spec, x_RK, given[0] if given else None, **how.options(tile))
 
     return _by_rows(how, run)(x_RK, *([] if given_R1 is None else [given_R1]))
 

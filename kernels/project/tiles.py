@@ -7,9 +7,9 @@ chip and writes the best to a table; where `CAPSCALE_TILES` names that file, it 
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,16 +25,16 @@ LARGEST = 512  # rows of a block: beyond that the time to start one no longer sh
 VARIABLE = "CAPSCALE_TILES"
 
 
-class Tile(NamedTuple):
-    """Sizes of the work: `rows` a block, `inner` rows of a tile of 128 lanes."""
+@dataclass(frozen=True)
+class Tile:
+    """Sizes of the work: `rows` a block, `inner` rows of a tile of 128 lanes. Raises ValueError for broken ones."""
 
     rows: int
     inner: int
 
-    @property
-    def whole(self) -> bool:
-        """Whether tiles of bytes fill the sizes."""
-        return 0 < self.inner <= self.rows and self.rows % self.inner == 0 and self.inner % SUBLANES == 0
+    def __post_init__(self) -> None:
+        if not 0 < self.inner <= self.rows or self.rows % self.inner or self.inner % SUBLANES:
+            raise ValueError(f"{self}: `inner` must be a multiple of {SUBLANES}, and `rows` one of `inner`")
 
 
 def vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
@@ -92,6 +92,24 @@ def default_tile(
     return best
 
 
+def fitting_tile(
+    tile: Tile | None,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    needs: Callable[[Tile, int, DTypeLike], int] = vmem_bytes,
+) -> Tile:
+    """`tile`, or the default one for None. Raises ValueError for one that does not fit into VMEM."""
+    if tile is None:
+        return default_tile(shape, dtype, needs)
+    needed = needs(tile, shape[1], dtype) + SPILLED
+    if needed > VMEM:
+        raise ValueError(
+            f"{tile} on rows of {shape[1]} {jnp.dtype(dtype)} values takes {needed / 2**20:.1f} MiB of VMEM, "
+            f"of which there are {VMEM >> 20}; use fewer rows"
+        )
+    return tile
+
+
 def key(width: int, dtype: DTypeLike) -> str:
     """Name of a row of the table: `bfloat16-640`."""
     return f"{jnp.dtype(dtype)}-{width}"
@@ -110,9 +128,4 @@ def _table(path: str | None) -> dict[str, Tile]:
         raise ValueError(
             f"{VARIABLE}={path} is no table of tiles ({error!r}); write one with scripts/autotune_project.py"
         ) from error
-    for name, tile in tiles.items():
-        if not tile.whole:
-            raise ValueError(
-                f"{VARIABLE}={path}: {name} has {tile}; use multiples of {SUBLANES} that divide each other"
-            )
     return tiles if chip == jax.devices()[0].device_kind else {}

@@ -22,7 +22,7 @@ from .mask import mask_bytes
 from .planes import LANES
 from .reference import Projected
 from .spec import Measures, Spec, on_grid
-from .tiles import SPILLED, SUBLANES, VMEM, Tile, default_tile, vmem_bytes
+from .tiles import SPILLED, SUBLANES, VMEM, Tile, fitting_tile, vmem_bytes
 
 DTYPES = (jnp.float32, jnp.bfloat16)
 
@@ -59,20 +59,19 @@ def project(
     *,
     tile: Tile | None = None,
     interpret: bool = False,
-    rotate_by: str | None = None,
+    rotate_by: lanes.RotateBy | None = None,
 ) -> Projected:
     """`reference.project` on a TPU.
 
-    `rotate_by`: "product" (the matrix unit; default where compiled) or "butterflies" (the reference's additions, bit
-    for bit; default where interpreted).
+    `tile`: in place of the default one; `rotate_by`: see `lanes.Rotation.of`. Both raise ValueError where they are bad.
     """
     (rows, width), dtype = x_RK.shape, x_RK.dtype
     masked = spec.mask is not None
     shapes = [jax.ShapeDtypeStruct((rows, width), dtype), jax.ShapeDtypeStruct((rows, mask_bytes(width)), jnp.uint8)]
     if not rows:
         return Projected(x_RK, jnp.zeros(shapes[1].shape, jnp.uint8) if masked else None)
-    tile = tile or default_tile(x_RK.shape, dtype)
-    rotation = lanes.Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), dtype)
+    tile = fitting_tile(tile, x_RK.shape, dtype)
+    rotation = lanes.Rotation.of(spec.rotation, dtype, rotate_by, interpret)
     block = partial(block_of_rows, tile)
     words = [pl.BlockSpec(memory_space=pltpu.SMEM)] if spec.codebook else []
     out = pl.pallas_call(
@@ -104,14 +103,14 @@ def backward(
     *,
     tile: Tile | None = None,
     interpret: bool = False,
-    rotate_by: str | None = None,
+    rotate_by: lanes.RotateBy | None = None,
 ) -> Array:
     """`reference.backward` on a TPU."""
     rows, width = g_RK.shape
     if not rows or (mask_RW is None and spec.rotation is None):
         return g_RK
-    tile = tile or default_tile(g_RK.shape, g_RK.dtype)
-    rotation = lanes.Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), g_RK.dtype)
+    tile = fitting_tile(tile, g_RK.shape, g_RK.dtype)
+    rotation = lanes.Rotation.of(spec.rotation, g_RK.dtype, rotate_by, interpret)
     block = partial(block_of_rows, tile)
     return pl.pallas_call(
         partial(_backward, spec, tile, rotation),

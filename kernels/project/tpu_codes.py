@@ -20,7 +20,7 @@ from . import lanes, tpu
 from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid
 from .planes import LANES, plane_bytes
 from .spec import Spec
-from .tiles import SPILLED, SUBLANES, VMEM, Tile, default_tile, encode_vmem_bytes
+from .tiles import SPILLED, SUBLANES, VMEM, Tile, encode_vmem_bytes, fitting_tile
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -38,16 +38,16 @@ def encode(
     *,
     tile: Tile | None = None,
     interpret: bool = False,
-    rotate_by: str | None = None,
+    rotate_by: lanes.RotateBy | None = None,
 ) -> Encoded:
-    """`reference.encode` on a TPU. `rotate_by`: see `tpu.project`."""
+    """`reference.encode` on a TPU. `tile` and `rotate_by`: see `tpu.project`."""
     (rows, width), dtype, grid = x_RK.shape, x_RK.dtype, coded_grid(spec)
     codes = plane_bytes(width, code_bits(grid))
     group = spec.group or width
     if not rows:
         return Encoded(jnp.zeros((0, codes), jnp.uint8), jnp.zeros((0, width // group), jnp.float32))
-    tile = tile or default_tile(x_RK.shape, dtype, partial(needs, spec))
-    rotation = lanes.Rotation(spec.rotation, rotate_by or ("butterflies" if interpret else "product"), dtype)
+    tile = fitting_tile(tile, x_RK.shape, dtype, partial(needs, spec))
+    rotation = lanes.Rotation.of(spec.rotation, dtype, rotate_by, interpret)
     block = partial(tpu.block_of_rows, tile)
     scales = _scale_lanes(spec, width)
     words, scale = pl.pallas_call(

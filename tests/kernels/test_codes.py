@@ -10,7 +10,7 @@ from capscale.kernels import ahead, dispatch, testing
 from capscale.kernels.project import Given, LargestOver, Pattern, RmsTimes, Spec, decode, encode, project, tpu_codes
 from capscale.kernels.project.op import How
 from capscale.kernels.project.planes import pack, plane_bytes, unpack
-from capscale.kernels.project.tiles import SPILLED, VMEM
+from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, default_tile
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from capscale.estimators import StraightThrough
@@ -26,6 +26,7 @@ from capscale.fused import given_R1, spec_of
 
 SPEC = Spec(Int(4), RmsTimes(0.3), group=32, rotation=64)
 KERNEL = How("tpu", interpret=True)
+HOWS = (KERNEL, How("reference"))
 X = jax.random.normal(jax.random.key(0), (2, 3, 256))
 SCALARS = {
     n: f
@@ -83,7 +84,7 @@ def test_scales_stand_in_the_order_of_their_groups(group):
 
 
 @pytest.mark.parametrize("back", [False, True])
-@pytest.mark.parametrize("how", [How("reference"), KERNEL])
+@pytest.mark.parametrize("how", HOWS)
 def test_rotated_rows_decode_to_their_projection(how, back):
     spec = replace(SPEC, back=back)
     run = jax.jit(lambda x: (decode(spec, encode(spec, x, how=how), 256, x.dtype), project(spec, x, how=how)))
@@ -103,6 +104,15 @@ def test_transformations():
     assert (none.codes.shape, none.scales.shape) == ((0, 3, 128), (0, 3, 8))
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(run(x).scales)))(X)
     np.testing.assert_array_equal(gradient, jnp.zeros_like(X))
+
+
+def test_a_tile_of_the_callers_choice():
+    """Several blocks of several tiles, the last of them ragged."""
+    x = jnp.tile(X.reshape(6, 256), (50, 1))
+    found, expected = (jax.jit(lambda x, h=h: encode(SPEC, x, how=h, tile=Tile(64, 32)))(x) for h in HOWS)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    with pytest.raises(ValueError, match=r"Tile\(rows=1024, inner=32\) on rows of 8192 float32 values takes .* MiB"):
+        encode(SPEC, jnp.zeros((1, 8192)), how=KERNEL, tile=Tile(1024, 32))
 
 
 def test_nan_marks_its_group_where_the_scale_is_measured():
@@ -159,6 +169,6 @@ def test_the_tiles_of_every_ladder_width_fit(rows, dtype):
         spec = Spec(Int(8), LargestOver(127.5), group)
         for width in (*testing.WIDTHS, 16384):
             assert tpu_codes.unsupported(spec, (rows, width), dtype) is None
-            tile = tpu_codes.default_tile((rows, width), dtype, lambda *of, spec=spec: tpu_codes.needs(spec, *of))
+            tile = default_tile((rows, width), dtype, lambda *of, spec=spec: tpu_codes.needs(spec, *of))
             assert tpu_codes.needs(spec, tile, width, dtype) + SPILLED <= VMEM
     assert "do not fit" in str(tpu_codes.unsupported(Spec(Int(8), LargestOver(127.5), 2), (8, 36864), jnp.bfloat16))

@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import dispatch, testing
-from capscale.kernels.project import Codebook, Given, LargestOver, Pattern, RmsTimes, Spec, Tile, op, project, reference
+from capscale.kernels.project import (
+    Codebook,
+    Given,
+    LargestOver,
+    Pattern,
+    RmsTimes,
+    Spec,
+    Tile,
+    op,
+    project,
+    reference,
+    tpu,
+)
 from capscale.kernels.project.mask import mask_bytes, pack_mask, unpack_mask
 from capscale.kernels.project.op import How, choose
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -23,9 +35,9 @@ X = jax.random.normal(jax.random.key(0), (2, 3, 128))
 G = jax.random.normal(jax.random.key(1), (2, 3, 128))
 
 
-def both(x, g, how=KERNEL, spec=SPEC):
+def both(x, g, how=KERNEL, spec=SPEC, tile=None):
     """Value and gradient."""
-    value, pull = jax.vjp(lambda x: project(spec, x, how=how), x)
+    value, pull = jax.vjp(lambda x: project(spec, x, how=how, tile=tile), x)
     return value, pull(g)[0]
 
 
@@ -105,22 +117,24 @@ def test_dispatch_chooses_the_kernel():
         project(SPEC, jnp.ones((4, 128)))
 
 
+@pytest.mark.parametrize("first", [AxisType.Auto, AxisType.Explicit])
+def test_each_mesh_has_its_own_choice(first, monkeypatch):
+    """Whichever is asked about first."""
+    monkeypatch.setattr(dispatch, "_decided", {})
+    backends = {AxisType.Auto: "tpu", AxisType.Explicit: "reference"}
+    for kind in sorted(backends, key=lambda kind: kind != first):
+        mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(kind,))
+        with dispatch.target("tpu"), jax.set_mesh(mesh):
+            assert choose(SPEC, X).backend == backends[kind]
+
+
 def test_a_tile_of_the_callers_choice(expected):
-    """Other blocks, the same numbers; the reference has none."""
-
-    def blocks(function):
-        return [
-            line for line in str(jax.make_jaxpr(function)(rows)).splitlines() if "Blocked" in line or "grid=" in line
-        ]
-
-    rows, tile = jnp.tile(X.reshape(6, 128), (50, 1)), Tile(32, 32)
-    chosen = jax.jit(partial(both, how=KERNEL._replace(tile=tile)))(X, G)
-    agree(chosen, expected)
-    own, theirs = (blocks(lambda x, t=t: project(SPEC, x, how=KERNEL, tile=t)) for t in (None, tile))
-    assert own
-    assert own != theirs
-    value = project(SPEC, X, how=How("reference"), tile=tile)
-    np.testing.assert_array_equal(value, expected[0])
+    """Several blocks of several tiles, the last of them ragged: the same numbers; the reference has none."""
+    x, g = (jnp.tile(y.reshape(6, 128), (50, 1)) for y in (X, G))
+    for how in (KERNEL, How("reference")):
+        function = jax.jit(partial(both, how=how, tile=Tile(64, 32)))
+        agree(function(x, g), [jnp.tile(y.reshape(6, 128), (50, 1)) for y in expected])
+    assert "Blocked(block_size=64)" in str(jax.make_jaxpr(partial(both, tile=Tile(64, 32)))(x, g))
 
 
 @pytest.mark.device
@@ -135,13 +149,13 @@ def test_on_the_device(shape, dtype, rotation, device):
         how = choose(spec, x)
     assert how.backend == dispatch.current().platform
     kernel = op._module(how.backend)
-    run, plain = (jax.jit(partial(m.project, spec, **o)) for m, o in ((kernel, how.options), (reference, {})))
+    run, plain = (jax.jit(partial(m.project, spec, **o)) for m, o in ((kernel, how.options()), (reference, {})))
     allowed = testing.tolerance(dtype, exact_rotation=False)
     found = run(x)
     testing.close(found, plain(x), shape[1], allowed)
     special = x.at[0, 5].set(jnp.nan) if shape[0] == 1 else x.at[0].set(0.0).at[1, 5].set(jnp.nan)
     np.testing.assert_array_equal(*(jnp.isnan(f(special).value_RK) for f in (run, plain)))
-    back = jax.jit(partial(kernel.backward, spec, **how.options))(found.mask_RW, g)
+    back = jax.jit(partial(kernel.backward, spec, **how.options()))(found.mask_RW, g)
     expected = jax.jit(partial(reference.backward, spec))(found.mask_RW, g)
     np.testing.assert_allclose(np.float32(back), np.float32(expected), rtol=2**-7, atol=1e-5)
 
@@ -186,7 +200,11 @@ def test_masks_pack_and_unpack(width):
         (lambda: project(Spec(scale=RmsTimes(1.0), codebook=PAIRS), jnp.ones((2, 5))), "dimension=2 does not divide"),
         (lambda: project(Spec(Int(4), Given()), X), "needs a given number of every row"),
         (lambda: project(SPEC, X, jnp.ones((2, 3, 1))), "reads no given number"),
-        (lambda: project(SPEC, X, tile=Tile(64, 48)), "use multiples of 32 that divide each other"),
+        (lambda: Tile(64, 48), r"Tile\(rows=64, inner=48\): `inner` must be a multiple of 32"),
+        (lambda: Tile(96, 64), "and `rows` one of `inner`"),
+        (lambda: Tile(32, 0), "must be a multiple of 32"),
+        (lambda: project(SPEC, X, how=KERNEL, tile=Tile(2**14, 32)), "rows of 128 float32 values takes .* are 16; use"),
+        (lambda: tpu.project(SPEC, X[0], rotate_by="sums"), "rotate_by='sums': use product or butterflies"),
     ],
 )
 def test_bad_input_is_refused(make, message):

@@ -5,15 +5,16 @@ A code takes 1, 2, 4 or 8 bits, the least of them that holds every code of the g
 the codes that it packs.)
 """
 
-from typing import NamedTuple, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Protocol, cast
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
 from ..hadamard import rotate
-from .planes import unpack
-from .spec import Spec, normalised, rounded
+from .planes import plane_bytes, unpack
+from .spec import ScaleRule, Spec, Statistic, normalised, rounded
 
 LARGEST = 256  # codes of a byte
 
@@ -41,7 +42,7 @@ class Encoded(NamedTuple):
     codes: Array
     """uint8 (..., W), `planes.pack` of the codes (..., K)."""
     scales: Array
-    """float32 (..., groups of a row)."""
+    """float32 (..., groups of a row), NaN where a value of the group is."""
 
 
 def coded_grid(spec: Spec) -> CodedGrid:
@@ -61,6 +62,30 @@ def code_bits(grid: CodedGrid) -> int:
     return next(bits for bits in (1, 2, 4, 8) if grid.codes <= 2**bits)
 
 
+def group_count(spec: Spec, width: int) -> int:
+    """How many scales a row of `width` values has."""
+    return width // (spec.group or max(width, 1))
+
+
+@dataclass(frozen=True)
+class UnlessNaN:
+    """What `rule` makes of the given number alone; NaN for a group that holds one."""
+
+    rule: ScaleRule
+    statistic: ClassVar[Statistic] = "largest"
+    given: ClassVar[bool] = True
+
+    def __call__(self, statistic: Array, given: Array) -> Array:
+        """The scale."""
+        return jnp.where(jnp.isnan(statistic), statistic, self.rule(None, given))
+
+
+def encoded_spec(spec: Spec) -> Spec:
+    """`spec` with scales that carry NaN, which has no code: a scale that is measured does, one that is given has to."""
+    assert spec.scale is not None
+    return replace(spec, scale=UnlessNaN(spec.scale)) if spec.scale.statistic == "none" else spec
+
+
 def code_of(grid: CodedGrid, x: Array, scale: Array) -> Array:
     """int32 code of float32 `x` on the grid of that scale; NaN, which has none, is coded as 0 is. Elementwise."""
     normal = normalised(x, scale)
@@ -70,10 +95,19 @@ def code_of(grid: CodedGrid, x: Array, scale: Array) -> Array:
 def decode(spec: Spec, encoded: Encoded, width: int, dtype: DTypeLike) -> Array:
     """Rows (..., `width`) of what `encode` made: those of `project`, bit for bit, rotated back where it does.
 
-    Plain jnp, for XLA to fuse into what reads the rows.
+    A group with a NaN is all NaN, also under a given scale, where `project` keeps its other values. Plain jnp, for XLA
+    to fuse into what reads the rows. Raises ValueError for codes and scales that are not those of such rows.
     """
+    spec.check(width)
     grid, scales = coded_grid(spec), encoded.scales
-    codes = unpack(encoded.codes, width, code_bits(grid)).astype(jnp.uint32)
-    split = (*codes.shape[:-1], scales.shape[-1], width // scales.shape[-1])
+    bits, groups = code_bits(grid), group_count(spec, width)
+    for what, found, wanted in (
+        (f"bytes of codes of {bits} bits", encoded.codes.shape[-1], plane_bytes(width, bits)),
+        ("scales", scales.shape[-1], groups),
+    ):
+        if found != wanted:
+            raise ValueError(f"rows of {width} values have {wanted} {what}, not {found}; pass what `encode` made")
+    codes = unpack(encoded.codes, width, bits).astype(jnp.uint32)
+    split = (*codes.shape[:-1], groups, spec.group or width)
     value = rounded(grid.decode(codes).reshape(split) * scales[..., None]).reshape(codes.shape).astype(dtype)
     return rotate(value, spec.rotation) if spec.rotation and spec.back else value

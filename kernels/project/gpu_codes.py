@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from . import gpu
-from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid
+from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
 from .gpu_tiles import Cut, Tiles, call
 from .planes import pack, plane_bytes
 from .spec import Spec
@@ -25,8 +25,8 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
 
 def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret: bool = False) -> Encoded:
     """`reference.encode` on Hopper."""
-    (rows, width), grid = x_RK.shape, coded_grid(spec)
-    bits, groups = code_bits(grid), width // (spec.group or width)
+    (rows, width), grid, spec = x_RK.shape, coded_grid(spec), encoded_spec(spec)
+    bits, groups = code_bits(grid), group_count(spec, width)
     if not rows:
         return Encoded(jnp.zeros((0, plane_bytes(width, bits)), jnp.uint8), jnp.zeros((0, groups), jnp.float32))
     cut = gpu.whole_cut(spec, width)

@@ -76,8 +76,8 @@ def encode(
 ) -> Encoded:
     """Codes, packed into bytes, and scales of the rows that `project` gives; `codes.decode` makes them rows again.
 
-    x (..., K), `given`, `how` and `tile`: see `project`. No gradient goes through. NaN has no code: its group's scale
-    is NaN where it is measured, but under a `given` scale it is coded as 0 is.
+    x (..., K), `given`, `how` and `tile`: see `project`. No gradient goes through. NaN has no code: the scale of its
+    group is NaN. Bytes lie as `planes` says: `capscale.kernels.matmul` and packed formats lay out theirs otherwise.
     Raises ValueError too where the spec has no codes: without a grid, with a pattern, or of more than 256 codes.
     """
     coded_grid(spec)

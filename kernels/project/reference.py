@@ -7,7 +7,7 @@ from jax import Array
 
 from ..hadamard import rotate
 from ..rms import largest_magnitude, root_mean_square
-from .codes import Encoded, code_bits, code_of, coded_grid
+from .codes import Encoded, code_bits, code_of, coded_grid, encoded_spec
 from .mask import pack_mask, unpack_mask
 from .planes import pack
 from .spec import Codebook, Measures, Pattern, Spec, nearest_word, normalised, on_grid, radius_of, rounded
@@ -47,7 +47,7 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected
 def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Encoded:
     """Codes and scales of the nearest representable rows. Raises ValueError where the spec has no codes."""
     spec.check(x_RK.shape[-1])
-    grid = coded_grid(spec)
+    grid, spec = coded_grid(spec), encoded_spec(spec)
     full = (rotate(x_RK, spec.rotation) if spec.rotation else x_RK).astype(jnp.float32)
     scale = scale_RK(spec, full, given_R1)
     return Encoded(pack(code_of(grid, full, scale), code_bits(grid)), scale[:, :: spec.group or max(full.shape[1], 1)])

@@ -17,7 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
 from . import lanes, tpu
-from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid
+from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
 from .planes import LANES, plane_bytes
 from .spec import Spec
 from .tiles import SPILLED, SUBLANES, VMEM, Tile, encode_vmem_bytes, fitting_tile
@@ -41,11 +41,10 @@ def encode(
     rotate_by: lanes.RotateBy | None = None,
 ) -> Encoded:
     """`reference.encode` on a TPU. `tile` and `rotate_by`: see `tpu.project`."""
-    (rows, width), dtype, grid = x_RK.shape, x_RK.dtype, coded_grid(spec)
-    codes = plane_bytes(width, code_bits(grid))
-    group = spec.group or width
+    (rows, width), dtype, grid, spec = x_RK.shape, x_RK.dtype, coded_grid(spec), encoded_spec(spec)
+    codes, groups = plane_bytes(width, code_bits(grid)), group_count(spec, width)
     if not rows:
-        return Encoded(jnp.zeros((0, codes), jnp.uint8), jnp.zeros((0, width // group), jnp.float32))
+        return Encoded(jnp.zeros((0, codes), jnp.uint8), jnp.zeros((0, groups), jnp.float32))
     tile = fitting_tile(tile, x_RK.shape, dtype, partial(needs, spec))
     rotation = lanes.Rotation.of(spec.rotation, dtype, rotate_by, interpret)
     block = partial(tpu.block_of_rows, tile)
@@ -64,9 +63,9 @@ def encode(
         interpret=interpret,
         name="capscale_encode",
     )(x_RK, *([] if given_R1 is None else [given_R1]), *rotation.operands)
-    run = min(group, LANES)
+    run = min(spec.group or width, LANES)
     ordered = jnp.swapaxes(scale.reshape(rows, scales // LANES, LANES // run, run), 2, 3).reshape(rows, scales)
-    return Encoded(words, ordered[:, : width // group])
+    return Encoded(words, ordered[:, :groups])
 
 
 def _scale_lanes(spec: Spec, width: int) -> int:

@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import ahead, dispatch, testing
-from capscale.kernels.project import Given, LargestOver, Pattern, RmsTimes, Spec, decode, encode, project, tpu_codes
+from capscale.kernels.project import (
+    Encoded,
+    Given,
+    LargestOver,
+    Pattern,
+    RmsTimes,
+    Spec,
+    decode,
+    encode,
+    project,
+    tpu_codes,
+)
 from capscale.kernels.project.op import How
 from capscale.kernels.project.planes import pack, plane_bytes, unpack
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, default_tile
@@ -97,7 +108,9 @@ def test_transformations():
     expected = jax.jit(lambda x: encode(SPEC, x, how=How("reference")))(X)
     mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(AxisType.Auto,))
     with jax.set_mesh(mesh):
-        split = run(jax.device_put(X, NamedSharding(mesh, PartitionSpec("fsdp"))))
+        rows = jax.device_put(X, NamedSharding(mesh, PartitionSpec("fsdp")))
+        split, program = run(rows), str(run.trace(rows).jaxpr)
+    assert "shard_map" in program
     for found in (run(X), jax.jit(jax.vmap(run))(X), split):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
     none = run(X[:0])
@@ -115,15 +128,17 @@ def test_a_tile_of_the_callers_choice():
         encode(SPEC, jnp.zeros((1, 8192)), how=KERNEL, tile=Tile(1024, 32))
 
 
-def test_nan_marks_its_group_where_the_scale_is_measured():
-    x, spec = X[0].at[1, 40].set(jnp.nan), Spec(Int(4), LargestOver(7.5), 32)
+@pytest.mark.parametrize(("rule", "group"), [(LargestOver(7.5), 32), (Given(), 32), (Given(), None)])
+@pytest.mark.parametrize("how", HOWS)
+def test_nan_marks_its_group(how, rule, group):
+    x, spec = X[0].at[1, 40].set(jnp.nan), Spec(Int(4), rule, group)
     marked = np.zeros((3, 256), bool)
-    marked[1, 32:64] = True
-    value = jax.jit(lambda x: decode(spec, encode(spec, x), 256, x.dtype))(x)
-    np.testing.assert_array_equal(jnp.isnan(value), marked)
-    given = Spec(Int(4), Given())
-    value = jax.jit(lambda x: decode(given, encode(given, x, jnp.full((3, 1), 0.5)), 256, x.dtype))(x)
-    assert float(value[1, 40]) == 0.25, "coded as 0 is: 1/2 of 0.5"
+    marked[1, slice(32, 64) if group else slice(None)] = True
+    scale = jnp.full((3, 1), 0.5) if rule.given else None
+    value, expected = jax.jit(
+        lambda x: (decode(spec, encode(spec, x, scale, how), 256, x.dtype), project(spec, x, scale, how))
+    )(x)
+    np.testing.assert_array_equal(value, jnp.where(marked, jnp.nan, expected))
 
 
 def test_dispatch_chooses_the_kernel():
@@ -131,6 +146,14 @@ def test_dispatch_chooses_the_kernel():
         assert "capscale_encode" in str(jax.make_jaxpr(lambda x: encode(SPEC, x))(X))
     with dispatch.target("gpu"), dispatch.force("require"):
         assert "mosaic_gpu" in ahead.lower_for_hopper(lambda x: encode(SPEC, x), X)
+
+
+ENCODED = Encoded(jnp.zeros((2, 3, 128), jnp.uint8), jnp.ones((2, 3, 8)))
+
+
+def test_rows_of_no_values():
+    spec = Spec(Int(4), LargestOver(7.5))
+    assert decode(spec, encode(spec, X[..., :0]), 0, X.dtype).shape == (2, 3, 0)
 
 
 @dataclass(frozen=True)
@@ -155,6 +178,9 @@ class TooMany(Int):
         (lambda: encode(Spec(TooMany(8), RmsTimes(1.0)), X), "has 512 codes, a byte holds 256"),
         (lambda: encode(Spec(Int(4), RmsTimes(1.0), group=96), X), "group=96 does not divide"),
         (lambda: encode(Spec(Int(4), Given()), X), "needs a given number"),
+        (lambda: decode(SPEC, ENCODED, 250, jnp.float32), "rotation=64 does not divide rows of 250"),
+        (lambda: decode(SPEC, ENCODED, 512, jnp.float32), "512 values have 256 bytes of codes of 4 bits, not 128"),
+        (lambda: decode(SPEC, ENCODED._replace(scales=X), 256, jnp.float32), "have 8 scales, not 256"),
     ],
 )
 def test_what_has_no_codes_is_refused(make, message):

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 CHIPS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 """Smallest topology of every TPU generation that is compiled for."""
@@ -26,13 +27,21 @@ class Unavailable(Exception):
 def tpu_devices(topology: str) -> list[Any]:
     """Devices of a TPU slice to compile for. Raises `Unavailable` where libtpu is not installed."""
     if find_spec("libtpu") is None:
-        raise Unavailable("libtpu is not installed: pip install 'jax[tpu]'")
+        raise Unavailable("libtpu is not installed: pip install 'capscale[tpu]'")
     if jax.default_backend() != "tpu":
         for name, value in _COMPILE_ONLY.items():
             os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+
+
+def compile_for_tpu(chip: str, function: Callable[..., Any], *operands: Any) -> Any:
+    """`function` compiled for one of `CHIPS`, for operands of these shapes. `Unavailable`: see `tpu_devices`."""
+    one = jax.make_mesh((1,), ("chip",), axis_types=(AxisType.Auto,), devices=tpu_devices(CHIPS[chip])[:1])
+    everywhere = NamedSharding(one, PartitionSpec())
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), operands)
+    return jax.jit(function, in_shardings=everywhere, out_shardings=everywhere).lower(*shapes).compile()
 
 
 def lower_for_hopper(function: Callable[..., Any], *operands: Any) -> str:

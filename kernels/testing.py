@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from .ahead import CHIPS, Unavailable, lower_for_hopper, tpu_devices
+from .ahead import CHIPS, Unavailable, compile_for_tpu, lower_for_hopper, tpu_devices
 from .hadamard import rotate
 from .project import op, reference, tpu, tpu_codes
 from .project.codes import coded_grid, decode
@@ -147,32 +147,29 @@ def check_codes_on_tpu(spec: Spec, chip: str = "v5e", shape: Shape = (1000, 640)
     """The encoding kernel compiles for a TPU, within the VMEM that it asks for."""
     _skip_unsupported(_uncoded(spec))
     (shape,) = _whole(spec, (shape,))
-    everywhere = NamedSharding(_mesh(tpu_devices(CHIPS[chip])[:1], {"chip": 1}), PartitionSpec())
     for dtype in (jnp.float32, jnp.bfloat16):
         _skip_unsupported(tpu_codes.unsupported(spec, shape, dtype))
         x, _, given = _structs(spec, shape, dtype)
-        compiled = jax.jit(partial(tpu_codes.encode, spec), in_shardings=everywhere, out_shardings=everywhere)
-        compiled.lower(x, given).compile()
+        compile_for_tpu(chip, partial(tpu_codes.encode, spec), x, given)
 
 
 def check_tpu(spec: Spec, chip: str = "v5e", shapes: tuple[Shape, ...] = ((1000, 640), (1, 5632))) -> None:
     """Forward and backward compile for a TPU, within the VMEM that the kernel asks for, and that within the chip's."""
-    everywhere = NamedSharding(_mesh(tpu_devices(CHIPS[chip])[:1], {"chip": 1}), PartitionSpec())
     for shape in _whole(spec, shapes):
         for dtype in (jnp.float32, jnp.bfloat16):
             _skip_unsupported(tpu.unsupported(spec, shape, dtype))
             assert vmem_bytes(default_tile(shape, dtype), shape[1], dtype) + SPILLED <= VMEM
             x, mask, given = _structs(spec, shape, dtype)
-            for function, operands in ((tpu.project, (x, given)), (tpu.backward, (mask, x))):
-                compiled = jax.jit(partial(function, spec), in_shardings=everywhere, out_shardings=everywhere)
-                compiled.lower(*operands).compile()
+            compile_for_tpu(chip, partial(tpu.project, spec), x, given)
+            compile_for_tpu(chip, partial(tpu.backward, spec), mask, x)
 
 
 def check_pod(spec: Spec, shape: Shape = (4096, 640), dtype: DTypeLike = jnp.bfloat16) -> None:
     """The operation and its gradient compile for 16 chips, rows split over the context mesh, and inside `shard_map`."""
     topology, sides = POD
     (shape,) = _whole(spec, (shape,))
-    mesh = _mesh(tpu_devices(topology), sides)
+    axes = (AxisType.Auto,) * len(sides)
+    mesh = jax.make_mesh(tuple(sides.values()), tuple(sides), axis_types=axes, devices=tpu_devices(topology))
     split = PartitionSpec(("data", "fsdp"))
     _skip_unsupported(tpu.unsupported(spec, shape, dtype))
     x, _, given = _structs(spec, shape, dtype)
@@ -229,11 +226,6 @@ def _gpu() -> tuple[Any, Any]:
     except ImportError as error:
         raise Unavailable(f"this jaxlib has no Mosaic GPU: {error}") from error
     return gpu, gpu_codes
-
-
-def _mesh(devices: list[Any], sides: dict[str, int]) -> Mesh:
-    automatic = (AxisType.Auto,) * len(sides)
-    return jax.make_mesh(tuple(sides.values()), tuple(sides), axis_types=automatic, devices=devices)
 
 
 def close(found: Projected, expected: Projected, width: int, allowed: Tolerance) -> None:

@@ -19,11 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from capscale.kernels import dispatch
-from capscale.kernels.ahead import CHIPS, tpu_devices
+from capscale.kernels.ahead import CHIPS, compile_for_tpu
 from capscale.kernels.matmul import Layout, Weights, matmul
-from capscale.kernels.project.op import project
+from capscale.kernels.project import encode, project
 from capscale.kernels.select import largest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from capscale.formats.catalog import find
 from capscale.fused import spec_of
@@ -39,6 +38,7 @@ def cases() -> Iterator[Case]:
     for width in (640, 1792, 5632):
         x = jax.ShapeDtypeStruct((8192, width), jnp.bfloat16)
         yield f"project int4+hadamard128, 8192 x {width}", lambda x: jax.vjp(lambda x: project(spec, x), x)[0], (x,)
+        yield f"encode int4+hadamard128, 8192 x {width}", lambda x: encode(spec, x), (x,)
     for rows, size in ((8, 4096), (4096, 2048)):
         for sparse in (False, True):
             of = Layout(4, tuple((np.arange(16) - 7.5).tolist()), size, 128, sparse)
@@ -66,13 +66,10 @@ def main() -> None:
     print(f"compiled by libtpu {about['versions']['libtpu']}, jax {jax.__version__}, {about['date']}; MiB")
     print("chip  kernel                                         operands  results  temporary")
     table = []
-    for chip, topology in CHIPS.items():
-        one = Mesh(np.array(tpu_devices(topology)[:1]), ("chip",))
-        everywhere = NamedSharding(one, PartitionSpec())
+    for chip in CHIPS:
         for name, run, operands in cases():
             with dispatch.force("require"), dispatch.target("tpu"):
-                compiled = jax.jit(run, in_shardings=everywhere, out_shardings=everywhere).lower(*operands).compile()
-            memory = compiled.memory_analysis()
+                memory = compile_for_tpu(chip, run, *operands).memory_analysis()
             assert memory is not None
             sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
             table.append(

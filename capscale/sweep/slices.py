@@ -1,6 +1,5 @@
 """TPU slices by name, and what their chips offer: for compiling without one."""
 
-import os
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -36,13 +35,6 @@ CHIPS = {
     "v6e": Chip(32 * GIB, PEAK["TPU v6e"], _PLANAR),
 }
 """Memory and topologies as stated at cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e."""
-
-_ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is run, so several may compile at once
-}
 
 
 @dataclass(frozen=True)
@@ -82,12 +74,10 @@ class Slice:
 
         Raises `UserError` where libtpu is not installed.
         """
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        from jax.experimental import topologies
+        from capscale.kernels.ahead import tpu_devices
 
         try:
-            return list(topologies.get_topology_desc(self.name, platform="tpu").devices)
+            return tpu_devices(self.name)
         except Exception as error:  # jax raises its own types for a missing plugin and an unknown layout
             reason = " ".join(str(error).split())[:200]
             raise UserError(

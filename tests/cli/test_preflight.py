@@ -8,6 +8,7 @@ import jax
 import pytest
 import tiny
 from capscale.experiments.paper_capacity import SIX
+from capscale.kernels import ahead
 
 from capscale.cli import main
 from capscale.errors import UserError
@@ -183,9 +184,14 @@ def test_missing_libtpu_has_a_remedy(monkeypatch):
     def no_plugin(*args, **kwargs):
         raise RuntimeError("Unable to initialize backend 'tpu'")
 
-    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", no_plugin)
-    with pytest.raises(UserError, match=r"install libtpu: pip install 'capscale\[tpu\]'"):
-        find_slice("v5e:2x2").devices()
+    monkeypatch.setattr(ahead, "tpu_devices", ahead.tpu_devices.__wrapped__)  # what is known would not be asked again
+    for broken, value in (
+        ("jax.experimental.topologies.get_topology_desc", no_plugin),
+        ("capscale.kernels.ahead.find_spec", lambda name: None),
+    ):
+        monkeypatch.setattr(broken, value)
+        with pytest.raises(UserError, match=r"install libtpu: pip install 'capscale\[tpu\]'"):
+            find_slice("v5e:2x2").devices()
 
 
 def test_chips():

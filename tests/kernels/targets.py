@@ -3,19 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
-from capscale.kernels.ahead import CHIPS, Unavailable, tpu_devices
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from capscale.kernels import ahead
 
 
-def compile_for_tpu(generation: str, function: Callable[..., Any], *operands: Any) -> Any:
-    """`function` compiled for one chip; skips the test where libtpu is not installed."""
+def compile_for_tpu(chip: str, function: Callable[..., Any], *operands: Any) -> Any:
+    """`ahead.compile_for_tpu`; skips the test where libtpu is not installed."""
     try:
-        devices = tpu_devices(CHIPS[generation])
-    except Unavailable as reason:
+        return ahead.compile_for_tpu(chip, function, *operands)
+    except ahead.Unavailable as reason:
         pytest.skip(str(reason))
-    everywhere = NamedSharding(Mesh(np.array(devices[:1]), ("chip",)), PartitionSpec())
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), operands)
-    return jax.jit(function, in_shardings=everywhere, out_shardings=everywhere).lower(*shapes).compile()

@@ -11,7 +11,7 @@ None needs an accelerator: kernels are interpreted on the host, TPU code is comp
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from .ahead import CHIPS, Unavailable, compile_for_tpu, lower_for_hopper, tpu_devices
+from .compare import close, close_codes, equal, same, same_codes, tolerance
 from .hadamard import rotate
 from .project import op, reference, tpu, tpu_codes
 from .project.codes import coded_grid, decode
-from .project.mask import mask_bytes, unpack_mask
-from .project.reference import Projected
+from .project.mask import mask_bytes
 from .project.spec import Spec
 from .project.tiles import SPILLED, VMEM, Tile, default_tile, vmem_bytes
 
@@ -35,26 +35,6 @@ POD = ("v5e:4x4", {"data": 4, "fsdp": 4})
 """A slice of 16 chips, and its mesh."""
 WIDTHS = (640, 768, 1024, 1280, 1664, 1792, 2048, 2816, 3584, 4608, 5632)
 """Widths of the projected matrices of the ladders."""
-
-
-class Tolerance(NamedTuple):
-    """How far a kernel may be from the reference."""
-
-    relative: float
-    """Of values, to the largest magnitude."""
-    moved: float
-    """Share of values that may be on the other side of a cell boundary."""
-
-
-def tolerance(dtype: DTypeLike, exact_rotation: bool) -> Tolerance:
-    """None at all for the same additions in float32. The matrix unit adds in another order: an error of a few units in
-    the last place, by which values near a boundary between two levels change sides.
-
-    In bfloat16 such a value is one of about 2^8 in a binade that are rounded again, so that more are close enough.
-    """
-    if exact_rotation:
-        return Tolerance(0.0, 0.0)
-    return Tolerance(1e-6, 1e-4) if dtype == jnp.float32 else Tolerance(2**-8, 1e-2)
 
 
 def checks() -> dict[str, Check]:
@@ -93,7 +73,7 @@ def check_interpreted(
         _skip_unsupported(tpu.unsupported(spec, shape, dtype))
         x, given = rows(shape, dtype), _given(spec, shape[0])
         project = partial(tpu.project, spec, tile=Tile(32, 32), interpret=True)
-        _same(jax.jit(project)(x, given), reference.project(spec, x, given), shape[1])
+        same(jax.jit(project)(x, given), reference.project(spec, x, given), shape[1])
 
 
 def check_gradient(spec: Spec, dtype: DTypeLike = jnp.float32, shape: Shape = (4, 256)) -> None:
@@ -105,19 +85,23 @@ def check_gradient(spec: Spec, dtype: DTypeLike = jnp.float32, shape: Shape = (4
         return jax.vjp(lambda x: op.project(spec, x, given, op.How("tpu", interpret=True)), x)[1](cotangent)[0]
 
     expected = reference.backward(spec, reference.project(spec, x, given).mask_RW, cotangent)
-    _equal(jax.jit(pulled)(x, given, cotangent), expected, "gradient")
+    equal(jax.jit(pulled)(x, given, cotangent), expected, "gradient")
 
 
 def check_matrix_unit(spec: Spec, shape: Shape = (4, 256)) -> None:
-    """The rotation as compiled TPU kernels do it, as a product, is within `tolerance` of the additions."""
+    """The rotation as compiled TPU kernels do it, as a product, is within `tolerance` of the additions; codes too."""
     if spec.rotation is None:
         raise Unavailable("nothing is rotated")
     one_way = replace(spec, back=False)
     for dtype in (jnp.float32, jnp.bfloat16):
         _skip_unsupported(tpu.unsupported(spec, shape, dtype))
         x, given = rows(shape, dtype), _given(spec, shape[0])
-        found = jax.jit(partial(tpu.project, one_way, interpret=True, rotate_by="product"))(x, given)
+        by_product: dict[str, Any] = {"interpret": True, "rotate_by": "product"}
+        found = jax.jit(partial(tpu.project, one_way, **by_product))(x, given)
         close(found, reference.project(one_way, x, given), shape[1], tolerance(dtype, exact_rotation=False))
+        if not _uncoded(spec):
+            encoded = jax.jit(partial(tpu_codes.encode, spec, **by_product))(x, given)
+            close_codes(spec, encoded, reference.encode(spec, x, given), shape[1], tolerance(dtype, False))
 
 
 def check_codes(spec: Spec, shape: Shape = (37, 640)) -> None:
@@ -133,14 +117,13 @@ def check_codes(spec: Spec, shape: Shape = (37, 640)) -> None:
         x, given = rows(shape, dtype), _given(spec, shape[0])
         expected = reference.encode(spec, x, given)
         found = jax.jit(partial(tpu_codes.encode, spec, tile=Tile(32, 32), interpret=True))(x, given)
-        for a, b, what in zip(found, expected, ("codes", "scales"), strict=True):
-            _equal(a, b, what)
+        same_codes(found, expected)
         value = reference.project(replace(spec, back=False), x, given).value_RK
         marked = jnp.repeat(jnp.isnan(expected.scales), shape[1] // expected.scales.shape[1], axis=1)
         value = jnp.where(marked, jnp.full_like(value, jnp.nan), value)
         if spec.rotation and spec.back:
             value = rotate(value, spec.rotation)
-        _equal(decode(spec, found, shape[1], dtype), value, "decoded value")
+        equal(decode(spec, found, shape[1], dtype), value, "decoded value")
 
 
 def check_codes_on_tpu(spec: Spec, chip: str = "v5e", shape: Shape = (1000, 640)) -> None:
@@ -202,22 +185,26 @@ def check_cuda(spec: Spec, shape: Shape = (1000, 640)) -> None:
 
 def check_gpu_interpreted(spec: Spec, dtype: DTypeLike = jnp.float32, width: int = 128) -> None:
     """The interpreted GPU kernels give the reference's values, masks, codes and scales: bit for bit where nothing is
-    rotated, zeros, NaN and infinity included; else values and masks within `tolerance`, on finite rows.
+    rotated, zeros, NaN and infinity included; else within `tolerance`, on finite rows.
     """
     (gpu, gpu_codes), exact = _gpu(), spec.rotation is None
+    allowed = tolerance(dtype, exact)
     (shape,) = _whole(spec, ((5 if exact else 4, width),))
     _skip_unsupported(gpu.unsupported(spec, shape, dtype))
     if jax.__version_info__ < (0, 12) and gpu.whole_cut(spec, shape[1]).dealt:
         raise Unavailable("jax below 0.12 interprets no transposed wgmma")
     x, given = rows(shape, dtype), _given(spec, shape[0])
     found, expected = gpu.project(spec, x, given, interpret=True), reference.project(spec, x, given)
-    if not exact:
-        return close(found, expected, shape[1], tolerance(dtype, exact_rotation=False))
-    _same(found, expected, shape[1])
+    if exact:
+        same(found, expected, shape[1])
+    else:
+        close(found, expected, shape[1], allowed)
     if not _uncoded(spec):
-        encoded = zip(gpu_codes.encode(spec, x, given, interpret=True), reference.encode(spec, x, given), strict=True)
-        for a, b in encoded:
-            _equal(a, b, "codes or scales")
+        encoded, wanted = gpu_codes.encode(spec, x, given, interpret=True), reference.encode(spec, x, given)
+        if exact:
+            same_codes(encoded, wanted)
+        else:
+            close_codes(spec, encoded, wanted, shape[1], allowed)
 
 
 def _gpu() -> tuple[Any, Any]:
@@ -226,31 +213,6 @@ def _gpu() -> tuple[Any, Any]:
     except ImportError as error:
         raise Unavailable(f"this jaxlib has no Mosaic GPU: {error}") from error
     return gpu, gpu_codes
-
-
-def close(found: Projected, expected: Projected, width: int, allowed: Tolerance) -> None:
-    """Raises AssertionError where values or masks are further apart than `allowed`."""
-    value, wanted = (p.value_RK.astype(jnp.float32) for p in (found, expected))
-    beyond = float(jnp.mean(jnp.abs(value - wanted) > allowed.relative * jnp.max(jnp.abs(wanted), initial=0.0)))
-    assert beyond <= allowed.moved, f"{beyond:.2e} of the values differ, {allowed.moved:.0e} may"
-    assert (found.mask_RW is None) == (expected.mask_RW is None), "one has a mask, the other none"
-    if found.mask_RW is not None and expected.mask_RW is not None:
-        differ = unpack_mask(found.mask_RW, width) != unpack_mask(expected.mask_RW, width)
-        assert float(differ.mean()) <= allowed.moved, f"{float(differ.mean()):.2e} of the mask differs"
-
-
-def _same(found: Projected, expected: Projected, width: int) -> None:
-    _equal(found.value_RK, expected.value_RK, "value")
-    assert (found.mask_RW is None) == (expected.mask_RW is None), "one has a mask, the other none"
-    if found.mask_RW is not None and expected.mask_RW is not None:
-        _equal(unpack_mask(found.mask_RW, width), unpack_mask(expected.mask_RW, width), "mask")
-
-
-def _equal(found: Array, expected: Array, what: str) -> None:
-    """Bit for bit, a NaN being a NaN."""
-    assert found.dtype == expected.dtype, f"{what} of {found.dtype}, not {expected.dtype}"
-    same = (found == expected) | (jnp.isnan(found) & jnp.isnan(expected) if found.dtype != jnp.bool else False)
-    assert bool(same.all()), f"{what}: {int((~same).sum())} of {same.size} differ"
 
 
 def _whole(spec: Spec, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:

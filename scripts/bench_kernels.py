@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights, matmul
+from capscale.kernels.project import encode, project
 from capscale.kernels.project.mask import mask_bytes
-from capscale.kernels.project.op import project
+from capscale.kernels.project.planes import plane_bytes
 from capscale.kernels.select import largest
 from jax import Array
 
@@ -69,6 +70,7 @@ def cases(large: bool) -> Iterator[Case]:
 
             label = name + (f"+hadamard{rotation}" if rotation else "")
             yield Case("project", label, f"{rows} x {width}", forward, (x,), moved, 0)
+        yield _encoding(x)
     for rows, size in (
         ((1, 4096), (8, 4096), (64, 4096), (8, 8192), (4096, 4096)) if large else ((8, 1024), (256, 1024))
     ):
@@ -110,6 +112,16 @@ def cases(large: bool) -> Iterator[Case]:
             moved = x.nbytes + x.size
             label = f"top50 per {scope}, {jnp.dtype(dtype).name}"
             yield Case("select", label, f"{size} x {size}", select, (x,), moved, 0, "sort", by_sort, (x,))
+
+
+def _encoding(x: Array) -> Case:
+    """Codes of weights; not rotated, as the matrix unit would move values, and a byte differs where one code does."""
+    rows, width = x.shape
+    format = find("int4-g128")
+    if isinstance(spec := spec_of(format, default_estimator(format)), str):
+        raise ValueError(spec)
+    moved = x.nbytes + rows * (plane_bytes(width, 4) + 4 * (width // 128))
+    return Case("encode", "int4-g128", f"{rows} x {width}", lambda x: encode(spec, x), (x,), moved, 0)
 
 
 def seconds(run: Callable[..., Any], operands: tuple[Any, ...], budget: float) -> float:

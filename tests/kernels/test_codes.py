@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import ahead, dispatch, testing
+from capscale.kernels import ahead, compare, dispatch, testing
 from capscale.kernels.project import (
     Encoded,
     Given,
@@ -19,7 +19,7 @@ from capscale.kernels.project import (
     project,
     tpu_codes,
 )
-from capscale.kernels.project.op import How
+from capscale.kernels.project.op import How, choose
 from capscale.kernels.project.planes import pack, plane_bytes, unpack
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, default_tile
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -139,6 +139,24 @@ def test_nan_marks_its_group(how, rule, group):
         lambda x: (decode(spec, encode(spec, x, scale, how), 256, x.dtype), project(spec, x, scale, how))
     )(x)
     np.testing.assert_array_equal(value, jnp.where(marked, jnp.nan, expected))
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 640), (1000, 640), (4096, 1280)])
+@pytest.mark.parametrize("rotation", [None, 128])
+@pytest.mark.parametrize("rule", [RmsTimes(0.3), Given()])
+def test_on_the_device(*, rule, rotation, shape, dtype, device):
+    """The compiled kernel encodes as XLA's code does on this chip, to the last places; a NaN marks its group."""
+    spec = Spec(Int(4), rule, 32, rotation=rotation)
+    x = jax.random.normal(jax.random.key(2), shape, jnp.float32).astype(dtype)
+    given = jnp.linspace(0.25, 0.5, shape[0]).reshape(shape[0], 1) if rule.given else None
+    with dispatch.force("require"):
+        how = choose(spec, x, op="encode")
+    run, plain = (jax.jit(lambda x, h=h: encode(spec, x, given, h)) for h in (how, How("reference")))
+    compare.close_codes(spec, run(x), plain(x), shape[1], compare.tolerance(dtype, exact_rotation=False))
+    special = x.at[0, 5].set(jnp.nan)
+    np.testing.assert_array_equal(*(jnp.isnan(f(special).scales) for f in (run, plain)))
 
 
 def test_dispatch_chooses_the_kernel():

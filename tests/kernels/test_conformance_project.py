@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import ahead, testing
-from capscale.kernels.project import tpu
+from capscale.kernels import ahead, compare, testing
+from capscale.kernels.project import RmsTimes, Spec, tpu
+from capscale.kernels.project.reference import Projected
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
 
 from capscale.estimators import Trust
@@ -71,14 +72,19 @@ class Squares:
         gap = jnp.where(size > 4.0, 5.0, jnp.where(size > 1.0, 3.0, 1.0))
         return jnp.where(jnp.isnan(u), u, jnp.where(u < 0, -level, level)), gap
 
+    def encode(self, u):
+        level, _ = self.nearest(u)
+        return sum((level > lower).astype(jnp.int32) for lower in self.levels[:-1].tolist())
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(c, marks=[] if c in ("interpret-float32", "tpu-v5p", "cuda-sm90") else pytest.mark.slow)
-        for c in CHECKS
-    ],
-)
+    def decode(self, codes):
+        root = codes.astype(jnp.float32) - 3
+        return root * jnp.abs(root)
+
+
+QUICK = ("interpret-float32", "interpret-codes", "tpu-v5p", "tpu-v4-codes", "cuda-sm90")
+
+
+@pytest.mark.parametrize("check", [pytest.param(c, marks=[] if c in QUICK else pytest.mark.slow) for c in CHECKS])
 def test_a_grid_from_outside(check, record_property):
     spec = spec_of(Scalar(Squares(), Absmax(), 32), Trust(), 64)
     assert not isinstance(spec, str)
@@ -108,6 +114,25 @@ def test_the_kit_catches_bad_kernels(monkeypatch, bad, message):
     monkeypatch.setattr(tpu, "on_grid", bad)
     with pytest.raises(AssertionError, match=message):
         testing.check_interpreted(spec, shapes=((5, 128),))
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, 3.0])
+def test_the_kit_catches_what_is_not_close(bad):
+    """A NaN where there is a number, and numbers beside an infinity."""
+    good = Projected(jnp.ones((4, 256)).at[0, 0].set(jnp.nan).at[0, 1].set(jnp.inf), None)
+    allowed = compare.tolerance(jnp.float32, exact_rotation=False)
+    compare.close(good, good, 256, allowed)
+    with pytest.raises(AssertionError, match=r"9.77e-04 of the values differ, 1e-04 may"):
+        compare.close(Projected(good.value_RK.at[1, 1].set(bad), None), good, 256, allowed)
+
+
+def test_the_kit_catches_codes_of_another_grid():
+    spec, other = (Spec(catalog.find(name).grid, RmsTimes(0.3), 32) for name in ("int4", "int3"))
+    x, allowed = testing.rows((4, 256), jnp.float32), compare.tolerance(jnp.float32, exact_rotation=False)
+    expected = testing.reference.encode(spec, x)
+    for wrong in (testing.reference.encode(other, x), expected._replace(scales=expected.scales.at[0, 0].set(jnp.nan))):
+        with pytest.raises(AssertionError, match=r"of the (codes|scales) differ"):
+            compare.close_codes(spec, wrong, expected, 256, allowed)
 
 
 def test_the_kit_catches_kernels_that_outgrow_vmem(monkeypatch):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import dispatch, testing
+from capscale.kernels import compare, dispatch
 from capscale.kernels.project import (
     Codebook,
     Given,
@@ -150,9 +150,9 @@ def test_on_the_device(shape, dtype, rotation, device):
     assert how.backend == dispatch.current().platform
     kernel = op._module(how.backend)
     run, plain = (jax.jit(partial(m.project, spec, **o)) for m, o in ((kernel, how.options()), (reference, {})))
-    allowed = testing.tolerance(dtype, exact_rotation=False)
+    allowed = compare.tolerance(dtype, exact_rotation=False)
     found = run(x)
-    testing.close(found, plain(x), shape[1], allowed)
+    compare.close(found, plain(x), shape[1], allowed)
     special = x.at[0, 5].set(jnp.nan) if shape[0] == 1 else x.at[0].set(0.0).at[1, 5].set(jnp.nan)
     np.testing.assert_array_equal(*(jnp.isnan(f(special).value_RK) for f in (run, plain)))
     back = jax.jit(partial(kernel.backward, spec, **how.options()))(found.mask_RW, g)

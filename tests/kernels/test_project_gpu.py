@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels.ahead import Unavailable, lower_for_hopper
+from capscale.kernels.compare import close, tolerance
 from capscale.kernels.project import gpu, gpu_codes, reference
 from capscale.kernels.project.codes import decode
-from capscale.kernels.testing import check_cuda, check_gpu_interpreted, close, rows, tolerance
+from capscale.kernels.testing import check_cuda, check_gpu_interpreted, rows
 
 from capscale.formats.base import Format
 from capscale.formats.catalog import FORMATS, find
@@ -117,11 +118,19 @@ def test_groups_of_a_rotated_tile(name):
     interpreted(spec(name, 128, True), jnp.float32, 256)
 
 
+@pytest.mark.parametrize("name", ["int4", "mxfp4", pytest.param("lsq4", marks=pytest.mark.slow)])
+def test_codes_are_the_references_bit_for_bit(name):
+    interpreted(spec(name), jnp.float32)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rotation"),
     [
         ("mxfp4", 128),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("int4-g4", None), ("nvfp4", 128), ("int3", 128))),
+        ("int4-g4", None),
+        ("nvfp4", 128),
+        ("int3", 128),
     ],
 )
 def test_codes_decode_to_the_values(name, rotation):

@@ -1,0 +1,80 @@
+"""What a kernel gave beside what the reference gives: the same bits, or how far apart they may be."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from .project.codes import Encoded, code_bits, coded_grid
+from .project.mask import unpack_mask
+from .project.planes import unpack
+from .project.reference import Projected
+from .project.spec import Spec
+
+
+class Tolerance(NamedTuple):
+    """How far a kernel may be from the reference."""
+
+    relative: float
+    """Of values, to the largest magnitude."""
+    moved: float
+    """Share of values that may be on the other side of a cell boundary."""
+
+
+def tolerance(dtype: DTypeLike, exact_rotation: bool) -> Tolerance:
+    """None at all for the same additions in float32. The matrix unit adds in another order: an error of a few units in
+    the last place, by which values near a boundary between two levels change sides.
+
+    In bfloat16 such a value is one of about 2^8 in a binade that are rounded again, so that more are close enough.
+    """
+    if exact_rotation:
+        return Tolerance(0.0, 0.0)
+    return Tolerance(1e-6, 1e-4) if dtype == jnp.float32 else Tolerance(2**-8, 1e-2)
+
+
+def close(found: Projected, expected: Projected, width: int, allowed: Tolerance) -> None:
+    """Raises AssertionError where values or masks are further apart than `allowed`."""
+    _close(found.value_RK, expected.value_RK, allowed, "values")
+    assert (found.mask_RW is None) == (expected.mask_RW is None), "one has a mask, the other none"
+    if found.mask_RW is not None and expected.mask_RW is not None:
+        differ = unpack_mask(found.mask_RW, width) != unpack_mask(expected.mask_RW, width)
+        assert float(differ.mean()) <= allowed.moved, f"{float(differ.mean()):.2e} of the mask differs"
+
+
+def close_codes(spec: Spec, found: Encoded, expected: Encoded, width: int, allowed: Tolerance) -> None:
+    """Raises AssertionError where scales are further apart than `allowed`, or more codes have moved."""
+    _close(found.scales, expected.scales, allowed, "scales")
+    codes, wanted = (unpack(e.codes, width, code_bits(coded_grid(spec))) for e in (found, expected))
+    moved = float(jnp.mean(codes != wanted))
+    assert moved <= allowed.moved, f"{moved:.2e} of the codes differ, {allowed.moved:.0e} may"
+
+
+def _close(found: Array, expected: Array, allowed: Tolerance, what: str) -> None:
+    """A NaN being near a NaN alone, an infinity near itself."""
+    value, wanted = found.astype(jnp.float32), expected.astype(jnp.float32)
+    bound = allowed.relative * jnp.max(jnp.abs(wanted), initial=0.0, where=jnp.isfinite(wanted))
+    near = (jnp.abs(value - wanted) <= bound) | (value == wanted) | (jnp.isnan(value) & jnp.isnan(wanted))
+    beyond = float(jnp.mean(~near))
+    assert beyond <= allowed.moved, f"{beyond:.2e} of the {what} differ, {allowed.moved:.0e} may"
+
+
+def same_codes(found: Encoded, expected: Encoded) -> None:
+    """Raises AssertionError where codes or scales differ in a bit."""
+    for a, b, what in zip(found, expected, ("codes", "scales"), strict=True):
+        equal(a, b, what)
+
+
+def same(found: Projected, expected: Projected, width: int) -> None:
+    """Raises AssertionError where values or masks differ in a bit."""
+    equal(found.value_RK, expected.value_RK, "value")
+    assert (found.mask_RW is None) == (expected.mask_RW is None), "one has a mask, the other none"
+    if found.mask_RW is not None and expected.mask_RW is not None:
+        equal(unpack_mask(found.mask_RW, width), unpack_mask(expected.mask_RW, width), "mask")
+
+
+def equal(found: Array, expected: Array, what: str) -> None:
+    """Raises AssertionError where dtypes or numbers differ, a NaN being a NaN."""
+    assert found.dtype == expected.dtype, f"{what} of {found.dtype}, not {expected.dtype}"
+    alike = (found == expected) | (jnp.isnan(found) & jnp.isnan(expected) if found.dtype != jnp.bool else False)
+    assert bool(alike.all()), f"{what}: {int((~alike).sum())} of {alike.size} differ"

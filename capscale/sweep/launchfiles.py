@@ -142,7 +142,9 @@ def skypilot(job: Job, accelerators: str, *, spot: bool = True) -> str:
 # Trains {job.name} with SkyPilot: a managed job a run; start it in the project's directory.
 set -euo pipefail
 {_DRY_RUN}
-task=$(mktemp -d)/task.yaml
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT  # sky has read the task when it returns
+task=$folder/task.yaml
 cat >"$task" <<'TASK'
 {json.dumps(task, indent=1)}
 TASK

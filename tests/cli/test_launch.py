@@ -116,8 +116,10 @@ WORKER = ["capscale", "run", "mine.py", "--out", "out dir", "--ladder", "nano", 
 def test_every_run_is_started_once_with_its_index(where, place):
     if where == "skypilot":
         pytest.importorskip("yaml")
-    done = started(where, written(where))
+    (place / "tmp").mkdir()
+    done = started(where, written(where), TMPDIR=str(place / "tmp"))
     assert done.returncode == 0, done.stderr
+    assert not list((place / "tmp").iterdir())
     workers = [call for call in calls(place) if call[0] == "capscale"]
     together = ["--mode", "mesh", "--distributed"] if where == "xpk" else []
     assert workers == [[*WORKER, *together, "--index", str(index)] for index in range(2)]

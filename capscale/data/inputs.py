@@ -146,6 +146,11 @@ def find_files(inputs: Sequence[str]) -> list[tuple[str, epath.Path]]:
     return found
 
 
+def is_text(path: epath.Path) -> bool:
+    """Whether a file is plain text by its name, compressed or not: the only kind that separators cut."""
+    return _kind(str(path))[0] == "text"
+
+
 def share_out(files: Iterable[epath.Path], separator: str | None, field: str) -> list[Part]:
     """Files in parts of about `PART` bytes: large ones in several, small ones several together."""
     parts: list[Part] = []

@@ -13,7 +13,7 @@ from etils import epath
 from capscale.data.assembly import assemble
 from capscale.data.documents import LONGEST, STRETCH
 from capscale.data.hub import Dataset, Share
-from capscale.data.inputs import Part, find_files, share_out
+from capscale.data.inputs import Part, find_files, is_text, share_out
 from capscale.data.manifest import NAME, Manifest
 from capscale.data.part import REMEDY, WORK, Job, Split, is_done
 from capscale.data.tokenizer import load_tokenizer
@@ -122,6 +122,11 @@ def _parts(request: Request, out: epath.Path) -> tuple[list[Part], list[tuple[st
     if request.separator == "":
         raise UserError("--separator is empty; give the text between documents, or none at all")
     files = [(name, path) for name, path in find_files(request.inputs) if out.resolve() not in path.resolve().parents]
+    if request.separator is not None and not any(is_text(path) for _, path in files):
+        raise UserError(
+            f"--separator {request.separator!r} is for text files; {', '.join(request.inputs)} has a document a "
+            "record: drop it"
+        )
     stats = [(name, path.stat()) for name, path in files]
     parts = share_out([path for _, path in files], request.separator, request.field)
     return parts, [(name, stat.length, stat.mtime) for name, stat in stats]

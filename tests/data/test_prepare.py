@@ -1,5 +1,6 @@
 """Token shards: what is in them, and that it depends on nothing but the text."""
 
+import gzip
 import hashlib
 from itertools import pairwise
 
@@ -135,6 +136,14 @@ def test_bad_requests_are_refused(changes, message, book, tmp_path):
         prepare(Request(**{"tokenizer": "byte", "split": split} | changes), epath.Path(tmp_path / "out"), workers)
 
 
+def test_separator_without_text_to_cut_is_refused(book, tmp_path):
+    (tmp_path / "lines.jsonl.gz").write_bytes(gzip.compress(texts.json_lines()))
+    with pytest.raises(UserError, match=r"--separator '--' is for text files; .*lines.jsonl.gz has .*: drop it"):
+        texts.shards(tmp_path / "out", tmp_path / "lines.jsonl.gz", separator="--")
+    assert not (tmp_path / "out").exists()
+    texts.shards(tmp_path / "out", book, tmp_path / "lines.jsonl.gz")
+
+
 @pytest.mark.parametrize("share", [0.1, 1 - 1e-12])
 def test_document_longer_than_a_shard_is_refused(share, tmp_path, monkeypatch):
     monkeypatch.setattr(part, "SHARD", 3000)
@@ -142,7 +151,7 @@ def test_document_longer_than_a_shard_is_refused(share, tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"a document of 3,001 tokens, which begins with 'Call me .* of 3,000; split it"
     ):
-        texts.shards(tmp_path / "out", tmp_path / "long.jsonl", split=Split(share, 3000))
+        texts.shards(tmp_path / "out", tmp_path / "long.jsonl", split=Split(share, 3000), separator=None)
 
 
 def test_foreign_directory_is_left_alone(book, tmp_path):

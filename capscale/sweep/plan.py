@@ -50,9 +50,10 @@ def plan(experiment: str, ladder_name: str, data: DataId) -> Sweep:
       UserError: unknown experiment or ladder, a file without `runs`, no runs, or the same run twice.
     """
     module, of_ladder = _load(experiment), ladder(ladder_name)
+    file = str(module.__file__)
     if not callable(getattr(module, "runs", None)):
         raise UserError(f"experiment {experiment!r} defines no function runs(ladder, data) -> list[Run]; add one")
-    with _named(experiment):
+    with _named(experiment, file):
         runs = module.runs(of_ladder, data)
     if not isinstance(runs, list | tuple):
         raise UserError(f"runs() of experiment {experiment!r} returned {_short(runs)}, not a list of Run")
@@ -75,15 +76,25 @@ def known_experiments() -> list[str]:
 
 
 @contextmanager
-def _named(experiment: str) -> Iterator[None]:
-    """Turns what the code of an experiment raises into a `UserError` that names the file and the line."""
+def _named(experiment: str, file: str) -> Iterator[None]:
+    """Turns what the code of an experiment raises into a `UserError` that names the line of its file.
+
+    What is raised without that file's doing is raised on, unless the file is the user's.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        where = [f"{frame.filename}, line {frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-        place = f"{error.filename}, line {error.lineno}" if isinstance(error, SyntaxError) else where[-1]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        if isinstance(error, SyntaxError):
+            place = f"{error.filename}, line {error.lineno}"
+        elif lines:
+            place = f"{file}, line {lines[-1]}"
+        elif experiment.endswith(".py"):
+            place = file  # such as a `runs` that takes other arguments
+        else:
+            raise
         raise UserError(
             f"experiment {experiment!r} cannot be read: {type(error).__name__}: {error} ({place}); mend the file"
         ) from error
@@ -99,7 +110,7 @@ def _load(experiment: str) -> ModuleType:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses defined in the file look their module up here
-        with _named(experiment):
+        with _named(experiment, str(spec.origin)):
             spec.loader.exec_module(module)
         return module
     if experiment not in known_experiments():

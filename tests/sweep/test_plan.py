@@ -85,11 +85,25 @@ def test_unknown_ladder_is_refused():
             "\n\ndef runs(ladder, data): return ladder.nope",
             r"'Ladder' object has no attribute 'nope' \(.*mine.py, line 3\)",
         ),
+        (
+            "import dataclasses, tiny\n\ndef runs(ladder, data):\n    return [dataclasses.replace(tiny.run(), no=1)]",
+            r"unexpected keyword argument 'no' \(.*mine.py, line 4\); mend the file",
+        ),
+        ("def runs(ladder): return []", r"takes 1 positional argument but 2 were given \(.*mine.py\); mend the file"),
     ],
 )
 def test_experiments_that_give_no_runs_are_refused(code, message, experiment):
     with pytest.raises(UserError, match=message):
         plan(experiment(code), "nano", tiny.corpus().id)
+
+
+def test_a_shipped_experiment_is_not_blamed_for_what_is_not_its_own(monkeypatch):
+    def runs(ladder, data):
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr("capscale.experiments.capacity_demo.runs", runs)
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        plan("capacity_demo", "nano", tiny.corpus().id)
 
 
 def test_directory_is_opened_once_and_again(tmp_path):

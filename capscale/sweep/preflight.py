@@ -72,7 +72,8 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     began = time.monotonic()
     functions = _sharded(Program.of(run, setting.memory, mesh.size), mesh)
     symbol = jnp.uint16 if run.model.vocabulary <= 2**16 else jnp.uint32
-    windows = jax.ShapeDtypeStruct((_chunk(run, setting), run.batch, run.model.context + 1), symbol)
+    chunk = Cadence.of(run, peak=setting.slice.peak).chunk
+    windows = jax.ShapeDtypeStruct((chunk, run.batch, run.model.context + 1), symbol)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     with dispatch.target("tpu"), jax.set_mesh(mesh):  # the kernels that a TPU would choose, split over the mesh
         state = jax.eval_shape(functions.initial_state, count)
@@ -96,11 +97,6 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     return Compiled(total, limit, time.monotonic() - began, "")
 
 
-def _chunk(run: Run, setting: Setting) -> int:
-    """Steps of the program that training there would compile."""
-    return Cadence.of(run, peak=setting.slice.chip.peak * setting.slice.chips).chunk
-
-
 def _needed(message: str) -> int:
     """The bytes that XLA asks for in its message, `Used 32.67G of 15.75G hbm`; 0 where it names none."""
     sizes = re.findall(r"(\d+(?:\.\d+)?)([KMG])\b", message)
@@ -121,9 +117,9 @@ class Checked(NamedTuple):
 
 def check(runs: list[Run], setting: Setting, quick: bool, tell: Callable[[Checked], None]) -> list[Checked]:
     """Compiles every distinct program of `runs`; `tell` hears of each as soon as it is done."""
-    groups: dict[tuple[Program, int], list[Run]] = {}
+    groups: dict[Program, list[Run]] = {}
     for run in runs:
-        groups.setdefault((Program.of(run), _chunk(run, setting)), []).append(run)
+        groups.setdefault(Program.of(run), []).append(run)
     found = []
     for group in groups.values():
         found.append(Checked(group, compile_step(group[0], setting, quick)))

@@ -22,8 +22,9 @@ KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
 
 _ONE_AT_A_TIME = threading.RLock()
-"""Held while orbax works. It numbers its operations for the process as a whole, so that saves in two threads, of two
-directories, take each other's signals: they failed on each other's names, or waited for ever."""
+"""Held while orbax works, and while what it leaves is kept off the screen. It numbers its operations for the process as
+a whole, so that saves in two threads, of two directories, take each other's signals: they failed on each other's names,
+or waited for ever."""
 
 
 class Checkpoints:
@@ -88,7 +89,8 @@ class Checkpoints:
 
         A checkpoint that does not read back whole is named in a warning and gives None; see `set_aside`.
         """
-        with _leftovers_unheard():
+        # What is unheard is so in the process as a whole, and each gives back what it found: one after the other.
+        with _ONE_AT_A_TIME, _leftovers_unheard():
             state, reason = self._try(step, abstract_state)
             if reason is not None:
                 gc.collect()
@@ -102,8 +104,7 @@ class Checkpoints:
         expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
         abstract = {"state": abstract_state, "fingerprints": expected}
         try:
-            with _ONE_AT_A_TIME:
-                saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
             if not np.array_equal(saved["fingerprints"], _fingerprints(saved["state"])):
                 raise ValueError("its numbers are not those that were saved")
             return saved["state"], None

@@ -1,7 +1,10 @@
 """What stops a save is said in words that name the place."""
 
+import logging
 import shutil
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +98,34 @@ def test_every_flipped_bit_is_found_or_harmless(tmp_path):
             jax.tree.map(np.testing.assert_array_equal, back, state)
         outcomes.append(back is None)
     assert any(outcomes), "no position of those tried holds a number"
+
+
+def test_readings_in_two_threads_leave_logs_and_warnings_as_they_were(tmp_path, monkeypatch):
+    """The first to begin ends first: what the other one finds must not be the silence of the first."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def first(*args):
+        begun.set()
+        second_began.wait(0.3)
+        return None, None
+
+    def second(*args):
+        second_began.set()
+        ended.wait(10)
+        return None, None
+
+    second_began, log, filters = threading.Event(), logging.getLogger("asyncio"), list(warnings.filters)
+    with Checkpoints(tmp_path / "a") as a, Checkpoints(tmp_path / "b") as b, ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(a, "_try", first)
+        monkeypatch.setattr(b, "_try", second)
+        reading = pool.submit(a.read, 1, STATE)
+        assert begun.wait(10)
+        other = pool.submit(b.read, 1, STATE)
+        reading.result()
+        ended.set()
+        other.result()
+    assert log.level == logging.NOTSET
+    assert warnings.filters == filters
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint32, bool])

@@ -2,8 +2,9 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Literal, NamedTuple
@@ -17,12 +18,11 @@ from capscale.files import write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
 from capscale.train.boards import OpenBoard
-from capscale.train.distributed import FailedElsewhere, all_or_none, any_process
+from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, is_agreed
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
 from capscale.train.loop import Cadence, Interrupted, train
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.placement import Placement, Population, Sharded
-from capscale.train.progress import peak_of
 from capscale.train.record import read_result
 from capscale.train.run import Run
 from capscale.train.sharding import make_mesh
@@ -38,8 +38,8 @@ Mode = Literal["auto", "threads", "population", "mesh"]
 class Outcome:
     """What a launch did: counts of runs, and the messages of those that failed.
 
-    `alone` is set where this process failed at something that other processes may still wait for it to do: nothing can
-    be agreed with them any more, so it must end at once, for them to notice.
+    `alone` is set where this process failed at something that other processes may still wait for it to do, or was left
+    by them: nothing can be agreed with them any more, so it must end at once, for them to notice.
     """
 
     present: int = 0
@@ -76,8 +76,8 @@ def launch(
       display: shown progress and results.
       mode: "threads" trains independent runs side by side, one a thread; "population" maps runs that differ
         only in seed and learning rate over the devices; "mesh" trains one run at a time over all devices.
-        "auto" is threads on CPUs and, on accelerators, a population where runs allow it and a mesh elsewhere.
-        Several processes that train together have a mesh, and so has "auto" with `fsdp`.
+        "auto" is a mesh with `fsdp` and for several processes that train together, which can have nothing else;
+        otherwise threads on CPUs and, on accelerators, a population where runs allow it and a mesh elsewhere.
       jobs: threads; the CPU count by default.
       fsdp: devices that share one copy of the parameters; not for "threads" and "population".
       memory: what a step keeps at once.
@@ -88,15 +88,16 @@ def launch(
       Counts and failures. A run that fails does not stop the others; its message is also in its error.json.
 
     Raises:
-      UserError: `fsdp` is not positive, or does not go with the mode.
+      UserError: `fsdp` is not positive, or the mode is not to be had.
     """
     stop, outcome = stop or Event(), Outcome()
-    several, mode = jax.process_count() > 1, _mode(mode, fsdp)
-    missing = _missing(sweep, out, outcome)
+    several, mode = jax.process_count() > 1, mode_of(mode, fsdp)
+    missing = missing_runs(sweep, out, outcome)
     threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
     groups = _alike(missing) if mode == "population" else [[run] for run in missing]
     display.begin(total=len(sweep.runs), present=outcome.present)
 
+    @_alone_unless_agreed(outcome)
     def work(runs: list[Run]) -> _Done:
         if outcome.alone or any_process(stop.is_set())[0]:
             raise Interrupted("not started")
@@ -116,19 +117,12 @@ def launch(
             if several:
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.
-        peak = peak_of(placement.devices / len(runs))
-        cadence = Cadence.of(runs[0], background=threads == 1, peak=peak)
+        cadence = Cadence.at(placement, runs, background=threads == 1)
         with display.running(runs) as observe:
-            try:
-                results = train(
-                    runs, source, directories, placement, observe=observe, stop=stop, cadence=cadence, boards=boards
-                )
-            except (Interrupted, Held, LeaseLost):
-                raise  # all processes alike
-            except Exception:
-                outcome.alone = several
-                raise
-        for run, result in zip(runs, results, strict=True):
+            results = train(
+                runs, source, directories, placement, observe=observe, stop=stop, cadence=cadence, boards=boards
+            )
+        for run, result in zip(runs, results, strict=False):  # none where only other processes see them yet
             display.finished(run, result)
         return _Done(results, trained=True)
 
@@ -143,7 +137,7 @@ def launch(
             except KeyboardInterrupt:
                 stop.set()  # leaving the pool waits for every run to save its checkpoint
                 outcome.interrupted = True
-        groups = [] if outcome.alone or any_process(stop.is_set())[0] else held
+        groups = held if held and _all_go_on(stop, outcome) else []
         if groups:
             display.waiting(sum(map(len, groups)))
             stop.wait(RETRY_S)
@@ -151,29 +145,59 @@ def launch(
     return outcome
 
 
-def _mode(asked: Mode, fsdp: int) -> Mode:
-    """What "auto" means here; see `launch`."""
-    if fsdp < 1 or (fsdp > 1 and asked in ("threads", "population")):
-        raise UserError(
-            f"--fsdp {fsdp} must be at least 1, and more than 1 splits a run over devices, which --mode {asked} does "
-            "not; use --mode mesh"
-        )
-    if jax.process_count() > 1 or fsdp > 1:
+@contextmanager
+def _alone_unless_agreed(outcome: Outcome) -> Iterator[None]:
+    """Sets `alone` when what is raised inside is known to this process only."""
+    try:
+        yield
+    except (Interrupted, Held, LeaseLost):
+        raise  # in all processes alike
+    except Exception as error:
+        outcome.alone = jax.process_count() > 1 and not is_agreed(error)
+        raise
+
+
+def _all_go_on(stop: Event, outcome: Outcome) -> bool:
+    """Whether no process is to stop, nor has left the others."""
+    try:
+        return not outcome.alone and not any_process(stop.is_set())[0]
+    except UserError as error:
+        outcome.failed.append(str(error))
+        outcome.alone = True
+        return False
+
+
+def mode_of(asked: Mode, fsdp: int) -> Mode:
+    """What "auto" means here; see `launch`. `UserError` for what is not to be had."""
+    if fsdp < 1:
+        raise UserError(f"--fsdp {fsdp} must be at least 1")
+    several = jax.process_count() > 1
+    if asked in ("threads", "population"):
+        if fsdp > 1:
+            raise UserError(
+                f"--fsdp {fsdp} splits a run over devices, which --mode {asked} does not; use --mode mesh or --fsdp 1"
+            )
+        if several:
+            raise UserError(
+                f"--mode {asked} is for one process, and {jax.process_count()} train each run together here; "
+                "use --mode mesh, or start them without joining them"
+            )
+    if asked != "auto":
+        return asked
+    if several or fsdp > 1:
         return "mesh"
-    if asked == "auto":
-        return "threads" if jax.default_backend() == "cpu" else "population"
-    return asked
+    return "threads" if jax.default_backend() == "cpu" else "population"
 
 
-def _missing(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
+def missing_runs(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
     """Runs that have no result yet, the others being counted. Several processes count what any of them sees."""
     missing = []
     for run in sweep.runs:
         found, damage = None, None
         try:
             found = read_result(sweep.directory_of(run, out), run)
-        except UserError as error:
-            damage = str(error)
+        except Exception as error:  # of storage too: several processes ask one another of the next run all the same
+            damage = _reason(error)
         is_damaged, is_present = any_process(damage is not None, found is not None)
         if is_damaged:
             outcome.failed.append(damage or f"another process cannot read the result of run {run.run_id}")
@@ -185,7 +209,7 @@ def _missing(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
 
 
 class _Done(NamedTuple):
-    """Results of a group, and whether they were trained here."""
+    """Results of a group, as far as this process sees them, and whether they were trained here."""
 
     results: list[dict[str, Any]]
     trained: bool
@@ -196,16 +220,16 @@ def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Pa
     try:
         results, trained = future.result()
         if trained:
-            outcome.trained += len(results)
+            outcome.trained += len(runs)
             outcome.diverged += sum(result["status"] == "diverged" for result in results)
         else:
-            outcome.present += len(results)
+            outcome.present += len(runs)
     except Interrupted:
         pass
     except (Held, LeaseLost):
         return False
     except Exception as error:  # one bad run must not end the sweep; what it was is kept and reported
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        reason = _reason(error)
         for run in runs:
             outcome.failed.append(f"run {run.run_id}: {reason}")
             if isinstance(error, FailedElsewhere):
@@ -219,6 +243,10 @@ def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Pa
             except UserError:
                 continue  # the disk is what failed; the message above says so
     return True
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _placement(runs: list[Run], threads: int, fsdp: int, memory: Memory) -> Placement:

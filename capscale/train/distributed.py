@@ -24,12 +24,19 @@ def connect(coordinator: str | None = None, processes: int | None = None, index:
       index: which of them this is, from 0.
 
     Raises:
-      UserError: there is no such cluster, some of the three are missing, or the others do not answer.
+      UserError: there is no such cluster, some of the three are missing, the address is none, or the others do not
+        answer.
     """
     given = (coordinator, processes, index)
     if any(value is None for value in given) and any(value is not None for value in given):
         raise UserError(
             f"--coordinator {coordinator}, --processes {processes} and --process-index {index}: give all three or none"
+        )
+    host, _, port = ("localhost:1" if coordinator is None else coordinator).rpartition(":")
+    if not (host and port.isdecimal()):
+        raise UserError(
+            f"--coordinator {coordinator} is not HOST:PORT; give the host of the first process and a port that is free "
+            "there, such as localhost:12355"
         )
     try:
         jax.distributed.initialize(coordinator, processes, index)
@@ -47,28 +54,55 @@ def is_first() -> bool:
 
 
 def any_process(*flags: bool) -> tuple[bool, ...]:
-    """Each flag as soon as it is set in any process: what all do together, all must decide alike."""
+    """Each flag as soon as it is set in any process: what all do together, all must decide alike.
+
+    Raises `UserError` when the others do not answer.
+    """
     if jax.process_count() == 1:
         return flags
-    gathered = multihost_utils.process_allgather(np.array(flags))
+    try:
+        gathered = multihost_utils.process_allgather(np.array(flags))
+    except Exception as error:  # XLA, Gloo and the coordinator have types of their own for a connection that is lost
+        raise UserError(
+            f"the other processes do not answer ({' '.join(str(error).split())[:200]}); see why one of them has ended, "
+            "and start all again"
+        ) from error
     return tuple(bool(flag) for flag in np.any(gathered, axis=0))
 
 
 @contextmanager
-def all_or_none() -> Iterator[None]:
-    """What every process does inside, all have done or none: a `UserError` in one of them is raised in each.
+def all_or_none(shared: Exception | None = None) -> Iterator[None]:
+    """What every process does inside, all have done or none: what is raised in one of them ends it in each.
 
-    In those that have done it, as `FailedElsewhere`.
+    Where it was raised it is raised on. The others raise `FailedElsewhere`; or `shared`, if all that was raised is of
+    its type. All of them know then, and can go on together: see `is_agreed`.
     """
     refusal = None
     try:
         yield
-    except UserError as error:
+    except Exception as error:
         refusal = error
-    if any_process(refusal is not None)[0]:
-        raise refusal or FailedElsewhere(
+    is_shared = shared is not None and isinstance(refusal, type(shared))
+    failed, stopped = any_process(refusal is not None and not is_shared, is_shared)
+    if failed:
+        elsewhere = FailedElsewhere(
             "another process could not do its part, and says why; mend that and start all again"
         )
+        raise agreed(elsewhere if refusal is None or is_shared else refusal)
+    if stopped:
+        assert shared is not None
+        raise agreed(refusal or shared)
+
+
+def agreed(error: Exception) -> Exception:
+    """Marks an error that every process meets at the same place, each in its own words."""
+    vars(error)["agreed"] = True
+    return error
+
+
+def is_agreed(error: Exception) -> bool:
+    """Whether every process has met this error, so that none still waits for another."""
+    return getattr(error, "agreed", False)
 
 
 def wait_for_all(what: str) -> None:

@@ -15,7 +15,7 @@ from etils import epath
 
 from capscale.errors import UserError
 from capscale.files import create, read_json, write_json, writing
-from capscale.train.distributed import any_process, is_first
+from capscale.train.distributed import all_or_none, is_first
 
 LENGTH_S = 60.0
 """Seconds without a sign of life after which a lease is taken over."""
@@ -86,7 +86,8 @@ class Lease:
     def __exit__(self, *exc: object) -> None:
         self._ended.set()
         self._thread.join()
-        with self._busy, contextlib.suppress(UserError):  # what cannot be handed back lapses
+        # What cannot be handed back lapses. Whatever a store raises (see `_keep`), the run that was trained is done.
+        with self._busy, contextlib.suppress(Exception):
             if not self._lost and not self._is_displaced():
                 write_json(self._path, self._content() | {"released": True})
 
@@ -152,14 +153,9 @@ class Leases:
 
     def __enter__(self) -> "Leases":
         with contextlib.ExitStack() as stack:
-            refusal: Held | UserError | None = None
-            try:
+            with all_or_none(Held("the first process could not take the lease")):
                 if is_first():
                     self._leases = [stack.enter_context(Lease(directory)) for directory in self._directories]
-            except (Held, UserError) as error:
-                refusal = error
-            if any_process(refusal is not None)[0]:
-                raise refusal or Held("the first process could not take the lease")
             self._stack = stack.pop_all()
         return self
 
@@ -168,14 +164,9 @@ class Leases:
 
     def check(self) -> None:
         """See `Lease.check`; where several processes train together, all of them find out alike."""
-        refusal: LeaseLost | UserError | None = None
-        try:
+        with all_or_none(LeaseLost("the first process does not hold the lease any more; stopped without writing")):
             for lease in self._leases:
                 lease.check()
-        except (LeaseLost, UserError) as error:
-            refusal = error
-        if any_process(refusal is not None)[0]:
-            raise refusal or LeaseLost("the first process does not hold the lease any more; stopped without writing")
 
 
 def current_lease(directory: epath.Path) -> dict[str, Any] | None:

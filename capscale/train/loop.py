@@ -20,7 +20,7 @@ from capscale.formats.describe import to_json
 from capscale.train import record
 from capscale.train.boards import OpenBoard
 from capscale.train.checkpoint import Checkpoints
-from capscale.train.distributed import any_process, is_first, wait_for_all
+from capscale.train.distributed import agreed, all_or_none, any_process, is_first, wait_for_all
 from capscale.train.flops import flops_per_token
 from capscale.train.lease import Leases
 from capscale.train.metrics import Metrics
@@ -59,6 +59,11 @@ class Cadence:
         of_a_step = flops_per_token(run.model) * run.tokens_per_step
         return cls(chunk=int(np.clip(flops / of_a_step, 1, 500)), background=background)
 
+    @classmethod
+    def at(cls, placement: Placement, runs: list[Run], background: bool = False) -> "Cadence":
+        """The same for runs that share the devices of a placement."""
+        return cls.of(runs[0], background=background, peak=peak_of(placement.devices / len(runs)))
+
 
 def train(
     runs: list[Run],
@@ -84,13 +89,14 @@ def train(
       boards: where to show metrics besides metrics.jsonl.
 
     Returns:
-      The contents of result.json. A loss that is not finite gives a result with status "diverged".
+      The contents of result.json. A loss that is not finite gives a result with status "diverged". Where another worker
+      has been quicker and storage shows it to some processes only, as yet, the others return nothing.
 
     Raises:
       UserError: a directory holds another run, the source is another text or a damaged one, or the disk refuses.
       Held, LeaseLost: another worker trains one of the runs, or has taken it over.
     """
-    cadence, stop = cadence or Cadence.of(runs[0], peak=peak_of(placement.devices / len(runs))), stop or Event()
+    cadence, stop = cadence or Cadence.at(placement, runs), stop or Event()
     steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step * len(runs)
     began, paired = time.monotonic(), list(zip(runs, directories, strict=True))
     for run, directory in paired:
@@ -98,8 +104,8 @@ def train(
     source.check()
     with ExitStack() as stack:
         leases = stack.enter_context(Leases(directories))
-        if (present := _present(paired)) is not None:  # another worker has been quicker
-            return present
+        if any_process((present := _present(paired)) is not None)[0]:  # another worker has been quicker
+            return present or []
         background = cadence.background and len(runs) == 1
         checkpoints = [
             stack.enter_context(Checkpoints(directory / "checkpoints", background)) for directory in directories
@@ -165,14 +171,15 @@ def claim(run: Run, source: Source, directory: epath.Path) -> None:
             f"not on {source.id.name!r} (sha256 {source.id.sha256[:12]}); give the text it was planned with"
         )
     path = directory / "run.json"
-    if is_first():
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_json(path, to_json(run))
-    wait_for_all(f"claim {run.run_id}")
-    if read_json(path, "remove it to let the run write it anew") != json.loads(canonical_json(run)):
-        raise UserError(f"{path} describes another run than {run.run_id}; use another directory")
+    with all_or_none():  # the others read what the first one writes
+        if is_first():
+            with writing(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                write_json(path, to_json(run))
+    with all_or_none():
+        if read_json(path, "remove it to let the run write it anew") != json.loads(canonical_json(run)):
+            raise UserError(f"{path} describes another run than {run.run_id}; use another directory")
 
 
 def _present(paired: list[tuple[Run, epath.Path]]) -> list[dict[str, Any]] | None:
@@ -222,9 +229,11 @@ def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoint
             if is_damaged:
                 of_run.set_aside(step)
     if common:
-        raise UserError(
-            f"no checkpoint in {', '.join(str(of_run.directory) for of_run in checkpoints)} can be read; they were "
-            "renamed to unreadable-*: start again to train from the beginning"
+        raise agreed(
+            UserError(
+                f"no checkpoint in {', '.join(str(of_run.directory) for of_run in checkpoints)} can be read; they were "
+                "renamed to unreadable-*: start again to train from the beginning"
+            )
         )
     for of_run in checkpoints:
         of_run.forget_after(0)

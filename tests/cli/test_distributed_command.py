@@ -18,6 +18,7 @@ import os
 import tiny
 from capscale.data.corpus import Corpus
 from capscale.errors import UserError
+from capscale.train.lease import Lease
 from capscale.train.loop import Cadence
 
 Cadence.of = classmethod(lambda cls, run, background=False, **_: Cadence(3, 0.0, background))
@@ -29,9 +30,19 @@ def batches(self, context, batch, seed, first_step, steps, **more):
     return read(self, context, batch, seed, first_step, steps, **more)
 
 Corpus.batches = batches
+check = Lease.check
+
+def full(self):
+    if os.environ.get("FULL") and self._directory.name == planned[0].run_id:
+        raise OSError(28, "No space left on device")
+    check(self)
+
+Lease.check = full
+planned = []
 
 def runs(ladder, data):
-    return [tiny.run(data=data, seed=seed) for seed in range(2)]
+    planned[:] = [tiny.run(data=data, seed=seed) for seed in range(2)]
+    return planned
 """
 
 pytestmark = pytest.mark.slow
@@ -118,11 +129,23 @@ def test_two_processes_train_as_one(join, fsdp, place):
 def test_what_fails_in_one_process_ends_both(failing, place):
     """In the midst of training: the other one would wait for ever, and so would its machine be paid for."""
     found = sweep(place, "out", [by_address, by_address], FAILING=failing)
-    assert all(status != 0 for status, *_ in found)
+    assert [status for status, *_ in found] == [2, 2], [said for *_, said in found]
     assert "the text is gone" in found[int(failing)][2]
     (error,) = (json.loads(path.read_text())["error"] for path in place.glob("out/runs/*/error.json"))
     assert error == "the text is gone"
     assert [status for status, *_ in sweep(place, "out", [by_address, by_address])] == [0, 0], "and goes on"
+
+
+def test_what_fails_in_both_alike_leaves_the_next_run_to_be_trained(place):
+    """The first process, which alone holds the lease, says so at a place where the other one asks it."""
+    found = sweep(place, "out", [by_address, by_address], FULL="1")
+    assert [status for status, *_ in found] == [2, 2]
+    for (_, out, said), why in zip(found, ["No space left on device", "another process could not do"], strict=True):
+        assert "1 of 2 results in out (1 trained now)" in out
+        assert why in said
+        assert "Traceback" not in said
+    (error,) = (json.loads(path.read_text())["error"] for path in place.glob("out/runs/*/error.json"))
+    assert "No space left on device" in error
 
 
 def test_what_one_process_cannot_begin_none_begins(place):

@@ -8,6 +8,8 @@ from test_local import RUNS, start
 from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.sweep import local
+from capscale.train.distributed import agreed
+from capscale.train.lease import Held
 from capscale.train.sharding import make_mesh
 
 
@@ -40,9 +42,9 @@ def test_one_process_of_several_that_fails_begins_nothing_else(tmp_path, monkeyp
     "told",
     [
         # missing, not stopped, cannot read or write the directory
-        [(False, False), (False,), (True,)],
+        [(False, False), (False,), (True, False)],
         # missing, not stopped, can read it, no result there, cannot read the text
-        [(False, False), (False,), (False,), (False,), (True,)],
+        [(False, False), (False,), (False, False), (False,), (True, False)],
     ],
 )
 def test_what_no_process_can_begin_is_passed_over(told, tmp_path, monkeypatch, one_of_two):
@@ -55,6 +57,44 @@ def test_what_no_process_can_begin_is_passed_over(told, tmp_path, monkeypatch, o
     assert outcome.failed == [
         f"run {RUNS[0].run_id}: another process could not do its part, and says why; mend that and start all again"
     ]
+
+
+def test_what_fails_in_all_alike_does_not_stop_the_others(tmp_path, monkeypatch, one_of_two):
+    begun = []
+
+    def train(runs, *args, **kwargs):
+        begun.append(runs[0])
+        raise agreed(UserError("no checkpoint can be read"))
+
+    monkeypatch.setattr(local, "train", train)
+    outcome = start(tmp_path)
+    assert begun == list(RUNS)
+    assert not outcome.alone
+    assert outcome.failed == [f"run {run.run_id}: no checkpoint can be read" for run in RUNS]
+
+
+def test_whoever_is_left_by_the_others_says_so(tmp_path, monkeypatch, one_of_two):
+    """They are asked once more before runs that another worker holds are tried again."""
+
+    def train(*args, **kwargs):
+        def ended(*flags):
+            raise UserError("the other processes do not answer")
+
+        monkeypatch.setattr(local, "any_process", ended)
+        raise Held("by another worker")
+
+    monkeypatch.setattr(local, "train", train)
+    outcome = start(tmp_path, RUNS[:1])
+    assert (outcome.alone, outcome.failed) == (True, ["the other processes do not answer"])
+
+
+def test_a_result_that_only_others_see_yet_counts(tmp_path, monkeypatch, one_of_two):
+    """Storage may show it later here; counts that differ would end in another exit status."""
+    monkeypatch.setattr(local, "train", lambda runs, *args, **kwargs: [])
+    one_of_two[:] = [(False, False), (False, False), (False,), (False, False), (True,)]
+    outcome = start(tmp_path, RUNS[:2])
+    assert not one_of_two
+    assert (outcome.present, outcome.trained, outcome.failed) == (1, 1, [])
 
 
 def test_the_first_to_fail_leaves_its_reason(tmp_path, monkeypatch, one_of_two):
@@ -70,10 +110,26 @@ def test_the_first_to_fail_leaves_its_reason(tmp_path, monkeypatch, one_of_two):
     assert read_json(epath.Path(directory / "error.json"), "") == {"error": "disk full"}
 
 
-@pytest.mark.parametrize("options", [{"fsdp": 2, "mode": "threads"}, {"fsdp": 2, "mode": "population"}, {"fsdp": 0}])
-def test_fsdp_is_never_passed_over(options, tmp_path):
-    with pytest.raises(UserError, match=rf"--fsdp {options['fsdp']} must be at least 1, .* use --mode mesh"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"fsdp": 2, "mode": "threads"},
+            "--fsdp 2 splits a run over devices, which --mode threads does not; use --mode",
+        ),
+        ({"fsdp": 2, "mode": "population"}, "which --mode population does not; use --mode mesh or --fsdp 1"),
+        ({"fsdp": 0}, "--fsdp 0 must be at least 1$"),
+    ],
+)
+def test_fsdp_is_never_passed_over(options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
         start(tmp_path, **options)
+
+
+@pytest.mark.parametrize("mode", ["threads", "population"])
+def test_modes_of_one_process_are_not_passed_over(mode, tmp_path, one_of_two):
+    with pytest.raises(UserError, match=rf"--mode {mode} is for one process, and 2 train each run together here; use"):
+        start(tmp_path, mode=mode)
 
 
 def test_fsdp_means_a_mesh(tmp_path, monkeypatch):

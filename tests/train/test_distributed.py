@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from capscale.errors import UserError
-from capscale.train.distributed import any_process, connect
+from capscale.train import distributed
+from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, connect, is_agreed
 
 SCRIPT = Path(__file__).parent / "together.py"
 
@@ -101,6 +102,47 @@ def test_one_process_is_stopped_and_all_save(alone, tmp_path):
 
 def test_a_process_by_itself_decides_by_itself():
     assert any_process(True, False) == (True, False)
+
+
+@pytest.mark.parametrize("error", [UserError("no text"), PermissionError(13, "Permission denied"), RuntimeError("503")])
+def test_what_one_process_cannot_do_none_has_done(error, monkeypatch):
+    """Whatever it raises: a process that did not answer would be asked the next question, and answer that."""
+    told = []
+    monkeypatch.setattr(distributed, "any_process", lambda *flags: told.append(flags) or flags)
+
+    def fail():
+        with all_or_none():
+            raise error
+
+    def succeed():
+        with all_or_none():
+            pass
+
+    with pytest.raises(type(error)) as raised:
+        fail()
+    assert raised.value is error
+    monkeypatch.setattr(distributed, "any_process", lambda *flags: (told.append(flags), told[0])[1])
+    with pytest.raises(FailedElsewhere, match="another process could not do its part") as elsewhere:
+        succeed()
+    assert told == [(True, False), (False, False)]
+    assert is_agreed(error)
+    assert is_agreed(elsewhere.value)
+
+
+def test_processes_that_do_not_answer_are_named(monkeypatch):
+    def gather(flags):
+        raise RuntimeError("Gloo AllGather failed:\n Connection closed by peer")
+
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", gather)
+    with pytest.raises(UserError, match=r"do not answer \(Gloo AllGather failed: Connection closed by peer\); see why"):
+        any_process(False)
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:", ":1234", "localhost:http", ""])
+def test_addresses_without_a_port_are_refused(address):
+    with pytest.raises(UserError, match=rf"--coordinator {address} is not HOST:PORT; give the host"):
+        connect(address, 2, 0)
 
 
 def test_addresses_are_given_whole():

@@ -134,6 +134,14 @@ def test_another_text_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_result_that_another_process_sees_ends_all(tmp_path, monkeypatch):
+    """Shared storage may show it later here; this process must not begin steps that the others leave to it."""
+    monkeypatch.setattr("capscale.train.loop.any_process", lambda *flags: (True,) * len(flags))
+    run = tiny.run()
+    assert train([run], tiny.corpus(), [epath.Path(tmp_path)], tiny.one_device(run), cadence=tiny.SHORT) == []
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_place_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run cannot be written \(Not a directory\)"):

@@ -135,7 +135,9 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
         "data": {"name": sweep.data.name, "sha256": sweep.data.sha256, "vocabulary": sweep.data.vocabulary},
         "runs": [run.run_id for run in sweep.runs],
     }
-    if not path.exists():
+    with writing(out):
+        is_new = not path.exists()
+    if is_new:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             occupied = any(not child.name.endswith(TEMPORARY) for child in out.iterdir())

@@ -12,7 +12,7 @@ from etils import epath
 from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.sweep.display import Display
-from capscale.sweep.local import Outcome
+from capscale.sweep.local import Outcome, missing_runs
 from capscale.sweep.plan import Sweep
 from capscale.train.record import read_result
 from capscale.train.run import Run
@@ -49,7 +49,8 @@ def launch_on_ray(
 
     Args:
       sweep: the runs.
-      train: trains the run at that place of the sweep, in a process of its own, as `capscale run --index` does.
+      train: trains the run at that place of the sweep, in a process of its own, as `capscale run --index` does. Ray
+        wants a function; a partial is none.
       out: directory opened for this sweep.
       display: shown progress and results.
       devices: accelerators a run: GPUs, chips of a TPU host, or CPU cores where there are neither. A slice of several
@@ -77,19 +78,19 @@ def launch_on_ray(
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"Ray cannot be reached at RAY_ADDRESS={address!r} ({reason}); check it, or unset it to start Ray here"
+            if address
+            else f"Ray cannot be started on this machine ({reason}); mend that, or name a cluster by RAY_ADDRESS"
         ) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray has put its own there
     try:
-        # Ray wants a function: a partial is none.
-        task: Any = ray.remote(max_retries=0, **_resources(ray.cluster_resources(), devices))(_called(train))
+        task: Any = ray.remote(max_retries=0, **_resources(ray.cluster_resources(), devices))(train)
         waiting: dict[Any, _Attempt] = {}
+        missing = set(missing_runs(sweep, out, outcome))
         for index, run in enumerate(sweep.runs):
-            if read_result(sweep.directory_of(run, out), run) is None:
+            if run in missing:
                 attempt = _Attempt(run, index, step=newest_checkpoint(sweep.directory_of(run, out)))
                 waiting[task.remote(index)] = attempt
-            else:
-                outcome.present += 1
         display.begin(total=len(sweep.runs), present=outcome.present)
         while waiting and not stop.is_set():
             for reference in ray.wait(list(waiting), timeout=_POLL_S)[0]:
@@ -105,13 +106,6 @@ def launch_on_ray(
     finally:
         ray.shutdown()
     return outcome
-
-
-def _called(train: Callable[[int], int]) -> Callable[[int], int]:
-    def task(index: int) -> int:
-        return train(index)
-
-    return task
 
 
 def _resources(there: Mapping[str, float], devices: int) -> dict[str, Any]:

@@ -118,6 +118,31 @@ def test_cluster_that_does_not_answer_is_named(tmp_path, monkeypatch):
         on_ray.launch_on_ray(sweep, lambda index: 0, epath.Path(tmp_path), Display(Console()))
 
 
+def test_ray_that_cannot_be_started_here_is_not_told_of_an_address(tmp_path, monkeypatch):
+    def init(**options):
+        raise RuntimeError("no space for its object store")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    sweep = Sweep("mine", NANO, tiny.corpus().id, (tiny.run(),))
+    with pytest.raises(
+        UserError, match=r"Ray cannot be started on this machine \(no space for .*\); mend that, or name"
+    ):
+        on_ray.launch_on_ray(sweep, lambda index: 0, epath.Path(tmp_path), Display(Console()))
+
+
+def test_a_damaged_result_is_one_failed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    sweep = Sweep("mine", NANO, tiny.corpus().id, (tiny.run(),))
+    directory = sweep.directory_of(sweep.runs[0], epath.Path(tmp_path))
+    directory.mkdir(parents=True)
+    (directory / "result.json").write_text("{")
+    outcome = on_ray.launch_on_ray(sweep, lambda index: 0, epath.Path(tmp_path), Display(Console(file=io.StringIO())))
+    (message,) = outcome.failed
+    assert "result.json is not readable JSON" in message
+
+
 def test_ray_that_is_not_installed_has_a_remedy(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text("import tiny\ndef runs(ladder, data):\n    return [tiny.run(data=data)]\n")
     (tmp_path / "text.txt").write_bytes(tiny.text())

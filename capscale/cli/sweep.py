@@ -4,8 +4,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -89,6 +89,11 @@ class Sweep:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}")
+        if self.launcher == "ray" and self.mode != "auto":
+            raise UserError(
+                f"--mode {self.mode} is for --launcher local; on Ray each run has the devices of --devices-per-run to "
+                "itself: drop it"
+            )
         return _train(self, self.jobs, only=None)
 
 
@@ -149,7 +154,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
 
     from capscale.data.load import load_source
     from capscale.sweep.display import Display
-    from capscale.sweep.local import launch
+    from capscale.sweep.local import launch, mode_of
     from capscale.sweep.on_ray import launch_on_ray
     from capscale.sweep.plan import open_directory, plan
     from capscale.train import distributed
@@ -167,6 +172,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
     with distributed.all_or_none():
+        mode, memory = mode_of(command.mode, command.fsdp), Memory(command.remat, command.microbatches)
         shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
         source = load_source(command.text)
         planned = plan(command.experiment, command.ladder, source.id)
@@ -189,7 +195,7 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
         if isinstance(command, Sweep) and on_ray:
             outcome = launch_on_ray(
                 planned,
-                partial(_run_at, _run_arguments(command)),
+                _run_elsewhere(command),
                 out,
                 display,
                 devices=command.devices_per_run,
@@ -203,10 +209,10 @@ def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
                 source,
                 out,
                 display,
-                mode=command.mode,
+                mode=mode,
                 jobs=jobs,
                 fsdp=command.fsdp,
-                memory=Memory(command.remat, command.microbatches),
+                memory=memory,
                 boards=shown,
                 stop=stop,
             )
@@ -225,11 +231,16 @@ def _boards(command: Sweep | Run) -> "list[OpenBoard]":
     return [*shown, *([boards.open_wandb(command.wandb)] if command.wandb else [])]
 
 
-def _run_at(arguments: list[str], index: int) -> int:
-    """`capscale run` with these arguments, in the process that calls it."""
-    from capscale.cli import main
+def _run_elsewhere(command: Sweep) -> Callable[[int], int]:
+    """A function that is `capscale run` of one index, in the process that calls it."""
+    arguments = _run_arguments(command)
 
-    return main([*arguments, "--index", str(index)])
+    def run_at(index: int) -> int:
+        from capscale.cli import main
+
+        return main([*arguments, "--index", str(index)])
+
+    return run_at
 
 
 def _run_arguments(command: Sweep) -> list[str]:

@@ -33,18 +33,9 @@ CPU_FLAGS = (
 """Read by XLA's CPU client when it starts, without effect on GPU and TPU; the user's own XLA_FLAGS come after."""
 
 
-@dataclass
-class Sweep:
-    """Train every run of an experiment that has no result yet.
-
-    Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130, SIGTERM with 143.
-    Any number of these may work on one --out at once, on any number of machines: each run is trained by one.
-
-    Examples:
-      capscale sweep capacity_demo --out runs/demo
-      capscale sweep my_experiment.py --ladder micro --text corpus.txt --out runs/mine
-      capscale sweep my_experiment.py --ladder micro --text shards --out gs://bucket/mine --launcher ray
-    """
+@dataclass(kw_only=True)
+class _Training:
+    """What `sweep` and `run` have in common."""
 
     experiment: Annotated[str, tyro.conf.Positional]
     """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
@@ -54,10 +45,6 @@ class Sweep:
     """Which model sizes: nano, micro, paper or paper-olmo2."""
     text: str | None = None
     """Text file or directory of token shards to train on; the prose of Python's standard library if not given."""
-    mode: Literal["auto", "threads", "population", "mesh"] = "auto"
-    """How runs share the devices: see `capscale.sweep.local.launch`."""
-    jobs: int | None = None
-    """Runs trained side by side on a CPU; its cores if not given."""
     fsdp: int = 1
     """Devices that share one copy of the parameters; more than 1 means --mode mesh."""
     microbatches: int = 1
@@ -76,6 +63,25 @@ class Sweep:
     """How many processes there are."""
     process_index: int | None = None
     """Which of them this one is, from 0."""
+
+
+@dataclass(kw_only=True)
+class Sweep(_Training):
+    """Train every run of an experiment that has no result yet.
+
+    Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130, SIGTERM with 143.
+    Any number of these may work on one --out at once, on any number of machines: each run is trained by one.
+
+    Examples:
+      capscale sweep capacity_demo --out runs/demo
+      capscale sweep my_experiment.py --ladder micro --text corpus.txt --out runs/mine
+      capscale sweep my_experiment.py --ladder micro --text shards --out gs://bucket/mine --launcher ray
+    """
+
+    mode: Literal["auto", "threads", "population", "mesh"] = "auto"
+    """How runs share the devices: see `capscale.sweep.local.launch`."""
+    jobs: int | None = None
+    """Runs trained side by side on a CPU; its cores if not given."""
     launcher: Literal["local", "ray"] = "local"
     """Who trains: this process, or the Ray cluster that RAY_ADDRESS names (one is started here without it)."""
     devices_per_run: int = 1
@@ -97,8 +103,8 @@ class Sweep:
         return _train(self, self.jobs, only=None)
 
 
-@dataclass
-class Run:
+@dataclass(kw_only=True)
+class Run(_Training):
     """Train one run of an experiment, by its place in the list: the unit of every launcher.
 
     Idempotent: a run that has a result is left alone.
@@ -107,36 +113,10 @@ class Run:
       capscale run capacity_demo --index 3 --out runs/demo
     """
 
-    experiment: Annotated[str, tyro.conf.Positional]
-    """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
     index: int
     """Place of the run in the experiment's list, from 0."""
-    out: str
-    """Directory of the sweep."""
-    ladder: str = "nano"
-    """Which model sizes: nano, micro, paper or paper-olmo2."""
-    text: str | None = None
-    """Text file or directory of token shards to train on; the prose of Python's standard library if not given."""
     mode: Literal["auto", "mesh"] = "auto"
     """How the run uses the devices."""
-    fsdp: int = 1
-    """Devices that share one copy of the parameters."""
-    microbatches: int = 1
-    """Parts of a batch that are done one after the other, to save memory."""
-    remat: bool = False
-    """Compute each layer anew in the backward pass, to save memory."""
-    tensorboard: bool = False
-    """Write metrics for TensorBoard too, in each run's directory."""
-    wandb: str | None = None
-    """Project of Weights & Biases to send metrics to."""
-    distributed: bool = False
-    """Join the processes started with this one on a TPU pod, Slurm or a cluster, and train each run together."""
-    coordinator: str | None = None
-    """HOST:PORT of the first process, to join processes that no cluster has started; with the next two."""
-    processes: int | None = None
-    """How many processes there are."""
-    process_index: int | None = None
-    """Which of them this one is, from 0."""
 
     def __call__(self) -> int:
         """Trains; see `Sweep`."""

@@ -1,28 +1,68 @@
-"""Fast Walsh-Hadamard transform of blocks of the last axis, as additions alone.
+"""Fast Walsh-Hadamard transform of blocks of an axis, as additions alone.
 
 Butterflies, not a matrix product: every output is the same tree of float32 additions on every backend,
-under vmap and however the other axes are sharded, and on a CPU they are faster than the product.
+under vmap and however the other axes are sharded.
 """
 
+from functools import partial
+from typing import cast
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+RADIX = 8
+"""Length of the transforms that one pass over memory makes: shorter ones take more passes, and of longer ones XLA adds
+up every output from the start."""
 
-def rotate(x: Array, block: int) -> Array:
-    """`H x` on each run of `block` values of the last axis; H symmetric, orthonormal, entries ±block^-1/2.
 
-    `block` is a power of two that divides the last axis. Computed in float32, returned in the dtype of x.
-    Its own inverse.
+def rotate(x: Array, block: int, axis: int = -1) -> Array:
+    """`H x` on each run of `block` values of `axis`; H symmetric, orthonormal, entries ±block^-1/2.
+
+    `block` is a power of two that divides the axis. Computed in float32, returned in the dtype of x. Its own inverse,
+    and its own gradient, bit for bit.
     """
-    y = x.astype(jnp.float32).reshape(*x.shape[:-1], x.shape[-1] // block, block)
-    lead = y.shape[:-1]
-    half = 1
-    while half < block:
-        pairs = y.reshape(*lead, block // (2 * half), 2, half)
-        a, b = pairs[..., 0, :], pairs[..., 1, :]
-        y = jnp.stack([a + b, a - b], axis=-2)
-        half *= 2
+    return cast(Array, _rotate(block, axis % x.ndim, x))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _rotate(block: int, axis: int, x: Array) -> Array:
+    radices = _radices(block)
+    y = x.astype(jnp.float32).reshape(*x.shape[:axis], x.shape[axis] // block, *radices[::-1], *x.shape[axis + 1 :])
+    for place, radix in enumerate(radices):
+        y = _butterflies(y, axis + len(radices) - place, radix)
     return (y.reshape(x.shape) * jnp.float32(block**-0.5)).astype(x.dtype)
+
+
+def _forward(block: int, axis: int, x: Array) -> tuple[Array, None]:
+    return _rotate(block, axis, x), None
+
+
+def _backward(block: int, axis: int, _: None, g: Array) -> tuple[Array]:
+    return (_rotate(block, axis, g),)
+
+
+_rotate.defvjp(_forward, _backward)
+
+
+def _radices(block: int) -> tuple[int, ...]:
+    """Powers of two whose product is `block`, that of the nearest neighbours first."""
+    steps = block.bit_length() - 1
+    rest, full = steps % (RADIX.bit_length() - 1), steps // (RADIX.bit_length() - 1)
+    return (*((2**rest,) if rest else ()), *[RADIX] * full)
+
+
+def _butterflies(y: Array, axis: int, radix: int) -> Array:
+    """The transform of an axis of that length, unscaled."""
+    parts = [lax.index_in_dim(y, i, axis, keepdims=False) for i in range(radix)]
+    half = 1
+    while half < radix:
+        added = list(parts)
+        for start in range(0, radix, 2 * half):
+            for i in range(start, start + half):
+                added[i], added[i + half] = parts[i] + parts[i + half], parts[i] - parts[i + half]
+        parts, half = added, 2 * half
+    return jnp.stack(parts, axis)
 
 
 def signs(block: int, i: Array, j: Array) -> Array:

@@ -47,7 +47,8 @@ def test_dense_with_a_rotation_is_still_the_plain_product():
 
 
 @pytest.mark.parametrize(
-    ("weights", "activations"), [("int4", "dense"), ("dense", "int4"), ("int4", "int4"), ("2:4", "top50")]
+    ("weights", "activations"),
+    [("int4", "dense"), pytest.param("dense", "int4", marks=pytest.mark.slow), ("int4", "int4"), ("2:4", "top50")],
 )
 @pytest.mark.parametrize("rotation", [pytest.param(None, marks=pytest.mark.slow), BLOCK])
 def test_forward_and_backward_by_hand(weights, activations, rotation):

@@ -73,6 +73,7 @@ def wait_for(process, out, lines):
     raise AssertionError(f"the sweep ended before it could be disturbed: {process.communicate()}")
 
 
+@pytest.mark.slow
 def test_killed_or_stopped_sweep_goes_on_to_the_same_rows(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))

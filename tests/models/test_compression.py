@@ -59,7 +59,9 @@ def by_hand(representation, params):
     return np.sqrt(squares), passed / count
 
 
-@pytest.mark.parametrize("name", REPRESENTATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "int2" else name for name in REPRESENTATIONS]
+)
 def test_measures_are_those_by_hand(name):
     representation = REPRESENTATIONS[name]
     params = jax.jit(partial(initial_params, tiny.MODEL, representation))(jax.random.key(4))

@@ -89,7 +89,14 @@ def test_evaluation_is_the_same_to_rounding(fsdp):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("memory", [Memory(remat=True), Memory(microbatches=2), Memory(remat=True, microbatches=4)])
+@pytest.mark.parametrize(
+    "memory",
+    [
+        pytest.param(Memory(remat=True), marks=pytest.mark.slow),
+        pytest.param(Memory(microbatches=2), marks=pytest.mark.slow),
+        Memory(remat=True, microbatches=4),
+    ],
+)
 def test_gradient_is_the_same_to_rounding(memory):
     """And bit for bit where the estimator lets nothing through."""
     found = compute(memory)

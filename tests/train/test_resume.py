@@ -62,6 +62,7 @@ def test_interrupted_run_resumes_exactly(at, undisturbed, tmp_path):
     check_same(undisturbed, result, tmp_path)
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again_in_other_chunks(undisturbed, tmp_path):
     for at, chunk in ((2, 1), (7, 5), (8, 1)):
         tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at, Cadence(chunk=chunk))
@@ -153,7 +154,8 @@ except UserError as error:
 """
 
 
-@pytest.mark.parametrize("background", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("background", [False, True])
 def test_full_disk_stops_the_run_and_leaves_the_checkpoint_before(background, tmp_path):
     """In a process of its own, which ends as a command would; the next start goes on."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}

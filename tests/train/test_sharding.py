@@ -75,6 +75,7 @@ def test_projected_weights_stay_split_and_so_does_their_gradient():
     assert [{shard.data.shape for shard in y.addressable_shards} for y in found] == [{(4, 4)}, {(4, 4)}]
 
 
+@pytest.mark.slow
 def test_run_goes_on_over_other_devices(alone, tmp_path):
     """A checkpoint does not remember how its arrays were laid out."""
     tiny.interrupt([RUN], [tmp_path], Sharded(RUN, make_mesh(2)), at=6)
@@ -148,6 +149,7 @@ def test_interrupted_population_resumes_exactly_and_remembers_who_diverged(tmp_p
             assert checkpoints.steps() == [12, 9]
 
 
+@pytest.mark.slow
 def test_population_ends_when_all_have_diverged(tmp_path):
     runs = [tiny.run(seed=seed, optimizer=Optimizer(1e30)) for seed in range(3)]
     directories = [epath.Path(tmp_path) / str(number) for number in range(3)]

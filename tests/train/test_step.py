@@ -37,7 +37,7 @@ def compiled(run):
     return jax.jit(lambda state, window, pace: train_step(Program.of(run), state, window, pace))
 
 
-@pytest.mark.parametrize("name", ["dense", "int4"])
+@pytest.mark.parametrize("name", [pytest.param("dense", marks=pytest.mark.slow), "int4"])
 def test_step(name):
     """Golden numbers and the numpy step, on one compilation."""
     run = tiny.dense_run() if name == "dense" else tiny.run()

@@ -60,7 +60,11 @@ def by_hand(representation, params):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("int2", "int2 rotated") else name for name in REPRESENTATIONS]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("int2", "int2 rotated") else name
+        for name in REPRESENTATIONS
+    ],
 )
 def test_measures_are_those_by_hand(name):
     representation = REPRESENTATIONS[name]

@@ -59,19 +59,23 @@ def slurm(job: Job, *, devices: int = 1, hours: int = 24, at_once: int | None = 
 #SBATCH --output={job.name}-%A_%a.log
 set -uo pipefail
 
+again() {{
+  if [ "$1" -eq {PREEMPTED} ]; then
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+  fi
+  exit "$1"
+}}
+# Stands ahead of the worker: a signal in between would end this script alone, and leave the worker to itself.
+trap 'if [ -n "${{!-}}" ]; then kill -TERM "$!"; else again {PREEMPTED}; fi' TERM
 {job.one("$SLURM_ARRAY_TASK_ID")} &
 worker=$!
-trap 'kill -TERM "$worker"' TERM
 wait "$worker"
 status=$?
 while kill -0 "$worker" 2>/dev/null; do  # the signal ended the wait, not the worker
   wait "$worker"
   status=$?
 done
-if [ "$status" -eq {PREEMPTED} ]; then
-  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
-fi
-exit "$status"
+again "$status"
 """
 
 

@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -140,17 +143,54 @@ def test_slurm_queues_a_preempted_task_again(status, requeued, place):
     assert [call for call in calls(place) if call[0] == "scontrol"] == requeued
 
 
+@contextmanager
+def slurm_task(script, **environment):
+    """A task of the array that has begun, its output read line by line; nothing of it is left afterwards."""
+    environment = os.environ | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"} | environment
+    with subprocess.Popen(["bash", script], stdout=-1, text=True, env=environment, start_new_session=True) as task:
+        late = threading.Timer(60, os.killpg, (task.pid, signal.SIGKILL))
+        late.start()
+        try:
+            yield task
+            task.communicate()
+        finally:
+            late.cancel()
+
+
+SLOW_TO_SAVE = "#!/bin/sh\ntrap 'sleep 0.3; echo saved; exit 143' TERM\necho ready\nwhile :; do sleep 0.01; done\n"
+
+
 def test_slurm_hands_sigterm_on_and_waits_for_the_worker(place):
-    saving = "trap 'sleep 0.3; echo saved; exit 143' TERM; echo ready; while :; do sleep 0.01; done"
-    executable(place / "bin" / "capscale", f"#!/usr/bin/env bash\n{saving}\n")
-    environment = os.environ | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
-    with subprocess.Popen(["bash", str(written("slurm"))], stdout=-1, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.terminate()
-        assert process.stdout.read() == "saved\n"
-    assert process.returncode == 143
+    executable(place / "bin" / "capscale", SLOW_TO_SAVE)
+    with slurm_task(written("slurm")) as task:
+        assert task.stdout.readline() == "ready\n"
+        task.terminate()
+        assert task.stdout.read() == "saved\n"
+    assert task.returncode == 143
     assert calls(place) == [["scontrol", "requeue", "7_1"]]
+
+
+def test_slurm_hands_on_a_sigterm_that_comes_with_the_start_of_the_worker(place):
+    """The script rests before each of its commands, so that the worker is ahead of whatever follows its start."""
+    executable(place / "bin" / "capscale", SLOW_TO_SAVE)
+    (place / "slowly").write_text("trap 'sleep 0.3' DEBUG\n")
+    with slurm_task(written("slurm"), BASH_ENV=str(place / "slowly")) as task:
+        assert task.stdout.readline() == "ready\n"
+        task.terminate()
+        assert task.stdout.read() == "saved\n"
+    assert task.returncode == 143
+    assert ["scontrol", "requeue", "7_1"] in calls(place)
+
+
+def test_slurm_queues_a_task_again_whose_worker_was_not_started_yet(place):
+    executable(place / "bin" / "capscale", "#!/bin/sh\necho started\n")
+    (place / "slowly").write_text('trap \'case $BASH_COMMAND in "capscale "*) echo ready; sleep 0.5;; esac\' DEBUG\n')
+    with slurm_task(written("slurm"), BASH_ENV=str(place / "slowly")) as task:
+        assert task.stdout.readline() == "ready\n"
+        task.terminate()
+        assert task.stdout.read() == ""
+    assert task.returncode == 143
+    assert ["scontrol", "requeue", "7_1"] in calls(place)
 
 
 def test_gcloud_makes_the_slice_and_starts_all_hosts(place):

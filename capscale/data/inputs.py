@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -121,29 +122,47 @@ def text_of(record: object, field: str, place: str) -> str:
 def find_files(inputs: Sequence[str]) -> list[tuple[str, epath.Path]]:
     """Files named, and those of known kinds below directories named, with a name that no path is part of.
 
-    In the order given; within a directory by name. Raises `UserError` for what is missing, empty or of unknown kind.
+    In the order given; within a directory by name. Raises `UserError` for what is missing, empty, of unknown kind or
+    unreadable, and for a file that is there twice: its documents would count twice, in training and held out alike.
     """
     found: list[tuple[str, epath.Path]] = []
+    seen: dict[str, str] = {}
     for given in inputs:
         root = epath.Path(given)
         if root.is_dir():
-            walked = (folder / name for folder, _, names in root.walk() for name in names)
-            below = sorted((str(path.relative_to(root)), path) for path in walked if _wanted(path, root))
+            below = _below(root)
             if not below:
                 raise UserError(
                     f"directory {given!r} holds no {', '.join(TEXT + LINES + PARQUET)} file; check the path"
                 )
-            found += below
         elif root.exists():
             _kind(given)
             if not root.stat().length:
                 raise UserError(f"{given!r} is empty; give a file with text")
-            found.append((root.name, root))
+            below = [(root.name, root)]
         else:
             raise UserError(
                 f"input {given!r} does not exist; check the path, or name a Hugging Face data set by --dataset"
             )
+        for _, path in below:
+            place = f"{path} (input {given!r})"
+            first = seen.setdefault(os.path.realpath(path), place)  # epath's `resolve` follows no links
+            if first is not place:
+                raise UserError(f"{place} is the same file as {first}; drop one, or its documents count twice")
+        found += below
     return found
+
+
+def _below(root: epath.Path) -> list[tuple[str, epath.Path]]:
+    """Files of known kinds below a directory with their names, in order; hidden and empty ones are left out."""
+
+    def refuse(error: OSError) -> None:
+        folder = epath.Path(error.filename or root)
+        if not _hidden(folder, root):  # else nothing in it is asked for
+            raise UserError(_damaged(str(folder), error)) from error
+
+    walked = (folder / name for folder, _, names in root.walk(on_error=refuse) for name in names)
+    return sorted((str(path.relative_to(root)), path) for path in walked if _wanted(path, root))
 
 
 def is_text(path: epath.Path) -> bool:
@@ -217,11 +236,19 @@ def _no_field(place: str, field: str, fields: Iterable[str]) -> str:
 
 
 def _wanted(path: epath.Path, root: epath.Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     name = path.name
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
-    return not hidden and name.endswith(TEXT + LINES + PARQUET) and path.stat().length > 0
+    if _hidden(path, root) or not name.endswith(TEXT + LINES + PARQUET):
+        return False
+    try:
+        return path.stat().length > 0
+    except OSError as error:  # such as a link whose target is gone
+        raise UserError(_damaged(str(path), error)) from error
+
+
+def _hidden(path: epath.Path, root: epath.Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _kind(path: str) -> tuple[str, str | None]:

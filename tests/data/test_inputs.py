@@ -1,9 +1,11 @@
 """Files of every kind give the same documents, whole or in spans; what is damaged or not text is named."""
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
+import os
 import sys
 
 import pytest
@@ -111,6 +113,48 @@ def test_inputs_that_are_none_are_refused(name, message, tmp_path):
         (tmp_path / made).write_text(content)
     with pytest.raises(UserError, match=message):
         find_files([str(tmp_path / name)])
+
+
+def test_directory_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    """It was left out of the data, and nothing said so. (The tests may run as root, who can read all.)"""
+    for name in ("open", "shut", ".shut"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("a")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"/shut cannot be read \(Permission denied\); check it"):
+        find_files([str(tmp_path)])
+    (tmp_path / "shut").rename(tmp_path / ".hidden-shut")
+    assert [name for name, _ in find_files([str(tmp_path)])] == ["open/a.txt"]
+
+
+def test_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "notes.md").symlink_to("gone")
+    assert [name for name, _ in find_files([str(tmp_path)])] == ["a.txt"]
+    (tmp_path / "b.txt").symlink_to("gone")
+    with pytest.raises(UserError, match=r"/b.txt cannot be read \(No such file or directory\); check it"):
+        find_files([str(tmp_path)])
+
+
+@pytest.mark.parametrize("given", [("mix", "mix"), ("mix", "mix/en"), ("mix/en/a.txt", "mix"), ("mix", "link.txt")])
+def test_file_that_is_given_twice_is_refused(given, tmp_path, monkeypatch):
+    """What is held out would be counted twice, and trained on as often."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mix" / "en").mkdir(parents=True)
+    (tmp_path / "mix" / "en" / "a.txt").write_text("a")
+    (tmp_path / "mix" / "b.txt").write_text("a")
+    (tmp_path / "link.txt").symlink_to("mix/b.txt")
+    first, second = given
+    with pytest.raises(UserError, match=rf"\(input '{second}'\) is the same file as .* \(input '{first}'\); drop one"):
+        find_files(given)
+    assert len(find_files(["mix/en", "mix/b.txt"])) == 2
 
 
 GOOD = texts.json_lines()

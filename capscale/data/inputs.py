@@ -93,8 +93,9 @@ class Span:
                 groups = range(self.first, table.num_row_groups if self.last is None else self.last)
                 row = sum(table.metadata.row_group(number).num_rows for number in range(self.first))
                 for batch in table.iter_batches(64, row_groups=groups, columns=[self.field], use_threads=False):
-                    for text in batch.column(0).to_pylist():
-                        yield text_of({self.field: text}, self.field, f"{self.path} (row {row:,})")
+                    for value in batch.column(0):
+                        place = f"{self.path} (row {row:,})"
+                        yield text_of({self.field: _decoded(value, self.field, place)}, self.field, place)
                         row += 1
             except arrow.ArrowException as error:
                 raise UserError(_damaged(self.path, error)) from error
@@ -262,6 +263,16 @@ def _kind(path: str) -> tuple[str, str | None]:
         f"{path!r} is of no known kind; give {', '.join(TEXT + LINES + PARQUET)}, the first ones compressed or not "
         f"({', '.join(COMPRESSED)})"
     )
+
+
+def _decoded(value: Any, field: str, place: str) -> object:
+    """A value of Arrow's as one of Python's; writers of Parquet do not all see to it that strings are UTF-8."""
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{place}: field {field!r} is not UTF-8 text ({error.reason}); mend or drop the record"
+        ) from error
 
 
 def _arrow(path: str) -> tuple[Any, Any]:

@@ -32,7 +32,7 @@ COMPRESS = {"": lambda content: content, ".gz": gzip.compress, ".bz2": bz2.compr
 def write_parquet(path, documents=None, **options):
     from pyarrow import parquet
 
-    documents = list(texts.documents() if documents is None else documents)
+    documents = texts.documents() if documents is None else documents
     table = pyarrow.table({"id": list(range(len(documents))), "text": documents})
     parquet.write_table(table, path, **options)
     return path
@@ -198,6 +198,16 @@ def test_damaged_parquet_is_named(tmp_path):
         read(write_parquet(tmp_path / "whole.parquet"), field="words")
     with pytest.raises(UserError, match=r"whole.parquet \(row 0\): field 'id' holds int, not text"):
         read(tmp_path / "whole.parquet", field="id")
+
+
+def test_parquet_text_that_is_not_utf8_is_named_with_its_row(tmp_path):
+    documents = pyarrow.array([b"a"] * 99 + [b"caf\xe9", b"z"])  # Latin-1
+    strings = pyarrow.StringArray.from_buffers(101, *documents.buffers()[1:])
+    path = write_parquet(tmp_path / "text.parquet", strings, row_group_size=30)
+    with pytest.raises(
+        UserError, match=r"text.parquet \(row 99\): field 'text' is not UTF-8 text .*; mend or drop the"
+    ):
+        read(path)
 
 
 @pytest.mark.parametrize("name", ["text.parquet", "text.txt.zst"])

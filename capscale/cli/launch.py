@@ -42,8 +42,10 @@ class Launch:
     """Compute each layer anew in the backward pass, to save memory."""
     script: Path | None = None
     """File to write; printed if not given."""
-    setup: str = "pip install ."
-    """gcloud, SkyPilot: command that makes capscale available on a fresh machine."""
+    setup: str | None = None
+    """gcloud, SkyPilot: command that makes capscale available on a fresh machine, which may have a Python older than
+    3.11. If not given, uv installs it with a Python 3.12 of its own, JAX for the accelerators, and what gs:// or s3://
+    need."""
     devices_per_run: int = 1
     """Slurm: GPUs a run."""
     hours: int = 24
@@ -80,7 +82,10 @@ class Launch:
         memory = [*fsdp, *parts, *(["--remat"] if self.remat else [])]
         arguments = ("run", self.experiment, "--out", self.out, "--ladder", self.ladder, *text, *memory)
         job = launchfiles.Job(
-            launchfiles.job_name(planned.experiment, self.ladder), arguments, len(planned.runs), self.setup
+            launchfiles.job_name(planned.experiment, self.ladder, len(planned.runs)),
+            arguments,
+            len(planned.runs),
+            self.setup,
         )
         if self.where == "slurm":
             script = launchfiles.slurm(job, devices=self.devices_per_run, hours=self.hours, at_once=self.at_once)

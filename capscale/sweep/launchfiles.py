@@ -14,6 +14,10 @@ from capscale.sweep.slices import Slice
 
 PREEMPTED = 143
 """Exit status of a worker after SIGTERM."""
+LONGEST_NAME = 40
+"""Letters of a job's name, index and all: the fewest that one of the clouds takes."""
+STORES = {"gs://": "gcs", "s3://": "s3"}
+"""Extras of capscale that paths need."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,23 @@ class Job:
       name: of the job, letters, digits and hyphens.
       arguments: of `capscale run`, but for --index.
       runs: how many there are.
-      setup: command that makes `capscale` available on a fresh machine, in the directory of the project's files.
+      setup: command that makes `capscale` available on a fresh machine, in the directory of the project's files; None
+        for `ready`'s own.
     """
 
     name: str
     arguments: tuple[str, ...]
     runs: int
-    setup: str = "pip install ."
+    setup: str | None = None
+
+    def ready(self, chips: str) -> str:
+        """The command that makes `capscale` available; `chips` is the extra that brings JAX for them.
+
+        By uv, which fetches a Python that is new enough where a machine has none: TPU VM images may bring 3.10.
+        """
+        stores = (STORES[scheme] for scheme in STORES if any(word.startswith(scheme) for word in self.arguments))
+        install = "python3 -m uv tool install --force --reinstall-package capscale --python 3.12"
+        return self.setup or f"python3 -m pip install uv && {install} '.[{','.join((chips, *stores))}]'"
 
     def one(self, index: str) -> str:
         """The command of one run; `index` may be a variable of the shell."""
@@ -51,6 +65,7 @@ def slurm(job: Job, *, devices: int = 1, hours: int = 24, at_once: int | None = 
     return f"""#!/usr/bin/env bash
 #SBATCH --job-name={job.name}
 #SBATCH --array=0-{job.runs - 1}{limit}
+#SBATCH --nodes=1
 #SBATCH --gpus={devices}
 #SBATCH --time={hours}:00:00
 #SBATCH --signal=B:TERM@120
@@ -79,6 +94,12 @@ again "$status"
 """
 
 
+_PYTHON = """\
+# capscale needs Python 3.11, and fresh machines may have an older one: where --setup did not say how to install it, uv
+# does, with a Python 3.12 of its own."""
+_INSTALLED = 'PATH="$HOME/.local/bin:$PATH"'
+"""Where uv and `pip install --user` put `capscale`; no shell that was not logged in to looks there."""
+
 _DRY_RUN = """run() {
   if [ "$dry_run" = yes ]; then printf '%q ' "$@"; echo; else "$@"; fi
 }
@@ -91,6 +112,7 @@ def gcloud(job: Job, slice_: Slice, *, zone: str, spot: bool = True) -> str:
     """A TPU VM slice: made if it is not there, given the project's files, and started on all of its hosts."""
     return f"""#!/usr/bin/env bash
 # Trains {job.name} on a TPU VM slice; start it in the project's directory, and again after a preemption.
+{_PYTHON}
 set -euo pipefail
 {_DRY_RUN}
 name={job.name}
@@ -109,9 +131,9 @@ if [ "$state" = none ]; then
 fi
 run gcloud compute tpus tpu-vm scp --recurse . "$name:capscale" --zone "$zone" --worker=all
 run gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all \\
-  --command {shlex.quote(f"cd capscale && {job.setup}")}
+  --command {shlex.quote(f"cd capscale && {job.ready('tpu')}")}
 run gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all \\
-  --command {shlex.quote(f"cd capscale && {job.all()}")}
+  --command {shlex.quote(f"cd capscale && {_INSTALLED} {job.all()}")}
 """
 
 
@@ -133,17 +155,19 @@ done
 
 def skypilot(job: Job, accelerators: str, *, spot: bool = True) -> str:
     """Managed jobs of SkyPilot, one a run, on whichever cloud has the accelerator; preempted ones are recovered."""
+    chips = "tpu" if "tpu" in accelerators.lower() else "cuda"
     task = {
         "name": job.name,
         "resources": {"accelerators": accelerators, "use_spot": spot},
         "workdir": ".",
         "envs": {"CAPSCALE_INDEX": ""},
-        "setup": job.setup,
-        "run": job.one("$CAPSCALE_INDEX"),
+        "setup": job.ready(chips),
+        "run": f"{_INSTALLED} {job.one('$CAPSCALE_INDEX')}",
     }
     # JSON is YAML, quotes and all.
     return f"""#!/usr/bin/env bash
 # Trains {job.name} with SkyPilot: a managed job a run; start it in the project's directory.
+{_PYTHON}
 set -euo pipefail
 {_DRY_RUN}
 folder=$(mktemp -d)
@@ -177,12 +201,15 @@ def accelerator_type(slice_: Slice) -> str:
     return f"{prefix}-{slice_.chips * units}"
 
 
-def job_name(experiment: str, ladder: str) -> str:
-    """`capscale-paper-capacity-paper`; `UserError` where the names are too long for the clouds."""
+def job_name(experiment: str, ladder: str, runs: int) -> str:
+    """`capscale-paper-capacity-paper`; `UserError` where that and the index of a run are too long for the clouds."""
     words = "".join(
         letter if letter.isascii() and letter.isalnum() else "-" for letter in f"{experiment}-{ladder}".lower()
     )
     name = f"capscale-{'-'.join(filter(None, words.split('-')))}"
-    if len(name) > 40:
-        raise UserError(f"job name {name!r} has over 40 letters, more than the clouds take; rename the experiment file")
+    last = f"{name}-{runs - 1}"
+    if len(last) > LONGEST_NAME:
+        raise UserError(
+            f"job name {last!r} has over {LONGEST_NAME} letters, more than the clouds take; rename the experiment file"
+        )
     return name

@@ -3,116 +3,24 @@
 import json
 import os
 import signal
-import stat
 import subprocess
-import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-import tiny
+from launching import EXPERIMENT, OPTIONS, TESTS, calls, executable, make_place, started, written
 
 from capscale.cli import main
+from capscale.errors import UserError
 from capscale.sweep.launchfiles import accelerator_type, job_name
 from capscale.sweep.slices import find_slice
 
-TESTS = Path(tiny.__file__).parent
-RECORD = 'printf "%s\\n" "$(basename "$0")" "$@" >>"$CALLS"; echo --- >>"$CALLS"\n'
-EXPERIMENT = """
-import tiny
-
-def runs(ladder, data):
-    return [tiny.run(data=data, seed=seed) for seed in range(2)]
-"""
-
-# What stands in for each client: it records its arguments, then starts the workers as the real one would.
-STAND_INS = {
-    "sbatch": """
-for index in $(seq $(sed -n 's/^#SBATCH --array=\\([0-9]*\\)-\\([0-9]*\\).*/\\1 \\2/p' "$1")); do
-  SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$index bash "$1"
-done
-""",
-    "scontrol": "",
-    "gcloud": """
-if [ "$4" = describe ]; then
-  if [ -z "${STATE:-}" ]; then exit 1; fi
-  echo "$STATE"
-fi
-while [ $# -gt 0 ]; do
-  if [ "$1" = --command ]; then (cd "$PLACE" && bash -c "${2/cd capscale \\&\\& /}"); fi
-  shift
-done
-""",
-    "xpk": """
-while [ $# -gt 0 ]; do
-  if [ "$1" = --command ]; then bash -c "$2"; fi
-  shift
-done
-""",
-    "sky": """
-export "${@: -2:1}"
-python - "${@: -1}" <<'END'
-import subprocess, sys, yaml
-task = yaml.safe_load(open(sys.argv[1]))
-sys.exit(subprocess.run(["bash", "-c", task["run"]]).returncode)
-END
-""",
-    "pip": "",
-}
-
-OPTIONS = {
-    "slurm": ["--at-once", "2", "--devices-per-run", "4"],
-    "gcloud": ["--topology", "v5e:4x4", "--zone", "us-central1-a"],
-    "xpk": ["--topology", "v4:2x2x1", "--zone", "us-central2-b", "--cluster", "pod", "--image", "gcr.io/p/capscale"],
-    "skypilot": ["--accelerators", "H100:1"],
-}
-
-
-def executable(path: Path, content: str) -> None:
-    path.write_text(content)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+WORKER = ["capscale", "run", "mine.py", "--out", "out dir", "--ladder", "nano", "--text", "text.txt"]
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with an experiment, a text, and stand-ins for the clients on the path."""
-    (tmp_path / "mine.py").write_text(EXPERIMENT)
-    (tmp_path / "text.txt").write_bytes(tiny.text())
-    (tmp_path / "bin").mkdir()
-    for name, script in STAND_INS.items():
-        executable(tmp_path / "bin" / name, f"#!/usr/bin/env bash\nset -e\n{RECORD}{script}")
-    executable(tmp_path / "bin" / "capscale", f"#!/usr/bin/env bash\n{RECORD}{{ sleep 0; exit ${{STATUS:-0}}; }}\n")
-    # Not a link: one into a virtual environment is not recognised as part of it.
-    executable(tmp_path / "bin" / "python", f'#!/usr/bin/env bash\nexec "{sys.executable}" "$@"\n')
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    monkeypatch.setenv("PLACE", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def written(where, *more):
-    """The script of a launcher, written to a file."""
-    script = Path(f"launch-{where}.sh")
-    common = [where, "mine.py", "--out", "out dir", "--text", "text.txt", "--script", str(script)]
-    assert main(["launch", *common, *OPTIONS[where], *more]) == 0
-    subprocess.run(["bash", "-n", str(script)], check=True)
-    return script
-
-
-def calls(place):
-    text = (place / "calls").read_text() if (place / "calls").exists() else ""
-    return [call.split("\n")[:-1] for call in text.split("---\n")[:-1]]
-
-
-def started(where, script, **environment):
-    """Carries a script out, as a user would."""
-    command = ["sbatch", str(script)] if where == "slurm" else ["bash", str(script)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | environment)
-
-
-WORKER = ["capscale", "run", "mine.py", "--out", "out dir", "--ladder", "nano", "--text", "text.txt"]
+    return make_place(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("where", ["slurm", "xpk", "skypilot"])
@@ -130,7 +38,7 @@ def test_every_run_is_started_once_with_its_index(where, place):
 
 def test_slurm_asks_for_an_array(place):
     lines = written("slurm").read_text().splitlines()
-    for wanted in ("--array=0-1%2", "--gpus=4", "--time=24:00:00", "--signal=B:TERM@120", "--requeue"):
+    for wanted in ("--array=0-1%2", "--nodes=1", "--gpus=4", "--time=24:00:00", "--signal=B:TERM@120", "--requeue"):
         assert f"#SBATCH {wanted}" in lines
 
 
@@ -184,7 +92,7 @@ def test_slurm_hands_on_a_sigterm_that_comes_with_the_start_of_the_worker(place)
 
 def test_slurm_queues_a_task_again_whose_worker_was_not_started_yet(place):
     executable(place / "bin" / "capscale", "#!/bin/sh\necho started\n")
-    (place / "slowly").write_text('trap \'case $BASH_COMMAND in "capscale "*) echo ready; sleep 0.5;; esac\' DEBUG\n')
+    (place / "slowly").write_text("trap 'case $BASH_COMMAND in \"capscale \"*) echo ready; sleep 0.5;; esac' DEBUG\n")
     with slurm_task(written("slurm"), BASH_ENV=str(place / "slowly")) as task:
         assert task.stdout.readline() == "ready\n"
         task.terminate()
@@ -203,9 +111,11 @@ def test_gcloud_makes_the_slice_and_starts_all_hosts(place):
     kind = ["--accelerator-type", "v5litepod-16", "--version", "v2-alpha-tpuv5-lite", "--spot"]
     assert create == [*tpu_vm, "create", name, *where, *kind]
     assert copy == [*tpu_vm, "scp", "--recurse", ".", f"{name}:capscale", *where, "--worker=all"]
-    setup, pip, run, worker = rest
+    setup, pip, uv, run, worker = rest
     assert setup[:-1] == run[:-1] == [*tpu_vm, "ssh", name, *where, "--worker=all", "--command"]
-    assert pip == ["pip", "install", "."]
+    assert pip == ["python3", "-m", "pip", "install", "uv"]
+    assert uv[:5] == ["python3", "-m", "uv", "tool", "install"]
+    assert uv[-3:] == ["--python", "3.12", ".[tpu]"]
     assert worker == ["capscale", "sweep", *WORKER[2:], "--mode", "mesh", "--distributed"]
 
 
@@ -271,8 +181,19 @@ def test_names_of_slices(slice_, name):
 
 
 def test_job_names():
-    assert job_name("paper_capacity", "paper") == "capscale-paper-capacity-paper"
-    assert job_name("größe", "nano") == "capscale-gr-e-nano"
+    assert job_name("paper_capacity", "paper", 96) == "capscale-paper-capacity-paper"
+    assert job_name("größe", "nano", 1) == "capscale-gr-e-nano"
+
+
+@pytest.mark.parametrize(("runs", "fits"), [(10, True), (11, False)])
+def test_the_name_of_every_run_fits(runs, fits):
+    """xpk and SkyPilot get the job's name with the index of a run."""
+    name = "e" * (40 - len("capscale--nano-9"))
+    if fits:
+        assert len(f"{job_name(name, 'nano', runs)}-{runs - 1}") == 40
+    else:
+        with pytest.raises(UserError, match=rf"job name 'capscale-{name}-nano-10' has over 40 letters"):
+            job_name(name, "nano", runs)
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,12 @@ again() {{
   exit "$1"
 }}
 # Stands ahead of the worker: a signal in between would end this script alone, and leave the worker to itself.
-trap 'if [ -n "${{!-}}" ]; then kill -TERM "$!"; else again {PREEMPTED}; fi' TERM
+trap 'interrupted=yes; if [ -n "${{!-}}" ]; then kill -TERM "$!"; else again {PREEMPTED}; fi' TERM
 {job.one("$SLURM_ARRAY_TASK_ID")} &
 worker=$!
-wait "$worker"
-status=$?
-while kill -0 "$worker" 2>/dev/null; do  # the signal ended the wait, not the worker
+interrupted=yes
+while [ "$interrupted" = yes ]; do  # a wait that a signal ends returns 143, whatever the worker ends with
+  interrupted=no
   wait "$worker"
   status=$?
 done

@@ -54,6 +54,7 @@ for step in ("setup", "run"):
 END
 """,
     "python3": "",
+    "pip": "",
 }
 
 OPTIONS = {

@@ -101,6 +101,22 @@ def test_slurm_queues_a_task_again_whose_worker_was_not_started_yet(place):
     assert ["scontrol", "requeue", "7_1"] in calls(place)
 
 
+@pytest.mark.parametrize("status", [0, 2])
+def test_slurm_takes_the_status_of_a_worker_that_ends_at_once(status, place):
+    """It has ended before the script, which rests after its wait, can look whether it still lives."""
+    executable(
+        place / "bin" / "capscale",
+        f"#!/bin/sh\ntrap 'exit {status}' TERM\nsleep 0.3; echo ready\nwhile :; do sleep 0.01; done\n",
+    )
+    (place / "slowly").write_text("trap 'case $BASH_COMMAND in \"status=\"*) sleep 0.5;; esac' DEBUG\n")
+    with slurm_task(written("slurm"), BASH_ENV=str(place / "slowly")) as task:
+        assert task.stdout.readline() == "ready\n"
+        task.terminate()
+        assert task.stdout.read() == ""
+    assert task.returncode == status
+    assert calls(place) == []
+
+
 def test_gcloud_makes_the_slice_and_starts_all_hosts(place):
     done = started("gcloud", written("gcloud"))
     assert done.returncode == 0, done.stderr

@@ -1,13 +1,14 @@
 """The named sizes: parameter counts derived from the shape against those counted on the model."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from capscale.errors import UserError
 from capscale.models.config import ModelConfig
 from capscale.models.coverage import parameters
-from capscale.models.ladder import LADDERS, PAPER, PAPER_OLMO2, find_size, ladder
+from capscale.models.ladder import LADDERS, MICRO, NANO, PAPER, PAPER_OLMO2, find_size, ladder
 from capscale.representation import DENSE
 
 # Table of the training set-up, arXiv 2506.01863; 430M and 800M from arXiv 2502.05003. Final norm included.
@@ -33,6 +34,13 @@ def test_derived_count_is_the_counted_one(name, size):
 
 def test_paper_sizes_are_the_printed_ones():
     assert {size: model.non_embedding_parameters for size, model in PAPER.sizes.items()} == PRINTED
+
+
+@pytest.mark.parametrize("small", [NANO, MICRO], ids=lambda small: small.name)
+def test_deviations_say_how_far_the_small_ladders_reach(small):
+    counts = [model.non_embedding_parameters for model in small.sizes.values()]
+    said = f"{min(counts):,} to {max(counts):,} ({small.name})"
+    assert said in (Path(__file__).parents[2] / "DEVIATIONS.md").read_text()
 
 
 def test_olmo2_sizes_have_as_many_weights_as_their_llamas():

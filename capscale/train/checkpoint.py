@@ -16,7 +16,8 @@ from etils import epath
 from jax import Array
 
 from capscale.errors import UserError
-from capscale.train.distributed import is_first, wait_for_all
+from capscale.train.damage import is_damage
+from capscale.train.distributed import all_or_none, is_first, wait_for_all
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
@@ -87,7 +88,8 @@ class Checkpoints:
     def read(self, step: int, abstract_state: Any) -> Any | None:
         """The state saved at `step`, its arrays placed as in `abstract_state` (shapes, dtypes, shardings).
 
-        A checkpoint that does not read back whole is named in a warning and gives None; see `set_aside`.
+        A checkpoint that is damaged is named in a warning and gives None, in every process alike; see `set_aside`.
+        Raises `UserError`, in every process alike too, for what hinders reading and is no sign of damage.
         """
         # What is unheard is so in the process as a whole, and each gives back what it found: one after the other.
         with _ONE_AT_A_TIME, _leftovers_unheard():
@@ -95,28 +97,62 @@ class Checkpoints:
             if reason is not None:
                 gc.collect()
         if reason is not None:
-            directory = self.directory / str(step)
-            warnings.warn(f"checkpoint {directory} cannot be read ({reason}); it is set aside", stacklevel=2)
+            warnings.warn(f"checkpoint {self._of(step)} cannot be read ({reason}); it is set aside", stacklevel=2)
         return state
 
     def _try(self, step: int, abstract_state: Any) -> tuple[Any | None, str | None]:
-        """The state saved at `step`, or None and why it cannot be read."""
+        """The state saved at `step`, or None and how it is damaged."""
+        elsewhere = _Damaged("another process says how")
+        try:
+            with all_or_none(elsewhere), self._reading(step):
+                saved = self._restore_alone(step, abstract_state)
+            with self._reading(step):  # all add them up together: who fails at it ends, for the others to notice
+                found = _fingerprints(saved["state"])
+            with all_or_none(elsewhere):
+                if not np.array_equal(saved["fingerprints"], found):
+                    raise _Damaged("its numbers are not those that were saved")
+            return saved["state"], None
+        except _Damaged as damage:
+            return None, str(damage)
+
+    def _restore_alone(self, step: int, abstract_state: Any) -> Any:
+        """What orbax reads of `step` in this process. It does not wait for the others: one of them may have failed."""
+        here = jax.process_index()
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here}),
+        )
         expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
         abstract = {"state": abstract_state, "fingerprints": expected}
+        with ocp.CheckpointManager(self.directory, options=options) as manager:
+            return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    @contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Turns what a reading raises into `_Damaged`, or into a `UserError` where it is no sign of damage."""
         try:
-            saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-            if not np.array_equal(saved["fingerprints"], _fingerprints(saved["state"])):
-                raise ValueError("its numbers are not those that were saved")
-            return saved["state"], None
-        except Exception as error:  # orbax and tensorstore raise many types for a damaged file
-            return None, _reason(error)
+            yield
+        except Exception as error:  # orbax, tensorstore and XLA raise many types
+            if is_damage(error):
+                raise _Damaged(_reason(error)) from error
+            raise UserError(
+                f"checkpoint {self._of(step)} cannot be read now ({_reason(error)}) and was left as it is; see to the "
+                "memory, the permissions or the storage and start again, or remove it to go on without it"
+            ) from error
 
     def set_aside(self, step: int) -> None:
         """Renames the checkpoint of `step` to `unreadable-<step>`, so that it is not tried again."""
         if is_first():
-            (self.directory / str(step)).rename(self.directory / f"unreadable-{step}")
+            self._of(step).rename(self.directory / f"unreadable-{step}")
         wait_for_all(f"set aside {step}")
         self._manager.reload()
+
+    def _of(self, step: int) -> epath.Path:
+        return self.directory / str(step)
+
+
+class _Damaged(Exception):
+    """A checkpoint does not read back whole; says how."""
 
 
 @contextmanager

@@ -13,7 +13,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from capscale.errors import UserError
+from capscale.train import distributed
 from capscale.train.checkpoint import Checkpoints, _fingerprint
+from capscale.train.distributed import FailedElsewhere, is_agreed
 
 STATE = {"value": jnp.arange(4.0)}
 
@@ -72,6 +74,54 @@ def test_saving_a_step_again_is_nothing_and_later_steps_can_be_forgotten(tmp_pat
         checkpoints.save(5, STATE)  # orbax saves nothing below its newest step
         checkpoints.wait()
         assert checkpoints.steps() == [5, 3]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Checkpoints with one of step 9."""
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(9, STATE)
+        checkpoints.wait()
+        yield checkpoints
+
+
+def test_what_passes_is_named_and_the_checkpoint_stays(saved, monkeypatch):
+    def fail(self, *args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17 bytes")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    reason = r"\(RESOURCE_EXHAUSTED: Out of memory allocating 17 bytes\)"
+    with pytest.raises(
+        UserError, match=f"{saved.directory}/9 cannot be read now {reason} and was left as it is; see to"
+    ):
+        saved.read(9, STATE)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(saved.read(9, STATE)["value"], STATE["value"])
+
+
+def hear(monkeypatch, *answers):
+    """Lets this process hear of another one what `answers` say, and nothing after them; what it said itself."""
+    told, left = [], list(answers)
+    monkeypatch.setattr(
+        distributed, "any_process", lambda *flags: told.append(flags) or (left.pop(0) if left else flags)
+    )
+    return told
+
+
+def test_a_checkpoint_that_another_process_cannot_read_now_is_read_by_none(saved, monkeypatch):
+    told = hear(monkeypatch, (True, False))
+    with pytest.raises(FailedElsewhere) as raised:
+        saved.read(9, STATE)
+    assert told == [(False, False)], "the fingerprint that all add up was not begun"
+    assert is_agreed(raised.value)
+
+
+@pytest.mark.parametrize("answers", [[(False, True)], [(False, False), (False, True)]], ids=["files", "numbers"])
+def test_a_checkpoint_that_another_process_finds_damaged_is_so_for_all(answers, saved, monkeypatch):
+    told = hear(monkeypatch, *answers)
+    with pytest.warns(UserWarning, match=r"9 cannot be read \(another process says how\); it is set aside"):
+        assert saved.read(9, STATE) is None
+    assert told == [(False, False)] * len(answers)
 
 
 def flipped(path, position):

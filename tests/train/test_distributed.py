@@ -17,7 +17,7 @@ from capscale.train.distributed import FailedElsewhere, all_or_none, any_process
 SCRIPT = Path(__file__).parent / "together.py"
 
 
-def start(directory, processes=1, devices=1, fsdp=1, stop_at=0):
+def start(directory, *, processes=1, devices=1, fsdp=1, stop_at=0, unread=""):
     """The reports of all processes."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -26,7 +26,7 @@ def start(directory, processes=1, devices=1, fsdp=1, stop_at=0):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
     options = {"directory": str(directory), "address": address, "processes": processes}
-    options |= {"devices": devices, "fsdp": fsdp, "stop_at": stop_at}
+    options |= {"devices": devices, "fsdp": fsdp, "stop_at": stop_at, "unread": unread}
     started = [
         subprocess.Popen(
             [sys.executable, SCRIPT, json.dumps(options | {"index": index})],
@@ -98,6 +98,21 @@ def test_one_process_is_stopped_and_all_save(alone, tmp_path):
     assert not (tmp_path / "result.json").exists()
     check_as_alone(start(tmp_path), tmp_path, alone)
     assert json.loads((tmp_path / "result.json").read_text())["timing"]["resumed_from_step"] == 6
+
+
+@pytest.mark.slow
+def test_what_one_process_cannot_read_none_goes_on_from(alone, tmp_path):
+    """The other one has read its part by then, and must neither wait for ever nor train on alone."""
+    start(tmp_path, processes=2, devices=1, fsdp=2, stop_at=6)
+    passing = start(tmp_path, processes=2, devices=1, fsdp=2, unread="UNAVAILABLE: 503")
+    assert "another process could not do its part" in passing[0]["error"]
+    assert "checkpoints/6 cannot be read now (UNAVAILABLE: 503)" in passing[1]["error"]
+    assert [report["steps"] for report in passing] == [[6, 3], [6, 3]]
+    check_as_alone(
+        start(tmp_path, processes=2, devices=1, fsdp=2, unread="DATA_LOSS: a checksum is wrong"), tmp_path, alone
+    )
+    assert (tmp_path / "checkpoints" / "unreadable-6").is_dir()
+    assert json.loads((tmp_path / "result.json").read_text())["timing"]["resumed_from_step"] == 3
 
 
 def test_a_process_by_itself_decides_by_itself():

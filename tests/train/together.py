@@ -11,8 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 
-def main(*, directory: str, address: str, processes: int, index: int, devices: int, fsdp: int, stop_at: int) -> None:
-    """Process `index` of so many, with so many devices each; stops as by a signal at step `stop_at`, 0 for never."""
+def main(
+    *, directory: str, address: str, processes: int, index: int, devices: int, fsdp: int, stop_at: int, unread: str
+) -> None:
+    """Process `index` of so many, with so many devices each; stops as by a signal at step `stop_at`, 0 for never.
+
+    `unread`: what the last process is told when it reads its first checkpoint, nothing by default.
+    """
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
@@ -23,9 +28,11 @@ def main(*, directory: str, address: str, processes: int, index: int, devices: i
         connect(address, processes, index)
     import jax.numpy as jnp
     import numpy as np
+    import orbax.checkpoint as ocp
     import tiny
     from jax.experimental import multihost_utils
 
+    from capscale.errors import UserError
     from capscale.formats.base import Context
     from capscale.models.held import hold_weights
     from capscale.train.checkpoint import Checkpoints
@@ -49,13 +56,25 @@ def main(*, directory: str, address: str, processes: int, index: int, devices: i
     whole = jax.tree.leaves(jax.jit(masked, out_shardings=everywhere)(state.params))
     report["masks"] = [int(np.asarray(leaf).view(np.uint32).astype(np.uint64).sum()) for leaf in whole]
 
+    real, errors = ocp.CheckpointManager.restore, [ValueError(unread)] if unread and index == processes - 1 else []
+
+    def restore(self, *args, **kwargs):
+        if errors:
+            raise errors.pop()
+        return real(self, *args, **kwargs)
+
+    ocp.CheckpointManager.restore = restore
+
     if stop_at and index == 0:  # one process is told, and all stop
         tiny.interrupt([run], [Path(directory)], placement, at=stop_at)
     elif stop_at:
         with contextlib.suppress(tiny.Interrupted):
             tiny.train_one(run, Path(directory), placement)
     else:
-        report["row"] = tiny.train_one(run, Path(directory), placement)["row"]
+        try:
+            report["row"] = tiny.train_one(run, Path(directory), placement)["row"]
+        except UserError as error:
+            report["error"] = str(error)
     with Checkpoints(Path(directory) / "checkpoints") as checkpoints:
         report["steps"] = checkpoints.steps()
     if processes > 1:

@@ -1,6 +1,7 @@
 """Checkpoints of a run, kept by orbax."""
 
 import gc
+import itertools
 import logging
 import threading
 import warnings
@@ -16,8 +17,9 @@ from etils import epath
 from jax import Array
 
 from capscale.errors import UserError
+from capscale.files import writing
 from capscale.train.damage import is_damage
-from capscale.train.distributed import all_or_none, is_first, wait_for_all
+from capscale.train.distributed import all_or_none, is_first
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
@@ -141,10 +143,13 @@ class Checkpoints:
             ) from error
 
     def set_aside(self, step: int) -> None:
-        """Renames the checkpoint of `step` to `unreadable-<step>`, so that it is not tried again."""
-        if is_first():
-            self._of(step).rename(self.directory / f"unreadable-{step}")
-        wait_for_all(f"set aside {step}")
+        """Renames the checkpoint of `step` to `unreadable-<step>`, or `...-2` where one is: it is not tried again."""
+        with all_or_none():
+            if is_first():
+                names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+                aside = (self.directory / f"unreadable-{step}{name}" for name in names)
+                with writing(self._of(step)):
+                    self._of(step).rename(next(path for path in aside if not path.exists()))
         self._manager.reload()
 
     def _of(self, step: int) -> epath.Path:

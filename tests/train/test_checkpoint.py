@@ -124,6 +124,27 @@ def test_a_checkpoint_that_another_process_finds_damaged_is_so_for_all(answers, 
     assert told == [(False, False)] * len(answers)
 
 
+def test_the_same_step_is_set_aside_again_and_again(saved):
+    for _ in range(3):
+        saved.set_aside(9)
+        saved.save(9, STATE)
+        saved.wait()
+    found = {path.name for path in saved.directory.iterdir() if path.name.startswith("unreadable")}
+    assert found == {"unreadable-9", "unreadable-9-2", "unreadable-9-3"}
+    assert saved.steps() == [9]
+
+
+def test_what_cannot_be_set_aside_is_said_to_all(saved, monkeypatch):
+    def fail(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(saved.directory), "rename", fail)
+    told = hear(monkeypatch)
+    with pytest.raises(UserError, match=r"checkpoints/9 cannot be written \(Permission denied\); free space, fix"):
+        saved.set_aside(9)
+    assert told == [(True, False)]
+
+
 def flipped(path, position):
     content = bytearray(path.read_bytes())
     content[position] ^= 0x10

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -211,22 +210,21 @@ def _open_log(  # noqa: PLR0917 all of them are what a log is of
 
 
 def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoints]) -> tuple[int, Any]:
-    """The newest step that all runs have a readable checkpoint of, and their state there; else the beginning.
+    """The newest step that all runs have a sound checkpoint of, and their state there; else the beginning.
 
     Checkpoints of later steps are deleted.
     """
-    fresh = placement.initial_state(runs)
-    shapes = [jax.tree.map(_abstract, of_run) for of_run in placement.unstack(fresh, runs)]
     common = set.intersection(*(set(of_run.steps()) for of_run in checkpoints))
+    shapes = placement.abstract_states(runs)  # those of a state would need its memory, beside that of the one read
     for step in sorted(common, reverse=True):
         states = [of_run.read(step, shape) for of_run, shape in zip(checkpoints, shapes, strict=True)]
-        damaged = any_process(*(state is None for state in states))
-        if not any(damaged):
+        sound = [state for state in states if state is not None]
+        if len(sound) == len(states):
             for of_run in checkpoints:
                 of_run.forget_after(step)
-            return step, placement.stack([state for state in states if state is not None])
-        for of_run, is_damaged in zip(checkpoints, damaged, strict=True):
-            if is_damaged:
+            return step, placement.stack(sound)
+        for of_run, state in zip(checkpoints, states, strict=True):
+            if state is None:
                 of_run.set_aside(step)
     if common:
         raise agreed(
@@ -237,11 +235,7 @@ def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoint
         )
     for of_run in checkpoints:
         of_run.forget_after(0)
-    return 0, fresh
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+    return 0, placement.initial_state(runs)
 
 
 def _validation_losses(placement: Placement, runs: list[Run], window_NU: np.ndarray, state: Any) -> np.ndarray:

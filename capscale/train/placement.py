@@ -35,6 +35,10 @@ class Placement(Protocol):
         """State of all runs before the first step."""
         ...
 
+    def abstract_states(self, runs: list[Run]) -> list[TrainState]:
+        """What `unstack` gives of a state, as shapes, dtypes and shardings; nothing is computed."""
+        ...
+
     def train_chunk(self, state: Any, window_RSBU: np.ndarray, count: int, runs: list[Run]) -> tuple[Any, Histories]:
         """`count` steps of every run; the state passed in is consumed."""
         ...
@@ -110,6 +114,11 @@ class Sharded:
         (run,) = runs
         with jax.set_mesh(self._mesh):  # kernels split their rows over the mesh in the context
             return self._functions.initial_state(np.int32(run.seed))
+
+    def abstract_states(self, runs: list[Run]) -> list[TrainState]:
+        """See `Placement`."""
+        with jax.set_mesh(self._mesh):
+            return [jax.eval_shape(self._functions.initial_state, jax.ShapeDtypeStruct((), jnp.int32))]
 
     def train_chunk(
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
@@ -189,7 +198,8 @@ class Population:
 
     def __init__(self, run: Run, devices: list[Any], memory: Memory = AT_ONCE):
         self._devices, self.devices, self.rows = tuple(devices), len(devices), slice(0, run.batch)
-        self._functions = _mapped(Program.of(run, memory), self._devices)
+        self._program = Program.of(run, memory)
+        self._functions = _mapped(self._program, self._devices)
 
     def _spread(self, values: list[Any]) -> Any:
         """Trees of one run each, stacked onto (devices, runs per device)."""
@@ -201,6 +211,11 @@ class Population:
     def initial_state(self, runs: list[Run]) -> TrainState:
         """See `Placement`."""
         return self._functions.initial_state(self._spread([np.int32(run.seed) for run in runs]))
+
+    def abstract_states(self, runs: list[Run]) -> list[TrainState]:
+        """See `Placement`; on the host, and so without a sharding."""
+        of_run = jax.eval_shape(partial(initial_state, self._program), jax.ShapeDtypeStruct((), jnp.int32))
+        return [of_run] * len(runs)
 
     def train_chunk(
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]

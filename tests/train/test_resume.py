@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 from etils import epath
@@ -72,6 +73,28 @@ def test_interrupted_again_and_again_in_other_chunks(undisturbed, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), undisturbed[1])
 
 
+def test_resuming_takes_the_memory_of_one_state(tmp_path, monkeypatch):
+    """Where a state fills half of a device, a second one beside it would end every resumption."""
+    run = tiny.dense_run(model=replace(tiny.MODEL, width=64))
+    tiny.interrupt([run], [tmp_path], tiny.one_device(run), at=3)
+    real, bytes_after = ocp.CheckpointManager.restore, []
+
+    def live_bytes():
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    def restore(self, *args, **kwargs):
+        restored = real(self, *args, **kwargs)
+        bytes_after.append(live_bytes() - before)
+        return restored
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    placement = tiny.one_device(run)
+    of_one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(placement.abstract_states([run])))
+    before = live_bytes()
+    assert tiny.train_one(run, tmp_path, placement)["timing"]["resumed_from_step"] == 3
+    assert 0.9 < bytes_after[0] / of_one < 1.1
+
+
 def test_finished_but_unwritten_result_is_written_without_training(undisturbed, tmp_path):
     tiny.train_one(RUN, tmp_path)
     (tmp_path / "result.json").unlink()
@@ -117,6 +140,34 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, undistur
         result = tiny.train_one(RUN, tmp_path)
     assert result["timing"]["resumed_from_step"] == 6
     assert (tmp_path / "checkpoints" / "unreadable-9").is_dir()
+    check_same(undisturbed, result, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes."),
+        ValueError("UNAVAILABLE: Error opening zarr driver: HTTP response code: 503"),
+        OSError(5, "Input/output error"),
+    ],
+    ids=["memory", "store", "disk"],
+)
+def test_checkpoints_that_cannot_be_read_for_a_while_are_left_for_the_next_start(
+    error, undisturbed, tmp_path, monkeypatch
+):
+    def fail(self, *args, **kwargs):
+        raise error
+
+    tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at=9)
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    with pytest.raises(
+        UserError, match=r"checkpoints/9 cannot be read now \(.*; see to the memory, the permissions or"
+    ):
+        tiny.train_one(RUN, tmp_path)
+    monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["6", "9"]
+    result = tiny.train_one(RUN, tmp_path)
+    assert result["timing"]["resumed_from_step"] == 9
     check_same(undisturbed, result, tmp_path)
 
 

@@ -60,6 +60,17 @@ def test_mesh_of_two_is_one_device(fsdp, alone, tmp_path):
     check_close(result["row"], losses(tmp_path), alone[0])
 
 
+@pytest.mark.parametrize("runs", [[RUN], POPULATION], ids=["mesh", "population"])
+def test_abstract_states_are_those_of_a_state(runs):
+    placement = Population(RUN, jax.local_devices()) if len(runs) > 1 else Sharded(RUN, make_mesh(2))
+    states = placement.unstack(placement.initial_state(runs), runs)
+
+    def described(leaf):
+        return leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)
+
+    assert jax.tree.map(described, placement.abstract_states(runs)) == jax.tree.map(described, states)
+
+
 def test_projected_weights_stay_split_and_so_does_their_gradient():
     """Each device has its half of both: gathered, they would take more than all that is split."""
     w = jnp.arange(32.0).reshape(8, 4)

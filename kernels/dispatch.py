@@ -1,6 +1,6 @@
 """Which backend runs an operation: decided once per operation, shape and dtype, and logged once.
 
-TPUs and GPUs of compute capability 9.0 (Hopper) and later have kernels; everything else, and whatever a kernel
+TPUs and GPUs of compute capability 9.x (Hopper) have kernels; everything else, and whatever a kernel
 says it cannot do, runs the plain XLA code. `CAPSCALE_KERNELS` chooses: "auto" (default), "reference" (XLA alone), or
 "require" (raise in place of falling back).
 """
@@ -18,8 +18,8 @@ Mode = Literal["reference", "auto", "require"]
 Platform = Literal["cpu", "tpu", "gpu"]
 
 VARIABLE = "CAPSCALE_KERNELS"
-HOPPER = 9.0
-"""Compute capability from which on Mosaic GPU kernels run."""
+HOPPER = "9."
+"""How compute capabilities begin whose GPUs run the kernels: products are wgmma's, which no later chip has either."""
 
 logger = logging.getLogger("capscale.kernels")
 
@@ -103,8 +103,8 @@ def _backend(target: Target) -> str:
     if target.platform == "gpu" and _TARGET.value is None:
         device = jax.devices("gpu")[0]
         capability = getattr(device, "compute_capability", None)
-        if capability is None or float(capability) < HOPPER:
-            return f"{device.device_kind} has compute capability {capability}; kernels need {HOPPER}"
+        if not str(capability).startswith(HOPPER):
+            return f"{device.device_kind} has compute capability {capability}; kernels need {HOPPER}x"
     return target.platform
 
 

@@ -83,8 +83,11 @@ def test_decided_once():
     assert asked == ["gpu"]
 
 
-@pytest.mark.parametrize(("capability", "backend"), [("8.9", "reference"), ("9.0", "gpu"), ("12.0", "gpu")])
-def test_gpus_before_hopper_run_the_reference(monkeypatch, capability, backend):
+@pytest.mark.parametrize(
+    ("capability", "backend"),
+    [("8.9", "reference"), ("9.0", "gpu"), ("10.0", "reference"), ("12.0", "reference"), ("gfx942", "reference")],
+)
+def test_gpus_other_than_hopper_run_the_reference(monkeypatch, capability, backend):
     class Device:
         device_kind = "a GPU"
         compute_capability = capability

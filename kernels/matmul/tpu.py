@@ -12,11 +12,13 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..vmem import SPILLED, VMEM
 from .layout import Layout, Weights, decode, split_inputs
 
 LANES = 128
-ROWS = 256  # of x in a block
-OUTPUTS = 512  # in a block
+ROWS = (256, 128, 64)  # of x in a block: the most that fit
+OUTPUTS = (512, 256, 128)  # in a block, likewise
+MOST_GROUPS = 32  # that a chunk of columns may touch: their scales are spread by a select each
 INPUTS = 2048  # in a block, where a multiple of 128 columns divides the width
 LARGEST_WIDTH = 8192  # in one block, where none does
 
@@ -33,6 +35,36 @@ def column_block(layout: Layout) -> int | None:
     return layout.columns if layout.width <= LARGEST_WIDTH else None
 
 
+def vmem_bytes(layout: Layout, row_block: int, output_block: int) -> int:
+    """VMEM of the kernel: inputs, codes, patterns, scales and outputs twice, sums, and decoded weights of a chunk."""
+    width = column_block(layout)
+    assert width is not None
+
+    def tile(rows: int, columns: int, itemsize: int) -> int:
+        """Bytes of a block as it lies in registers of 4 KiB."""
+        return pl.cdiv(rows, 32 // itemsize) * (32 // itemsize) * pl.cdiv(columns, LANES) * LANES * itemsize
+
+    moved = layout.values * tile(row_block, width, 2) + (layout.byte_planes + layout.sparse) * tile(
+        output_block, width, 1
+    )
+    groups = None if layout.group is None else width * layout.values // layout.group
+    moved += tile(1, output_block, 4) if groups is None else tile(output_block, groups, 4)
+    total = tile(row_block, output_block, 4)
+    decoded = (layout.values if layout.sparse else 2) * tile(output_block, chunk_of(layout), 4)
+    return 2 * (moved + total) + total + decoded
+
+
+def blocks(layout: Layout, rows: int, outputs: int) -> tuple[int, int] | None:
+    """Rows of x and outputs of a block: the most that fit into VMEM; None where none do."""
+    choices = ((min(rows, r), min(outputs, o)) for o in OUTPUTS for r in ROWS)
+    return next((choice for choice in choices if vmem_bytes(layout, *choice) + SPILLED <= VMEM), None)
+
+
+def chunk_of(layout: Layout) -> int:
+    """Columns that are decoded at a time."""
+    return LANES if layout.group is not None else 2 * LANES
+
+
 def unsupported(x: Array, weights: Weights) -> str | None:
     """Why this kernel cannot run, or None."""
     layout = weights.layout
@@ -40,6 +72,10 @@ def unsupported(x: Array, weights: Weights) -> str | None:
         return f"x is {x.dtype}; the kernel multiplies bfloat16"
     if column_block(layout) is None:
         return f"no multiple of {LANES} columns of {layout.values} values divides the width {layout.width} in groups"
+    if layout.group is not None and chunk_of(layout) * layout.values > MOST_GROUPS * layout.group:
+        return f"{chunk_of(layout)} columns of {layout.values} values have over {MOST_GROUPS} groups of {layout.group}"
+    if blocks(layout, x.shape[0], weights.shape[0]) is None:
+        return f"a block of {column_block(layout)} columns of {layout.values} values does not fit into {VMEM >> 20} MiB"
     return None
 
 
@@ -50,7 +86,9 @@ def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None, interpret
     width = column_block(layout)
     assert width is not None
     steps = layout.columns // width
-    row_block, output_block = min(rows, ROWS), min(outputs, OUTPUTS)
+    chosen = blocks(layout, rows, outputs)
+    assert chosen is not None
+    row_block, output_block = chosen
     operands = [split_inputs(x, layout.values), codes]
     specs = [
         pl.BlockSpec((layout.values, row_block, width), lambda i, j, k: (0, i, k)),
@@ -93,7 +131,7 @@ def _kernel(x_ref, codes_ref, *rest, layout: Layout, sparse: bool, steps: int) -
         total_ref[...] = jnp.zeros_like(total_ref)
 
     width = codes_ref.shape[-1]
-    chunk = LANES if layout.group is not None else 2 * LANES
+    chunk = chunk_of(layout)
     for start in range(0, width, chunk):
         here = pl.ds(start, min(chunk, width - start))
         tiles = [codes_ref[plane, :, here].astype(jnp.int32) for plane in range(layout.byte_planes)]

@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ..vmem import SPILLED, VMEM
 from .mask import mask_bytes
 from .planes import LANES, plane_bytes
 
 SUBLANES = 32  # rows of a tile of bytes, the mask's
-VMEM = 16 * 2**20  # the whole of a v4 core's; later generations have more
-SPILLED = 2**20  # what the compiler may use for itself, registers that it spills above all
 LARGEST = 512  # rows of a block: beyond that the time to start one no longer shows
 VARIABLE = "CAPSCALE_TILES"
 

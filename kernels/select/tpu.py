@@ -41,6 +41,8 @@ def largest(x: Array, k: Array, axes: tuple[int, ...], interpret: bool = False) 
     by_row = axes == (-1,)
     block = min(-(-rows // SLAB), max(1, BLOCK // (SLAB * columns))) * SLAB if by_row else rows
     kth_rows = block if by_row else 1
+    # A matrix fills VMEM: the next one is read when it is done, which is short beside the counts.
+    buffers = None if by_row else pl.Buffered(buffer_count=1)
     mask, kth = pl.pallas_call(
         partial(_by_row if by_row else _by_matrix, lowest=lowest_bit(x.dtype)),
         out_shape=(
@@ -50,10 +52,10 @@ def largest(x: Array, k: Array, axes: tuple[int, ...], interpret: bool = False) 
         grid=(matrices, pl.cdiv(rows, block)),
         in_specs=[
             pl.BlockSpec((1, 1), lambda m, i: (0, 0), memory_space=pltpu.SMEM),
-            pl.BlockSpec((1, block, columns), lambda m, i: (m, i, 0)),
+            pl.BlockSpec((1, block, columns), lambda m, i: (m, i, 0), pipeline_mode=buffers),
         ],
         out_specs=(
-            pl.BlockSpec((1, block, columns), lambda m, i: (m, i, 0)),
+            pl.BlockSpec((1, block, columns), lambda m, i: (m, i, 0), pipeline_mode=buffers),
             pl.BlockSpec((1, kth_rows, 1), lambda m, i: (m, i, 0)),
         ),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel")),

@@ -144,6 +144,19 @@ def test_tpu_compile(dtype, axes, generation):
     assert "custom-call" in compiled.as_text()
 
 
+@pytest.mark.parametrize("generation", CHIPS)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_tpu_compile_of_several_matrices(mapped, generation):
+    """Each fills VMEM by itself: the next one must not be read meanwhile."""
+    x = jax.ShapeDtypeStruct((3, 1280, 1536), jnp.float32)
+
+    def select(x):
+        return jax.vmap(lambda x: largest(x, 1000, (-2, -1)))(x) if mapped else largest(x, 1000, (-2, -1))
+
+    with dispatch.force("require"), dispatch.target("tpu"):
+        assert "select" in compile_for_tpu(generation, select, x).as_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize("shape", [(4, 1280, 1536), (1, 1000, 1000), (1, 8, 16384), (2, 3, 70)])

@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from capscale.kernels import dispatch
+from capscale.kernels.mesh import by_rows, split_unsaid
 from jax import Array
 
 from . import reference
@@ -17,7 +18,8 @@ def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None) -> Array:
     """y (..., F) = x (..., K) times the packed weights (F, K), transposed; in `dtype`, that of x if None.
 
     Accumulates in float32; see `reference` for the order of scaling and rounding. Differentiable by x alone: packed
-    weights are what training ended with. Over a mesh, call it inside `jax.shard_map`.
+    weights are what training ended with. Rows are split over the context mesh (`jax.set_mesh`), weights are whole on
+    every device.
     Raises ValueError where K is not the width of the weights.
     """
     outputs, width = weights.shape
@@ -31,16 +33,26 @@ def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _matmul(dtype: str, x: Array, weights: Weights) -> Array:
     of = weights.layout
+    split = split_unsaid()
     detail = f"{x.dtype} {x.shape} x {weights.shape}, {of.bits} bits, group {of.group}{', 2:4' * of.sparse}"
-    backend = dispatch.choose("matmul", detail, partial(_unsupported, x, weights))
+    backend = dispatch.choose(
+        "matmul", f"{detail}{', split' if split else ''}", partial(_unsupported, x, weights, split)
+    )
     if backend == "reference":
         return reference.matmul(x, weights, jnp.dtype(dtype))
-    return _module(backend).matmul(x, weights, jnp.dtype(dtype), interpret=dispatch.current().interpret)
+    options = {"interpret": dispatch.current().interpret}
+
+    def run(x: Array, weights: Weights) -> Array:
+        return _module(backend).matmul(x, weights, jnp.dtype(dtype), **options)
+
+    return by_rows(run, whole=1)(x, weights)
 
 
-def _unsupported(x: Array, weights: Weights, backend: dispatch.Backend) -> str | None:
+def _unsupported(x: Array, weights: Weights, split: str | None, backend: dispatch.Backend) -> str | None:
     if not x.shape[0] or not weights.shape[0]:
         return "there is nothing to multiply"
+    if split is not None:
+        return split
     return _module(backend).unsupported(x, weights)
 
 

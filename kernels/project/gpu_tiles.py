@@ -183,7 +183,7 @@ class Tiles(NamedTuple):
         return self.smem["matrix" if self.rotation is None else "order"]
 
     def _rotated(self, x: Array, matrix: Any) -> Array:
-        """One piece of 8 significant bits holds what was bfloat16, three a float32."""
+        """One piece of 8 significant bits holds what was bfloat16, three a float32; see `lanes.product`."""
         pieces = []
         for _ in range(1 if self.dtype == jnp.bfloat16 else 3):
             pieces.append(x.astype(jnp.bfloat16))

@@ -57,7 +57,8 @@ def product(x: Array, sign: Array, block: int, exact_in_bfloat16: bool) -> Array
     """The Hadamard rotation of float32 `x` as a matrix product.
 
     Three pieces of 8 significant bits hold a float32, and a product with ±1 is exact, so that only the order of the
-    additions differs from `butterflies`. One piece is enough for what was bfloat16.
+    additions differs from `butterflies`. One piece is enough for what was bfloat16. A NaN or an infinity makes NaN of
+    all 128 lanes, also those of other blocks, which it meets with a factor of 0.
     """
     total = jnp.zeros_like(x)
     for _ in range(1 if exact_in_bfloat16 else 3):

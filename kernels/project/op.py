@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple, cast
 
 import jax
 from jax import Array
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType
 
 from .. import dispatch
-from ..mesh import automatic_axes, dividing
+from ..mesh import by_rows, split_unsaid
 from . import reference
 from .codes import Encoded, coded_grid
 from .reference import Projected
@@ -40,21 +40,33 @@ class How(NamedTuple):
 def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> How:
     """What runs `op` of `spec` on rows `x` (..., K); see `dispatch.choose`.
 
-    `spec` may be the reason why there is none; `label` names it in the log.
+    `spec` may be the reason why there is none; `label` names its format and mask in the log.
     """
     shape = (prod(x.shape[:-1]), x.shape[-1])
     explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
+    split = split_unsaid()
 
     def unsupported(backend: dispatch.Backend) -> str | None:
         if isinstance(spec, str):
             return spec
         if explicit:
             return "the axes of the context mesh are explicit; give it automatic ones"
+        if split is not None:
+            return split
         return _module(backend, op).unsupported(spec, shape, x.dtype)
 
-    detail = f"{x.dtype}{list(shape)} {label or spec}{', explicit axes' if explicit else ''}"
+    # All that the answer depends on: one that was given for another rotation would be another format's.
+    named = f"{label}{_rotation(spec)}" if label else f"{spec}"
+    places = f"{', explicit axes' if explicit else ''}{', split' if split else ''}"
+    detail = f"{x.dtype}{list(shape)} {named}{places}"
     backend = dispatch.choose(op, detail, unsupported)
     return How(backend, backend != "reference" and dispatch.current().interpret)
+
+
+def _rotation(spec: Spec | str) -> str:
+    if isinstance(spec, str) or spec.rotation is None:
+        return ""
+    return f", rotated by {spec.rotation}{' and back' if spec.back else ''}"
 
 
 def project(
@@ -130,18 +142,8 @@ def _run(spec: Spec, how: How, tile: Tile | None, x_RK: Array, given_R1: Array |
 
 
 def _by_rows(how: How, run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run` on rows split over the automatic axes of the context mesh; XLA splits the reference by itself."""
-    mesh, auto = automatic_axes()
-    if how.backend == "reference" or not auto:
-        return run
-
-    def mapped(*operands: Array) -> Any:
-        rows = PartitionSpec(dividing(mesh, auto, operands[0].shape[0]))
-        return jax.shard_map(run, mesh=mesh, in_specs=rows, out_specs=rows, axis_names=set(auto), check_vma=False)(
-            *operands
-        )
-
-    return mapped
+    """`run` on rows split over the context mesh; XLA splits the reference by itself."""
+    return run if how.backend == "reference" else by_rows(run)
 
 
 def _module(backend: dispatch.Backend, op: Op = "project") -> Any:

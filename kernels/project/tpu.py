@@ -63,8 +63,11 @@ def project(
 ) -> Projected:
     """`reference.project` on a TPU.
 
-    `tile`: in place of the default one; `rotate_by`: see `lanes.Rotation.of`. Both raise ValueError where they are bad.
+    `tile`: in place of the default one; `rotate_by`: see `lanes.Rotation.of`. Both raise ValueError where they are bad,
+    as does what is `unsupported`.
     """
+    if reason := unsupported(spec, x_RK.shape, x_RK.dtype):
+        raise ValueError(f"{spec}: {reason}")
     (rows, width), dtype = x_RK.shape, x_RK.dtype
     masked = spec.mask is not None
     shapes = [jax.ShapeDtypeStruct((rows, width), dtype), jax.ShapeDtypeStruct((rows, mask_bytes(width)), jnp.uint8)]

@@ -41,6 +41,8 @@ def encode(
     rotate_by: lanes.RotateBy | None = None,
 ) -> Encoded:
     """`reference.encode` on a TPU. `tile` and `rotate_by`: see `tpu.project`."""
+    if reason := unsupported(spec, x_RK.shape, x_RK.dtype):
+        raise ValueError(f"{spec}: {reason}")
     (rows, width), dtype, grid, spec = x_RK.shape, x_RK.dtype, coded_grid(spec), encoded_spec(spec)
     codes, groups = plane_bytes(width, code_bits(grid)), group_count(spec, width)
     if not rows:

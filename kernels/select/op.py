@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from capscale.kernels import dispatch
+from capscale.kernels.mesh import split_unsaid
 from jax import Array, lax
 from jax.sharding import AxisType
 
@@ -56,9 +57,7 @@ def _split() -> str | None:
     split = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual]
     if prod(mesh.shape[name] for name in split) > 1:
         return f"the tensor may be split over {split}, and XLA adds up the counts"
-    if mesh.empty and dispatch.current().platform == jax.default_backend() and jax.device_count() > 1:
-        return f"jit may split the tensor over {jax.device_count()} devices, as no mesh says otherwise"
-    return None
+    return split_unsaid()
 
 
 def _resident(backend: dispatch.Backend, x: Array, k: int | Array, axes: tuple[int, ...]) -> tuple[Array, Array]:

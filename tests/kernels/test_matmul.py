@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import dispatch
+from capscale.kernels import ahead, dispatch
 from capscale.kernels.ahead import CHIPS, lower_for_hopper
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.matmul.reference import dequantize, tolerance
+from capscale.kernels.matmul.tpu import blocks, vmem_bytes
 from targets import compile_for_tpu
+
+from capscale.models.ladder import LADDERS
 
 RNG = np.random.default_rng(0)
 UNEVEN = {4: tuple(np.sort(RNG.standard_normal(16)).tolist())}
@@ -194,7 +197,28 @@ def test_on_two_devices():
     spec = jax.sharding.PartitionSpec
     with dispatch.target("tpu", interpret=True):
         run = jax.shard_map(matmul, mesh=mesh, in_specs=(spec("data"), spec()), out_specs=spec("data"), check_vma=False)
-        np.testing.assert_array_equal(jax.jit(run)(x, w), matmul(x, w))
+        expected = matmul(x, w)
+        np.testing.assert_array_equal(jax.jit(run)(x, w), expected)
+        with jax.set_mesh(mesh):
+            split = jax.jit(matmul)(jax.device_put(x, jax.NamedSharding(mesh, spec("data"))), w)
+            np.testing.assert_array_equal(split, expected)
+            np.testing.assert_array_equal(jax.jit(matmul)(x[:3], w), expected[:3])  # rows that do not divide
+
+
+def test_compiles_for_a_mesh():
+    """Rows split over four chips, by the mesh in the context alone."""
+    try:
+        devices = ahead.tpu_devices("v5e:2x2")
+    except ahead.Unavailable as reason:
+        pytest.skip(str(reason))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+    rows, same = (jax.NamedSharding(mesh, jax.P(axis)) for axis in ("data", None))
+    x, w = inputs(8, 640), weights(layout(4, 640), 256)
+    shapes = jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype), (x, w))
+    with dispatch.target("tpu"), jax.set_mesh(mesh):
+        text = jax.jit(matmul, in_shardings=(rows, same), out_shardings=rows).lower(*shapes).compile().as_text()
+    assert "packed_matmul" in text
+    assert "bf16[4,2,160]" in text or "bf16[2,640]" in text, "every chip has two rows"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +250,7 @@ def test_widths_must_agree():
         (jnp.zeros((2, 640), jnp.bfloat16), layout(4, 640), 60, "gpu", "64 does not divide the 60 outputs"),
         (jnp.zeros((2, 72), jnp.bfloat16), layout(4, 72), 64, "gpu", "16 columns of 2 values do not divide"),
         (jnp.zeros((2, 16500), jnp.bfloat16), layout(4, 16500), 64, "tpu", "no multiple of 128 columns"),
+        (jnp.zeros((2, 2048), jnp.bfloat16), layout(1, 2048, 8), 64, "tpu", "have over 32 groups of 8"),
     ],
 )
 def test_what_kernels_cannot_do_is_said(x, of, outputs, platform, reason):
@@ -266,6 +291,28 @@ def test_tpu_compile(of, generation):
 def test_tpu_compile_of_other_shapes(rows, outputs, width, generation):
     with dispatch.force("require"), dispatch.target("tpu"):
         compile_for_tpu(generation, matmul, inputs(rows, width), weights(layout(4, width), outputs))
+
+
+@pytest.mark.parametrize("generation", ["v4"])
+@pytest.mark.parametrize(
+    "of",
+    [
+        named(layout(8, 8176)),
+        *(named(of, pytest.mark.slow) for of in (layout(8, 8184, sparse=True), layout(2, 2048, 16), layout(4, 8152))),
+    ],
+)
+def test_the_largest_blocks_fit_on_the_smallest_chip(of, generation):
+    """Widths that are cut nowhere, by rows enough: blocks are made smaller than they are elsewhere."""
+    with dispatch.force("require"), dispatch.target("tpu"):
+        compile_for_tpu(generation, matmul, inputs(300, of.width), weights(of, 640))
+
+
+def test_blocks_of_the_ladders_fit():
+    models = [model for ladder in LADDERS.values() for model in ladder.sizes.values()]
+    for width in {width for model in models for width in (model.width, model.hidden)}:
+        of = layout(4, width)
+        assert blocks(of, 4096, 8192) is not None
+        assert vmem_bytes(of, 256, 512) > vmem_bytes(of, 64, 128)
 
 
 @pytest.mark.parametrize("of", COMPILED)

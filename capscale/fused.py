@@ -10,11 +10,12 @@ from jax import Array
 
 import capscale.kernels.project as kernel
 from capscale.errors import UserError
-from capscale.estimators import Estimator, StraightThrough
+from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format
 from capscale.formats.compose import Then
 from capscale.formats.grids import Grid
 from capscale.formats.pattern import NM
+from capscale.formats.roles import Fuses
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, Learned, PowerOfTwo, Rms, ScaleRule, TwoLevel
 from capscale.formats.vector import Vector, codebook
@@ -43,31 +44,47 @@ def project_fused(
 def spec_of(format: Format, estimator: Estimator, rotation: int | None = None, back: bool = False) -> kernel.Spec | str:
     """What the kernel computes for this format and estimator, or why it does not.
 
+    Formats are known by their exact types, as a class derived from one may compute something else; one of another type
+    has a kernel if it is `Fuses`.
+
     Example: `spec_of(Scalar(Int(4)), Trust(), rotation=128, back=True)`.
     """
-    parts: dict[str, Any]
-    if isinstance(format, Scalar):
-        parts = _scalar(format)
-    elif isinstance(format, Vector):
+    parts = _parts(format)
+    if isinstance(parts.get("scale"), str):
+        return parts["scale"]
+    if not parts:
+        return f"{type(format).__name__} formats are left to XLA"
+    readable, mask = _mask_of(estimator, parts)
+    if not readable:
+        return f"{estimator} reads what the kernel does not measure"
+    return kernel.Spec(**parts, mask=mask, rotation=rotation, back=back)
+
+
+def _parts(format: Format) -> dict[str, Any]:
+    """Arguments of `Spec` that are the format's own; none without a kernel; `scale` may be why there is none."""
+    if type(format) is Scalar:
+        return _scalar(format)
+    if type(format) is Vector:
         words = codebook(format.dimension, format.codewords)
         outermost = float(np.max(np.linalg.norm(words, axis=1)))
         scaling = _scalar(format.scaling)
-        parts = {"codebook": kernel.Codebook(tuple(map(tuple, words.tolist())), outermost)}
-        parts |= {name: scaling[name] for name in ("scale", "group")}
-    elif isinstance(format, NM):
-        parts = {"pattern": kernel.Pattern(format.n, format.m, format.unit)}
-    elif isinstance(format, Then) and isinstance(format.sparse, NM):
+        of = kernel.Codebook(tuple(map(tuple, words.tolist())), outermost)
+        return {"codebook": of} | {name: scaling[name] for name in ("scale", "group")}
+    if type(format) is NM:
+        return {"pattern": kernel.Pattern(format.n, format.m, format.unit)}
+    if type(format) is Then and type(format.sparse) is NM and type(format.scalar) is Scalar:
         sparse = format.sparse
         pattern = kernel.Pattern(sparse.n, sparse.m, sparse.unit, dense_scales=format.scales_from == "dense")
-        parts = {"pattern": pattern} | _scalar(format.fitted)
-    else:
-        return f"{type(format).__name__} formats are left to XLA"
-    if isinstance(parts.get("scale"), str):
-        return parts["scale"]
-    mask = None if estimator == StraightThrough() else estimator
-    if mask is not None and (reason := _unreadable(mask, parts)):
-        return reason
-    return kernel.Spec(**parts, mask=cast(Any, mask), rotation=rotation, back=back)
+        return {"pattern": pattern} | _scalar(format.fitted)
+    return _own(format) if isinstance(format, Fuses) and "fused" in vars(type(format)) else {}
+
+
+def _own(format: Fuses) -> dict[str, Any]:
+    """What a format says of its own kernel."""
+    spec = format.fused()
+    if spec.scale is not None and spec.scale.given:
+        return {"scale": f"{type(format).__name__} has a scale that is given, which nothing here gives"}
+    return {name: getattr(spec, name) for name in ("grid", "scale", "group", "codebook", "pattern")}
 
 
 def given_R1(format: Format, x: Array, ctx: Context, rotation: int | None) -> Array | None:
@@ -101,22 +118,21 @@ def _scalar(format: Scalar) -> dict[str, Any]:
 
 def _rule(scale: ScaleRule, grid: Grid, whole_matrix: bool) -> kernel.ScaleRule | str:
     top = float(grid.levels[-1])
-    if isinstance(scale, TwoLevel):
+    if type(scale) is TwoLevel:
         return kernel.LevelTimes(scale.scales, top)
-    if isinstance(scale, Learned) or whole_matrix:
+    if type(scale) is Learned or whole_matrix:
         return kernel.Given()
-    match scale:
-        case Rms():
-            return kernel.RmsTimes(scale.clip(grid) / top)
-        case Absmax():
-            return kernel.LargestOver(top)
-        case PowerOfTwo():
-            return kernel.PowerOfTwo(scale.reference(grid), scale.rounding)
+    if type(scale) is Rms:
+        return kernel.RmsTimes(scale.clip(grid) / top)
+    if type(scale) is Absmax:
+        return kernel.LargestOver(top)
+    if type(scale) is PowerOfTwo:
+        return kernel.PowerOfTwo(scale.reference(grid), scale.rounding)
     return f"{type(scale).__name__} scales are left to XLA"
 
 
-def _unreadable(mask: Estimator, parts: dict[str, Any]) -> str | None:
-    """Why an estimator cannot be evaluated on what the kernel measures."""
+def _mask_of(estimator: Estimator, parts: dict[str, Any]) -> tuple[bool, Any]:
+    """Whether an estimator can be evaluated on what the kernel measures; and it, None where it passes everything."""
     value, flag = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.bool)
     measures = kernel.Measures()
     if "grid" in parts:
@@ -126,7 +142,7 @@ def _unreadable(mask: Estimator, parts: dict[str, Any]) -> str | None:
     if "pattern" in parts:
         measures = measures._replace(keep=flag, threshold=value)
     try:
-        jax.eval_shape(mask, value, measures)
+        passes = jax.eval_shape(cast(Any, estimator), value, measures)
     except UserError:
-        return f"{mask} reads what the kernel does not measure"
-    return None
+        return False, None
+    return True, None if passes is None else estimator

@@ -1,11 +1,12 @@
 """Conformance kit: holds the kernels of any projection, yours too, to the reference, and to the chips they are for.
 
-    spec = spec_of(Scalar(MyGrid()), Trust(), rotation=128, back=True)     # or capscale.kernels.project.Spec(...)
+    spec = Spec(MyGrid(), RmsTimes(0.3), rotation=128, back=True)
     for name, check in checks().items():
         check(spec)
 
-A check raises AssertionError where a kernel is wrong, `Unavailable` where this machine cannot tell, with the reason.
-None needs an accelerator: kernels are interpreted on the host, TPU code is compiled by libtpu, GPU code is lowered.
+`capscale.kernel_checks.check_kernels` does so for a format, and holds the reference to the format. A check raises
+AssertionError where a kernel is wrong, `Unavailable` where this machine cannot tell, with the reason. None needs an
+accelerator: kernels are interpreted on the host, TPU code is compiled by libtpu, GPU code is lowered.
 """
 
 from collections.abc import Callable
@@ -33,15 +34,19 @@ Check = Callable[..., None]
 
 POD = ("v5e:4x4", {"data": 4, "fsdp": 4})
 """A slice of 16 chips, and its mesh."""
-WIDTHS = (640, 768, 1024, 1280, 1664, 1792, 2048, 2816, 3584, 4608, 5632)
-"""Widths of the projected matrices of the ladders."""
+WIDTHS = (
+    *(128, 256, 384, 512),  # micro
+    *(640, 768, 1024, 1280, 1664, 1792, 2048, 2816, 3584, 4608, 5632),  # paper, and its feed-forward layers
+    *(2688, 3072, 4224, 5376, 6912, 8448),  # those of OLMo2
+)
+"""Widths of the ladders' projected matrices that fill whole registers of 128 lanes; XLA projects the others."""
 
 
 def checks() -> dict[str, Check]:
     """Every check by name: a function of a `Spec`."""
     named: dict[str, Check] = {
-        "interpret-float32": partial(check_interpreted, dtype=jnp.float32, shapes=((37, 640), (0, 640))),
-        "interpret-bfloat16": partial(check_interpreted, dtype=jnp.bfloat16, shapes=((37, 640), (1, 128))),
+        "interpret-float32": partial(check_interpreted, dtype=jnp.float32, shapes=((37, 640), (5, 1792), (0, 640))),
+        "interpret-bfloat16": partial(check_interpreted, dtype=jnp.bfloat16, shapes=((37, 640), (5, 1792), (1, 128))),
         "interpret-gradient-float32": partial(check_gradient, dtype=jnp.float32),
         "interpret-gradient-bfloat16": partial(check_gradient, dtype=jnp.bfloat16),
         "interpret-matrix-unit": check_matrix_unit,
@@ -50,7 +55,15 @@ def checks() -> dict[str, Check]:
     }
     named |= {f"tpu-{chip}": partial(check_tpu, chip=chip) for chip in CHIPS}
     named |= {f"tpu-{chip}-codes": partial(check_codes_on_tpu, chip=chip) for chip in CHIPS}
-    return named | {"tpu-v5e-4x4-shard_map": check_pod, "cuda-sm90": check_cuda}
+    named |= {"tpu-v5e-4x4-shard_map": check_pod, "cuda-sm90": check_cuda}
+    return {name: partial(_of_spec, check) for name, check in named.items()}
+
+
+def _of_spec(check: Check, spec: Spec) -> None:
+    """`check`, unless it is not a `Spec` that is to be checked."""
+    if not isinstance(spec, Spec):
+        raise TypeError(f"{spec!r} is no Spec; hold the kernels of a format to it by capscale.kernel_checks")
+    check(spec)
 
 
 def rows(shape: Shape, dtype: DTypeLike, seed: int = 0) -> Array:
@@ -63,11 +76,12 @@ def rows(shape: Shape, dtype: DTypeLike, seed: int = 0) -> Array:
 
 
 def check_interpreted(
-    spec: Spec, dtype: DTypeLike = jnp.float32, shapes: tuple[Shape, ...] = ((37, 640), (1, 128), (0, 640))
+    spec: Spec, dtype: DTypeLike = jnp.float32, shapes: tuple[Shape, ...] = ((37, 640), (5, 1792), (1, 128), (0, 640))
 ) -> None:
     """The interpreted TPU kernel gives the reference's values and masks, bit for bit.
 
-    On several blocks with a ragged tail, one row, none, zeros, NaN and infinity. Widths are rounded up to whole groups.
+    On several blocks with a ragged tail, masks of several registers, one row, none, zeros, NaN and infinity. Widths are
+    rounded up to whole groups.
     """
     for shape in _whole(spec, shapes):
         _skip_unsupported(tpu.unsupported(spec, shape, dtype))
@@ -76,8 +90,9 @@ def check_interpreted(
         same(jax.jit(project)(x, given), reference.project(spec, x, given), shape[1])
 
 
-def check_gradient(spec: Spec, dtype: DTypeLike = jnp.float32, shape: Shape = (4, 256)) -> None:
+def check_gradient(spec: Spec, dtype: DTypeLike = jnp.float32, shape: Shape = (4, 1792)) -> None:
     """The gradient of the operation is the reference's, of the reference's mask."""
+    (shape,) = _whole(spec, (shape,))
     _skip_unsupported(tpu.unsupported(spec, shape, dtype))
     x, given, cotangent = rows(shape, dtype), _given(spec, shape[0]), rows(shape, dtype, seed=1)
 
@@ -215,10 +230,15 @@ def _gpu() -> tuple[Any, Any]:
     return gpu, gpu_codes
 
 
+def whole(spec: Spec, width: int) -> int:
+    """`width`, rounded up to whole groups."""
+    group = spec.group or 1
+    return -(-width // group) * group
+
+
 def _whole(spec: Spec, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
     """Shapes of whole groups."""
-    group = spec.group or 1
-    return tuple((count, -(-width // group) * group) for count, width in shapes)
+    return tuple((count, whole(spec, width)) for count, width in shapes)
 
 
 def _given(spec: Spec, count: int) -> Array | None:

@@ -1,46 +1,27 @@
 """The kernel behind `linear`: the same numbers as the formats' own code, wherever the kernel takes the format."""
 
 import logging
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import dispatch
-from capscale.kernels.project import reference
-from capscale.kernels.project.mask import unpack_mask
 
-from capscale.estimators import ABRms, Clip, StraightThrough
+from capscale.estimators import ABRms, Both, Clip, StraightThrough
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Context
-from capscale.formats.roles import initial_context
+from capscale.formats.compose import Then
+from capscale.formats.grids import Int
+from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
-from capscale.fused import given_R1, spec_of
+from capscale.formats.scale import Absmax
+from capscale.fused import spec_of
 from capscale.representation import Operand, Representation, default_estimator, linear, operand
 
-ROWS, WIDTH = 6, 256
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.standard_normal((ROWS, WIDTH)), jnp.float32).at[0].set(0.0).at[1, 3].set(jnp.nan)
-DEFAULT = ("int1", "int4-g64", "nvfp4", "2:4+int4", "lsq4", "higgs-d2-n16")
 COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)]
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in COVERED])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_specification_is_the_format(name, dtype):
-    """Two separate codes: value and mask of the kernel's reference are those of the format, bit for bit."""
-    format, x = catalog.find(name), X.astype(dtype)
-    estimator, ctx = default_estimator(format), initial_context(format, x)
-    spec = spec_of(format, estimator)
-    assert not isinstance(spec, str)
-    found = jax.jit(lambda x: reference.project(spec, x, given_R1(format, x, ctx, None)))(x)
-    expected = jax.jit(lambda x: format.project(x, ctx))(x)
-    mask = estimator(x.astype(jnp.float32), expected)
-    passes = None if mask is None else jnp.broadcast_to(mask, x.shape)
-    np.testing.assert_array_equal(found.value_RK.astype(jnp.float32), expected.value.astype(jnp.float32))
-    assert (found.mask_RW is None) == (passes is None)
-    if found.mask_RW is not None:
-        np.testing.assert_array_equal(unpack_mask(found.mask_RW, WIDTH), passes)
 
 
 def test_every_scalar_format_and_pattern_is_covered():
@@ -118,3 +99,49 @@ def test_a_learned_step_keeps_its_gradient():
             lambda step: jnp.sum(linear(x, jnp.ones((128, 4)), representation, NO_CONTEXT, Context(learned=step)))
         )(ctx.learned)
     assert bool((gradient != 0).all())
+
+
+@pytest.mark.parametrize("blocks", [(128, 256), (256, 128)])
+def test_a_rotation_that_no_kernel_does_is_not_taken_for_one_that_it_does(blocks, monkeypatch):
+    """Whichever comes first: what was decided for the same format and shape, rotated otherwise, says nothing."""
+    monkeypatch.setattr(dispatch, "_decided", {})
+    x = jnp.asarray(RNG.standard_normal((3, 256)), jnp.float32)
+    w = jnp.asarray(RNG.standard_normal((256, 8)), jnp.float32)
+    for block in blocks:
+        representation = Representation(operand("int4"), operand("int4", per_token=True), block)
+        with dispatch.target("tpu", interpret=True):
+            has_kernel = "capscale_project" in str(jax.make_jaxpr(lambda x, r=representation: linear(x, w, r))(x))
+            found = linear(x, w, representation)
+        assert has_kernel == (block == 128)
+        np.testing.assert_allclose(found, linear(x, w, representation), rtol=1e-4, atol=1e-4)
+
+
+@dataclass(frozen=True)
+class Halved(Absmax):
+    def measure(self, group, grid, ctx):
+        return tuple(part / 2 for part in super().measure(group, grid, ctx))
+
+
+@dataclass(frozen=True)
+class Doubled(Scalar):
+    def project(self, x, ctx):
+        projection = super().project(x, ctx)
+        return projection._replace(value=projection.value * 2)
+
+
+@pytest.mark.parametrize(
+    ("format", "reason"),
+    [
+        (Scalar(Int(4), Halved()), "Halved scales are left to XLA"),
+        (Doubled(Int(4)), "Doubled formats are left to XLA"),
+        (Then(NM(2, 4), Doubled(Int(4))), "Then formats are left to XLA"),
+    ],
+)
+def test_derived_classes_are_not_taken_for_what_they_are_derived_from(format, reason):
+    assert reason in str(spec_of(format, StraightThrough()))
+
+
+def test_an_estimator_that_passes_everything_has_no_mask():
+    spec = spec_of(catalog.find("2:4+int4"), Both(grid=StraightThrough()))
+    assert not isinstance(spec, str)
+    assert spec.mask is None

@@ -18,6 +18,7 @@ ORDER = (
     "estimators",
     "fused",
     "representation",
+    "kernel_checks",
     "packed",
     "gaussian",
     "capacity",

@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 import jax
 from jax import Array
 
+from capscale.kernels.project import Spec
+
 from .base import Context, Format
 from .storage import Shape
 
@@ -55,6 +57,18 @@ class Draws(Protocol):
     @property
     def draws(self) -> bool:
         """True."""
+        ...
+
+
+@runtime_checkable
+class Fuses(Protocol):
+    """A format that names a kernel for its projection: to be held to it by `capscale.kernel_checks.check_kernels`.
+
+    A class derived from it that computes something else has to name its own: an inherited one is not taken.
+    """
+
+    def fused(self) -> Spec:
+        """Grid, scale rule (not one that is given), group, pattern, codebook; no more of a `Spec` is read."""
         ...
 
 

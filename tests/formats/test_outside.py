@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from capscale.kernels import dispatch
+from capscale.kernels.project import LargestOver, Spec
 from conformance import CHECKS, Subject, gaussian, same_bits
 
 from capscale.estimators import StraightThrough, Trust
 from capscale.formats.base import NO_CONTEXT, Projection, to_float32
+from capscale.formats.levels import Levels
 from capscale.formats.packing import load, pack, save, unpack
 from capscale.formats.storage import Field
 from capscale.gaussian import gmse
@@ -45,6 +48,9 @@ class SignMax:
         scale = codes["scales"].view(np.float32).reshape(*shape[:-1], 1)
         signs = codes["signs"].reshape(shape)
         return jnp.asarray(np.where(signs == 1, -scale, scale), dtype)
+
+    def fused(self):
+        return Spec(Levels((-1.0, 1.0)), LargestOver(4.0))
 
 
 # --8<-- [end:format]
@@ -100,3 +106,13 @@ def test_an_estimator_it_cannot_serve_says_what_is_missing():
         jax.grad(lambda w: linear(jnp.ones((2, 64)), w, Representation(Operand(SignMax(), Trust()))).sum())(
             jnp.ones((64, 8))
         )
+
+
+def test_its_kernel_runs_in_linear():
+    """Interpreted; `tests/test_kernel_checks.py` holds it to the rest of the kit."""
+    representation = Representation(activations=Operand(SignMax(), StraightThrough()), hadamard=64)
+    x, w = gaussian((8, 128), seed=1), gaussian((128, 8), seed=2)
+    with dispatch.target("tpu", interpret=True), dispatch.force("require"):
+        assert "capscale_project" in str(jax.make_jaxpr(lambda x: linear(x, w, representation))(x))
+        fused = linear(x, w, representation)
+    np.testing.assert_array_equal(fused, linear(x, w, representation))

@@ -26,11 +26,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from capscale.estimators import StraightThrough
 from capscale.formats import catalog
-from capscale.formats.base import NO_CONTEXT
 from capscale.formats.grids import Int
 from capscale.formats.levels import TERNARY
 from capscale.formats.packing import pack as stored
 from capscale.formats.packing import to_bytes
+from capscale.formats.roles import initial_context
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import given_R1, spec_of
@@ -55,17 +55,18 @@ def test_codes_and_scales_are_those_that_the_format_stores(name):
     format = (SCALARS | OWN)[name]
     spec, x = spec_of(format, StraightThrough()), testing.rows((8, 512), jnp.float32)[5:]
     assert isinstance(spec, Spec)
+    ctx = initial_context(format, x)
 
     @jax.jit
     def run(x):
-        encoded = encode(spec, x, given_R1(format, x, NO_CONTEXT, None), KERNEL)
-        return encoded, decode(spec, encoded, 512, x.dtype), format.project(x, NO_CONTEXT).value
+        encoded = encode(spec, x, given_R1(format, x, ctx, None), KERNEL)
+        return encoded, decode(spec, encoded, 512, x.dtype), format.project(x, ctx).value
 
     encoded, value, expected = run(x)
     bits = next(b for b in (1, 2, 4, 8) if 2**b >= format.grid.codes)
     assert encoded.codes.shape == (3, plane_bytes(512, bits))
     (field,) = (f for f in format.layout(x.shape, x.dtype) if f.name == "codes")
-    packed = stored(format, x)
+    packed = stored(format, x, ctx)
     assert to_bytes(np.asarray(unpack(encoded.codes, 512, bits)), field) == packed.fields["codes"]
     np.testing.assert_array_equal(np.asarray(value).view(np.int32), np.asarray(expected).view(np.int32))
 

@@ -15,6 +15,7 @@ from capscale.formats import catalog
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import spec_of
+from capscale.models.ladder import LADDERS
 from capscale.representation import default_estimator
 
 CHECKS = testing.checks()
@@ -187,6 +188,12 @@ def test_a_bad_table_is_refused(monkeypatch, tmp_path, text):
     monkeypatch.setenv("CAPSCALE_TILES", str(path))
     with pytest.raises(ValueError, match="CAPSCALE_TILES="):
         default_tile((8, 640), jnp.bfloat16)
+
+
+def test_the_widths_are_those_of_the_ladders():
+    models = [model for ladder in LADDERS.values() for model in ladder.sizes.values()]
+    widths = {width for model in models for width in (model.width, model.hidden)}
+    assert set(testing.WIDTHS) == {width for width in widths if width % 128 == 0}
 
 
 @pytest.mark.slow

@@ -71,21 +71,27 @@ def start(out: Path, text: Path, log: Path) -> subprocess.Popen[str]:
     )
 
 
-def kill_at(process: subprocess.Popen[str], log: Path, phase: str, number: int, delay: float) -> bool:
+def kill_at(process: subprocess.Popen[str], log: Path, phase: str, number: int, *, delay: float, until: float) -> bool:
     """Kills the process `delay` seconds after it began `phase` for the `number`-th time; False if it ended before."""
-    while process.poll() is None:
+    while process.poll() is None and time.monotonic() < until:
         if log.read_text().split().count(phase) >= number:
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
             process.communicate()
             return process.returncode == -signal.SIGKILL
         time.sleep(0.0005)
+    process.kill()  # where time is up
+    process.communicate()
     return False
 
 
-def finish(process: subprocess.Popen[str]) -> None:
-    """Waits for a process that must succeed."""
-    _, err = process.communicate()
+def finish(process: subprocess.Popen[str], until: float) -> None:
+    """Waits for a process that must succeed, and in time."""
+    try:
+        _, err = process.communicate(timeout=max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     if process.returncode != 0:
         sys.exit(f"a start ended with status {process.returncode}: {err}")
 
@@ -112,8 +118,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds until it is ended, as failed")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    until = time.monotonic() + arguments.limit
+    try:
+        return test(arguments, until)
+    except subprocess.TimeoutExpired:
+        print(f"not done in {arguments.limit:g} s; give more by --limit")
+        return 1
+
+
+def test(arguments: argparse.Namespace, until: float) -> int:
+    """The kills, and the comparison after each round."""
     chance, out = random.Random(arguments.seed), arguments.out.resolve()
     out.mkdir(parents=True)
     text, log = out / "text.txt", out / "phases.log"
@@ -121,7 +138,7 @@ def main() -> int:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(out / "compiled")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-    finish(start(out / "calm", text, log))
+    finish(start(out / "calm", text, log), until)
     expected = outcome(out / "calm")
     done, rounds, same = 0, 0, True
     while done < arguments.kills:
@@ -129,12 +146,12 @@ def main() -> int:
         for phase in PHASES[: min(arguments.kills - done, len(PHASES))]:
             number = 1 if phase == "result" else chance.randint(2, 5)
             delay = chance.uniform(0, 0.004 if phase in ("read", "result") else 0.03)
-            hit = kill_at(start(place, text, log), log, phase, number, delay)
+            hit = kill_at(start(place, text, log), log, phase, number, delay=delay, until=until)
             done += hit
             print(
                 f"kill {done}: {phase} {number}, {delay * 1e3:.1f} ms in{'' if hit else ': came too late'}", flush=True
             )
-        finish(start(place, text, log))
+        finish(start(place, text, log), until)
         found = outcome(place)
         equal = [ours == theirs for ours, theirs in zip(found, expected, strict=True)]
         resumed = json.loads(next(place.glob("runs/*/result.json")).read_text())["timing"]["resumed_from_step"]

@@ -90,6 +90,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds until it is ended, as failed")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     out, chance = arguments.out.resolve(), random.Random(arguments.seed)
@@ -113,9 +114,14 @@ def main() -> int:
     with subprocess.Popen([sys.executable, "-c", command, *sweep]) as process:
         name = None
         while process.poll() is None:
+            left = began + arguments.limit - time.monotonic()
             try:
-                process.wait(arguments.every if name or not kills else 1.0)  # as soon as there is one again
+                process.wait(min(left, arguments.every if name or not kills else 1.0))  # as soon as there is one again
             except subprocess.TimeoutExpired:
+                if time.monotonic() - began >= arguments.limit:
+                    print(f"not done in {arguments.limit:g} s; give more by --limit")
+                    process.kill()  # Ray's processes see that, and end
+                    break
                 name = kill_one(out, chance, killed)
                 if name:
                     kills += 1

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 from etils import epath
+from limits import LIMIT_S
 
 from capscale.errors import UserError
 from capscale.files import read_json, write_json, writing
@@ -60,7 +61,7 @@ def test_new_file_does_not_replace_one_that_is_there(path):
 
 
 def test_of_many_writers_of_a_new_file_one_wins(path):
-    barrier, won = threading.Barrier(8), []
+    barrier, won = threading.Barrier(8, timeout=LIMIT_S), []
 
     def write(number):
         barrier.wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from limits import LIMIT_S
 
 from capscale.cli import main
 
@@ -93,7 +94,7 @@ def written(where, *more):
     script = Path(f"launch-{where}.sh")
     common = [where, "mine.py", "--out", "out dir", "--text", "text.txt", "--script", str(script)]
     assert main(["launch", *common, *OPTIONS[where], *more]) == 0
-    subprocess.run(["bash", "-n", str(script)], check=True)
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=LIMIT_S)
     return script
 
 
@@ -105,4 +106,5 @@ def calls(place):
 def started(where, script, **environment):
     """Carries a script out, as a user would."""
     command = ["sbatch", str(script)] if where == "slurm" else ["bash", str(script)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | environment)
+    environment = os.environ | environment
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=LIMIT_S)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import texts
+from limits import LIMIT_S
 
 from capscale.cli import main
 from capscale.cli.data import unescaped
@@ -117,7 +118,8 @@ def test_disk_that_is_full(place):
         "from capscale.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = f"{PREPARE} --tokenizer byte --out shards".split()
-    done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", limited, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 2
     assert done.stderr.startswith("capscale: shards/train-00000-000.npy cannot be written (File too large); free space")
     assert len(done.stderr.splitlines()) == 1

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from launching import EXPERIMENT, OPTIONS, TESTS, calls, executable, make_place, started, written
+from limits import LIMIT_S
 
 from capscale.cli import main
 from capscale.errors import UserError
@@ -46,7 +47,7 @@ def test_slurm_asks_for_an_array(place):
 def test_slurm_queues_a_preempted_task_again(status, requeued, place):
     script = written("slurm")
     task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "STATUS": str(status)}
-    done = subprocess.run(["bash", str(script)], check=False, env=os.environ | task)
+    done = subprocess.run(["bash", str(script)], check=False, env=os.environ | task, timeout=LIMIT_S)
     assert done.returncode == status
     assert [call for call in calls(place) if call[0] == "scontrol"] == requeued
 
@@ -60,7 +61,7 @@ def slurm_task(script, **environment):
         late.start()
         try:
             yield task
-            task.communicate()
+            task.communicate(timeout=LIMIT_S)
         finally:
             late.cancel()
 
@@ -163,7 +164,9 @@ def test_settings_that_make_a_run_fit_reach_the_workers(where, place):
 @pytest.mark.parametrize("where", ["gcloud", "xpk", "skypilot"])
 def test_dry_run_prints_the_commands_and_starts_nothing(where, place):
     script = written(where)
-    done = subprocess.run(["bash", str(script), "--dry-run"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", str(script), "--dry-run"], check=True, capture_output=True, text=True, timeout=LIMIT_S
+    )
     client = {"gcloud": "gcloud compute tpus", "xpk": "xpk workload create", "skypilot": "sky jobs launch"}[where]
     assert done.stdout.count(client) == {"gcloud": 4, "xpk": 2, "skypilot": 2}[where]
     assert "describe" in json.dumps(calls(place)) if where == "gcloud" else calls(place) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from limits import LIMIT_S
 
 from capscale.cli import main
 from capscale.train.loop import Cadence
@@ -49,7 +50,7 @@ def started(place, *arguments):
 
 
 def finished(process):
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=LIMIT_S)
     assert "Traceback" not in err
     return process.returncode, out, ALARM.sub("", err)
 
@@ -62,15 +63,25 @@ def rows(out):
     return {path.parent.name: json.loads(path.read_text())["row"] for path in out.glob("runs/*/result.json")}
 
 
-def wait_for(process, out, lines):
+def wait_for(process, out, lines, seconds=200):
     """Until a run that has no result yet has as many lines of metrics."""
-    until = time.monotonic() + 200
+    until = time.monotonic() + seconds
     while time.monotonic() < until and process.poll() is None:
         for path in out.glob("runs/*/metrics.jsonl"):
             if path.read_text().count("\n") >= lines and not (path.parent / "result.json").exists():
                 return
         time.sleep(0.005)
-    raise AssertionError(f"the sweep ended before it could be disturbed: {process.communicate()}")
+    late = process.poll() is None
+    process.kill()
+    why = f"did not get there in {seconds} s" if late else "ended before it could be disturbed"
+    raise AssertionError(f"the sweep {why}: {process.communicate(timeout=LIMIT_S)}")
+
+
+def test_a_sweep_that_does_not_get_there_is_ended(tmp_path):
+    with subprocess.Popen(["sleep", "100"], stdout=-1, stderr=-1) as process:
+        with pytest.raises(AssertionError, match=r"the sweep did not get there in 0.1 s"):
+            wait_for(process, tmp_path, lines=1, seconds=0.1)
+        assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow
@@ -87,7 +98,7 @@ def test_killed_or_stopped_sweep_goes_on_to_the_same_rows(place, capsys, monkeyp
     killed = sweep(place, "--out", "disturbed")
     wait_for(killed, out, lines=6)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.communicate(timeout=LIMIT_S)
     assert len(rows(out)) < 2
 
     for number, code, lines in ((signal.SIGINT, 130, 10), (signal.SIGTERM, 143, 14)):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from limits import LIMIT_S
 
 from capscale.data import stdlib
 from capscale.data.corpus import load_corpus
@@ -28,7 +29,8 @@ def test_same_in_another_process_whatever_the_hash_seed_and_warning_flags(prose)
         "print(hashlib.sha256(t()).hexdigest())"
     )
     command = [sys.executable, "-W", "error::SyntaxWarning", "-c", code]
-    done = subprocess.run(command, env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True)
+    environment = {"PYTHONHASHSEED": "7"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=LIMIT_S)
     assert done.stdout.strip() == hashlib.sha256(prose).hexdigest()
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 import texts
 from etils import epath
+from limits import LIMIT_S, killed_late
 
 from capscale.data import prepare as prepare_module
 from capscale.data.manifest import Manifest
@@ -41,7 +42,12 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
             for number in range(size * 10):
                 file.write(f"{number} " + "word " * 20_000 + texts.SEPARATOR)
         done = subprocess.run(
-            command(tmp_path, f"out{size}", 1, "big.txt.gz"), cwd=tmp_path, capture_output=True, text=True, check=True
+            command(tmp_path, f"out{size}", 1, "big.txt.gz"),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=LIMIT_S,
         )
         peaks.append(int(done.stdout.rsplit(":", 1)[1].split()[0].replace(",", "")))
         assert (
@@ -67,7 +73,9 @@ def command(tmp_path, out, workers, name="big.txt"):
 
 def living(out):
     """Processes that have `out` on their command line, and worker processes whose parent is gone."""
-    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True, timeout=LIMIT_S
+    ).stdout
     return [line for line in found.splitlines() if f"--out {out} " in line or (" 1 " in line and "spawn_main" in line)]
 
 
@@ -77,7 +85,12 @@ def test_killed_at_any_moment(tmp_path):
     texts.write_text(tmp_path / "big.txt", tuple(f"{n} {text}" for n in range(150) for text in texts.documents()))
     environment = os.environ | {"PYTHONWARNINGS": "default"}
     done = subprocess.run(
-        command(tmp_path, "whole", 2), cwd=tmp_path, capture_output=True, env=environment, check=False
+        command(tmp_path, "whole", 2),
+        cwd=tmp_path,
+        capture_output=True,
+        env=environment,
+        check=False,
+        timeout=LIMIT_S,
     )
     assert done.returncode == 0, done.stderr.decode()
     kills, seen = 0, set()
@@ -85,12 +98,13 @@ def test_killed_at_any_moment(tmp_path):
         process = subprocess.Popen(command(tmp_path, "out", 2), cwd=tmp_path, stdout=-3, stderr=-3, env=environment)
         parts = tmp_path / "out" / ".parts"
         wanted = len(list(parts.glob("*.json"))) + 1 + 40 * (attempt + 1)
-        while process.poll() is None and len(list(parts.glob("*.json"))) < wanted:
-            time.sleep(0.002)
+        with killed_late(process):
+            while process.poll() is None and len(list(parts.glob("*.json"))) < wanted:
+                time.sleep(0.002)
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(LIMIT_S)
         kills += 1
         seen.add(len(list(parts.glob("*.json"))))
     assert process.returncode == 0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 from etils import epath
+from limits import LIMIT_S
 from rich.console import Console
 
 from capscale.cli import main
@@ -154,10 +155,22 @@ def test_ray_that_is_not_installed_has_a_remedy(tmp_path, monkeypatch, capsys):
     assert "--launcher ray needs Ray; install it: pip install 'capscale[ray]'" in capsys.readouterr().err
 
 
+def script(name, place, *options):
+    """A script that kills, which ends what it started when its own limit is over."""
+    command = [sys.executable, str(SCRIPTS / name), *options, "--out", str(place / "out")]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600 + LIMIT_S)
+
+
+@pytest.mark.parametrize("name", ["kill_test.py", "ray_kill_test.py"])
+def test_a_script_that_kills_comes_to_an_end(name, tmp_path):
+    done = script(name, tmp_path, "--limit", "0.1")
+    assert done.returncode == 1
+    assert "not done in 0.1 s" in done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_a_sweep_whose_workers_are_killed_ends_with_every_result_once(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "ray_kill_test.py"), "--every", "5", "--steps", "400"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], check=False, capture_output=True, text=True)
+    done = script("ray_kill_test.py", tmp_path, "--every", "5", "--steps", "400", "--limit", "600")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 of 12 valid results" in done.stdout
     results = [json.loads(path.read_text()) for path in tmp_path.glob("out/runs/*/result.json")]
@@ -166,7 +179,6 @@ def test_a_sweep_whose_workers_are_killed_ends_with_every_result_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_in_every_phase_keeps_its_numbers(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "kill_test.py"), "--kills", "4", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = script("kill_test.py", tmp_path, "--kills", "4", "--limit", "600")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills, 1 runs: all the same, bit for bit" in done.stdout

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import tiny
 from etils import epath
+from limits import LIMIT_S
 
 from capscale.errors import UserError
 from capscale.models.ladder import NANO
@@ -165,7 +166,7 @@ def test_start_after_a_kill_while_opening(tmp_path):
 
 
 def test_many_launchers_open_one_directory(tmp_path):
-    barrier, errors = threading.Barrier(8), []
+    barrier, errors = threading.Barrier(8, timeout=LIMIT_S), []
 
     def launcher():
         barrier.wait()

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from etils import epath
+from limits import LIMIT_S, killed_late
 
 from capscale import files
 from capscale.errors import UserError
@@ -110,15 +112,18 @@ def test_wall_clocks_decide_nothing(jump, directory, monkeypatch):
     assert taken_after(directory) > SHORT
 
 
+@contextmanager
 def holder_process(directory):
     code = (
         "import sys, time; from etils import epath; from capscale.train.lease import Lease\n"
         f"with Lease(epath.Path({str(directory)!r}), {SHORT}): print('held', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    return process
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, killed_late(process):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
 
 
 def test_a_killed_holder_on_this_machine_loses_it_at_once(directory, monkeypatch):
@@ -168,16 +173,19 @@ def test_a_stopped_holder_that_nobody_replaced_goes_on(directory):
 
 def contend(directory, workers=8):
     """Many try at once; the numbers of those who got it."""
-    barrier, took, done = threading.Barrier(workers), [], threading.Barrier(workers)
+    together, took = threading.Barrier(workers, timeout=LIMIT_S), []
 
     def worker(number):
-        barrier.wait()
         try:
-            with short(directory):
-                took.append(number)
-                done.wait()
-        except Held:
-            done.wait()
+            together.wait()
+            with ExitStack() as held:
+                with suppress(Held):
+                    held.enter_context(short(directory))
+                    took.append(number)
+                together.wait()
+        except BaseException:
+            together.abort()  # or the others would wait for this one
+            raise
 
     threads = [threading.Thread(target=worker, args=(number,)) for number in range(workers)]
     for thread in threads:

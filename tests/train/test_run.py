@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from limits import LIMIT_S
 
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
@@ -60,7 +61,8 @@ def test_id_is_the_same_in_processes_with_other_hash_seeds():
     ids = []
     for seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path), "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=LIMIT_S)
         ids.append(json.loads(done.stdout))
     assert ids[0] == ids[1] == {name: run.run_id for name, run in RUNS.items()}
 

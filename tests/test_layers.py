@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import LIMIT_S
 
 ROOT = Path(__file__).parent.parent
 
@@ -123,6 +124,7 @@ def test_training_needs_no_package_of_the_commands():
     """jax, flax, optax, orbax, numpy, scipy and what these bring (rich among it) are enough."""
     modules = "capscale.formats.catalog, capscale.models.decoder, capscale.train.step, capscale.train.loop"
     block = f"import sys\nfor name in {ONLY_FOR_COMMANDS}: sys.modules[name] = None\n"
-    subprocess.run([sys.executable, "-c", f"{block}import {modules}"], check=True)
-    broken = subprocess.run([sys.executable, "-c", f"{block}import tyro"], check=False, capture_output=True)
+    command = [sys.executable, "-c"]
+    subprocess.run([*command, f"{block}import {modules}"], check=True, timeout=LIMIT_S)
+    broken = subprocess.run([*command, f"{block}import tyro"], check=False, capture_output=True, timeout=LIMIT_S)
     assert broken.returncode == 1, "the block blocks"

@@ -14,6 +14,8 @@ EXTRAS = {
     "ray": ["ray>=2.40"],
     "tensorboard": ["tensorboardX>=2.6"],
     "wandb": ["wandb>=0.19.10"],
+    "gcs": ["gcsfs>=2024.6"],
+    "s3": ["s3fs>=2024.6"],
 }
 
 

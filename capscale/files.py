@@ -8,8 +8,23 @@ from contextlib import contextmanager
 from typing import Any
 
 from etils import epath
+from fsspec.config import conf
 
 from capscale.errors import UserError
+
+for _storage in ("gcs", "gs", "s3"):
+    # By default a listing is kept until this process writes there: a worker that waits would see no new lease or result
+    # of another one, and of a file that has grown only its old length.
+    conf.setdefault(_storage, {})["use_listings_cache"] = False
+
+EXTRAS = {"gcsfs": "gcs", "s3fs": "s3"}
+"""Packages that open paths of object storage, and the extra that each comes with."""
+
+
+def missing_extra(error: ImportError) -> str | None:
+    """What to install for a path of object storage that could not be opened; None for other packages."""
+    name = getattr(error.__cause__, "name", None)
+    return f"{error}: pip install 'capscale[{EXTRAS[name]}]'" if name in EXTRAS else None
 
 
 @contextmanager

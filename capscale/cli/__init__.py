@@ -49,6 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"capscale: {error}", file=sys.stderr)
         return BAD_INPUT
+    except ImportError as error:
+        from capscale.files import missing_extra
+
+        if (remedy := missing_extra(error)) is None:
+            raise
+        print(f"capscale: {remedy}", file=sys.stderr)
+        return BAD_INPUT
     except BrokenPipeError:
         # The reader of the pipe has seen enough. What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,6 +21,11 @@ EXTRAS = {"gcsfs": "gcs", "s3fs": "s3"}
 """Packages that open paths of object storage, and the extra that each comes with."""
 
 
+def is_object_storage(path: epath.PathLike) -> bool:
+    """Whether a path is that of an object, such as `gs://bucket/x`: written whole, and never appended to."""
+    return "://" in os.fspath(path)
+
+
 def missing_extra(error: ImportError) -> str | None:
     """What to install for a path of object storage that could not be opened; None for other packages."""
     name = getattr(error.__cause__, "name", None)

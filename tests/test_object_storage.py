@@ -1,8 +1,10 @@
 """Paths of object storage, on a stand-in: files in memory without appending, and listings kept as gcsfs keeps them."""
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from etils import epath
 from etils.epath.backend import fsspec_backend
@@ -10,7 +12,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from capscale.cli import BAD_INPUT, main
 from capscale.files import EXTRAS, create, missing_extra, write_json
+from capscale.sweep.status import progress
 from capscale.train.lease import Held, Lease, current_lease
+from capscale.train.metrics import Metrics
 
 
 class Bucket(MemoryFileSystem):
@@ -44,6 +48,31 @@ def directory(monkeypatch):
     path = epath.Path("gs://bucket/out/runs/x")
     path.mkdir(parents=True)
     return path
+
+
+def write(metrics, step):
+    metrics.write(step, {"loss": np.ones(3, np.float32), "grad_norm": np.ones(3, np.float32)}, 2.0)
+
+
+def steps(path):
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_metrics_keep_their_lines_where_files_cannot_be_appended_to(directory):
+    path = directory / "metrics.jsonl"
+    with path.open("w") as file:
+        file.write("one\n")
+    with path.open("a") as file:
+        file.write("two\n")
+    assert path.read_text() == "two\n", "the stand-in is as bad as what it stands for"
+    metrics = Metrics(path, keep_to=0)
+    for step in (3, 6, 9):
+        write(metrics, step)
+    assert steps(path) == [3, 6, 9]
+    assert progress(directory) == (9, 6.0), "and status its device-seconds"
+    write(Metrics(path, keep_to=6), 8)
+    assert steps(path) == [3, 6, 8]
+    assert [found.name for found in directory.iterdir()] == ["metrics.jsonl"]
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["as-set", "as-by-default"])

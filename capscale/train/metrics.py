@@ -7,11 +7,13 @@ import math
 import numpy as np
 from etils import epath
 
-from capscale.files import write_text, writing
+from capscale.files import is_object_storage, write_text, writing
 
 
 class Metrics:
     """Appends to `path`; lines after `keep_to`, which a resumed run does again, are dropped on opening.
+
+    Object storage cannot append: there the file is written anew with every line.
 
     `devices`: how many the run has to itself, a fraction where runs share one.
     """
@@ -20,8 +22,8 @@ class Metrics:
         self._path, self._devices = path, devices
         with writing(path):
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = "".join(itertools.takewhile(lambda line: _step(line) <= keep_to, lines))
-        write_text(path, kept)
+        self._text = "".join(itertools.takewhile(lambda line: _step(line) <= keep_to, lines))
+        write_text(path, self._text)
 
     def write(self, step: int, history: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
         """One line for the chunk that ended at `step`: means over its steps, of gradient norms the largest.
@@ -34,10 +36,16 @@ class Metrics:
             measured[name] = float(found.mean()) if len(found) else math.nan
         spent = {"seconds": round(seconds, 3), "device_seconds": round(seconds * self._devices, 3)}
         finite = {name: value for name, value in (measured | spent).items() if math.isfinite(value)}
-        line = {"step": step} | dict.fromkeys(measured) | finite
-        with writing(self._path), self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._append(json.dumps({"step": step} | dict.fromkeys(measured) | finite) + "\n")
         return finite
+
+    def _append(self, line: str) -> None:
+        if is_object_storage(self._path):
+            self._text += line
+            write_text(self._path, self._text)
+        else:
+            with writing(self._path), self._path.open("a") as file:
+                file.write(line)
 
 
 def _step(line: str) -> float:

@@ -27,7 +27,7 @@ def check_kernels(
     """Runs every check of `capscale.kernels.testing` on the projection kernel of `format`, rotated forth and back.
 
     The first, "format", holds the kernel's reference to the format's own code, value and mask, bit for bit; the others
-    hold kernels to that reference. Takes about a minute with libtpu, of which most is compiling for TPUs.
+    hold kernels to that reference. Takes one to two minutes with libtpu, most of it compiling for TPUs.
 
     Args:
       format: what is to be projected onto.

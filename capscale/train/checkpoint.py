@@ -3,6 +3,7 @@
 import gc
 import itertools
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from etils import epath
 from jax import Array
 
 from capscale.errors import UserError
-from capscale.files import writing
+from capscale.files import is_object_storage, writing
 from capscale.train.damage import is_damage
 from capscale.train.distributed import all_or_none, is_first
 
@@ -38,7 +39,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: epath.PathLike, background: bool = False):
-        self.directory = epath.Path(directory).resolve()  # orbax wants it absolute
+        self.directory = _place(epath.Path(directory))
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=background
         )
@@ -154,6 +155,18 @@ class Checkpoints:
 
     def _of(self, step: int) -> epath.Path:
         return self.directory / str(step)
+
+
+def _place(directory: epath.Path) -> epath.Path:
+    """The absolute path that orbax wants; of object storage it knows Google's alone."""
+    if not is_object_storage(directory):
+        return directory.resolve()
+    if not os.fspath(directory).startswith("gs://"):
+        raise UserError(
+            f"{directory} cannot hold checkpoints: orbax writes them to gs:// and to file systems; "
+            "choose another --out, or mount the storage"
+        )
+    return directory  # resolved, it would be a place on this machine
 
 
 class _Damaged(Exception):

@@ -62,6 +62,20 @@ def test_relative_directories_are_as_good(tmp_path, monkeypatch):
         np.testing.assert_array_equal(checkpoints.read(1, STATE)["value"], STATE["value"])
 
 
+def test_object_storage_is_no_place_on_this_machine(tmp_path, monkeypatch):
+    """Resolved like a path, `gs://` is a folder here: the next worker, elsewhere, would begin at step 0."""
+    monkeypatch.chdir(tmp_path)
+    opened = []
+    monkeypatch.setattr(ocp, "CheckpointManager", lambda directory, **options: opened.append(str(directory)))
+    assert str(Checkpoints("gs://bucket/run/checkpoints").directory) == "gs://bucket/run/checkpoints"
+    assert opened == ["gs://bucket/run/checkpoints"]
+    with pytest.raises(
+        UserError, match=r"s3://bucket/run/checkpoints cannot hold checkpoints: .*; choose another --out"
+    ):
+        Checkpoints("s3://bucket/run/checkpoints")
+    assert not list(tmp_path.iterdir())
+
+
 def test_saving_a_step_again_is_nothing_and_later_steps_can_be_forgotten(tmp_path):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         for step in (3, 6):

@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from capscale.errors import UserError
+from capscale.kernels.project import normalised, reciprocal
 
 from .base import Context, Projection, Scope, rounded, to_float32
 from .distributions import Distribution
@@ -94,7 +95,7 @@ class Scalar:
         scale = self._scale(parts, x.shape)
         normal = self._normal(x, scale)
         level, gap = self.grid.nearest(normal)
-        radius = jnp.abs(normal) / jnp.float32(self.grid.levels[-1])
+        radius = jnp.abs(normal) * reciprocal(self.grid.levels[-1])
 
         def join(y: Array) -> Array:
             return self.groups.join(y, x.shape)
@@ -192,5 +193,4 @@ class Scalar:
         return jnp.broadcast_to(scale, self.groups.split_shape(shape))
 
     def _normal(self, x: Array, scale: Array) -> Array:
-        zero = scale == 0
-        return jnp.where(zero, 0.0, self.groups.split(to_float32(x, "Scalar")) / jnp.where(zero, 1.0, scale))
+        return normalised(self.groups.split(to_float32(x, "Scalar")), scale)

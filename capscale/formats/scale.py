@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+import capscale.kernels.project as kernel
 from capscale.errors import UserError
+from capscale.kernels.project import reciprocal
 from capscale.kernels.rms import largest_magnitude, root_mean_square
 
 from .base import Context, Scope
@@ -100,7 +102,7 @@ class Absmax(_Float32Part):
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """`max |x| / largest level`."""
-        return (largest(group) / jnp.float32(grid.levels[-1]),)
+        return (largest(group) * reciprocal(grid.levels[-1]),)
 
     def of_maximum(self, maximum: Array64, grid: Grid) -> Array64:
         """The same on the host, in float64."""
@@ -128,13 +130,7 @@ class PowerOfTwo:
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """2^(floor(log2 max) - floor(log2 top)), or 2^ceil(log2(max / top)); 2^-126 to 2^127."""
-        maximum, top = largest(group), jnp.float32(self.reference(grid))
-        ratio = lax.bitcast_convert_type(maximum / top, jnp.int32)
-        field = lax.shift_right_logical(ratio, 23)
-        if self.rounding == "ceil":
-            field = field + ((ratio & 0x7FFFFF) > 0).astype(jnp.int32)
-        scale = lax.bitcast_convert_type(lax.shift_left(jnp.clip(field, 1, 254), 23), jnp.float32)
-        return (jnp.where(jnp.isfinite(maximum), scale, maximum),)
+        return (kernel.PowerOfTwo(self.reference(grid), self.rounding)(largest(group), None),)
 
     def reference(self, grid: Grid) -> float:
         """What the ratio is taken to: the power of two below the largest level, or the level itself."""
@@ -179,10 +175,10 @@ class TwoLevel:
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """Level of the group's scale, and the outer scale."""
-        top, scale_top = jnp.float32(grid.levels[-1]), jnp.float32(self.scales.levels[-1])
+        top, scale_top = jnp.float32(grid.levels[-1]), self.scales.levels[-1]
         maximum = largest(group)
         over = tuple(range(-len(group.axes) - (2 if self.scope == "matrix" else 1), 0))
-        outer = largest_magnitude(maximum, over[-group.x.ndim :]) / (top * scale_top)
+        outer = largest_magnitude(maximum, over[-group.x.ndim :]) * reciprocal(grid.levels[-1] * scale_top)
         # A product with a reciprocal, which is what XLA makes of some divisions by a broadcast number, not of all.
         wanted = maximum * (1.0 / (top * jnp.where(outer > 0, outer, 1.0)))
         return self.scales.nearest(wanted)[0], outer

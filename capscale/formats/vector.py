@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
 from capscale.errors import UserError
+from capscale.kernels.project import normalised, reciprocal
 
 from .base import Context, Projection, Scope, rounded, to_float32
 from .levels import TERNARY
@@ -90,8 +91,7 @@ class Vector:
         return parts, self._vectors(self.scaling.groups.join(ones, x.shape))
 
     def _normal(self, x: Array, scale: Array) -> Array:
-        zero = scale == 0
-        return jnp.where(zero, 0.0, self._vectors(to_float32(x, "Vector")) / jnp.where(zero, 1.0, scale))
+        return normalised(self._vectors(to_float32(x, "Vector")), scale)
 
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest codeword of each vector; `radius` is the vector's norm over that of the outermost codeword."""
@@ -101,7 +101,7 @@ class Vector:
         chosen = words[_nearest(normal, words)]
         outermost = float(np.max(np.linalg.norm(codebook(self.dimension, self.codewords), axis=1)))
         norm = jnp.sqrt(jnp.sum(jnp.square(normal), axis=-1, keepdims=True))
-        radius = jnp.broadcast_to(norm / outermost, normal.shape)
+        radius = jnp.broadcast_to(norm * reciprocal(outermost), normal.shape)
         value = jnp.where(jnp.isfinite(normal), rounded(chosen * scale), normal)
         return Projection(value=value.reshape(x.shape).astype(x.dtype), radius=radius.reshape(x.shape))
 

@@ -2,7 +2,20 @@
 
 from .codes import Encoded, decode
 from .op import encode, project
-from .spec import Codebook, Given, LargestOver, LevelTimes, Measures, Pattern, PowerOfTwo, RmsTimes, ScaleRule, Spec
+from .spec import (
+    Codebook,
+    Given,
+    LargestOver,
+    LevelTimes,
+    Measures,
+    Pattern,
+    PowerOfTwo,
+    RmsTimes,
+    ScaleRule,
+    Spec,
+    normalised,
+    reciprocal,
+)
 from .tiles import Tile
 
 __all__ = [
@@ -20,5 +33,7 @@ __all__ = [
     "Tile",
     "decode",
     "encode",
+    "normalised",
     "project",
+    "reciprocal",
 ]

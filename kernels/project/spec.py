@@ -6,6 +6,7 @@ A grid is given as an object with `nearest(u)`, a scale rule and a mask rule as 
 compiles inside a kernel as well as outside. Axes: R rows, K values of a row.
 """
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -42,6 +43,26 @@ class ScaleRule(Protocol):
         ...
 
 
+_SIGNIFICAND = (1 << 23) - 1  # of a float32
+SMALLEST = 2.0**-126
+"""The smallest normal float32: smaller ones are zeros on accelerators, and have no reciprocal anywhere."""
+
+
+def reciprocal(constant: float) -> Array:
+    """`1 / constant`, to be multiplied with in place of a division by it.
+
+    XLA does so itself when it compiles, and not when it runs operation by operation: scales differed in the last bit.
+    """
+    (single,) = struct.unpack("f", struct.pack("f", constant))
+    return jnp.float32(1 / single)
+
+
+def _bits(constant: float) -> int:
+    """Of a positive constant in float32."""
+    (bits,) = struct.unpack("i", struct.pack("f", constant))
+    return bits
+
+
 @dataclass(frozen=True)
 class RmsTimes:
     """`factor` times the root mean square of the group."""
@@ -65,7 +86,7 @@ class LargestOver:
 
     def __call__(self, statistic: Array, given: Array | None) -> Array:
         """`max |x| / top`."""
-        return statistic / jnp.float32(self.top)
+        return statistic * reciprocal(self.top)
 
 
 @dataclass(frozen=True)
@@ -78,11 +99,14 @@ class PowerOfTwo:
     given: ClassVar[bool] = False
 
     def __call__(self, statistic: Array, given: Array | None) -> Array:
-        """2^-126 to 2^127; a maximum that is not finite stays."""
-        ratio = lax.bitcast_convert_type(statistic / jnp.float32(self.reference), jnp.int32)
-        field = lax.shift_right_logical(ratio, 23)
+        """2^-126 to 2^127; a maximum that is not finite stays. By the exponents and significands of both: exact."""
+        bits, reference = lax.bitcast_convert_type(statistic, jnp.int32), _bits(self.reference)
+        significand, of_reference = bits & _SIGNIFICAND, reference & _SIGNIFICAND
+        field = lax.shift_right_logical(bits, 23) - (reference >> 23) + 127
         if self.rounding == "ceil":
-            field = field + ((ratio & 0x7FFFFF) > 0).astype(jnp.int32)
+            field = field + (significand > of_reference).astype(jnp.int32)
+        else:
+            field = field - (significand < of_reference).astype(jnp.int32)
         scale = lax.bitcast_convert_type(lax.shift_left(jnp.clip(field, 1, 254), 23), jnp.float32)
         return jnp.where(statistic < jnp.inf, scale, statistic)
 
@@ -236,7 +260,7 @@ def on_grid(spec: Spec, x: Array, scale: Array, keep: Array | None) -> tuple[Arr
     assert spec.grid is not None
     normal = normalised(x if keep is None else jnp.where(keep, x, 0.0), scale)
     level, gap = spec.grid.nearest(normal)
-    radius = jnp.abs(normal) / jnp.float32(spec.grid.levels[-1])
+    radius = jnp.abs(normal) * reciprocal(spec.grid.levels[-1])
     value = rounded(level * scale)
     step, distance = gap * scale, jnp.abs(normal - level) / gap
     if keep is not None:
@@ -247,9 +271,13 @@ def on_grid(spec: Spec, x: Array, scale: Array, keep: Array | None) -> tuple[Arr
 
 
 def normalised(x: Array, scale: Array) -> Array:
-    """`x / scale`, 0 where the scale is."""
-    zero = scale == 0
-    return jnp.where(zero, 0.0, x / jnp.where(zero, 1.0, scale))
+    """`x / scale`, by the reciprocal of the scale; 0 where the scale is, and where it is too small for a normal number.
+
+    By a product, because XLA makes one of a division where a single number divides a whole row, and only there: the
+    values of a row would depend on how many rows are projected with it.
+    """
+    small = scale < SMALLEST
+    return jnp.where(small, 0.0, x * (1.0 / jnp.where(small, 1.0, scale)))
 
 
 def rounded(product: Array) -> Array:
@@ -290,4 +318,4 @@ def radius_of(codebook: Codebook, vector: list[Array], sqrt: Callable[[Array], A
     total = jnp.square(vector[0])
     for x in vector[1:]:
         total = total + jnp.square(x)
-    return sqrt(total) / jnp.float32(codebook.outermost)
+    return sqrt(total) * reciprocal(codebook.outermost)

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from capscale.errors import UserError
 from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, Clip, Estimator, ForwardMask, Hypersphere, Lsq
@@ -172,9 +172,35 @@ def linear(
     Weights are projected in their own dtype (the float32 masters), unless they are `Held`, then cast to the dtype
     of x; products accumulate in float32.
     """
-    held_w = (w.value if isinstance(w, Held) else project_weights(w, representation, weights_ctx)).astype(x.dtype)
-    held_x = project_activations(x, representation, activations_ctx)
-    return jnp.matmul(held_x, held_w, preferred_element_type=jnp.float32).astype(x.dtype)
+    held_w = w.value if isinstance(w, Held) else project_weights(w, representation, weights_ctx)
+    return product(project_activations(x, representation, activations_ctx), held_w)
+
+
+@jax.custom_vjp
+def product(x: Array, w: Array) -> Array:
+    """`x w`: x (..., in), w (in, out), y (..., out). Multiplied in the dtype of x, summed in float32, y in that of x.
+
+    So are its gradients; that of the weights stays float32. Those that JAX derives multiply float32 with the dtype of
+    x, which GPUs have no matrix units for, and transpose the larger operand, which a CPU does in memory.
+    """
+    return jnp.matmul(x, w.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _product_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return product(x, w), (x, w)
+
+
+def _product_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, w = operands
+    outer = tuple(range(x.ndim - 1))
+    into_x = lax.dot_general(
+        g, w.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+    )
+    into_w = lax.dot_general(x, g, ((outer, outer), ((), ())), preferred_element_type=jnp.float32)
+    return into_x.astype(x.dtype), into_w.astype(w.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
 
 
 def _block(width: int, representation: Representation) -> int | None:

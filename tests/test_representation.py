@@ -23,6 +23,7 @@ from capscale.representation import (
     hadamard_block,
     linear,
     operand,
+    product,
     project,
     project_activations,
     project_weights,
@@ -38,8 +39,7 @@ H = jnp.asarray(np.kron(np.eye(WIDTH // BLOCK), hadamard(BLOCK) / np.sqrt(BLOCK)
 
 def test_dense_is_the_plain_product():
     np.testing.assert_array_equal(linear(X, W), jnp.matmul(X, W))
-    text = jax.make_jaxpr(lambda x, w: linear(x, w, DENSE))(X, W)
-    assert [eqn.primitive.name for eqn in text.eqns] == ["dot_general"]
+    assert str(jax.make_jaxpr(lambda x, w: linear(x, w, DENSE))(X, W)) == str(jax.make_jaxpr(product)(X, W))
 
 
 def test_dense_with_a_rotation_is_still_the_plain_product():
@@ -244,3 +244,29 @@ def test_under_scan_vmap_and_grad():
         value, gradient = jax.jit(jax.value_and_grad(run))(square[i])
         np.testing.assert_allclose(values[i], value, rtol=1e-5)
         np.testing.assert_allclose(gradients[i], gradient, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_and_their_gradients(dtype):
+    """In the dtype of x alone, summed in float32; the gradient of the weights is not rounded to it."""
+    rng = np.random.default_rng(0)
+    x, w, g = (rng.standard_normal(shape) for shape in ((2, 3, 64), (64, 8), (2, 3, 8)))
+    x, g, w = jnp.asarray(x, dtype), jnp.asarray(g, dtype), jnp.asarray(w, jnp.float32)
+
+    def run(x, w, g):
+        y, pull = jax.vjp(product, x, w)
+        return y, *pull(g)
+
+    y, into_x, into_w = jax.jit(run)(x, w, g)
+    assert (y.dtype, into_x.dtype, into_w.dtype) == (dtype, dtype, jnp.float32)
+    wide = [np.asarray(a, np.float64) for a in (x, w.astype(dtype), g)]
+    for found, expected in (
+        (y, wide[0] @ wide[1]),
+        (into_x, wide[2] @ wide[1].T),
+        (into_w, np.einsum("btm,btf->mf", wide[0], wide[2])),
+    ):
+        bound = 1e-6 if found.dtype == jnp.float32 else 2.0**-8
+        np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=bound, atol=10 * bound)
+    products = [eqn for eqn in jax.make_jaxpr(run)(x, w, g).eqns if eqn.primitive.name == "dot_general"]
+    assert len(products) == 2  # those of the gradients; that of the value stands in the rule
+    assert {operand.aval.dtype for eqn in products for operand in eqn.invars} == {jnp.dtype(dtype)}

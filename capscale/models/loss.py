@@ -111,15 +111,16 @@ def _with_gradients(
         loss = jnp.sum(jnp.log(total_Bt1) + largest_Bt1) - jnp.sum(jnp.where(is_target_BtV, logit_BtV, 0.0))
         slope_BtV = (exp_BtV / total_Bt1 - is_target_BtV.astype(jnp.float32)).astype(dtype)
         dx_BtM = jnp.einsum("BTV,VM->BTM", slope_BtV, head_VM, preferred_element_type=jnp.float32)
-        dhead_VM = jnp.einsum("BTV,BTM->VM", slope_BtV, x_BtM, preferred_element_type=jnp.float32)
-        return (sums[0] + loss, sums[1] + dhead_VM), dx_BtM.astype(x_BtM.dtype)
+        # In this order, and transposed once at the end: a CPU would transpose the slopes otherwise, which are larger.
+        dhead_MV = jnp.einsum("BTM,BTV->MV", x_BtM, slope_BtV, preferred_element_type=jnp.float32)
+        return (sums[0] + loss, sums[1] + dhead_MV), dx_BtM.astype(x_BtM.dtype)
 
-    nothing = (jnp.float32(0), jnp.zeros(head_VM.shape, jnp.float32))
+    nothing = (jnp.float32(0), jnp.zeros(head_VM.T.shape, jnp.float32))
     parts = (_parts(x_BTM, at_once), _parts(target_BT, at_once))
-    (loss, dhead_VM), dx_nBtM = jax.lax.scan(add, nothing, parts)
+    (loss, dhead_MV), dx_nBtM = jax.lax.scan(add, nothing, parts)
     if axes:
-        loss, dhead_VM = jax.lax.psum((loss, dhead_VM), axes)
-    return loss, (_whole(dx_nBtM), dhead_VM)
+        loss, dhead_MV = jax.lax.psum((loss, dhead_MV), axes)
+    return loss, (_whole(dx_nBtM), dhead_MV.T)
 
 
 def _parts(y_BT: Array, at_once: int) -> Array:

@@ -2,20 +2,8 @@
 
 from .codes import Encoded, decode
 from .op import encode, project
-from .spec import (
-    Codebook,
-    Given,
-    LargestOver,
-    LevelTimes,
-    Measures,
-    Pattern,
-    PowerOfTwo,
-    RmsTimes,
-    ScaleRule,
-    Spec,
-    normalised,
-    reciprocal,
-)
+from .scales import Given, LargestOver, LevelTimes, PowerOfTwo, RmsTimes, ScaleRule, normalised, reciprocal
+from .spec import Codebook, Measures, Pattern, Spec
 from .tiles import Tile
 
 __all__ = [

@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 
 from ..hadamard import rotate
 from .planes import plane_bytes, unpack
-from .spec import ScaleRule, Spec, Statistic, normalised, rounded
+from .scales import ScaleRule, Statistic, normalised
+from .spec import Spec, rounded
 
 LARGEST = 256  # codes of a byte
 

@@ -13,7 +13,8 @@ from jax import Array, lax
 
 from ..hopper import sqrt
 from ..rms.reference import from_sums, limb_bits, limbs, powers
-from .spec import Codebook, Measures, Pattern, Spec, nearest_word, normalised, on_grid, radius_of, rounded
+from .scales import normalised
+from .spec import Codebook, Measures, Pattern, Spec, nearest_word, on_grid, radius_of, rounded
 
 Read = Callable[[Any], list[Array]]
 """Strips of tile c."""

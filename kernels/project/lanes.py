@@ -16,7 +16,8 @@ from jax.typing import DTypeLike
 from .. import hadamard
 from ..rms.reference import from_sums, limb_bits, limbs, powers
 from .planes import LANES
-from .spec import Codebook, Measures, Pattern, nearest_word, normalised, radius_of, rounded
+from .scales import normalised
+from .spec import Codebook, Measures, Pattern, nearest_word, radius_of, rounded
 
 
 def lane(x: Array) -> Array:

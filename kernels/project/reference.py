@@ -10,7 +10,8 @@ from ..rms import largest_magnitude, root_mean_square
 from .codes import Encoded, code_bits, code_of, coded_grid, encoded_spec
 from .mask import pack_mask, unpack_mask
 from .planes import pack
-from .spec import Codebook, Measures, Pattern, Spec, nearest_word, normalised, on_grid, radius_of, rounded
+from .scales import normalised
+from .spec import Codebook, Measures, Pattern, Spec, nearest_word, on_grid, radius_of, rounded
 
 
 class Projected(NamedTuple):

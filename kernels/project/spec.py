@@ -2,141 +2,17 @@
 
     rotate -> sparsify -> scale of each group -> nearest level -> value and gradient mask -> rotate back
 
-A grid is given as an object with `nearest(u)`, a scale rule and a mask rule as callables: all elementwise jnp, which
-compiles inside a kernel as well as outside. Axes: R rows, K values of a row.
+A mask rule is a callable of elementwise jnp, as are the parts of `scales`. Axes: R rows, K values of a row.
 """
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-Statistic = Literal["rms", "largest", "none"]
-
-
-class Grid(Protocol):
-    """A finite set of levels on normalised values; frozen and hashable."""
-
-    @property
-    def levels(self) -> Any:
-        """Distinct levels, ascending: a sequence or an array of floats."""
-        ...
-
-    def nearest(self, u: Array) -> tuple[Array, Array]:
-        """Nearest level to float32 `u`, and the distance between levels around it. NaN stays NaN."""
-        ...
-
-
-class ScaleRule(Protocol):
-    """How many units of the row one unit of the grid is; frozen and hashable."""
-
-    statistic: ClassVar[Statistic]
-    """What of its group it reads."""
-    given: ClassVar[bool]
-    """Whether it reads a number that the caller passes for every row."""
-
-    def __call__(self, statistic: Any, given: Any) -> Array:
-        """The scale, float32, of the shape of `statistic`, or of `given` where it reads that alone."""
-        ...
-
-
-_SIGNIFICAND = (1 << 23) - 1  # of a float32
-SMALLEST = 2.0**-126
-"""The smallest normal float32: smaller ones are zeros on accelerators, and have no reciprocal anywhere."""
-
-
-def reciprocal(constant: float) -> Array:
-    """`1 / constant`, to be multiplied with in place of a division by it.
-
-    XLA does so itself when it compiles, and not when it runs operation by operation: scales differed in the last bit.
-    """
-    (single,) = struct.unpack("f", struct.pack("f", constant))
-    return jnp.float32(1 / single)
-
-
-def _bits(constant: float) -> int:
-    """Of a positive constant in float32."""
-    (bits,) = struct.unpack("i", struct.pack("f", constant))
-    return bits
-
-
-@dataclass(frozen=True)
-class RmsTimes:
-    """`factor` times the root mean square of the group."""
-
-    factor: float
-    statistic: ClassVar[Statistic] = "rms"
-    given: ClassVar[bool] = False
-
-    def __call__(self, statistic: Array, given: Array | None) -> Array:
-        """`rms * factor`."""
-        return statistic * jnp.float32(self.factor)
-
-
-@dataclass(frozen=True)
-class LargestOver:
-    """The largest magnitude of the group over the outermost level."""
-
-    top: float
-    statistic: ClassVar[Statistic] = "largest"
-    given: ClassVar[bool] = False
-
-    def __call__(self, statistic: Array, given: Array | None) -> Array:
-        """`max |x| / top`."""
-        return statistic * reciprocal(self.top)
-
-
-@dataclass(frozen=True)
-class PowerOfTwo:
-    """The power of two below ("floor") or not below ("ceil") the largest magnitude over `reference`."""
-
-    reference: float
-    rounding: Literal["floor", "ceil"] = "floor"
-    statistic: ClassVar[Statistic] = "largest"
-    given: ClassVar[bool] = False
-
-    def __call__(self, statistic: Array, given: Array | None) -> Array:
-        """2^-126 to 2^127; a maximum that is not finite stays. By the exponents and significands of both: exact."""
-        bits, reference = lax.bitcast_convert_type(statistic, jnp.int32), _bits(self.reference)
-        significand, of_reference = bits & _SIGNIFICAND, reference & _SIGNIFICAND
-        field = lax.shift_right_logical(bits, 23) - (reference >> 23) + 127
-        if self.rounding == "ceil":
-            field = field + (significand > of_reference).astype(jnp.int32)
-        else:
-            field = field - (significand < of_reference).astype(jnp.int32)
-        scale = lax.bitcast_convert_type(lax.shift_left(jnp.clip(field, 1, 254), 23), jnp.float32)
-        return jnp.where(statistic < jnp.inf, scale, statistic)
-
-
-@dataclass(frozen=True)
-class LevelTimes:
-    """The level of `scales` nearest to `max |x| / (top given)`, times the given outer scale."""
-
-    scales: Grid
-    top: float
-    statistic: ClassVar[Statistic] = "largest"
-    given: ClassVar[bool] = True
-
-    def __call__(self, statistic: Array, given: Array) -> Array:
-        """A two-level scale."""
-        # A product with a reciprocal, which is what XLA makes of some divisions by a broadcast number, not of all.
-        wanted = statistic * (1.0 / (jnp.float32(self.top) * jnp.where(given > 0, given, 1.0)))
-        return self.scales.nearest(wanted)[0] * jnp.broadcast_to(given, wanted.shape)
-
-
-@dataclass(frozen=True)
-class Given:
-    """The scale is what the caller passes."""
-
-    statistic: ClassVar[Statistic] = "none"
-    given: ClassVar[bool] = True
-
-    def __call__(self, statistic: Array | None, given: Array) -> Array:
-        """`given`."""
-        return given
+from .scales import Grid, ScaleRule, normalised, reciprocal
 
 
 class Measures(NamedTuple):
@@ -268,16 +144,6 @@ def on_grid(spec: Spec, x: Array, scale: Array, keep: Array | None) -> tuple[Arr
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))
     slope = level - jnp.where(radius <= 1, normal, 0.0)
     return value, Measures(step=step, distance=distance, radius=radius, keep=keep, slope=slope)
-
-
-def normalised(x: Array, scale: Array) -> Array:
-    """`x / scale`, by the reciprocal of the scale; 0 where the scale is, and where it is too small for a normal number.
-
-    By a product, because XLA makes one of a division where a single number divides a whole row, and only there: the
-    values of a row would depend on how many rows are projected with it.
-    """
-    small = scale < SMALLEST
-    return jnp.where(small, 0.0, x * (1.0 / jnp.where(small, 1.0, scale)))
 
 
 def rounded(product: Array) -> Array:

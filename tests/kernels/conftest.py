@@ -9,6 +9,7 @@ import pytest
 KERNELS = {
     "test_codes.py": "encode",
     "test_matmul.py": "matmul",
+    "test_matmul_targets.py": "matmul",
     "test_project.py": "project",
     "test_project_gpu.py": "project",
     "test_select_kernels.py": "select",

@@ -6,94 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import ahead, dispatch
-from capscale.kernels.ahead import CHIPS, lower_for_hopper
+from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.matmul.reference import dequantize, tolerance
-from capscale.kernels.matmul.tpu import blocks, vmem_bytes
-from targets import compile_for_tpu
-
-from capscale.models.ladder import LADDERS
-
-RNG = np.random.default_rng(0)
-UNEVEN = {4: tuple(np.sort(RNG.standard_normal(16)).tolist())}
-PATTERNS = np.array([first | second << 2 for first in range(4) for second in range(first + 1, 4)])
-
-
-def layout(bits: int, width: int, group: int | None = None, sparse: bool = False, even: bool = True) -> Layout:
-    levels = tuple((np.arange(2**bits) - 2 ** (bits - 1) + 0.5).tolist()) if even else UNEVEN[bits]
-    return Layout(bits, levels, width, group, sparse)
-
-
-def weights(of: Layout, outputs: int, powers: bool = False) -> Weights:
-    """Random codes; scales between 1/2 and 2, or powers of two."""
-    codes = RNG.integers(0, 256, (of.byte_planes, outputs, of.columns))
-    runs = PATTERNS[RNG.integers(0, 6, (outputs, of.width // 4))] if of.sparse else None
-    pattern = None if runs is None else jnp.asarray(runs[:, 0::2] | runs[:, 1::2] << 4, jnp.uint8)
-    exponent = RNG.uniform(-1, 1, (outputs, of.width // of.group if of.group else 1))
-    scale = np.exp2(np.round(exponent) if powers else exponent)
-    return Weights(jnp.asarray(codes, jnp.uint8), pattern, jnp.asarray(scale, jnp.float32), of)
-
-
-def oracle(w: Weights) -> np.ndarray:
-    """The weights in float64, code by code from the bytes."""
-    of, (outputs, width) = w.layout, w.shape
-    codes, dense = np.asarray(w.codes), np.zeros((outputs, width))
-    for f in range(outputs):
-        for column in range(of.columns):
-            word = sum(int(codes[plane, f, column]) << 8 * plane for plane in range(of.byte_planes))
-            for i in range(8 * of.byte_planes // of.bits):
-                level = of.levels[word >> of.bits * i & 2**of.bits - 1]
-                if w.pattern is None:
-                    k = column * of.values + i
-                else:
-                    nibble = int(w.pattern[f, column]) >> 4 * (i // 2)
-                    k = column * 8 + 4 * (i // 2) + (nibble >> 2 * (i % 2) & 3)
-                dense[f, k] = level
-    return dense * np.repeat(np.asarray(w.scale, np.float64), width // w.scale.shape[1], axis=1)
-
-
-def inputs(rows: int, width: int, whole: bool = False) -> jax.Array:
-    x = RNG.integers(-4, 5, (rows, width)) if whole else RNG.standard_normal((rows, width))
-    return jnp.asarray(x, jnp.bfloat16)
-
-
-def named(of: Layout, *marks):
-    name = f"{of.bits}bit-{of.width}-g{of.group}{'-2:4' * of.sparse}{'' if of.even else '-codebook'}"
-    return pytest.param(of, id=name, marks=marks)
-
-
-LAYOUTS = [
-    *(
-        named(of)
-        for of in (
-            layout(1, 128),
-            layout(2, 256, 64),
-            layout(4, 640),
-            layout(4, 64, 32),
-            layout(8, 128),
-            layout(4, 128, even=False),
-            layout(2, 128, sparse=True),
-            layout(4, 256, 128, sparse=True, even=False),
-            layout(8, 128, 32, sparse=True),
-        )
-    ),
-    *(
-        named(of, pytest.mark.slow)
-        for of in (
-            layout(1, 640, 32),
-            layout(2, 640),
-            layout(4, 1792, 128),
-            layout(4, 1280, 32),
-            layout(8, 640, 32),
-            layout(2, 1792, 64),
-            layout(4, 640, 16, even=False),
-            layout(4, 1792, sparse=True),
-            layout(8, 5632),
-            layout(4, 1024, 128, sparse=True),
-        )
-    ),
-]
+from products import LAYOUTS, RNG, inputs, layout, oracle, weights
 
 
 @pytest.mark.parametrize("of", LAYOUTS)
@@ -205,22 +121,6 @@ def test_on_two_devices():
             np.testing.assert_array_equal(jax.jit(matmul)(x[:3], w), expected[:3])  # rows that do not divide
 
 
-def test_compiles_for_a_mesh():
-    """Rows split over four chips, by the mesh in the context alone."""
-    try:
-        devices = ahead.tpu_devices("v5e:2x2")
-    except ahead.Unavailable as reason:
-        pytest.skip(str(reason))
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-    rows, same = (jax.NamedSharding(mesh, jax.P(axis)) for axis in ("data", None))
-    x, w = inputs(8, 640), weights(layout(4, 640), 256)
-    shapes = jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype), (x, w))
-    with dispatch.target("tpu"), jax.set_mesh(mesh):
-        text = jax.jit(matmul, in_shardings=(rows, same), out_shardings=rows).lower(*shapes).compile().as_text()
-    assert "packed_matmul" in text
-    assert "bf16[4,2,160]" in text or "bf16[2,640]" in text, "every chip has two rows"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -257,70 +157,6 @@ def test_what_kernels_cannot_do_is_said(x, of, outputs, platform, reason):
     w = weights(of, outputs)
     with dispatch.force("require"), dispatch.target(platform), pytest.raises(ValueError, match=reason):
         matmul(x, w)
-
-
-COMPILED = [
-    named(layout(4, 640)),
-    named(layout(4, 1792, 128, even=False)),
-    named(layout(4, 640, sparse=True)),
-    *(
-        named(of, pytest.mark.slow)
-        for of in (
-            layout(1, 640),
-            layout(2, 4096),
-            layout(8, 5632),
-            layout(4, 4096, 32),
-            layout(8, 1792, 32, sparse=True),
-            layout(2, 2048, 128, sparse=True),
-        )
-    ),
-]
-
-
-@pytest.mark.parametrize("generation", CHIPS)
-@pytest.mark.parametrize("of", COMPILED)
-def test_tpu_compile(of, generation):
-    with dispatch.force("require"), dispatch.target("tpu"):
-        compiled = compile_for_tpu(generation, matmul, inputs(8, of.width), weights(of, 640))
-    assert "packed_matmul" in compiled.as_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("generation", CHIPS)
-@pytest.mark.parametrize(("rows", "outputs", "width"), [(1, 8192, 8192), (4096, 5632, 2048), (300, 1000, 1792)])
-def test_tpu_compile_of_other_shapes(rows, outputs, width, generation):
-    with dispatch.force("require"), dispatch.target("tpu"):
-        compile_for_tpu(generation, matmul, inputs(rows, width), weights(layout(4, width), outputs))
-
-
-@pytest.mark.parametrize("generation", ["v4"])
-@pytest.mark.parametrize(
-    "of",
-    [
-        named(layout(8, 8176)),
-        *(named(of, pytest.mark.slow) for of in (layout(8, 8184, sparse=True), layout(2, 2048, 16), layout(4, 8152))),
-    ],
-)
-def test_the_largest_blocks_fit_on_the_smallest_chip(of, generation):
-    """Widths that are cut nowhere, by rows enough: blocks are made smaller than they are elsewhere."""
-    with dispatch.force("require"), dispatch.target("tpu"):
-        compile_for_tpu(generation, matmul, inputs(300, of.width), weights(of, 640))
-
-
-def test_blocks_of_the_ladders_fit():
-    models = [model for ladder in LADDERS.values() for model in ladder.sizes.values()]
-    for width in {width for model in models for width in (model.width, model.hidden)}:
-        of = layout(4, width)
-        assert blocks(of, 4096, 8192) is not None
-        assert vmem_bytes(of, 256, 512) > vmem_bytes(of, 64, 128)
-
-
-@pytest.mark.parametrize("of", COMPILED)
-@pytest.mark.parametrize("rows", [8, pytest.param(300, marks=pytest.mark.slow)])
-def test_cuda_lowering(of, rows):
-    with dispatch.force("require"), dispatch.target("gpu"):
-        text = lower_for_hopper(matmul, inputs(rows, of.width), weights(of, 640))
-    assert "mosaic_gpu" in text
 
 
 @pytest.mark.device

@@ -1,0 +1,91 @@
+"""Products with packed weights compile for TPUs, alone and on a mesh, and lower for Hopper; blocks fit into VMEM."""
+
+import jax
+import pytest
+from capscale.kernels import ahead, dispatch
+from capscale.kernels.ahead import CHIPS, lower_for_hopper
+from capscale.kernels.matmul import matmul
+from capscale.kernels.matmul.tpu import blocks, vmem_bytes
+from products import inputs, layout, named, weights
+from targets import compile_for_tpu
+
+from capscale.models.ladder import LADDERS
+
+COMPILED = [
+    named(layout(4, 640)),
+    named(layout(4, 1792, 128, even=False)),
+    named(layout(4, 640, sparse=True)),
+    *(
+        named(of, pytest.mark.slow)
+        for of in (
+            layout(1, 640),
+            layout(2, 4096),
+            layout(8, 5632),
+            layout(4, 4096, 32),
+            layout(8, 1792, 32, sparse=True),
+            layout(2, 2048, 128, sparse=True),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("generation", CHIPS)
+@pytest.mark.parametrize("of", COMPILED)
+def test_tpu_compile(of, generation):
+    with dispatch.force("require"), dispatch.target("tpu"):
+        compiled = compile_for_tpu(generation, matmul, inputs(8, of.width), weights(of, 640))
+    assert "packed_matmul" in compiled.as_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generation", CHIPS)
+@pytest.mark.parametrize(("rows", "outputs", "width"), [(1, 8192, 8192), (4096, 5632, 2048), (300, 1000, 1792)])
+def test_tpu_compile_of_other_shapes(rows, outputs, width, generation):
+    with dispatch.force("require"), dispatch.target("tpu"):
+        compile_for_tpu(generation, matmul, inputs(rows, width), weights(layout(4, width), outputs))
+
+
+@pytest.mark.parametrize("generation", ["v4"])
+@pytest.mark.parametrize(
+    "of",
+    [
+        named(layout(8, 8176)),
+        *(named(of, pytest.mark.slow) for of in (layout(8, 8184, sparse=True), layout(2, 2048, 16), layout(4, 8152))),
+    ],
+)
+def test_the_largest_blocks_fit_on_the_smallest_chip(of, generation):
+    """Widths that are cut nowhere, by rows enough: blocks are made smaller than they are elsewhere."""
+    with dispatch.force("require"), dispatch.target("tpu"):
+        compile_for_tpu(generation, matmul, inputs(300, of.width), weights(of, 640))
+
+
+def test_blocks_of_the_ladders_fit():
+    models = [model for ladder in LADDERS.values() for model in ladder.sizes.values()]
+    for width in {width for model in models for width in (model.width, model.hidden)}:
+        of = layout(4, width)
+        assert blocks(of, 4096, 8192) is not None
+        assert vmem_bytes(of, 256, 512) > vmem_bytes(of, 64, 128)
+
+
+@pytest.mark.parametrize("of", COMPILED)
+@pytest.mark.parametrize("rows", [8, pytest.param(300, marks=pytest.mark.slow)])
+def test_cuda_lowering(of, rows):
+    with dispatch.force("require"), dispatch.target("gpu"):
+        text = lower_for_hopper(matmul, inputs(rows, of.width), weights(of, 640))
+    assert "mosaic_gpu" in text
+
+
+def test_compiles_for_a_mesh():
+    """Rows split over four chips, by the mesh in the context alone."""
+    try:
+        devices = ahead.tpu_devices("v5e:2x2")
+    except ahead.Unavailable as reason:
+        pytest.skip(str(reason))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+    rows, same = (jax.NamedSharding(mesh, jax.P(axis)) for axis in ("data", None))
+    x, w = inputs(8, 640), weights(layout(4, 640), 256)
+    shapes = jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype), (x, w))
+    with dispatch.target("tpu"), jax.set_mesh(mesh):
+        text = jax.jit(matmul, in_shardings=(rows, same), out_shardings=rows).lower(*shapes).compile().as_text()
+    assert "packed_matmul" in text
+    assert "bf16[4,2,160]" in text or "bf16[2,640]" in text, "every chip has two rows"

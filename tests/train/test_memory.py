@@ -108,6 +108,7 @@ def test_gradient_is_the_same_to_rounding(memory):
     assert 0.01 < np.mean(zeros[0]) < 0.5
 
 
+@pytest.mark.slow
 def test_logits_in_parts_are_the_same_to_rounding(monkeypatch):
     monkeypatch.setattr(loss, "LOGITS", 4 * 4 * 96)
     assert [Program.of(RUN).tokens_at_once(sequences) for sequences in (4, 2, 1)] == [4, 8, 16]

@@ -119,6 +119,7 @@ def test_population_is_its_runs(alone, tmp_path):
     assert len({result["row"]["loss"] for result in results}) == 3
 
 
+@pytest.mark.slow
 def test_population_skips_what_is_not_due():
     """What every few steps alone is done is a branch: mapped over runs with a step of each, both would be computed."""
     run = tiny.run(representation=Representation(operand("rigl50")))

@@ -133,7 +133,7 @@ class Scalar:
     def expand_learned(self, learned: Array, shape: Shape) -> Array:
         """The step of every value."""
         parts = self.scale.measure(Group(learned, (), None), self.grid, Context(learned=learned))
-        return self.groups.join(self._scale(parts, shape), shape)
+        return self.groups.join(jnp.broadcast_to(self._scale(parts, shape), self.groups.split_shape(shape)), shape)
 
     def codes_of(self, x: Array, parts: Parts) -> Array:
         """Code of every value, in the shape of x."""
@@ -187,10 +187,11 @@ class Scalar:
         return own, (*own[:-shared], *(1,) * min(shared, len(own)))
 
     def _scale(self, parts: Parts, shape: Shape) -> Array:
+        """One number a group, which broadcasts to the split tensor: what is computed of it is so once a group."""
         scale = parts[0] if parts[0].ndim else parts[0].reshape((1,) * len(self.groups.split_shape(shape)))
         for part in parts[1:]:
             scale = scale * jnp.broadcast_to(part, scale.shape)
-        return jnp.broadcast_to(scale, self.groups.split_shape(shape))
+        return scale
 
     def _normal(self, x: Array, scale: Array) -> Array:
         return normalised(self.groups.split(to_float32(x, "Scalar")), scale)

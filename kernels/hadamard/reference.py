@@ -30,7 +30,7 @@ def _rotate(block: int, axis: int, x: Array) -> Array:
     radices = _radices(block)
     y = x.astype(jnp.float32).reshape(*x.shape[:axis], x.shape[axis] // block, *radices[::-1], *x.shape[axis + 1 :])
     for place, radix in enumerate(radices):
-        y = _butterflies(y, axis + len(radices) - place, radix)
+        y = _signed_sums(y, axis + len(radices) - place, radix)
     return (y.reshape(x.shape) * jnp.float32(block**-0.5)).astype(x.dtype)
 
 
@@ -52,12 +52,12 @@ def _radices(block: int) -> tuple[int, ...]:
     return (*[RADIX] * full, *((2**rest,) if rest else ()))
 
 
-def _butterflies(y: Array, axis: int, radix: int) -> Array:
+def _signed_sums(y: Array, axis: int, radix: int) -> Array:
     """The transform of an axis of that length, unscaled.
 
-    The lower half of the outputs adds up what the upper half subtracts, and each half is one array of signed sums. They
-    share less than butterflies would, but XLA on a CPU vectorizes them; and it does not compute the two halves, being
-    joined, again for each use, as it does what is not.
+    The last butterfly joins two arrays, each of all the sums of one sign; the others are sums with signs of their own.
+    Outputs share fewer additions than in butterflies all through, but XLA on a CPU vectorizes them; and it does not
+    compute again for each use what is joined, as it does what is not.
     """
     shape = (*y.shape[:axis], radix // 2, *y.shape[axis + 1 :])
     parts = [jnp.broadcast_to(lax.slice_in_dim(y, i, i + 1, axis=axis), shape) for i in range(radix)]

@@ -16,6 +16,26 @@ def test_is_the_matrix_product(width, block):
     np.testing.assert_allclose(rotate(jnp.asarray(x), block), expected, atol=3e-6)
 
 
+def butterflies(x, block):
+    """By pairs of neighbours, then of pairs, on the last axis; float32 throughout."""
+    y, half = x.copy(), 1
+    while half < block:
+        pairs = y.reshape(*x.shape[:-1], -1, 2, half)
+        even, odd = pairs[..., 0, :], pairs[..., 1, :]
+        y, half = np.stack([even + odd, even - odd], axis=-2).reshape(x.shape), 2 * half
+    return y * np.float32(block**-0.5)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("block", [2, 8, 16, 32, 128, 256, 512])
+def test_adds_in_the_order_of_butterflies(block, axis):
+    """Whatever the passes over memory: kernels that add in this order agree bit for bit."""
+    x = np.random.default_rng(block).standard_normal((2, 3, 1024)).astype(np.float32)
+    expected = np.swapaxes(butterflies(x, block), -1, axis)
+    found = jax.jit(rotate, static_argnums=(1, 2))(jnp.asarray(np.swapaxes(x, -1, axis)), block, axis)
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("block", [2, 64, 128])
 def test_signs_are_those_of_the_matrix(block):
     i, j = jnp.indices((128, 128))

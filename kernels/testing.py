@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 
 from .ahead import CHIPS, Unavailable, compile_for_tpu, lower_for_hopper, tpu_devices
 from .compare import close, close_codes, equal, same, same_codes, tolerance
+from .eager import one_program
 from .hadamard import rotate
 from .project import op, reference, tpu, tpu_codes
 from .project.codes import coded_grid, decode
@@ -66,6 +67,7 @@ def _of_spec(check: Check, spec: Spec) -> None:
     check(spec)
 
 
+@one_program(0, 1, 2)
 def rows(shape: Shape, dtype: DTypeLike, seed: int = 0) -> Array:
     """Normal rows; of five or more, one each of zeros, with a NaN, with an infinity, of large values, full of ties."""
     x = jax.random.normal(jax.random.key(seed), shape, jnp.float32)

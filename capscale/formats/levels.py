@@ -9,6 +9,7 @@ from jax import Array
 from scipy.linalg import solve_banded
 
 from capscale.errors import UserError
+from capscale.kernels.eager import one_program
 
 from .distributions import NORMAL, Array64
 
@@ -46,6 +47,7 @@ class Levels:
         """The list."""
         return np.asarray(self.values, np.float64)
 
+    @one_program(0)
     def nearest(self, u: Array) -> tuple[Array, Array]:
         """A chain of selects over the cell boundaries; of one half only where the list is symmetric."""
         levels = self.levels
@@ -56,6 +58,7 @@ class Levels:
             gap = jnp.where(jnp.abs(u) < levels[levels > 0][0], 2 * levels[levels > 0][0], gap)
         return jnp.where((u < 0) & (magnitude > 0), -magnitude, magnitude), gap
 
+    @one_program(0)
     def encode(self, u: Array) -> Array:
         """Index of the nearest level."""
         level, _ = self.nearest(u)
@@ -64,6 +67,7 @@ class Levels:
             code = code + (level > boundary).astype(jnp.uint32)
         return code
 
+    @one_program(0)
     def decode(self, codes: Array) -> Array:
         """Level at each index."""
         return jnp.asarray(self.values, jnp.float32)[codes]

@@ -11,6 +11,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from capscale.errors import UserError
+from capscale.kernels.eager import one_program
 from capscale.kernels.rms import root_mean_square
 
 from .base import Context, Projection, Scope, to_float32
@@ -87,6 +88,7 @@ class NM(StoresSurvivors):
         survival = self.survival(distribution)
         return None if survival is None else Error(1 - second_moment(survival)[1], "quadrature")
 
+    @one_program(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Zeroes all but the n largest magnitudes of each m neighbours."""
         full = to_float32(x, "NM")

@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from capscale.errors import UserError
+from capscale.kernels.eager import one_program
 from capscale.kernels.project import normalised, reciprocal
 
 from .base import Context, Projection, Scope, rounded, to_float32
@@ -78,10 +79,12 @@ class Scalar:
         """Closed form or quadrature, by the law of the scale; see `capscale.formats.scaling`."""
         return scaled_error(self.grid, self.scale, self.group, distribution, samples)
 
+    @one_program(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest level of each value on the scaled grid of its group."""
         return self.project_by(self.measure(x, ctx), x)
 
+    @one_program(0)
     def measure(self, x: Array, ctx: Context, counted: Array | None = None) -> Parts:
         """Scales of `x`. `counted`: boolean, the entries that an RMS is taken over, the others being 0; None: all."""
         full = to_float32(x, "Scalar")
@@ -90,6 +93,7 @@ class Scalar:
         filled = None if counted is None else self.groups.filled(counted)
         return self.scale.measure(Group(self.groups.split(full), self.groups.axes(x.ndim), filled), self.grid, ctx)
 
+    @one_program(0)
     def project_by(self, parts: Parts, x: Array) -> Projection:
         """`project` with given scales, such as those of the survivors or of the dense row of a sparse tensor."""
         scale = self._scale(parts, x.shape)

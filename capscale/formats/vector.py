@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
 from capscale.errors import UserError
+from capscale.kernels.eager import one_program
 from capscale.kernels.project import normalised, reciprocal
 
 from .base import Context, Projection, Scope, rounded, to_float32
@@ -93,6 +94,7 @@ class Vector:
     def _normal(self, x: Array, scale: Array) -> Array:
         return normalised(self._vectors(to_float32(x, "Vector")), scale)
 
+    @one_program(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest codeword of each vector; `radius` is the vector's norm over that of the outermost codeword."""
         _, scale = self._scale(x, ctx)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from ..eager import one_program
 from ..hadamard import rotate
 from ..rms import largest_magnitude, root_mean_square
 from .codes import Encoded, code_bits, code_of, coded_grid, encoded_spec
@@ -23,6 +24,7 @@ class Projected(NamedTuple):
     """Where the gradient passes, as `mask.pack_mask` packs it; None: everywhere."""
 
 
+@one_program(0)
 def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected:
     """Nearest representable rows, and the mask of their gradient. `given_R1`: what the scale rule is given."""
     spec.check(x_RK.shape[-1])
@@ -45,6 +47,7 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected
     )
 
 
+@one_program(0)
 def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Encoded:
     """Codes and scales of the nearest representable rows. Raises ValueError where the spec has no codes."""
     spec.check(x_RK.shape[-1])
@@ -54,6 +57,7 @@ def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Encoded:
     return Encoded(pack(code_of(grid, full, scale), code_bits(grid)), scale[:, :: spec.group or max(full.shape[1], 1)])
 
 
+@one_program(0)
 def backward(spec: Spec, mask_RW: Array | None, g_RK: Array) -> Array:
     """Gradient with respect to the rows, from that with respect to their value."""
     if spec.rotation and spec.back:

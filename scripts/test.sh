@@ -5,5 +5,6 @@ cd "$(dirname "$0")/.."
 . scripts/setup.sh
 setup dev
 
-# One worker a core: the tests are many small programs, and each worker keeps what it has compiled.
-exec "$venv/bin/python" -m pytest -n "${WORKERS:-auto}" "$@"
+# One worker a core: the tests are many small programs. A worker takes whole stretches of them, so that what a module's
+# tests share is made once, and the rest of another's when it is done.
+exec "$venv/bin/python" -m pytest -n "${WORKERS:-auto}" --dist worksteal "$@"

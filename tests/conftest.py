@@ -1,12 +1,22 @@
 """Strict by default: warnings are errors, implicit dtype and rank promotion raise, two CPU devices."""
 
 import os
+import shutil
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# What the tests compile is kept, for the other workers, the programs that tests start and the next run: compiling is
+# most of their time. `pytest --cache-clear` empties it.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "d" / "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
 
+LARGEST_CACHE = 2**30
+"""Bytes of compiled programs beyond which a run starts anew."""
 # As `capscale sweep` compiles for CPUs (`capscale.cli.sweep.CPU_FLAGS`): tests compile more than they run.
 FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
@@ -16,7 +26,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    compiled = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    first = "PYTEST_XDIST_WORKER" not in os.environ
+    if first and sum(entry.stat().st_size for entry in compiled.glob("*")) > LARGEST_CACHE:
+        shutil.rmtree(compiled)
     config.addinivalue_line("filterwarnings", "error")
+    # An entry that another process is writing, or that one killed has left in part, is compiled anew.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
-from numpy.typing import NDArray
 
+from .eager import one_program
 from .project.codes import Encoded, code_bits, coded_grid
 from .project.mask import unpack_mask
 from .project.planes import unpack
@@ -23,7 +22,7 @@ class Tolerance(NamedTuple):
     moved: float
     """Share of values that may be on the other side of a cell boundary; one value where it is positive, however few."""
 
-    def check(self, differ: NDArray[np.bool], what: str) -> None:
+    def check(self, differ: Array, what: str) -> None:
         """Raises AssertionError where more than that differ."""
         count = int(differ.sum())
         most = max(int(self.moved * differ.size), int(self.moved > 0))
@@ -46,26 +45,29 @@ def close(found: Projected, expected: Projected, width: int, allowed: Tolerance)
     _close(found.value_RK, expected.value_RK, allowed, "values")
     assert (found.mask_RW is None) == (expected.mask_RW is None), "one has a mask, the other none"
     if found.mask_RW is not None and expected.mask_RW is not None:
-        masks = [np.asarray(unpack_mask(projected, width)) for projected in (found.mask_RW, expected.mask_RW)]
-        allowed.check(masks[0] != masks[1], "bits of the mask")
+        allowed.check(unpack_mask(found.mask_RW, width) != unpack_mask(expected.mask_RW, width), "bits of the mask")
 
 
 def close_codes(spec: Spec, found: Encoded, expected: Encoded, width: int, allowed: Tolerance) -> None:
     """Raises AssertionError where scales are further apart than `allowed`, or more codes have moved."""
     _close(found.scales, expected.scales, allowed, "scales")
-    codes, wanted = (np.asarray(unpack(e.codes, width, code_bits(coded_grid(spec)))) for e in (found, expected))
+    codes, wanted = (unpack(e.codes, width, code_bits(coded_grid(spec))) for e in (found, expected))
     allowed.check(codes != wanted, "codes")
 
 
 def _close(found: Array, expected: Array, allowed: Tolerance, what: str) -> None:
     """NaN and infinities must stand in the same places: no rounding moves them."""
-    value, wanted = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    finite = np.isfinite(wanted)
-    assert np.array_equal(np.isfinite(value), finite), f"{what}: NaN or infinity where the other has none"
-    bound = allowed.relative * np.max(np.abs(wanted), initial=0.0, where=finite)
-    apart = np.abs(np.subtract(value, wanted, out=np.zeros_like(value), where=finite))
-    near = np.where(finite, apart <= bound, (value == wanted) | (np.isnan(value) & np.isnan(wanted)))
+    finite_alike, near = _nearness(found, expected, allowed.relative)
+    assert bool(finite_alike), f"{what}: NaN or infinity where the other has none"
     allowed.check(~near, what)
+
+
+@one_program()
+def _nearness(found: Array, expected: Array, relative: float) -> tuple[Array, Array]:
+    value, wanted = found.astype(jnp.float32), expected.astype(jnp.float32)
+    bound = relative * jnp.max(jnp.abs(wanted), initial=0.0, where=jnp.isfinite(wanted))
+    near = (jnp.abs(value - wanted) <= bound) | (value == wanted) | (jnp.isnan(value) & jnp.isnan(wanted))
+    return (jnp.isfinite(value) == jnp.isfinite(wanted)).all(), near
 
 
 def same_codes(found: Encoded, expected: Encoded) -> None:
@@ -86,8 +88,13 @@ def equal(found: Array, expected: Array, what: str) -> None:
     """Raises AssertionError where dtypes, shapes or numbers differ, a NaN being a NaN."""
     assert found.dtype == expected.dtype, f"{what} of {found.dtype}, not {expected.dtype}"
     assert found.shape == expected.shape, f"{what} of {found.shape}, not {expected.shape}"
-    value, wanted = np.asarray(found), np.asarray(expected)
-    alike = value == wanted
+    differ = int(_differing(found, expected))
+    assert not differ, f"{what}: {differ} of {found.size} differ"
+
+
+@one_program()
+def _differing(found: Array, expected: Array) -> Array:
+    alike = found == expected
     if jnp.issubdtype(found.dtype, jnp.floating):
-        alike |= np.isnan(value) & np.isnan(wanted)
-    assert alike.all(), f"{what}: {int((~alike).sum())} of {alike.size} differ"
+        alike |= jnp.isnan(found) & jnp.isnan(expected)
+    return (~alike).sum()

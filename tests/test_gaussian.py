@@ -50,7 +50,10 @@ REFERENCE = {  # name: (value, absolute tolerance: half a unit of its last digit
 }
 
 
-@pytest.mark.parametrize("name", REFERENCE)
+SAMPLED = ("higgs-d4-n256",)  # for ten seconds
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SAMPLED else []) for n in REFERENCE])
 def test_reference_values(name):
     value, tolerance = REFERENCE[name]
     found = gmse(catalog.find(name))

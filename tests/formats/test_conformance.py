@@ -20,11 +20,8 @@ from capscale.formats.vector import Vector
 DEFAULT = frozenset(
     (
         "dense",
-        "int1",
         "int4",
-        "ternary",
         "lloyd3",
-        "e4m3",
         "mxfp4",
         "nvfp4",
         "lsq4",
@@ -32,7 +29,6 @@ DEFAULT = frozenset(
         "2:4",
         "rigl75",
         "top50+int4",
-        "top50+nvfp4",
         "higgs-d2-n16",
         "int4-outliers1",
         "noise2",

@@ -25,7 +25,7 @@ ROTATED = {name: f for name, f in catalog.FORMATS.items() if not isinstance(spec
 DEFAULT = {("int4", check) for check in CHECKS if check not in (*BFLOAT16, "interpret-gpu")}
 DEFAULT |= {(name, "interpret-bfloat16") for name in ("higgs-d2-n16",)}
 DEFAULT |= {(name, f"tpu-{chip}") for name, chip in (("nvfp4", "v5e"), ("2:4+int4", "v4"), ("higgs-d4-n256", "v6e"))}
-DEFAULT |= {("mxfp4", "cuda-sm90"), ("e4m3", "cuda-sm90"), ("mxfp4", "interpret-gpu")}
+DEFAULT |= {("mxfp4", "cuda-sm90"), ("mxfp4", "interpret-gpu")}
 
 
 def run(check, spec, record_property):

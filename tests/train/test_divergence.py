@@ -35,7 +35,7 @@ class BreaksAt:
         return 0.0
 
 
-@pytest.mark.parametrize("step", [1, 7, tiny.STEPS])
+@pytest.mark.parametrize("step", [1, pytest.param(7, marks=pytest.mark.slow), tiny.STEPS])
 def test_nan_at_a_step_is_a_result_that_names_the_step(step, tmp_path, monkeypatch):
     monkeypatch.setattr("capscale.train.record.format_gmse", lambda fmt: 0.0)
     broken = Representation(Operand(BreaksAt(step, tiny.STEPS), StraightThrough()))

@@ -40,7 +40,7 @@ def test_result_and_files(undisturbed):
     assert 2.5 < result["row"]["loss"] < np.log(96)
 
 
-@pytest.mark.parametrize("chunk", [1, pytest.param(5, marks=pytest.mark.slow), 100])
+@pytest.mark.parametrize("chunk", [1, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (5, 100))])
 def test_chunk_length_changes_nothing(chunk, undisturbed, tmp_path):
     result, _ = undisturbed
     again = tiny.train_one(tiny.run(), tmp_path, cadence=Cadence(chunk=chunk))

@@ -13,7 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..vmem import SPILLED, VMEM
-from .layout import Layout, Weights, decode, split_inputs
+from .layout import Layout, Weights, decode
 
 LANES = 128
 ROWS = (256, 128, 64)  # of x in a block: the most that fit
@@ -48,10 +48,11 @@ def vmem_bytes(layout: Layout, row_block: int, output_block: int) -> int:
         output_block, width, 1
     )
     groups = None if layout.group is None else width * layout.values // layout.group
-    moved += tile(1, output_block, 4) if groups is None else tile(output_block, groups, 4)
+    moved += tile(1 if groups is None else groups, output_block, 4)
     total = tile(row_block, output_block, 4)
     decoded = (layout.values if layout.sparse else 2) * tile(output_block, chunk_of(layout), 4)
-    return 2 * (moved + total) + total + decoded
+    turned = 0 if groups is None else tile(output_block, groups, 4)
+    return 2 * (moved + total) + total + decoded + turned
 
 
 def blocks(layout: Layout, rows: int, outputs: int) -> tuple[int, int] | None:
@@ -89,9 +90,10 @@ def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None, interpret
     chosen = blocks(layout, rows, outputs)
     assert chosen is not None
     row_block, output_block = chosen
-    operands = [split_inputs(x, layout.values), codes]
+    # Inputs apart, one operand for each value of a byte: stacked, XLA would write and read them once more.
+    operands = [*(x[:, place :: layout.values] for place in range(layout.values)), codes]
     specs = [
-        pl.BlockSpec((layout.values, row_block, width), lambda i, j, k: (0, i, k)),
+        *[pl.BlockSpec((row_block, width), lambda i, j, k: (i, k))] * layout.values,
         pl.BlockSpec((layout.byte_planes, output_block, width), lambda i, j, k: (0, j, k)),
     ]
     if pattern is not None:
@@ -100,10 +102,10 @@ def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None, interpret
     if layout.group is None:
         operands.append(scale.reshape(1, outputs))
         specs.append(pl.BlockSpec((1, output_block), lambda i, j, k: (0, j)))
-    else:  # a block of scales for every block of columns
+    else:  # a block of scales for every block of columns; outputs last, as rows of few groups would be read padded
         groups = scale.shape[1] // steps
-        operands.append(jnp.transpose(scale.reshape(outputs, steps, groups), (1, 0, 2)))
-        specs.append(pl.BlockSpec((1, output_block, groups), lambda i, j, k: (k, j, 0)))
+        operands.append(scale.T.reshape(steps, groups, outputs))
+        specs.append(pl.BlockSpec((1, groups, output_block), lambda i, j, k: (k, 0, j)))
     return pl.pallas_call(
         partial(_kernel, layout=layout, sparse=pattern is not None, steps=steps),
         out_shape=jax.ShapeDtypeStruct((rows, outputs), dtype or x.dtype),
@@ -122,7 +124,8 @@ def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None, interpret
     )(*operands)
 
 
-def _kernel(x_ref, codes_ref, *rest, layout: Layout, sparse: bool, steps: int) -> None:
+def _kernel(*refs, layout: Layout, sparse: bool, steps: int) -> None:
+    x_refs, (codes_ref, *rest) = refs[: layout.values], refs[layout.values :]
     pattern_ref = rest[0] if sparse else None
     scale_ref, y_ref, total_ref = rest[sparse:]
 
@@ -132,15 +135,16 @@ def _kernel(x_ref, codes_ref, *rest, layout: Layout, sparse: bool, steps: int) -
 
     width = codes_ref.shape[-1]
     chunk = chunk_of(layout)
+    scale = None if layout.group is None else scale_ref[0].T
     for start in range(0, width, chunk):
         here = pl.ds(start, min(chunk, width - start))
         tiles = [codes_ref[plane, :, here].astype(jnp.int32) for plane in range(layout.byte_planes)]
         pattern = None if pattern_ref is None else pattern_ref[:, here].astype(jnp.int32)
-        factor = None if layout.group is None else _spread(scale_ref[0], layout, start, tiles[0].shape)
+        factor = None if scale is None else _spread(scale, layout, start, tiles[0].shape)
         for plane, level in enumerate(decode(layout, tiles, pattern)):
             weights = level if factor is None else level * factor
             total_ref[...] += lax.dot_general(
-                x_ref[plane, :, here],
+                x_refs[plane][:, here],
                 weights.astype(jnp.bfloat16),
                 (((1,), (1,)), ((), ())),
                 preferred_element_type=jnp.float32,

@@ -37,6 +37,15 @@ def test_tpu_compile(of, generation):
     assert "packed_matmul" in compiled.as_text()
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_nothing_is_laid_out_anew_to_decode(sparse):
+    """On a v5p, whose compiler has no fast memory for it: what is copied is a small part of what must be read."""
+    w = weights(layout(4, 4096, 128, sparse=sparse), 2048)
+    with dispatch.force("require"), dispatch.target("tpu"):
+        memory = compile_for_tpu("v5p", matmul, inputs(8, 4096), w).memory_analysis()
+    assert memory.temp_size_in_bytes < w.codes.nbytes / 8
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize(("rows", "outputs", "width"), [(1, 8192, 8192), (4096, 5632, 2048), (300, 1000, 1792)])
@@ -88,4 +97,4 @@ def test_compiles_for_a_mesh():
     with dispatch.target("tpu"), jax.set_mesh(mesh):
         text = jax.jit(matmul, in_shardings=(rows, same), out_shardings=rows).lower(*shapes).compile().as_text()
     assert "packed_matmul" in text
-    assert "bf16[4,2,160]" in text or "bf16[2,640]" in text, "every chip has two rows"
+    assert "bf16[2,640]" in text, "every chip has two rows"

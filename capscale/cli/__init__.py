@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         parsed: Command = tyro.extras.subcommand_cli_from_dict(
             commands, prog="capscale", args=arguments, description=__doc__
         )
+        if not isinstance(parsed, sweep.Sweep | sweep.Run):
+            # What does not train leaves accelerators to what does, and has the same numbers on every machine.
+            os.environ["JAX_PLATFORMS"] = "cpu"
         return parsed()
     except UserError as error:
         print(f"capscale: {error}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """capscale preflight: what a sweep needs on a TPU slice, before there is one."""
 
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,8 +54,6 @@ class Preflight:
 
     def __call__(self) -> int:
         """Compiles, prints a line a program and the totals."""
-        # The plan is made and compiled on the CPU; a TPU that is there is left alone.
-        os.environ["JAX_PLATFORMS"] = "cpu"
         from capscale.sweep.plan import plan
         from capscale.sweep.preflight import Setting, check
         from capscale.sweep.slices import find_slice

@@ -1,6 +1,9 @@
 """The commands about formats: their numbers, their JSON, their pictures and their refusals."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -83,3 +86,11 @@ def test_the_exact_part_of_the_catalog_is_quick():
         if "+absmax" not in name and "+mx" not in name and "+nv" not in name and "higgs" not in name:
             assert gmse(format).standard_error == 0
     assert time.perf_counter() - start < 30  # 10 on two idle cores
+
+
+def test_accelerators_are_left_to_training():
+    """By what does not train: a platform that is not there, or that another process holds, is not asked for."""
+    environment = {**os.environ, "JAX_PLATFORMS": "tpu"}
+    command = [sys.executable, "-c", "from capscale.cli import main; raise SystemExit(main())", "gmse", "higgs-d2-n16"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr

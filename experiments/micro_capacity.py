@@ -17,8 +17,8 @@ from capscale.train.run import Optimizer, Run
 STEPS = 600
 BATCH = 16
 RATE = 0.4
-"""Learning rate times width: the ladder's rates are for longer runs. Chosen on dense models alone; half of it ends higher,
-dense or int2, at 600 steps."""
+"""Learning rate times width: the ladder's rates are for longer runs. Chosen on dense models alone; half of it ends
+higher at 600 steps."""
 ROTATED = ("int8", "int4", "int2", "int1", "higgs-d2-n16")
 PLAIN = ("top50", "2:4", "2:4+int4")
 

@@ -149,7 +149,7 @@ def _about_design(fit: Fit) -> list[Finding]:
     N, D = fit.table.column("N"), fit.table.column("D")
     found = []
     if not fit.problem.has_data_term:
-        text = f"every run has D = {D[0]:.4g}: B D^-beta cannot be told from E, and is part of it"
+        text = f"every run in this fit has D = {D[0]:.4g}: B D^-beta cannot be told from E, and is part of it"
         found.append(Finding("design", ("B", "beta", "E"), text))
     elif np.ptp(np.log(D / N)) <= np.log(CONSTANT_RATIO):
         text = (

@@ -46,6 +46,11 @@ def limits(study: Study) -> list[str]:
     seeds = {r.seed for r in core.rows if math.isfinite(r.seed)}
     N, D = core.column("N"), core.column("D")
     said = [f"{f.text}." for f in study.findings]
+    left = len(study.table.rows) - len(core.rows)
+    if left:
+        said.insert(
+            0, f"{left} dense runs at other D than the compressed ones are left out here; `capscale fit` uses them."
+        )
     if len(np.unique(D)) < 2:
         said.append(
             "alpha, beta and E are not identified by these runs: all compressed formats saw one number of tokens, and "

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import tyro
@@ -8,7 +9,7 @@ from synthetic import NANO, write_sweep
 from capscale.analysis.findings import ratio_words
 from capscale.analysis.rows import read
 from capscale.analysis.study import study
-from capscale.analysis.words import reading
+from capscale.analysis.words import limits, reading
 from capscale.cli import analysis
 from capscale.errors import UserError
 
@@ -46,6 +47,12 @@ def test_near_tie_is_named(tmp_path, result):
     noisy = study(read(write_sweep(tmp_path, noise=0.03)), resamples=200)
     assert any({t.first, t.second} == {"int2", "2:4"} for t in noisy.ties)
     assert any("Near-tie" in s for s in reading(noisy))
+
+
+def test_runs_that_are_left_out_are_said(result):
+    assert not any("left out" in said for said in limits(result))
+    more = replace(result, table=replace(result.table, rows=(*result.table.rows, result.table.rows[0])))
+    assert any(said.startswith("1 dense runs at other D") for said in limits(more))
 
 
 def test_joint_fit_does_not_hang_on_E(result):

@@ -49,7 +49,7 @@ def limits(study: Study) -> list[str]:
     left = len(study.table.rows) - len(core.rows)
     if left:
         said.insert(
-            0, f"{left} dense runs at other D than the compressed ones are left out here; `capscale fit` uses them."
+            0, f"Dense runs at other D than the compressed ones are left out here ({left}); `capscale fit` uses them."
         )
     if len(np.unique(D)) < 2:
         said.append(

@@ -1,5 +1,14 @@
-"""Frozen dataclasses as JSON and back: the class name and its fields, nothing executable."""
+"""Frozen dataclasses as JSON and back: the class name and its fields, nothing executable.
 
+Run ids are hashes of this JSON, and stored results hold it, so a class that changes says how:
+
+- `JSON_ADDED`, a class variable, maps a field that came later to the value that reproduces what was before. A field of
+  that value is not written, and one that is missing is read as that value: unchanged runs keep their ids.
+- `JSON_VERSION`, a class variable, is raised where the same fields come to mean something else: ids change with it, and
+  JSON of another version is refused.
+"""
+
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -15,8 +24,11 @@ def to_json(value: Any) -> Any:
     so that nothing that is recorded rests on a memory address.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        named = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
-        return {"type": type(value).__name__, **named}
+        added = _added(type(value))
+        shown = {field.name: getattr(value, field.name) for field in fields(value)}
+        named = {name: to_json(v) for name, v in shown.items() if name not in added or v != added[name]}
+        version = _version(type(value))
+        return {"type": type(value).__name__, **({"version": version} if version > 1 else {}), **named}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if isinstance(value, float) and value.is_integer():
@@ -36,11 +48,26 @@ def from_json(value: Any, known: tuple[type, ...] = ()) -> Any:
     name = value.get("type")
     if name not in classes:
         raise UserError(f"unknown format class {name!r}; pass it as known=(...,) if it comes from outside capscale")
-    arguments = {key: from_json(item, known) for key, item in value.items() if key != "type"}
+    version = value.get("version", 1)
+    if version != _version(classes[name]):
+        raise UserError(
+            f"{name} is of version {version!r}, which means something else by the same fields; "
+            f"this version of capscale reads {_version(classes[name])}"
+        )
+    arguments = dict(_added(classes[name]))
+    arguments |= {key: from_json(item, known) for key, item in value.items() if key not in ("type", "version")}
     expected = {field.name for field in fields(classes[name])}
     if set(arguments) != expected:
         raise UserError(f"{name} is described with the fields {sorted(arguments)}, it has {sorted(expected)}")
     return classes[name](**arguments)
+
+
+def _added(cls: type) -> Mapping[str, Any]:
+    return vars(cls).get("JSON_ADDED", {})
+
+
+def _version(cls: type) -> int:
+    return vars(cls).get("JSON_VERSION", 1)
 
 
 def own_classes() -> tuple[type, ...]:

@@ -2,7 +2,8 @@
 
 `GMSE(R) = E[(x - R(x))^2]`, x ~ N(0, 1) (arXiv 2506.01863, section 3); other laws of unit variance for the
 paper's ablation. Exact where the format knows how (`capscale.formats.error.Exact`), in float64 on the host: in
-float32 the 8-bit value is off by 0.2 %. Measured otherwise, with its standard error.
+float32 the 8-bit value is off by 0.2 %. Measured otherwise, with its standard error. Beside it, the share of gradients
+that an estimator lets through to Gaussian data.
 """
 
 from functools import cache
@@ -18,6 +19,7 @@ from capscale.formats.distributions import NORMAL, Distribution
 from capscale.formats.error import Exact
 from capscale.formats.roles import initial_context
 from capscale.formats.scaling import ROW
+from capscale.representation import Operand
 
 SEED = 0
 RELATIVE_ERROR = 5e-4  # measured values stop here: twice as sure as the 1e-3 that tables promise
@@ -80,6 +82,25 @@ def measured(format: Format, distribution: Distribution, samples: int) -> Gmse:
         enough = count >= FEWEST_ROWS and error <= RELATIVE_ERROR * mean
         if enough or count * rows * samples >= LARGEST_DRAW:
             return Gmse(float(mean), error, f"Monte Carlo, rows of {samples}")
+
+
+@cache
+def pass_rate(operand: Operand) -> float:
+    """Share of gradients that the operand's estimator lets through to Gaussian values: the mean of its mask.
+
+    Measured on a matrix of 1024 rows of 1024 values, drawn once (standard error at most 0.0005): as for GMSE, rows are
+    as good as unboundedly long. Schedules stand at their end, learned numbers and states at their start. A rotation
+    makes no difference, as it turns Gaussian values into Gaussian values; 1 where an estimator masks nothing.
+    """
+    x = jnp.asarray(np.random.default_rng(SEED).standard_normal((ROW, ROW), np.float32))
+
+    @jax.jit
+    def mean_of_mask(x: jax.Array) -> jax.Array:
+        mask = operand.estimator(x, operand.format.project(x, initial_context(operand.format, x)))
+        ones = jnp.ones_like(x) if mask is None else jnp.broadcast_to(mask, x.shape).astype(jnp.float32)
+        return ones.mean(axis=-1)
+
+    return float(np.asarray(mean_of_mask(x), np.float64).mean())
 
 
 def effective_bits(gmse: float) -> float:

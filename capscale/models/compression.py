@@ -1,7 +1,8 @@
 """How far held weights are from their masters, and how much of the gradient passes to these.
 
-The first is what Theorem 1 of arXiv 2506.01863 bounds the gradient by, `||theta_hat - theta||_2`; what passes is the
-share of ones in the estimator's mask, or its mean where a mask is not of zeros and ones.
+The first is what Theorem 1 of arXiv 2506.01863 bounds the gradient by, `||theta_hat - theta||_2`; relative to the
+masters it is the error that the format makes on these weights, where GMSE is the one on Gaussian weights. What passes
+is the share of ones in the estimator's mask, or its mean where a mask is not of zeros and ones.
 """
 
 from collections.abc import Callable
@@ -20,13 +21,32 @@ def weights_distance(params: Any, held: Any, representation: Representation) -> 
 
     A rotation leaves it as it is, so weights that stay rotated are compared in their basis.
     """
+    return jnp.sqrt(_square_distance(params, held, representation))
+
+
+def weights_error(params: Any, held: Any, representation: Representation) -> Array:
+    """Realised error `||held - masters||^2 / ||masters||^2` of all compressed weights, float32 scalar; 0 for dense.
+
+    Both sums go over all compressed kernels, which makes it the mean of the relative errors of the groups that share a
+    scale (or a threshold), each weighted by its energy. GMSE is relative to the energy of such a group, so where every
+    group is Gaussian, whatever its variance, this is GMSE. A mean over kernels of one ratio each would be as well, and
+    would let a kernel of hardly any energy, whose error hardly moves a product, count as much as any other. NaN where
+    all masters are zero.
+    """
+    if representation.weights.is_dense:
+        return jnp.float32(0)
+    energy = sum((_sum(jnp.square(w)) for w in kernels_of(params).values()), jnp.float32(0))
+    return _square_distance(params, held, representation) / energy
+
+
+def _square_distance(params: Any, held: Any, representation: Representation) -> Array:
     if representation.weights.is_dense:
         return jnp.float32(0)
     masters = kernels_of(params)
     if representation.rotates_both:
         masters = {path: jnp.swapaxes(weight_rows(w, representation), -1, -2) for path, w in masters.items()}
     held_kernels = kernels_of(held)
-    return jnp.sqrt(sum((_sum(jnp.square(held_kernels[path] - w)) for path, w in masters.items()), jnp.float32(0)))
+    return sum((_sum(jnp.square(held_kernels[path] - w)) for path, w in masters.items()), jnp.float32(0))
 
 
 def mask_pass_rate(

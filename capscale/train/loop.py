@@ -142,7 +142,7 @@ def train(
                 raise Interrupted(f"stopped at step {step} of {steps}; start again to go on from there")
         held_out, blocks = source.validation(runs[0].model.context)
         losses = _validation_losses(placement, runs, held_out, state)
-        averages = placement.averages(state, runs)
+        measures = placement.measures(state, runs)
         for of_run in checkpoints:
             of_run.wait()
         timing = {
@@ -155,8 +155,8 @@ def train(
         leases.check()
         results = []
         for number, (run, directory) in enumerate(paired):
-            means = {name: float(of_runs[number]) for name, of_runs in averages.items()}
-            ending = _Ending(losses[number], blocks, int(diverged_at[number]), means, source.bytes_per_symbol)
+            measured = {name: float(of_runs[number]) for name, of_runs in measures.items()}
+            ending = _Ending(losses[number], blocks, int(diverged_at[number]), measured, source.bytes_per_symbol)
             results.append(_finish(run, directory, ending, timing))
         wait_for_all("results")
         return results
@@ -253,7 +253,7 @@ class _Ending(NamedTuple):
     losses: np.ndarray
     blocks: np.ndarray
     diverged_at: int
-    averages: dict[str, float]
+    measures: dict[str, float]
     bytes_per_symbol: float
 
 
@@ -262,9 +262,9 @@ def _finish(run: Run, directory: epath.Path, ending: _Ending, timing: dict[str, 
     loss = loss_se = None
     if not ending.diverged_at and np.isfinite(ending.losses).all():
         loss, loss_se = record.loss_with_error(ending.losses, ending.blocks)
-    row = record.result_row(run, loss, loss_se, ending.bytes_per_symbol)
+    metrics = {name: value if math.isfinite(value) else None for name, value in ending.measures.items()}
+    row = record.result_row(run, loss, loss_se, ending.bytes_per_symbol) | record.weights_row(run, metrics)
     row["diverged_at_step"] = ending.diverged_at or None
-    metrics = {name: mean if math.isfinite(mean) else None for name, mean in ending.averages.items()}
     new = record.result(run, "diverged" if loss is None else "ok", row, timing, metrics)
     if is_first():
         record.write_result(directory, new, run)

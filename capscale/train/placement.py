@@ -51,8 +51,8 @@ class Placement(Protocol):
         """`TrainState.diverged_at` of every run, `int32 (R,)`."""
         ...
 
-    def averages(self, state: Any, runs: list[Run]) -> dict[str, np.ndarray]:
-        """`TrainState.averages` of every run, each `float32 (R,)`."""
+    def measures(self, state: Any, runs: list[Run]) -> dict[str, np.ndarray]:
+        """What the weights of every run tell of themselves, each `float32 (R,)`: see `told`."""
         ...
 
     def unstack(self, state: Any, runs: list[Run]) -> list[TrainState]:
@@ -62,6 +62,11 @@ class Placement(Protocol):
     def stack(self, states: list[TrainState]) -> Any:
         """The inverse of `unstack`."""
         ...
+
+
+def told(state: TrainState) -> dict[str, Array]:
+    """`TrainState.averages` by their names, and `TrainState.latest` by these with `_end`."""
+    return state.averages | {f"{name}_end": value for name, value in state.latest.items()}
 
 
 def _pace(run: Run) -> Pace:
@@ -140,9 +145,9 @@ class Sharded:
         """See `Placement`."""
         return np.asarray(state.diverged_at)[None]
 
-    def averages(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
+    def measures(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
         """See `Placement`."""
-        return {name: np.asarray(mean)[None] for name, mean in state.averages.items()}
+        return {name: np.asarray(value)[None] for name, value in told(state).items()}
 
     def _batches(self, window_SBU: np.ndarray) -> Array:
         """The global batches that every process holds its rows of."""
@@ -233,9 +238,9 @@ class Population:
         """See `Placement`."""
         return self._gather(state.diverged_at, runs)
 
-    def averages(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
+    def measures(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
         """See `Placement`."""
-        return {name: self._gather(mean, runs) for name, mean in state.averages.items()}
+        return {name: self._gather(value, runs) for name, value in told(state).items()}
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
         """See `Placement`."""

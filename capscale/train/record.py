@@ -5,6 +5,7 @@ import functools
 import math
 import platform
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -18,7 +19,7 @@ from capscale.files import read_json, write_json
 from capscale.formats import catalog
 from capscale.formats.base import Format
 from capscale.formats.describe import to_json
-from capscale.gaussian import gmse
+from capscale.gaussian import gmse, pass_rate
 from capscale.train.run import Run
 
 SCHEMA = 1
@@ -56,6 +57,25 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
     }
 
 
+def weights_row(run: Run, metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """What the compressed weights tell of themselves, as columns of the run's line; None for dense weights.
+
+    `weights_realised_error`: `||held - masters||^2 / ||masters||^2`, to be held against `weights_gmse`.
+    `weights_pass_rate`: share of the gradient that the mask lets through, to be held against
+    `weights_pass_rate_gaussian`, that of Gaussian weights. Averages over the run; with `_end`, at its last step. See
+    `capscale.models.compression`. Of activations nothing is measured.
+    """
+    weights = run.representation.weights
+    columns = {
+        "weights_realised_error": metrics.get("weights_error"),
+        "weights_realised_error_end": metrics.get("weights_error_end"),
+        "weights_pass_rate": metrics.get("mask_pass_rate"),
+        "weights_pass_rate_end": metrics.get("mask_pass_rate_end"),
+        "weights_pass_rate_gaussian": None if weights.is_dense else pass_rate(weights),
+    }
+    return dict.fromkeys(columns) if weights.is_dense else columns
+
+
 @functools.cache
 def format_gmse(fmt: Format) -> float:
     """Gaussian mean squared error of a format; cached, since a sweep asks for the same few."""
@@ -89,7 +109,7 @@ def result(
     timing: dict[str, Any],
     metrics: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
-    """The content of result.json; `metrics` are averages over the run of what training measured."""
+    """The content of result.json; `metrics`: averages over the run of what training measured, and their `_end`."""
     return {
         "schema": SCHEMA,
         "run_id": run.run_id,

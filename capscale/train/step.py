@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from capscale.formats.base import Context
 from capscale.formats.roles import Draws, Keeps, learns
 from capscale.kernels.mesh import automatic_axes
-from capscale.models.compression import mask_pass_rate, weights_distance
+from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.held import FormatState, hold_weights, initial_format_state, next_format_state
@@ -42,13 +42,16 @@ class TrainState(NamedTuple):
     diverged_at: Array
     """First step, counted from 1, whose loss was not finite; 0 while there is none. int32 scalar."""
     averages: dict[str, Array]
-    """Means over the measured steps so far of the metrics in `AVERAGED`, float32 scalars."""
+    """Means of the metrics in `AVERAGED` over every eighth step so far, float32 scalars."""
+    latest: dict[str, Array]
+    """The same metrics at the newest step that measured them, which is the last one of a whole run."""
 
 
-AVERAGED = ("weights_distance", "mask_pass_rate")
-"""Metrics whose mean over the run is of interest: see `capscale.models.compression`."""
+AVERAGED = ("weights_distance", "weights_error", "mask_pass_rate")
+"""Metrics whose mean over the run, and whose end, are of interest: see `capscale.models.compression`."""
 MEASURED_EVERY = 8
-"""They are measured at the first step and every eighth from there on: they pass over all weights, and change slowly."""
+"""They are averaged over the first step and every eighth from there on: they pass over all weights, and change slowly.
+The last step is measured too, with the weights before its update."""
 
 
 class Pace(NamedTuple):
@@ -114,6 +117,7 @@ def initial_state(program: Program, seed: Array) -> TrainState:
         key=jax.random.key_data(noise_key),
         diverged_at=jnp.int32(0),
         averages=dict.fromkeys(AVERAGED, jnp.float32(0)),
+        latest=dict.fromkeys(AVERAGED, jnp.float32(0)),
     )
 
 
@@ -191,22 +195,25 @@ def train_step(
     def measure() -> dict[str, Array]:
         return {
             "weights_distance": weights_distance(state.params, held, program.representation),
+            "weights_error": weights_error(state.params, held, program.representation),
             "mask_pass_rate": mask_pass_rate(state.params, held, into_masters, program.representation),
         }
 
-    measuring = state.step % MEASURED_EVERY == 0
+    averaging = state.step % MEASURED_EVERY == 0
+    measuring = averaging | (state.step + 1 == pace.steps)
     measured = jax.lax.cond(measuring, measure, lambda: dict.fromkeys(AVERAGED, jnp.float32(jnp.nan)))
     share = 1 / (state.step // MEASURED_EVERY + 1).astype(jnp.float32)
     averages = {
-        name: jnp.where(measuring, mean + (measured[name] - mean) * share, mean)
+        name: jnp.where(averaging, mean + (measured[name] - mean) * share, mean)
         for name, mean in state.averages.items()
     }
+    latest = {name: jnp.where(measuring, measured[name], before) for name, before in state.latest.items()}
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **measured}
     formats = next_format_state(
         state.formats, params, held_gradient, program.representation, step=state.step + 1, progress=progress
     )
     diverged_at = jnp.where((state.diverged_at == 0) & ~jnp.isfinite(loss), state.step + 1, state.diverged_at)
-    return TrainState(params, formats, moments, state.step + 1, state.key, diverged_at, averages), metrics
+    return TrainState(params, formats, moments, state.step + 1, state.key, diverged_at, averages, latest), metrics
 
 
 def train_chunk(

@@ -1,4 +1,4 @@
-"""Distance of held weights from their masters and the share of gradients that pass, against float64 by hand."""
+"""Distance of held weights from their masters, by itself and relative, and the share of gradients that pass."""
 
 from functools import partial
 
@@ -12,7 +12,8 @@ from scipy.linalg import hadamard
 from capscale.estimators import ForwardMask
 from capscale.formats import catalog
 from capscale.formats.base import Context
-from capscale.models.compression import mask_pass_rate, weights_distance
+from capscale.gaussian import gmse
+from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
 from capscale.models.held import hold_weights, kernels_of
 from capscale.models.initial import initial_params
 from capscale.representation import DENSE, Operand, Representation, operand
@@ -32,6 +33,7 @@ def measured(representation, params):
     held, into_masters = jax.vjp(lambda p: hold_weights(p, representation, CTX), params)
     return (
         weights_distance(params, held, representation),
+        weights_error(params, held, representation),
         mask_pass_rate(params, held, into_masters, representation),
     )
 
@@ -44,8 +46,8 @@ def rotated(rows, representation):
 
 
 def by_hand(representation, params):
-    """Kernel by kernel and layer by layer: project the rotated rows, rotate back, compare; ask the estimator."""
-    squares, passed, count = 0.0, 0.0, 0
+    """In float64, layer by layer: project the rotated rows, rotate back, compare; ask the estimator."""
+    squares, energy, passed, count = 0.0, 0.0, 0.0, 0
     weights = representation.weights
     for kernel in kernels_of(params).values():
         for layer in np.float64(kernel):
@@ -54,9 +56,10 @@ def by_hand(representation, params):
             mask = weights.estimator(jnp.asarray(rows, jnp.float32), projection)
             back = rotated(np.float64(projection.value), representation).T
             squares += np.square(back - layer).sum()
+            energy += np.square(layer).sum()
             passed += layer.size if mask is None else np.float64(mask).sum()
             count += layer.size
-    return np.sqrt(squares), passed / count
+    return np.sqrt(squares), squares / energy, passed / count
 
 
 @pytest.mark.parametrize(
@@ -69,10 +72,37 @@ def by_hand(representation, params):
 def test_measures_are_those_by_hand(name):
     representation = REPRESENTATIONS[name]
     params = jax.jit(partial(initial_params, tiny.MODEL, representation))(jax.random.key(4))
-    distance, rate = jax.jit(partial(measured, representation))(params)
-    expected_distance, expected_rate = by_hand(representation, params)
+    distance, error, rate = jax.jit(partial(measured, representation))(params)
+    expected_distance, expected_error, expected_rate = by_hand(representation, params)
     assert float(distance) == pytest.approx(expected_distance, rel=1e-5, abs=1e-12)
+    assert float(error) == pytest.approx(expected_error, rel=1e-5, abs=1e-12)
     assert float(rate) == pytest.approx(expected_rate, rel=1e-5)
     if name != "dense":
         assert float(distance) > 0.1
+        assert 0.02 < float(error) < 0.2
         assert 0.3 < float(rate) < 0.999
+
+
+@pytest.mark.parametrize("hadamard", [None, 64])
+def test_error_of_gaussian_weights_is_gmse_whatever_their_variances(hadamard):
+    """Kernels, and columns of a kernel, of other scales: each has a scale of its own, so the ratio is one for all."""
+    rng = np.random.default_rng(2)
+    spread = np.geomspace(0.1, 1, 384)
+    params = {
+        name: {"kernel": jnp.asarray(scale * rng.standard_normal((1024, 384)) * spread, jnp.float32)}
+        for name, scale in (("a", 1.0), ("b", 1e-3))
+    }
+    for name in ("int4", "int1"):
+        representation = Representation(operand(name), hadamard=hadamard)
+        held = hold_weights(params, representation, CTX)
+        assert float(weights_error(params, held, representation)) == pytest.approx(format_gmse(name), rel=0.02)
+
+
+def format_gmse(name):
+    return gmse(catalog.find(name)).value
+
+
+def test_error_of_weights_that_are_all_zero_is_none():
+    params = {"a": {"kernel": jnp.zeros((4, 4))}}
+    representation = Representation(operand("int4"))
+    assert np.isnan(float(weights_error(params, hold_weights(params, representation, CTX), representation)))

@@ -47,6 +47,9 @@ def test_chunk_length_changes_nothing(chunk, undisturbed, tmp_path):
     assert again["row"] == result["row"]
 
 
+MEASURED = ("weights_distance", "weights_error", "mask_pass_rate")
+
+
 class Board:
     """Remembers what it is shown."""
 
@@ -73,7 +76,7 @@ def test_metrics_of_short_chunks_are_those_of_long_ones(undisturbed, tmp_path):
     short = tiny.train_one(tiny.run(), tmp_path, **options)
     singly = lines(tmp_path)
     for line in lines(directory):
-        for name in ("loss", "weights_distance", "mask_pass_rate"):
+        for name in ("loss", *MEASURED):
             found = [each[name] for each in singly[line["step"] - 3 : line["step"]] if each[name] is not None]
             assert line[name] == (pytest.approx(np.mean(found), rel=1e-6) if found else None)
     (board,) = opened
@@ -81,14 +84,27 @@ def test_metrics_of_short_chunks_are_those_of_long_ones(undisturbed, tmp_path):
     finite = [{name: value for name, value in line.items() if value is not None} for line in singly]
     assert board.shown == [(line.pop("step"), line) for line in finite]
     assert board.closed
-    for name in ("weights_distance", "mask_pass_rate"):
-        assert [line["step"] for line in singly if line[name] is not None] == [1, 9]
+    for name in MEASURED:
+        assert [line["step"] for line in singly if line[name] is not None] == [1, 9, 12]
         mean = np.mean([singly[0][name], singly[8][name]])
         assert short["metrics"][name] == long["metrics"][name] == pytest.approx(mean, rel=1e-6)
+        assert short["metrics"][f"{name}_end"] == long["metrics"][f"{name}_end"] == singly[11][name]
+    assert singly[11]["weights_error"] != singly[8]["weights_error"]
     assert 0 < short["metrics"]["mask_pass_rate"] < 1
     assert [progress.step for progress in seen] == list(range(1, 13))
     assert seen[-1].left_s == 0.0 < seen[2].left_s
     assert seen[-1].mfu is None, "the peak of a CPU is not known"
+
+
+def test_row_says_what_its_weights_tell_of_themselves(undisturbed):
+    result, directory = undisturbed
+    row, metrics = result["row"], result["metrics"]
+    assert row["weights_realised_error"] == metrics["weights_error"]
+    assert row["weights_realised_error_end"] == metrics["weights_error_end"] == lines(directory)[-1]["weights_error"]
+    assert row["weights_pass_rate"] == metrics["mask_pass_rate"]
+    assert row["weights_pass_rate_end"] == metrics["mask_pass_rate_end"]
+    assert 0.005 < row["weights_realised_error_end"] < row["weights_gmse"] * 1.3
+    assert 0.99 < row["weights_pass_rate_gaussian"] < 0.995
 
 
 def test_divergence_is_a_result_with_its_step(tmp_path):

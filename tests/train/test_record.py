@@ -10,7 +10,17 @@ from etils import epath
 
 from capscale.errors import UserError
 from capscale.estimators import ABRms, Clip, ForwardMask, StraightThrough, Trust
-from capscale.train.record import estimator_label, loss_with_error, read_result, result, result_row, write_result
+from capscale.gaussian import pass_rate
+from capscale.representation import DENSE, Representation, operand
+from capscale.train.record import (
+    estimator_label,
+    loss_with_error,
+    read_result,
+    result,
+    result_row,
+    weights_row,
+    write_result,
+)
 
 RUN = tiny.run()
 
@@ -33,6 +43,20 @@ def test_row_says_what_was_trained():
     assert row["weights_gmse"] == pytest.approx(0.01154288, abs=1e-8)
     assert row["activations_gmse"] == 0.0
     assert result_row(RUN, None, None, 1.0)["bits_per_byte"] is None
+
+
+METRICS = {"weights_error": 0.1, "weights_error_end": 0.2, "mask_pass_rate": 0.3, "mask_pass_rate_end": None}
+
+
+def test_what_weights_tell_is_of_compressed_weights():
+    told = weights_row(tiny.run(representation=Representation(operand("int1"), operand("int4"))), METRICS)
+    rate = told.pop("weights_pass_rate_gaussian")
+    assert rate == pass_rate(operand("int1")) < 0.8
+    assert list(told.values()) == [0.1, 0.2, 0.3, None]
+    for dense in (DENSE, Representation(activations=operand("int4"))):
+        assert weights_row(tiny.run(representation=dense), METRICS) == dict.fromkeys(
+            [*told, "weights_pass_rate_gaussian"]
+        )
 
 
 def test_written_result_is_read_back(directory):

@@ -23,6 +23,7 @@ ORDER = (
     "packed",
     "gaussian",
     "capacity",
+    "realised",
     "models",
     "data",
     "train",

@@ -16,10 +16,13 @@ import numpy as np
 
 from capscale.analysis.operands import gaussian_error
 from capscale.errors import UserError
+from capscale.realised import COLUMNS
 
 REQUIRED = ("N", "D", "loss", "weights", "activations")
 PLAIN_ESTIMATORS = frozenset({"", "dense", "trust", "clip", "straight_through", "both", "hypersphere", "lsq"})
 """Estimators that belong to their format: they stay out of a curve's name, and a law of GMSE is about them."""
+TOLD = COLUMNS[1:]
+"""Columns of what weights tell of themselves: nothing is fitted to them, so they are no part of a table's digest."""
 LARGEST_NATS = math.log(2**18)
 """ln of a vocabulary that no run here exceeds; a loss above it is not in nats per token, or has diverged."""
 
@@ -55,6 +58,12 @@ class Row(NamedTuple):
     """NaN where the table has none."""
     curve: str = ""
     """Name of the format, unique in its table."""
+    weights_realised_error: float = math.nan
+    """What the weights tell of themselves: see `capscale.realised`; NaN where the table does not say."""
+    weights_realised_error_end: float = math.nan
+    weights_pass_rate: float = math.nan
+    weights_pass_rate_end: float = math.nan
+    weights_pass_rate_gaussian: float = math.nan
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -166,7 +175,7 @@ def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
         loss_se=number("loss_se"),
         weight=weight,
         seed=number("seed"),
-    )
+    )._replace(**{name: number(name) for name in TOLD})
 
 
 def _with_curves(rows: Sequence[Row]) -> list[Row]:
@@ -296,5 +305,6 @@ def make_table(
         _refuse_unit_mistakes(rows, by_run, source)
     rows, repeats = _without_repeats(rows, source)
     rows.sort(key=lambda r: (r.curve, r.N, r.D, np.nan_to_num(r.seed, nan=-1.0), r.loss, r.weight, r.run))
-    content = "\n".join(repr(r[1:]) for r in rows)
+    digested = [name for name in Row._fields if name != "run" and name not in TOLD]
+    content = "\n".join(repr(tuple(getattr(r, name) for name in digested)) for r in rows)
     return Table(tuple(rows), source, hashlib.sha256(content.encode()).hexdigest(), (*notes, *repeats), context or {})

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import tyro
 
-        from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, sweep
+        from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, status, sweep
 
         commands = {
             "gmse": formats.Gmse,
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             "data": data.Data,
             "sweep": sweep.Sweep,
             "run": sweep.Run,
-            "status": sweep.Status,
+            "status": status.Status,
             "preflight": preflight.Preflight,
             "launch": launch.Launch,
             "fit": analysis.Fit,

@@ -1,6 +1,5 @@
-"""Commands that train: sweep, run, status."""
+"""Commands that train: sweep and run."""
 
-import json
 import os
 import signal
 import sys
@@ -250,37 +249,3 @@ def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -
         print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
         return stopped
     return 0
-
-
-@dataclass
-class Status:
-    """Show what has been done of a sweep, and the device-hours spent and left.
-
-    Example:
-      capscale status runs/demo
-    """
-
-    directory: Annotated[str, tyro.conf.Positional]
-    """The --out directory of a sweep."""
-    json: bool = False
-    """Print JSON: counts, device-hours, and a list of runs with state and detail."""
-
-    def __call__(self) -> int:
-        """Prints the counts, and each run that is under way or needs a look."""
-        from etils import epath
-
-        from capscale.sweep.status import counts, device_hours, read_status
-
-        statuses = read_status(epath.Path(self.directory))
-        found, hours = counts(statuses), device_hours(statuses)
-        if self.json:
-            runs = [status._asdict() for status in statuses]
-            print(json.dumps({"counts": found, "device_hours": hours._asdict(), "runs": runs}, indent=1))
-            return 0
-        print(", ".join(f"{number} {state}" for state, number in found.items() if number))
-        left = "unknown until a run is done" if hours.left is None else f"about {hours.left:.3g}"
-        print(f"device-hours: {hours.spent:.3g} spent, {left} left")
-        for status in statuses:
-            if status.state not in ("done", "to do"):
-                print(f"{status.run_id} {status.state} {status.detail}")
-        return 0

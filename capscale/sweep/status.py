@@ -8,7 +8,12 @@ from etils import epath
 
 from capscale.errors import UserError
 from capscale.files import read_json
+from capscale.realised import Realised
 from capscale.train.lease import current_lease, holder, is_live
+
+UNTOLD = Realised.mean([])
+NOTHING = ("", UNTOLD)
+"""What a run tells that is not done, or whose weights are dense: no format, and NaN throughout."""
 
 State = Literal["done", "diverged", "failed", "running", "started", "to do", "damaged"]
 
@@ -23,6 +28,8 @@ class RunStatus(NamedTuple):
       detail: loss, error message, or how far it is.
       device_s: seconds of training times devices behind its steps; steps that were lost and done again count once.
       flops: planned FLOPs of the whole run; None in sweeps that did not record them.
+      format: of its weights, with estimator and rotation; empty where it is not done or its weights are dense.
+      realised: what its weights tell of themselves, in that case NaN throughout.
     """
 
     run_id: str
@@ -30,6 +37,16 @@ class RunStatus(NamedTuple):
     detail: str
     device_s: float = 0.0
     flops: float | None = None
+    format: str = ""
+    realised: Realised = UNTOLD
+
+
+class FormatStatus(NamedTuple):
+    """What the weights of the finished runs of one format tell of themselves, averaged over the runs."""
+
+    format: str
+    runs: int
+    realised: Realised
 
 
 class DeviceHours(NamedTuple):
@@ -64,25 +81,28 @@ def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunS
     device_s = 0.0
     try:
         step, device_s = progress(directory)
-        state, detail = _state(directory, step, planned)
-        return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"))
+        state, detail, told = _state(directory, step, planned)
+        return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"), *told)
     except (UserError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         detail = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         flops = planned.get("flops") if isinstance(planned, dict) else None
         return RunStatus(run_id, "damaged", detail, round(device_s, 3), flops)
 
 
-def _state(directory: epath.Path, step: int, planned: dict[str, Any]) -> tuple[State, str]:
+def _state(directory: epath.Path, step: int, planned: dict[str, Any]) -> tuple[State, str, tuple[str, Realised]]:
+    """State and detail, and of a run that is done what its compressed weights tell."""
     if (directory / "result.json").exists():
         found = read_json(directory / "result.json", "remove it to train this run again")
-        return "diverged" if found["status"] == "diverged" else "done", _summary(found["row"])
+        if found["status"] == "diverged":
+            return "diverged", _summary(found["row"]), NOTHING
+        return "done", _summary(found["row"]), _told(found["row"])
     how_far = f"{planned['name']}: step {step} of {planned['steps']}" if planned else ""
     lease = current_lease(directory) if directory.exists() else None
     if lease is not None and is_live(lease):
-        return "running", ", ".join(filter(None, [how_far, holder(lease)]))
+        return "running", ", ".join(filter(None, [how_far, holder(lease)])), NOTHING
     if (directory / "error.json").exists():
-        return "failed", str(read_json(directory / "error.json", "remove it")["error"])
-    return ("started", how_far) if (directory / "metrics.jsonl").exists() else ("to do", "")
+        return "failed", str(read_json(directory / "error.json", "remove it")["error"]), NOTHING
+    return ("started", how_far, NOTHING) if (directory / "metrics.jsonl").exists() else ("to do", "", NOTHING)
 
 
 def progress(directory: epath.Path) -> tuple[int, float]:
@@ -101,6 +121,23 @@ def progress(directory: epath.Path) -> tuple[int, float]:
 def _summary(row: dict[str, Any]) -> str:
     loss = "diverged" if row["loss"] is None else f"loss {row['loss']:.4f}"
     return f"{row['model']} {row['weights']}/{row['activations']} seed {row['seed']}: {loss}"
+
+
+def _told(row: dict[str, Any]) -> tuple[str, Realised]:
+    if row["weights"] == "dense":
+        return NOTHING
+    marks = [row.get("weights_estimator"), f"hadamard {row['hadamard']}" if row.get("hadamard") else None]
+    named = ", ".join(mark for mark in marks if mark)
+    return f"{row['weights']} [{named}]" if named else row["weights"], Realised.of(row)
+
+
+def formats(statuses: list[RunStatus]) -> list[FormatStatus]:
+    """The formats of compressed weights among the finished runs, in their order, with what these weights tell."""
+    groups: dict[str, list[Realised]] = {}
+    for status in statuses:
+        if status.format:
+            groups.setdefault(status.format, []).append(status.realised)
+    return [FormatStatus(name, len(told), Realised.mean(told)) for name, told in groups.items()]
 
 
 def counts(statuses: list[RunStatus]) -> dict[str, int]:

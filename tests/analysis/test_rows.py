@@ -47,6 +47,34 @@ def test_order_of_rows_does_not_matter():
     assert make_table(plain, "x").sha256 == make_table(shuffled, "x").sha256
 
 
+TOLD = {"weights_realised_error": 0.2, "weights_realised_error_end": 0.1, "weights_pass_rate": 0.6}
+TOLD |= {"weights_pass_rate_end": 0.5, "weights_pass_rate_gaussian": 0.7}
+
+
+def test_digest_is_of_what_fits_see():
+    """A table keeps its digest as columns are added that nothing is fitted to, empty or not."""
+    known = [{"run": "a", "N": 1e6, "D": 1e8, "loss": 3.25, "weights": "int4", "activations": "dense", "seed": 1}]
+    # Computed before there were these columns.
+    digest = "5005b06e590db80fc6006120088a9c4e5e9707f669055fbd85d62ffb4b7ba6d3"
+    assert make_table(known, "x").sha256 == digest
+    assert make_table([known[0] | TOLD], "x").sha256 == digest
+    assert make_table([known[0] | {"loss": 3.26}], "x").sha256 != digest
+
+
+def test_what_weights_tell_is_read_where_it_is_there(tmp_path):
+    rows = records()
+    rows[3] |= TOLD
+    rows[4] |= dict.fromkeys(TOLD)
+    pd.DataFrame(rows).to_csv(tmp_path / "runs.csv", index=False)
+    for table in (make_table(rows, "x"), read(tmp_path / "runs.csv")):
+        (told,) = [row for row in table.rows if row.loss == pytest.approx(rows[3]["loss"], rel=1e-13)]
+        assert {name: getattr(told, name) for name in TOLD} == TOLD
+        for name in TOLD:
+            assert np.isnan(table.column(name)).sum() == len(rows) - 1
+    with pytest.raises(UserError, match="row 4: weights_pass_rate='half' is no number"):
+        make_table([*rows[:3], rows[3] | {"weights_pass_rate": "half"}], "x")
+
+
 def test_missing_column():
     broken = [{k: v for k, v in r.items() if k != "loss"} | {"bits_per_byte": 1.0} for r in records()]
     with pytest.raises(UserError, match=r"no column \['loss'\].*ln 2"):

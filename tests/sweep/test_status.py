@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from etils import epath
 
+from capscale.cli import main
 from capscale.errors import UserError
-from capscale.sweep.status import RunStatus, counts, device_hours, read_status
+from capscale.sweep.status import RunStatus, counts, device_hours, formats, read_status
 
 ROW = {"model": "nano-8", "weights": "int4", "activations": "dense", "seed": 1, "loss": 2.34567}
 
@@ -93,6 +94,60 @@ def test_device_hours_are_those_of_finished_runs_scaled_by_flops():
     assert device_hours([*finished, diverged]).left == 0
     assert device_hours([diverged, waiting]).left is None
     assert device_hours([*finished, waiting._replace(flops=None)]).left is None
+
+
+FROZEN = {"weights_gmse": 0.363, "weights_realised_error_end": 0.079, "weights_estimator": "clip", "hadamard": 128}
+FROZEN |= {"weights_pass_rate_end": 0.09, "weights_pass_rate_gaussian": 0.575}
+SOUND = {"weights_gmse": 0.0115, "weights_realised_error_end": 0.0117, "weights_pass_rate_end": 0.99}
+SOUND |= {"weights_pass_rate_gaussian": 0.99, "weights_estimator": "trust"}
+
+
+def swept(directory, **rows):
+    """A directory whose finished runs have these lines."""
+    (directory / "sweep.json").write_text(json.dumps({"runs": list(rows)}))
+    for run_id, (status, row) in rows.items():
+        path = directory / "runs" / run_id / "result.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"status": status, "row": ROW | row}))
+    return epath.Path(directory)
+
+
+def test_formats_say_what_their_weights_tell(tmp_path):
+    """Runs of one format are averaged; dense ones, diverged ones and those of before the columns say nothing."""
+    out = swept(
+        tmp_path,
+        a=("ok", FROZEN | {"weights": "int1"}),
+        b=("ok", FROZEN | {"weights": "int1", "seed": 2, "weights_realised_error_end": 0.081}),
+        c=("ok", SOUND),
+        d=("ok", {"weights": "dense"}),
+        e=("diverged", FROZEN | {"loss": None}),
+        f=("ok", {"weights": "int8"}),
+    )
+    frozen, sound, silent = formats(read_status(out))
+    assert (frozen.format, frozen.runs, frozen.realised.error_end) == ("int1 [clip, hadamard 128]", 2, 0.08)
+    assert (sound.format, sound.runs, sound.realised.error_is_off) == ("int4 [trust]", 1, False)
+    assert (silent.format, silent.realised.words) == ("int8", "")
+    assert "an error of 0.08, GMSE is 0.36; the mask passes 9% of their gradients" in frozen.realised.words
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_command_names_what_is_off_alone(json_too, tmp_path, capsys):
+    out = swept(tmp_path, a=("ok", FROZEN | {"weights": "int1"}), b=("ok", SOUND), c=("ok", {"weights": "dense"}))
+    assert main(["status", str(out), *(["--json"] if json_too else [])]) == 0
+    printed = capsys.readouterr().out
+    if json_too:
+        content = json.loads(printed, parse_constant=pytest.fail)
+        assert [(each["format"], bool(each["words"])) for each in content["formats"]] == [
+            ("int1 [clip, hadamard 128]", True),
+            ("int4 [trust]", False),
+        ]
+        assert content["runs"][0]["realised"]["pass_rate_end"] == 0.09
+        assert set(content["runs"][2]["realised"].values()) == {None}
+    else:
+        said = [line for line in printed.splitlines() if "GMSE" in line]
+        assert len(said) == 1
+        assert said[0].startswith("int1 [clip, hadamard 128]: GMSE is not what these weights feel")
+        assert said[0].endswith("(1 run)")
 
 
 def test_reading_changes_nothing(out):

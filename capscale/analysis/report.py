@@ -20,9 +20,10 @@ from capscale.analysis.figures import bench_plot, error_against_bits
 from capscale.analysis.findings import conditioning
 from capscale.analysis.fit import Fit
 from capscale.analysis.operands import facts
+from capscale.analysis.sentences import caveats, summary
+from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
 from capscale.analysis.validation import Validation
-from capscale.analysis.words import limits, reading
 from capscale.errors import UserError
 
 DPI = 160
@@ -171,8 +172,8 @@ def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dic
         "findings": [f._asdict() for f in study.findings],
         "remarks": [r._asdict() for r in study.table.remarks],
         "bench": [{"law": v.law.name, "equation": v.law.equation, "why_not": v.why, **v.line} for v in bench],
-        "reading": reading(study),
-        "limits": limits(study),
+        "reading": [s.text for s in say(summary.RULES, study)],
+        "limits": [s.text for s in say(caveats.RULES, study)],
     }
 
 

@@ -8,9 +8,10 @@ from rich.table import Table
 
 from capscale.analysis.findings import Finding
 from capscale.analysis.fit import Fit
+from capscale.analysis.sentences import caveats, summary
+from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
 from capscale.analysis.uncertainty import Bootstrap, Profile
-from capscale.analysis.words import limits, reading
 
 
 def number(x: float, style: str = ".4g") -> str:
@@ -75,6 +76,6 @@ def print_study(study: Study) -> None:
         for c in study.capacities
     ]
     grid("Capacity of each format", ("format", "GMSE", "rho", "95 %", "rho of the law"), rows)
-    sentences("In short", reading(study))
-    sentences("What this does not show", limits(study))
+    sentences("In short", [s.text for s in say(summary.RULES, study)])
+    sentences("What this does not show", [s.text for s in say(caveats.RULES, study)])
     sentences("Runs", [f"{r.row}: {r.what}" for r in study.table.remarks])

@@ -8,8 +8,9 @@ from synthetic import NANO, write_sweep
 
 from capscale.analysis.findings import ratio_words
 from capscale.analysis.rows import read
+from capscale.analysis.sentences import caveats, summary
+from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import study
-from capscale.analysis.words import limits, reading
 from capscale.cli import analysis
 from capscale.errors import UserError
 
@@ -46,13 +47,13 @@ def test_near_tie_is_named(tmp_path, result):
     assert not result.ties
     noisy = study(read(write_sweep(tmp_path, noise=0.03)), resamples=200)
     assert any({t.first, t.second} == {"int2", "2:4"} for t in noisy.ties)
-    assert any("Near-tie" in s for s in reading(noisy))
+    assert any(s.rule == "near-tie" for s in say(summary.RULES, noisy))
 
 
 def test_runs_that_are_left_out_are_said(result):
-    assert not any("left out" in said for said in limits(result))
+    assert not any(s.rule == "left out" for s in say(caveats.RULES, result))
     more = replace(result, table=replace(result.table, rows=(*result.table.rows, result.table.rows[0])))
-    assert any("are left out here (1)" in said for said in limits(more))
+    assert any("are left out here (1)" in s.text for s in say(caveats.RULES, more))
 
 
 def test_joint_fit_does_not_hang_on_E(result):

@@ -10,7 +10,7 @@ from jax import Array
 
 import capscale.kernels.project as kernel
 from capscale.errors import UserError
-from capscale.estimators import Estimator
+from capscale.estimators import Estimator, Pulls
 from capscale.formats.base import Context, Format
 from capscale.formats.compose import Then
 from capscale.formats.grids import Grid
@@ -133,6 +133,8 @@ def _rule(scale: ScaleRule, grid: Grid, whole_matrix: bool) -> kernel.ScaleRule 
 
 def _mask_of(estimator: Estimator, parts: dict[str, Any]) -> tuple[bool, Any]:
     """Whether an estimator can be evaluated on what the kernel measures; and it, None where it passes everything."""
+    if isinstance(estimator, Pulls):
+        return False, None  # its gradient is no mask
     value, flag = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.bool)
     measures = kernel.Measures()
     if "grid" in parts:

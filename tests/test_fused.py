@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from capscale.kernels import dispatch
 
+from capscale.defaults import default_estimator
 from capscale.estimators import ABRms, Both, Clip, StraightThrough
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Context
@@ -18,7 +19,7 @@ from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import spec_of
-from capscale.representation import Operand, Representation, default_estimator, linear, operand
+from capscale.representation import Operand, Representation, linear, operand
 
 RNG = np.random.default_rng(0)
 COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)]

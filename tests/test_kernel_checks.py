@@ -9,6 +9,7 @@ from capscale.kernels import testing
 from capscale.kernels.ahead import Unavailable
 from capscale.kernels.project import LargestOver, Spec
 
+from capscale.defaults import default_estimator
 from capscale.estimators import STRAIGHT_THROUGH, TRUST
 from capscale.formats import catalog
 from capscale.formats.base import Projection, to_float32
@@ -18,7 +19,6 @@ from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import spec_of
 from capscale.kernel_checks import check_format, check_kernels
-from capscale.representation import default_estimator
 
 DEFAULT = ("int1", "int4-g64", "nvfp4", "2:4+int4", "lsq4", "higgs-d2-n16")
 COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)]

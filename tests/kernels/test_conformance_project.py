@@ -10,13 +10,13 @@ from capscale.kernels.project import RmsTimes, Spec, tpu
 from capscale.kernels.project.reference import Projected
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
 
+from capscale.defaults import default_estimator
 from capscale.estimators import Trust
 from capscale.formats import catalog
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import spec_of
 from capscale.models.ladder import LADDERS
-from capscale.representation import default_estimator
 
 CHECKS = testing.checks()
 BFLOAT16 = ("interpret-bfloat16", "interpret-gradient-bfloat16")

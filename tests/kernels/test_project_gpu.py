@@ -12,6 +12,7 @@ from capscale.kernels.project import gpu, gpu_codes, reference
 from capscale.kernels.project.codes import decode
 from capscale.kernels.testing import check_cuda, check_gpu_interpreted, rows
 
+from capscale.defaults import default_estimator
 from capscale.formats.base import Format
 from capscale.formats.catalog import FORMATS, find
 from capscale.formats.compose import Then
@@ -22,7 +23,6 @@ from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, PowerOfTwo, Rms, TwoLevel
 from capscale.formats.vector import Vector
 from capscale.fused import spec_of
-from capscale.representation import default_estimator
 
 MXFP4, NVFP4 = Scalar(E2M1, PowerOfTwo(), 32), Scalar(E2M1, TwoLevel(), 16)
 

@@ -10,7 +10,7 @@ from capscale.kernels.ahead import Unavailable
 from capscale.kernels.project import LargestOver, Spec
 
 from capscale.defaults import default_estimator
-from capscale.estimators import STRAIGHT_THROUGH, TRUST
+from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, BRms, Rms
 from capscale.formats import catalog
 from capscale.formats.base import Projection, to_float32
 from capscale.formats.grids import Int
@@ -31,6 +31,24 @@ def test_the_specification_is_the_format(name):
     spec = spec_of(format, default_estimator(format))
     assert isinstance(spec, Spec)
     check_format(format, default_estimator(format), spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    [
+        ("2:4", Rms(0.1)),
+        ("2:4", BRms(0.1)),
+        ("4:8-pairs", BRms(0.1)),
+        ("2:4+int4", Both(BRms(0.3))),
+        ("2:4+mxfp4", Both(BRms(0.1))),
+    ],
+)
+def test_a_mask_by_the_rows_root_mean_square_is_the_estimators(name, estimator):
+    """That of the dense row, also where scales are those of survivors or of groups."""
+    spec = spec_of(catalog.find(name), estimator)
+    assert isinstance(spec, Spec)
+    assert spec.reads_rms
+    check_format(catalog.find(name), estimator, spec)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ A projection is piecewise constant, so its true gradient is useless; an estimato
 `mask * g`. Each is a frozen dataclass called with float32 `x` and its `Projection`; it returns a boolean
 mask that broadcasts to `x`, or None where every entry passes. Comparisons are made on the quantities
 that the projection measured before rounding to its dtype, so that a tie falls on the same side everywhere.
+An estimator that is no mask is `Pulls` as well. Which one belongs to which format: `capscale.defaults`; how they are
+written in tables and on the command line: `capscale.estimator_names`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array
@@ -15,7 +18,7 @@ from jax.scipy.special import ndtr, ndtri
 from scipy import special
 
 from capscale.errors import UserError
-from capscale.formats.base import Projection
+from capscale.formats.base import Projection, Scope, scope_axes
 
 Field = TypeVar("Field")
 
@@ -29,6 +32,40 @@ class Estimator(Protocol):
         ...
 
 
+@runtime_checkable
+class Pulls(Protocol):
+    """An estimator whose gradient is more than a mask times the incoming one."""
+
+    def residuals(self, x: Array, projection: Projection) -> Any:
+        """Arrays that `pull` needs, from float32 `x` and its projection: a pytree."""
+        ...
+
+    def pull(self, residuals: Any, g: Array) -> Array:
+        """Gradient with respect to x, from that with respect to the value, of its shape and dtype."""
+        ...
+
+
+def _check_positive(value: float, name: str, estimator: Estimator) -> None:
+    if not 0 < value < float("inf"):
+        raise UserError(f"{estimator}: {name}={value} must be positive and finite")
+
+
+def _check_p(p: float, estimator: Estimator) -> None:
+    if not 0 <= p < 0.5:
+        raise UserError(f"{estimator}: p must lie in [0, 1/2), the probability between 0 and the threshold")
+
+
+def _ppf(p: float) -> float:
+    """Standard normal quantile of 1/2 + p."""
+    return float(special.ndtri(0.5 + p))
+
+
+def _needed(field: Field | None, estimator: Estimator, what: str) -> Field:
+    if field is None:
+        raise UserError(f"{estimator} needs a format with {what}; choose another estimator or format")
+    return field
+
+
 @dataclass(frozen=True)
 class StraightThrough:
     """Every gradient passes (Bengio et al., arXiv 1308.3432)."""
@@ -40,11 +77,23 @@ class StraightThrough:
 
 @dataclass(frozen=True)
 class Clip:
-    """Passes where `|x|` is at most the outermost level: the paper's rule for 1 bit."""
+    """Passes where `|x| <= scale * outermost level`: QuEST's rule for 1 bit (`ClipQuantizer`, arXiv 2502.05003).
+
+    scale = 1 passes what the grid covers. At 1 bit that is 57 % of Gaussian weights, and the others then drift out of
+    the band for good; QuEST's one-bit runs have 1.3 where they rotate and 1.25 where they do not (`clip_scale` of all
+    15 in its table of runs), which `capscale.defaults` takes over.
+    """
+
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = {"scale": 1.0}
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive(self.scale, "scale", self)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
-        """`|x| <= c s`."""
-        return _needed(projection.radius, self, "a grid") <= 1.0
+        """`|x| / outermost level <= scale`."""
+        return _needed(projection.radius, self, "a grid") <= self.scale
 
 
 @dataclass(frozen=True)
@@ -58,12 +107,34 @@ class Trust:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.threshold > 0:
-            raise UserError(f"Trust(threshold={self.threshold}): the threshold, in grid steps, must be positive")
+        _check_positive(self.threshold, "threshold", self)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|value - x| / step <= threshold`."""
         return _needed(projection.distance, self, "a grid") <= self.threshold
+
+
+@dataclass(frozen=True)
+class TrustRadius:
+    """Passes where `|value - x| <= radius * RMS`, the same distance around every level.
+
+    On an even grid of Gaussian scale this is `Trust` (radius c / (2^b - 1)). On float grids the two differ: QuEST's FP4
+    classes keep radius = 0.3186, half the outermost gap of the 4-bit Lloyd grid that they derive from (`FP4_RADIUS`).
+    """
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        _check_positive(self.radius, "radius", self)
+
+    def __call__(self, x: Array, projection: Projection) -> Array:
+        """`distance * step <= radius * RMS`."""
+        distance, step = _needed(projection.distance, self, "a grid"), _needed(projection.step, self, "a grid")
+        return distance * step <= jnp.float32(self.radius) * _needed(projection.rms, self, "measured scales")
+
+
+FP4_RADIUS = 0.3186
+"""QuEST's for FP4: (levels[-1] - levels[-2]) / 2 of the Lloyd grid after 20 iterations from linspace(-3, 3, 16)."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +144,7 @@ class Hypersphere:
     radius: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.radius > 0:
-            raise UserError(f"Hypersphere(radius={self.radius}): the radius must be positive")
+        _check_positive(self.radius, "radius", self)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|v| <= radius * max |codeword|`, all entries of a vector alike."""
@@ -111,6 +181,7 @@ class Rms:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|x| > T_p`."""
+        _needed(projection.keep, self, "sparsity")
         return jnp.abs(x) > _needed(projection.rms, self, "sparsity") * _ppf(self.p)
 
 
@@ -137,28 +208,71 @@ class BRms:
 
 @dataclass(frozen=True)
 class ABRms:
-    """`a-b-rms`: passes where kept, or `|x| < T_a`, `T_a = RMS ppf(1/2 + a (cdf(T_k / RMS) - 1/2))`.
+    """`a-b-rms`: passes where kept, or `|x| < T_a`, `T_a = RMS ppf(1/2 + (1 - a)(cdf(T_k / RMS) - 1/2))`.
 
-    `a` is the share of the pruned probability mass, from zero upwards, that lets its gradient through:
-    a = 0 is `fw`, a = 1 lets every gradient pass.
+    `a` is the share of the pruned probability mass whose gradient is masked, the part next to the threshold: a = 1 is
+    `fw`, a = 0 lets every gradient pass. (The paper's formula, its worked example and its conclusion agree on this; one
+    of its sentences says the reverse.)
     """
+
+    JSON_VERSION: ClassVar[int] = 2  # the share that passed, before
 
     a: float
 
     def __post_init__(self) -> None:
         if not 0 <= self.a <= 1:
-            raise UserError(f"ABRms(a={self.a}): a must lie in [0, 1]; 0 is the forward mask, 1 passes all")
+            raise UserError(f"ABRms(a={self.a}): a must lie in [0, 1]; 1 is the forward mask, 0 passes all")
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """Kept, or below the inner threshold."""
         keep = _needed(projection.keep, self, "sparsity")
-        if self.a == 1:
+        if self.a == 0:
             return jnp.ones_like(keep)
         rms = _needed(projection.rms, self, "sparsity")
         threshold = _needed(projection.threshold, self, "sparsity")
         safe = jnp.where(rms > 0, rms, 1.0)
-        inner = rms * ndtri(0.5 + self.a * (ndtr(threshold / safe) - 0.5))
+        inner = rms * ndtri(0.5 + (1 - self.a) * (ndtr(threshold / safe) - 0.5))
         return keep | (jnp.abs(x) < inner)
+
+
+@dataclass(frozen=True)
+class ThroughScale:
+    """Every gradient passes, and the derivative by the scale that the error is proportional to is added.
+
+    With `value = x + ||x|| u` and u fixed, `x_bar = g + x <g, value - x> / <x, x>`: the exact derivative of noise of a
+    deviation measured on x (the authors' noise quantizer lets the gradient flow through its deviation).
+    `scope`: the row that has one scale, or the matrix.
+    """
+
+    scope: Scope = "row"
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("row", "matrix"):
+            raise UserError(f"ThroughScale(scope={self.scope!r}): use 'row' or 'matrix'")
+
+    def __call__(self, x: Array, projection: Projection) -> None:
+        """None: nothing is masked."""
+        return
+
+    def residuals(self, x: Array, projection: Projection) -> "_AlongScale":
+        """x over its energy, and the error of the projection."""
+        axes = scope_axes(self.scope, x.ndim)
+        energy = jnp.sum(jnp.square(x), axis=axes, keepdims=True)
+        return _AlongScale(x / jnp.where(energy > 0, energy, 1.0), projection.value.astype(jnp.float32) - x)
+
+    def pull(self, residuals: "_AlongScale", g: Array) -> Array:
+        """`g + x <g, value - x> / <x, x>`."""
+        along, error = residuals
+        full = g.astype(jnp.float32)
+        share = jnp.sum(full * error, axis=scope_axes(self.scope, g.ndim), keepdims=True)
+        return (full + along * share).astype(g.dtype)
+
+
+class _AlongScale(NamedTuple):
+    """Residuals of `ThroughScale`, float32, of the shape of x."""
+
+    along: Array
+    error: Array
 
 
 STRAIGHT_THROUGH = StraightThrough()
@@ -181,19 +295,3 @@ class Both:
         pruned = jnp.where(_needed(projection.keep, self, "sparsity"), 0.0, 1.0) > 0
         grid = grid | pruned
         return grid if sparse is None else sparse & grid
-
-
-def _check_p(p: float, estimator: Estimator) -> None:
-    if not 0 <= p < 0.5:
-        raise UserError(f"{estimator}: p must lie in [0, 1/2), the probability between 0 and the threshold")
-
-
-def _ppf(p: float) -> float:
-    """Standard normal quantile of 1/2 + p."""
-    return float(special.ndtri(0.5 + p))
-
-
-def _needed(field: Field | None, estimator: Estimator, what: str) -> Field:
-    if field is None:
-        raise UserError(f"{estimator} needs a format with {what}; choose another estimator or format")
-    return field

@@ -1,5 +1,6 @@
 """The kernel's specification of an operand: which formats `capscale.kernels.project` computes, and how."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from jax import Array
 
 import capscale.kernels.project as kernel
 from capscale.errors import UserError
-from capscale.estimators import Estimator
+from capscale.estimators import Estimator, Pulls
 from capscale.formats.base import Context, Format
 from capscale.formats.compose import Then
 from capscale.formats.grids import Grid
@@ -22,6 +23,10 @@ from capscale.formats.vector import Vector, codebook
 from capscale.kernels.hadamard import rotate
 from capscale.kernels.project.op import choose
 from capscale.kernels.project.op import project as fused
+from capscale.kernels.project.rules import operations
+
+_SPECIAL = {"erf", "erfc", "erf_inv"}
+"""Of the normal distribution: Mosaic has not all of them, and compilers differ in their last bits."""
 
 
 def project_fused(
@@ -54,10 +59,7 @@ def spec_of(format: Format, estimator: Estimator, rotation: int | None = None, b
         return parts["scale"]
     if not parts:
         return f"{type(format).__name__} formats are left to XLA"
-    readable, mask = _mask_of(estimator, parts)
-    if not readable:
-        return f"{estimator} reads what the kernel does not measure"
-    return kernel.Spec(**parts, mask=mask, rotation=rotation, back=back)
+    return _masked(kernel.Spec(**parts, rotation=rotation, back=back), estimator)
 
 
 def _parts(format: Format) -> dict[str, Any]:
@@ -131,18 +133,15 @@ def _rule(scale: ScaleRule, grid: Grid, whole_matrix: bool) -> kernel.ScaleRule 
     return f"{type(scale).__name__} scales are left to XLA"
 
 
-def _mask_of(estimator: Estimator, parts: dict[str, Any]) -> tuple[bool, Any]:
-    """Whether an estimator can be evaluated on what the kernel measures; and it, None where it passes everything."""
-    value, flag = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.bool)
-    measures = kernel.Measures()
-    if "grid" in parts:
-        measures = measures._replace(step=value, distance=value, radius=value, slope=value)
-    if "codebook" in parts:
-        measures = measures._replace(radius=value)
-    if "pattern" in parts:
-        measures = measures._replace(keep=flag, threshold=value)
+def _masked(spec: kernel.Spec, estimator: Estimator) -> kernel.Spec | str:
+    """`spec` with the estimator as its mask, none where it passes everything; or why no kernel evaluates it."""
+    if isinstance(estimator, Pulls):
+        return f"{estimator} has a gradient of its own, which is no mask"
+    measures = spec.measures
     try:
-        passes = jax.eval_shape(cast(Any, estimator), value, measures)
+        traced = jax.make_jaxpr(cast(Any, estimator))(jax.ShapeDtypeStruct((1, 2), jnp.float32), measures)
     except UserError:
-        return False, None
-    return True, None if passes is None else estimator
+        return f"{estimator} reads what the kernel does not measure"
+    if _SPECIAL & operations(traced.jaxpr):
+        return f"{estimator} takes error functions of what is measured, which are left to XLA"
+    return replace(spec, mask=cast(Any, estimator) if traced.out_avals else None)

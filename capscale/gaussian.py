@@ -96,7 +96,7 @@ def pass_rate(operand: Operand) -> float:
 
     @jax.jit
     def mean_of_mask(x: jax.Array) -> jax.Array:
-        mask = operand.estimator(x, operand.format.project(x, initial_context(operand.format, x)))
+        mask = operand.backward()(x, operand.format.project(x, initial_context(operand.format, x)))
         ones = jnp.ones_like(x) if mask is None else jnp.broadcast_to(mask, x.shape).astype(jnp.float32)
         return ones.mean(axis=-1)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from capscale.defaults import default_estimator
 from capscale.estimators import Estimator
 from capscale.formats.base import Format
 from capscale.formats.roles import initial_context
@@ -15,7 +16,6 @@ from capscale.kernels import compare, testing
 from capscale.kernels.ahead import Unavailable
 from capscale.kernels.project import Spec, reference
 from capscale.kernels.project.mask import unpack_mask
-from capscale.representation import default_estimator
 
 
 def check_kernels(
@@ -44,13 +44,13 @@ def check_kernels(
 
     Example: `check_kernels(Scalar(Levels((-3.0, -1.0, 1.0, 3.0)), Absmax(), group=32))`.
     """
-    estimator = default_estimator(format) if estimator is None else estimator
-    specs = [spec_of(format, estimator, block, block is not None) for block in (None, rotation)]
+    of = {b: default_estimator(format, b is not None) if estimator is None else estimator for b in (None, rotation)}
+    specs = [spec_of(format, of[block], block, block is not None) for block in (None, rotation)]
     plain, spec = specs
     if not isinstance(plain, Spec) or not isinstance(spec, Spec):
         raise ValueError(f"{format} has no kernel: {next(reason for reason in specs if isinstance(reason, str))}")
     outcomes: dict[str, str] = {}
-    for name, check in {"format": lambda _: check_format(format, estimator, plain), **testing.checks()}.items():
+    for name, check in {"format": lambda _: check_format(format, of[None], plain), **testing.checks()}.items():
         try:
             check(spec)
             outcomes[name] = "passed"

@@ -5,23 +5,20 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from capscale.defaults import default_estimator
 from capscale.errors import UserError
-from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, Clip, Estimator, ForwardMask, Hypersphere, Lsq
+from capscale.estimator_names import estimator_name, find_estimator, split_name
+from capscale.estimators import STRAIGHT_THROUGH, Estimator, Pulls
 from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
-from capscale.formats.catalog import find
-from capscale.formats.compose import Then
+from capscale.formats.catalog import find, label
 from capscale.formats.dense import UNCOMPRESSED, Dense
-from capscale.formats.outliers import Outliers
-from capscale.formats.rigl import RigL
-from capscale.formats.roles import Keeps, Learns, learns
-from capscale.formats.scalar import Scalar
-from capscale.formats.vector import Vector
+from capscale.formats.roles import Keeps, Learns
 from capscale.fused import project_fused
 from capscale.kernels.hadamard import rotate
 
@@ -30,45 +27,51 @@ LARGEST_BLOCK = 128  # QuEST, arXiv 2502.05003
 
 @dataclass(frozen=True)
 class Operand:
-    """One side of a matrix product: its format forward, its estimator backward."""
+    """One side of a matrix product: its format forward, its estimator backward.
+
+    `estimator`: None for the default one (`capscale.defaults`), which a `Representation` fills in, as it depends on the
+    rotation; by itself an operand is not rotated.
+    """
 
     format: Format = UNCOMPRESSED
-    estimator: Estimator = STRAIGHT_THROUGH
+    estimator: Estimator | None = None
 
     @property
     def is_dense(self) -> bool:
         """True where nothing is compressed."""
         return isinstance(self.format, Dense)
 
+    def backward(self, rotated: bool = False) -> Estimator:
+        """The estimator: the one given, or the default in a basis that is rotated or not."""
+        return default_estimator(self.format, rotated) if self.estimator is None else self.estimator
 
-DENSE_OPERAND = Operand()
+    def name(self, rotated: bool) -> str:
+        """Text that `operand` reads: `int4`, with the estimator where it is not the default, `top50 [fw]`."""
+        usual = self.backward(rotated) == default_estimator(self.format, rotated)
+        return label(self.format) if usual else f"{label(self.format)} [{estimator_name(self.backward(rotated))}]"
 
 
-def default_estimator(format: Format) -> Estimator:
-    """What the paper trains the format with.
-
-    Clip for 1 bit, trust for other grids, the hypersphere for codebooks, LSQ's for learned steps, the mask itself for
-    RigL, straight-through for other sparsity and for noise.
-    """
-    if isinstance(format, Then):
-        return Both(grid=default_estimator(format.scalar))
-    scalar = format.inner if isinstance(format, Outliers) else format
-    if isinstance(scalar, Scalar):
-        grid = Clip() if scalar.grid.codes == 2 else TRUST
-        return Lsq() if learns(scalar) else grid
-    others: dict[type, Estimator] = {Vector: Hypersphere(), RigL: ForwardMask()}
-    return others.get(type(format), STRAIGHT_THROUGH)
+DENSE_OPERAND = Operand(estimator=STRAIGHT_THROUGH)
 
 
 def operand(name: str, estimator: Estimator | None = None, per_token: bool = False) -> Operand:
-    """Operand of a named format (`capscale.formats.catalog`), with its default estimator where none is given.
+    """Operand of a named format (`capscale.formats.catalog`) and estimator (`capscale.estimator_names`).
 
-    `per_token`: the row-by-row variant, which activations need.
+    Args:
+      name: `int4`, or with an estimator in brackets, `top50 [fw]`.
+      estimator: the estimator, where it is not in the name; the default of the format where neither gives one.
+      per_token: the row-by-row variant, which activations need.
 
-    Example: `operand("top50", ForwardMask())`, `operand("int4")`, `operand("top50", per_token=True)`.
+    Raises:
+      UserError: names that are unknown, or two estimators at once.
+
+    Example: `operand("top50 [fw]")`, `operand("int1 [clip 1.3]")`, `operand("top50", per_token=True)`.
     """
-    format = per_row(find(name)) if per_token else find(name)
-    return Operand(format, default_estimator(format) if estimator is None else estimator)
+    format_name, estimator_text = split_name(name)
+    if estimator_text and estimator is not None:
+        raise UserError(f"operand {name!r} names an estimator, and estimator={estimator!r} another; give one of them")
+    format = per_row(find(format_name)) if per_token else find(format_name)
+    return Operand(format, find_estimator(estimator_text) if estimator_text else estimator)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ class Representation:
     `hadamard`: largest block of the Hadamard rotation of the input axis, a power of two, or None for none. The block
     used is the largest power of two up to it that divides the width. Both operands are rotated when both are
     compressed; a single compressed operand is rotated forth and back.
+    Estimators that an operand leaves open become the defaults for its format and this rotation.
+
+    Example: `Representation(operand("int4"), operand("int8", per_token=True), hadamard=128)`.
     """
 
     weights: Operand = DENSE_OPERAND
@@ -86,6 +92,11 @@ class Representation:
 
     def __post_init__(self) -> None:
         block = self.hadamard
+        for side in ("weights", "activations"):
+            operand: Operand = getattr(self, side)
+            if operand.estimator is None:
+                filled = Operand(operand.format, operand.backward(rotated=block is not None))
+                object.__setattr__(self, side, filled)
         if block is not None and (block < 2 or block & (block - 1)):
             raise UserError(f"Representation(hadamard={block}): the block must be a power of two from 2, or None")
         if block is not None and isinstance(self.weights.format, Keeps):
@@ -217,19 +228,22 @@ def _project_fused(operand: Operand, rows: Array, representation: Representation
     """Rows rotated, projected, and rotated back unless both operands stay rotated, by one kernel; None without one."""
     block = _block(rows.shape[-1], representation)
     back = block is not None and not representation.rotates_both
-    return project_fused(operand.format, operand.estimator, rows, ctx, rotation=block, back=back)
+    return project_fused(operand.format, operand.backward(), rows, ctx, rotation=block, back=back)
 
 
 class _Residuals(NamedTuple):
-    """What the backward pass needs: a mask, and for learned numbers the slope of the value by them."""
+    """For the backward pass: a mask, or what `Pulls` asks for; for learned numbers the slope of the value by them."""
 
     mask: Array | None
     slope: Array | None
     learned: Array | None
+    own: Any = None
 
 
 def project(operand: Operand, x: Array, ctx: Context, tokens: bool = False) -> Array:
     """Forward exactly `operand.format.project(x).value`; backward `mask * g`, the mask being the estimator's.
+
+    An estimator that is `Pulls` has a gradient of its own in place of that.
 
     The gradient of a learned number, `ctx.learned`, is the sum of `slope * g` over the values that it scales, times the
     format's factor for a tensor of this shape. With `tokens` it is that for one row: how many there are at once depends
@@ -244,15 +258,20 @@ def _project(operand: Operand, tokens: bool, x: Array, ctx: Context) -> Array:
 
 
 def _forward(operand: Operand, tokens: bool, x: Array, ctx: Context) -> tuple[Array, _Residuals]:
-    projection = operand.format.project(x, ctx)
-    mask = operand.estimator(x.astype(jnp.float32), projection)
-    learned = ctx.learned
-    return projection.value, _Residuals(mask, None if learned is None else projection.slope, learned)
+    projection, estimator = operand.format.project(x, ctx), operand.backward()
+    full, learned = x.astype(jnp.float32), ctx.learned
+    own = estimator.residuals(full, projection) if isinstance(estimator, Pulls) else None
+    slope = None if learned is None else projection.slope
+    return projection.value, _Residuals(estimator(full, projection), slope, learned, own)
 
 
 def _backward(operand: Operand, tokens: bool, residuals: _Residuals, g: Array) -> tuple[Array, Context | None]:
-    mask, slope, learned = residuals
-    into_x = g if mask is None else jnp.where(mask, g, jnp.zeros_like(g))
+    mask, slope, learned, own = residuals
+    estimator = operand.backward()
+    if isinstance(estimator, Pulls):
+        into_x = estimator.pull(own, g)
+    else:
+        into_x = g if mask is None else jnp.where(mask, g, jnp.zeros_like(g))
     if learned is None:
         return into_x, None
     format = operand.format

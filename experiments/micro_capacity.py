@@ -1,9 +1,10 @@
 """Capacity of compressed formats on models of 16 thousand to 210 thousand parameters, byte by byte on real text.
 
-Figure 1 of arXiv 2506.01863 between the demo's scale and the paper's: eight weight-only formats of every kind at four
-sizes and one token budget, a smaller dense model to measure weak formats against, and dense models on a half and a
-quarter of the text, without which the law's data term is not identified. The last column, four-bit weights and
-activations, is there to be compared with what four-bit weights alone are worth.
+Figure 1 of arXiv 2506.01863 between the demo's scale and the paper's: nine weight-only formats of every kind at four
+sizes and one token budget, trained as their authors do, with the paper's baseline for sparsity (`fw`) beside its method
+(`b-rms`); a smaller dense model to measure weak formats against, and dense models on a half and a quarter of the text,
+without which the law's data term is not identified. The last format, four-bit weights and activations, is there to be
+compared with what four-bit weights alone are worth.
 
 Run: `capscale sweep micro_capacity --ladder micro --text books.txt --out runs/micro` (4 MB of text or more; one to two
 and a half minutes a run on a CPU core with AVX-512). Rows and fit of one such sweep: experiments/results/.
@@ -19,8 +20,8 @@ BATCH = 16
 RATE = 0.4
 """Learning rate times width: the ladder's rates are for longer runs. Chosen on dense models alone; half of it ends
 higher at 600 steps."""
-ROTATED = ("int8", "int4", "int2", "int1", "higgs-d2-n16")
-PLAIN = ("top50", "2:4", "2:4+int4")
+ROTATED = ("int8 [trust]", "int4 [trust]", "int2 [trust]", "int1 [clip 1.3]", "higgs-d2-n16 [hypersphere]")
+PLAIN = ("top50 [b-rms 0.1]", "top75 [b-rms 0.1]", "2:4 [b-rms 0.1]", "top50 [fw]", "2:4+int4-dense-scales [trust]")
 
 FORMATS: tuple[Representation, ...] = (
     DENSE,

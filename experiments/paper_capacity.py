@@ -26,13 +26,16 @@ SIX: dict[str, Representation] = {
     "dense": DENSE,
     "int4": INTS["int4"],
     "int4 W+A": Representation(operand("int4"), operand("int4", per_token=True), hadamard=128),
-    "top50": Representation(operand("top50")),
-    "2:4+int4": Representation(operand("2:4+int4")),
+    "top50": Representation(operand("top50 [b-rms 0.1]")),
+    "2:4+int4": Representation(operand("2:4+int4-dense-scales [trust]")),
     "higgs-d2-n16": Representation(operand("higgs-d2-n16"), hadamard=128),
 }
 """One of every kind; the ones that the largest sizes are trained in."""
 
-FORMATS: tuple[Representation, ...] = tuple(dict.fromkeys([*SIX.values(), *INTS.values()]))
+BASELINE = Representation(operand("top50 [fw]"))
+"""Magnitude pruning, which the paper's RBBM is compared with."""
+
+FORMATS: tuple[Representation, ...] = tuple(dict.fromkeys([*SIX.values(), BASELINE, *INTS.values()]))
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:

@@ -17,15 +17,15 @@ from capscale.kernels.project import tpu
 from capscale.kernels.project.tiles import Tile, candidates, key
 from capscale.kernels.testing import WIDTHS
 
+from capscale.defaults import default_estimator
 from capscale.formats.catalog import find
 from capscale.fused import spec_of
-from capscale.representation import default_estimator
 
 
 def seconds(tile: Tile, x: jax.Array, repeats: int, interpret: bool) -> float:
     """Time of one projection with int4's grid, mask and rotation forth and back: the least of `repeats`."""
     format = find("int4")
-    spec = spec_of(format, default_estimator(format), 128, True)
+    spec = spec_of(format, default_estimator(format, rotated=True), 128, True)
     assert not isinstance(spec, str)
     run = jax.jit(partial(tpu.project, spec, tile=tile, interpret=interpret))
     jax.block_until_ready(run(x))

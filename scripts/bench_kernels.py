@@ -29,9 +29,9 @@ from capscale.kernels.project.planes import plane_bytes
 from capscale.kernels.select import largest
 from jax import Array
 
+from capscale.defaults import default_estimator
 from capscale.formats.catalog import find
 from capscale.fused import spec_of
-from capscale.representation import default_estimator
 
 ROTATION = 128
 HEADER = "kernel   format                     shape                      us     floor  of copy  of bf16  / XLA  / rival"
@@ -62,7 +62,9 @@ def cases(large: bool) -> Iterator[Case]:
         moved = 2 * x.nbytes + rows * mask_bytes(width)
         for name, rotation in (("int4", ROTATION), ("int4", None), ("int4-g128", None), ("e2m1", ROTATION)):
             format = find(name)
-            if isinstance(spec := spec_of(format, default_estimator(format), rotation=rotation), str):
+            if isinstance(
+                spec := spec_of(format, default_estimator(format, rotation is not None), rotation=rotation), str
+            ):
                 raise ValueError(spec)
 
             def forward(x: Array, spec: Any = spec) -> Any:

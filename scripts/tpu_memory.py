@@ -24,16 +24,16 @@ from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.project import encode, project
 from capscale.kernels.select import largest
 
+from capscale.defaults import default_estimator
 from capscale.formats.catalog import find
 from capscale.fused import spec_of
-from capscale.representation import default_estimator
 
 Case = tuple[str, Callable[..., Any], tuple[Any, ...]]
 
 
 def cases() -> Iterator[Case]:
     """A kernel, its name and its operands' shapes."""
-    spec = spec_of(find("int4"), default_estimator(find("int4")), rotation=128)
+    spec = spec_of(find("int4"), default_estimator(find("int4"), rotated=True), rotation=128)
     assert not isinstance(spec, str), spec
     for width in (640, 1792, 5632):
         x = jax.ShapeDtypeStruct((8192, width), jnp.bfloat16)

@@ -9,12 +9,28 @@ import pytest
 from scipy.stats import norm
 
 from capscale.errors import UserError
-from capscale.estimators import ABRms, Both, BRms, Clip, ForwardMask, Hypersphere, Lsq, Rms, StraightThrough, Trust
+from capscale.estimators import (
+    FP4_RADIUS,
+    ABRms,
+    Both,
+    BRms,
+    Clip,
+    ForwardMask,
+    Hypersphere,
+    Lsq,
+    Rms,
+    StraightThrough,
+    ThroughScale,
+    Trust,
+    TrustRadius,
+)
 from capscale.formats.base import Context
 from capscale.formats.catalog import find
 from capscale.formats.grids import Int
+from capscale.formats.noise import Noise
 from capscale.formats.optimum import optimal_clip
 from capscale.formats.scalar import Scalar
+from capscale.formats.scale import Learned
 from capscale.formats.sparse import TopK
 from capscale.formats.vector import codebook
 
@@ -48,6 +64,58 @@ def test_clip(bits):
     expected = np.abs(X64) <= optimal_clip(Int(bits)) * ROW_RMS
     np.testing.assert_array_equal(mask(Clip(), f"int{bits}"), expected)
     assert not expected.all() or bits > 4
+
+
+@pytest.mark.parametrize("scale", [1.25, 1.3, 2.0])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_clip_with_a_scale(scale, bits):
+    expected = np.abs(X64) <= scale * optimal_clip(Int(bits)) * ROW_RMS
+    np.testing.assert_array_equal(mask(Clip(scale), f"int{bits}"), expected)
+    assert (expected != mask(Clip(), f"int{bits}")).any()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_radius_of_half_a_step_is_trust_on_an_even_grid(bits):
+    half = optimal_clip(Int(bits)) / (2**bits - 1)
+    same = mask(TrustRadius(half), f"int{bits}") == mask(Trust(), f"int{bits}")
+    assert same.mean() > 0.99  # but for errors of half a step exactly, up to rounding
+    assert (mask(TrustRadius(half / 2), f"int{bits}") != mask(Trust(), f"int{bits}")).any()
+
+
+@pytest.mark.parametrize("name", ["e2m1", "int4-g16"])
+def test_radius_is_of_the_rms_of_what_shares_a_scale(name):
+    error = np.abs(np.asarray(compiled(name)(X).value, np.float64) - X64)
+    groups = X64.reshape(12, -1, 64 if name == "e2m1" else 16)
+    rms = np.broadcast_to(np.sqrt(np.mean(groups**2, -1, keepdims=True)), groups.shape).reshape(X.shape)
+    np.testing.assert_array_equal(mask(TrustRadius(FP4_RADIUS), name), error <= FP4_RADIUS * rms)
+
+
+def test_fp4_radius_is_half_the_outermost_gap_of_quests_lloyd_grid():
+    """Twenty iterations from even levels: `GaussianTrustQuantizer` computes it ahead of the levels of FP4."""
+    levels = np.linspace(-3, 3, 16)
+    for _ in range(20):
+        edges = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
+        levels = (norm.pdf(edges[:-1]) - norm.pdf(edges[1:])) / (norm.cdf(edges[1:]) - norm.cdf(edges[:-1]))
+    assert (levels[-1] - levels[-2]) / 2 == pytest.approx(FP4_RADIUS, abs=5e-5)
+
+
+@pytest.mark.parametrize("scope", ["row", "matrix"])
+def test_through_scale_is_the_derivative_of_noise_by_its_deviation(scope):
+    """Against automatic differentiation of `x + sqrt(gmse mean(x^2)) z` in float64-like plain jnp, z fixed."""
+    noise, estimator, key = Noise(0.1, scope), ThroughScale(scope), jax.random.key(3)
+    axes = (-1,) if scope == "row" else (-2, -1)
+    projection = noise.project(X, Context(key=key))
+    deviation = np.sqrt(0.1 * np.mean(X64**2, axis=axes, keepdims=True))
+    z = jnp.asarray((np.asarray(projection.value, np.float64) - X64) / deviation, jnp.float32)
+
+    def plain(x):
+        return x + jnp.sqrt(0.1 * jnp.mean(jnp.square(x), axis=axes, keepdims=True)) * z
+
+    g = jnp.asarray(np.random.default_rng(5).standard_normal(X.shape), jnp.float32)
+    (expected,) = jax.vjp(plain, X)[1](g)
+    pulled = estimator.pull(estimator.residuals(X, projection), g)
+    np.testing.assert_allclose(pulled, expected, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(expected, g, rtol=1e-3)  # straight-through would be something else
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -120,15 +188,15 @@ def test_b_rms(p, sparsity):
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
 def test_a_b_rms(a, sparsity):
     t_k = threshold(round((1 - sparsity) * X64.size))
-    t_a = ALL_RMS * norm.ppf(0.5 + a * (norm.cdf(t_k / ALL_RMS) - 0.5))
+    t_a = ALL_RMS * norm.ppf(0.5 + (1 - a) * (norm.cdf(t_k / ALL_RMS) - 0.5))
     expected = (np.abs(X64) < t_a) | (np.abs(X64) >= t_k)
     np.testing.assert_array_equal(mask(ABRms(a), TopK(sparsity)), expected)
 
 
 def test_edges_meet_the_plain_masks():
     forward = mask(ForwardMask(), "top75")
-    np.testing.assert_array_equal(mask(ABRms(0.0), "top75"), forward)
-    assert mask(ABRms(1.0), "top75").all()
+    np.testing.assert_array_equal(mask(ABRms(1.0), "top75"), forward)
+    assert mask(ABRms(0.0), "top75").all()
     np.testing.assert_array_equal(mask(BRms(0.0), "top75"), forward)
     np.testing.assert_array_equal(mask(BRms(1e-9), "top75"), forward)
     assert mask(Rms(0.0), "top75").all()
@@ -167,7 +235,7 @@ def test_both_lets_the_grid_speak_of_survivors_only():
 
 
 def test_lsq_masks_outside_its_learned_grid():
-    format = find("lsq3")
+    format = Scalar(Int(3), Learned())
     learned = jnp.full((12, 1), 0.4)
     projection = format.project(X, Context(learned=learned))
     np.testing.assert_array_equal(Lsq()(X, projection), np.abs(X64) <= np.float32(0.4) * 3.5)
@@ -177,6 +245,11 @@ def test_lsq_masks_outside_its_learned_grid():
     ("make", "message"),
     [
         (lambda: Trust(0.0), "must be positive"),
+        (lambda: Clip(float("inf")), "must be positive and finite"),
+        (lambda: TrustRadius(float("nan")), "must be positive and finite"),
+        (lambda: ThroughScale("all"), "use 'row' or 'matrix'"),
+        (lambda: mask(Rms(0.1), "int4"), "needs a format with sparsity"),
+        (lambda: mask(TrustRadius(0.3), "top50"), "needs a format with a grid"),
         (lambda: Hypersphere(-1.0), "must be positive"),
         (lambda: Rms(0.5), r"\[0, 1/2\)"),
         (lambda: BRms(-0.1), r"\[0, 1/2\)"),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from capscale.kernels import dispatch
 
-from capscale.estimators import ABRms, Both, Clip, StraightThrough
+from capscale.defaults import default_estimator
+from capscale.estimators import ABRms, Both, BRms, Clip, ForwardMask, Rms, StraightThrough, Trust
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.compose import Then
@@ -18,7 +19,7 @@ from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import spec_of
-from capscale.representation import Operand, Representation, default_estimator, linear, operand
+from capscale.representation import Operand, Representation, linear, operand
 
 RNG = np.random.default_rng(0)
 COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)]
@@ -36,7 +37,9 @@ def test_every_scalar_format_and_pattern_is_covered():
     [
         ("top50", StraightThrough(), "TopK formats are left to XLA"),
         ("noise2", StraightThrough(), "Noise formats"),
-        ("2:4", ABRms(0.5), "reads what the kernel does not measure"),
+        ("2:4", ABRms(0.5), "takes error functions of what is measured"),
+        ("2:4+int4", Both(ABRms(0.5)), "takes error functions of what is measured"),
+        ("int4", BRms(0.1), "reads what the kernel does not measure"),
         ("2:4", Clip(), "reads what the kernel does not measure"),
     ],
 )
@@ -45,9 +48,28 @@ def test_what_is_left_to_xla_says_why(name, estimator, reason):
 
 
 @pytest.mark.parametrize(
+    ("name", "estimator", "reads"),
+    [
+        ("2:4", Rms(0.1), True),
+        ("2:4", BRms(0.1), True),
+        ("2:4", ForwardMask(), False),
+        ("2:4", StraightThrough(), False),
+        ("2:4+int4", Both(BRms(0.1)), True),
+        ("2:4+int4", Both(ForwardMask()), False),
+        ("int4", Trust(), False),
+    ],
+)
+def test_the_rows_root_mean_square_is_measured_where_the_mask_reads_it(name, estimator, reads):
+    spec = spec_of(catalog.find(name), estimator)
+    assert not isinstance(spec, str)
+    assert spec.reads_rms == reads
+
+
+@pytest.mark.parametrize(
     ("weights", "activations"),
     [
         ("int4", "dense"),
+        (Operand(NM(2, 4), BRms(0.1)), "dense"),
         pytest.param("nvfp4", "dense", marks=pytest.mark.slow),
         pytest.param("2:4+int4", "int4", marks=pytest.mark.slow),
         pytest.param("dense", "mxfp4", marks=pytest.mark.slow),
@@ -55,7 +77,8 @@ def test_what_is_left_to_xla_says_why(name, estimator, reason):
 )
 def test_linear_runs_the_kernel(weights, activations, caplog):
     """Interpreted, the product and its gradients are those of the formats' own code."""
-    representation = Representation(operand(weights), operand(activations, per_token=True), 128)
+    weights = weights if isinstance(weights, Operand) else operand(weights)
+    representation = Representation(weights, operand(activations, per_token=True), 128)
     x = jnp.asarray(RNG.standard_normal((2, 3, 128)), jnp.float32)
     w = jnp.asarray(RNG.standard_normal((128, 8)), jnp.float32)
 

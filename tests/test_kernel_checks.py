@@ -9,7 +9,8 @@ from capscale.kernels import testing
 from capscale.kernels.ahead import Unavailable
 from capscale.kernels.project import LargestOver, Spec
 
-from capscale.estimators import STRAIGHT_THROUGH, TRUST
+from capscale.defaults import default_estimator
+from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, BRms, Rms
 from capscale.formats import catalog
 from capscale.formats.base import Projection, to_float32
 from capscale.formats.grids import Int
@@ -18,7 +19,6 @@ from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import spec_of
 from capscale.kernel_checks import check_format, check_kernels
-from capscale.representation import default_estimator
 
 DEFAULT = ("int1", "int4-g64", "nvfp4", "2:4+int4", "lsq4", "higgs-d2-n16")
 COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)]
@@ -31,6 +31,24 @@ def test_the_specification_is_the_format(name):
     spec = spec_of(format, default_estimator(format))
     assert isinstance(spec, Spec)
     check_format(format, default_estimator(format), spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    [
+        ("2:4", Rms(0.1)),
+        ("2:4", BRms(0.1)),
+        ("4:8-pairs", BRms(0.1)),
+        ("2:4+int4", Both(BRms(0.3))),
+        ("2:4+mxfp4", Both(BRms(0.1))),
+    ],
+)
+def test_a_mask_by_the_rows_root_mean_square_is_the_estimators(name, estimator):
+    """That of the dense row, also where scales are those of survivors or of groups."""
+    spec = spec_of(catalog.find(name), estimator)
+    assert isinstance(spec, Spec)
+    assert spec.reads_rms
+    check_format(catalog.find(name), estimator, spec)
 
 
 @dataclass(frozen=True)

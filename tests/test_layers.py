@@ -17,6 +17,8 @@ ORDER = (
     "kernels",
     "formats",
     "estimators",
+    "defaults",
+    "estimator_names",
     "fused",
     "representation",
     "kernel_checks",

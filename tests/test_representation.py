@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import hadamard
 
 from capscale.errors import UserError
-from capscale.estimators import ForwardMask, Lsq, StraightThrough, Trust
+from capscale.estimators import ForwardMask, Lsq, Trust
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.dense import Dense
@@ -19,7 +19,6 @@ from capscale.representation import (
     DENSE,
     Operand,
     Representation,
-    default_estimator,
     hadamard_block,
     linear,
     operand,
@@ -60,7 +59,7 @@ def test_forward_and_backward_by_hand(weights, activations, rotation):
         if isinstance(side.format, Dense):
             return rows, jnp.ones_like(rows)
         projection = side.format.project(rows, NO_CONTEXT)
-        mask = side.estimator(rows, projection)
+        mask = side.backward()(rows, projection)
         return projection.value, jnp.ones_like(rows) if mask is None else jnp.broadcast_to(mask, rows.shape).astype(
             jnp.float32
         )
@@ -134,7 +133,7 @@ def test_activations_across_tokens_are_refused(name):
 
 
 def test_a_learned_step_gets_the_gradient_of_lsq():
-    """d value / d step = level outside the grid, level - x / step inside; times 1 / sqrt(values * largest level)."""
+    """d value / d step = level outside the grid, level - x / step inside; times 1 / sqrt(values * (2^(b-1) - 1))."""
     side = Operand(Scalar(Int(3), Learned()), Lsq())
     rows, step = W.T, jnp.full((OUT, 1), 0.4)
     g = jnp.asarray(RNG.standard_normal(rows.shape), jnp.float32)
@@ -143,7 +142,7 @@ def test_a_learned_step_gets_the_gradient_of_lsq():
     u = np.asarray(rows, np.float64) / np.float32(0.4)
     level = np.clip(np.floor(u) + 0.5, -3.5, 3.5)
     inside = np.abs(u) <= 3.5
-    slope = np.where(inside, level - u, level) / np.sqrt(WIDTH * 3.5)
+    slope = np.where(inside, level - u, level) / np.sqrt(WIDTH * 3)
     np.testing.assert_allclose(into_step, (slope * np.asarray(g)).sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(into_x, np.where(inside, g, 0))
     assert not inside.all()
@@ -162,7 +161,7 @@ def test_one_learned_step_for_all_tokens():
 
     u = np.asarray(x, np.float64) / np.float64(start)
     level = np.clip(np.floor(u) + 0.5, -7.5, 7.5)
-    slope = np.where(np.abs(u) <= 7.5, level - u, level) / np.sqrt(WIDTH * 7.5)
+    slope = np.where(np.abs(u) <= 7.5, level - u, level) / np.sqrt(WIDTH * 7)
     np.testing.assert_allclose(gradient(x, g), (slope * np.asarray(g)).sum(), rtol=1e-4)
     parts = [gradient(x[i::2], g[i::2]) for i in range(2)]
     np.testing.assert_allclose(
@@ -187,13 +186,16 @@ def test_a_learned_step_can_be_learned():
     np.testing.assert_allclose(step, best, rtol=0.05)
 
 
-def test_default_estimators_are_the_papers():
-    assert default_estimator(catalog.find("int4")) == Trust()
-    assert type(default_estimator(catalog.find("int1"))).__name__ == "Clip"
-    assert default_estimator(catalog.find("top50")) == StraightThrough()
-    assert default_estimator(catalog.find("rigl50")) == ForwardMask()
+def test_operands_by_name():
     assert operand("top50", ForwardMask()).estimator == ForwardMask()
+    assert operand("top50 [fw]") == operand("top50", ForwardMask())
     assert operand("top50", per_token=True).format == TopK(0.5, "row")
+    assert operand("top50 [fw]").name(rotated=False) == "top50 [fw]"
+    assert operand("top50 [b-rms 0.1]").name(rotated=False) == operand("top50").name(rotated=False) == "top50"
+    assert operand("int1 [clip 1.3]").name(rotated=True) == "int1"
+    assert operand("int1 [clip 1.3]").name(rotated=False) == "int1 [clip 1.3]"
+    with pytest.raises(UserError, match="give one of them"):
+        operand("top50 [fw]", Trust())
 
 
 @pytest.mark.parametrize(("width", "block"), [(640, 128), (1792, 128), (48, 16), (96, 32), (8, 8), (12, 4)])

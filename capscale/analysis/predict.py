@@ -20,6 +20,7 @@ from capscale.analysis.table import Row, make_table
 from capscale.analysis.uncertainty import Bootstrap, Interval
 from capscale.capacity import TANH, Capacity
 from capscale.errors import UserError
+from capscale.estimator_names import split_name
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,29 @@ def target(
     weights: str, activations: str = "dense", *, N: float = 1e9, D: float = 1e11,
     weights_gmse: float = float("nan"), activations_gmse: float = float("nan"),
 ) -> Row:  # fmt: skip
-    """A row to predict. Names outside the catalog need their GMSE."""
+    """A row to predict; names outside the catalog need their GMSE.
+
+    An estimator in brackets counts as the default where it is that of the format in either basis, rotated or not.
+    """
     record = {"N": N, "D": D, "loss": 1.0, "weights": weights, "activations": activations, "run": "prediction"}
     record |= {"weights_gmse": weights_gmse, "activations_gmse": activations_gmse}
-    return make_table([record], "prediction", strict=False).rows[0]
+    plain, rotated = (
+        make_table([record | {"hadamard": block}], "prediction", strict=False).rows[0] for block in (None, 128)
+    )
+    return plain if plain.is_plain or not rotated.is_plain else rotated
 
 
 def predict(fit: Fit, draws: Bootstrap, row: Row, level: float = 0.95) -> Prediction:
-    """Capacity and loss of `row`'s representation at its N and D."""
+    """Capacity and loss of `row`'s representation at its N and D.
+
+    Raises UserError where its estimators are not the defaults of its formats and the fit is a law of GMSE.
+    """
     problem = fit.problem
+    if not row.is_plain and fit.law.form is not None:
+        raise UserError(
+            f"{row.curve}: a law of GMSE cannot see the estimator and would say of it what it says of the default; "
+            "ask for the format without brackets, or read its measured capacity in `capscale report`"
+        )
     arrays = gather([row], fit.law, problem.groups, problem.N0, problem.D0)
     unseen = unseen_kinds(fit, row)
     # One stream of numbers a format: two formats' errors are their own, and a format's are the same wherever asked.
@@ -156,6 +171,7 @@ def storage_bits(name: str) -> float:
     """Stored bits per weight of a catalog format, masks and scales included; UserError for other names."""
     from capscale.formats.catalog import find
 
+    name, _ = split_name(name)
     if facts(name).kind == name and name not in ("dense",):
         raise UserError(f"{name}: not in the catalog, so its storage is unknown; `capscale gmse` lists the names")
     return float(find(name).bits)

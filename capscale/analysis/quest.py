@@ -1,7 +1,8 @@
 """QuEST's published runs (Panferov et al. 2025, arXiv 2502.05003), as their file stands.
 
-The columns `w_bits` and `a_bits` do not tell the formats apart (FP4 rows say 16, 2:4 rows say 4): the names of the
-quantizer classes do.
+The columns `w_bits` and `a_bits` do not tell the formats apart (FP4 rows say 16, 4:8 rows say 4): the names of the
+quantizer classes do. Their estimators are the authors' own, so every row counts as trained with the default: what the
+present default is at 1 bit comes from these runs (`clip_scale`), and FP4 keeps their radius in its name.
 """
 
 import re
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capscale.errors import UserError
+from capscale.estimator_names import estimator_name
+from capscale.estimators import FP4_RADIUS, Clip
 
 HADAMARD_BLOCK = 128  # of QuEST's rotation
 _CLASS = re.compile(r"(?P<rotation>(?:Half)?Hadamard)?(?P<kind>FP4|FourEight)?(?P<estimator>Trust|Clip)Quantizer")
@@ -35,6 +38,7 @@ def quest_records(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "activations": sides[1][0],
                 "weights_estimator": sides[0][1],
                 "activations_estimator": sides[1][1],
+                "default_estimators": True,
                 "hadamard": HADAMARD_BLOCK if any(rotations) else None,
                 "family": "llama",
                 "seed": (record.get("args") or {}).get("seed"),
@@ -54,5 +58,12 @@ def _operand(record: Mapping[str, Any], side: str, run: str) -> tuple[str, str, 
             f"{run}: quantizer class {name!r} with {side}_bits={bits!r} is none of QuEST's that are known here; "
             "give the table as CSV with columns N, D, loss, weights, activations"
         )
-    format_name = {"FP4": "e2m1", "FourEight": f"2:4+int{bits}", None: f"int{bits}"}[match["kind"]]
-    return format_name, match["estimator"].lower(), match["rotation"] is not None
+    format_name, estimator = {
+        "FP4": ("e2m1", f"trust-radius {FP4_RADIUS}"),
+        "FourEight": (f"4:8-pairs+int{bits}-dense-scales", "trust"),
+        None: (f"int{bits}", "trust"),
+    }[match["kind"]]
+    if match["estimator"] == "Clip":
+        arguments = (record.get("args") or {}).get(f"{side}_quant_kwargs") or {}
+        estimator = estimator_name(Clip(float(arguments.get("clip_scale") or record.get("clip_scale") or 1.0)))
+    return format_name, estimator, match["rotation"] is not None

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from capscale.analysis.estimators import canonical, side_name, was_default
 from capscale.analysis.operands import gaussian_error
 from capscale.errors import UserError
+from capscale.estimator_names import split_name
 from capscale.realised import COLUMNS
 
 REQUIRED = ("N", "D", "loss", "weights", "activations")
-PLAIN_ESTIMATORS = frozenset({"", "dense", "trust", "clip", "straight_through", "both", "hypersphere", "lsq"})
-"""Estimators that belong to their format: they stay out of a curve's name, and a law of GMSE is about them."""
 TOLD = COLUMNS[1:]
 """Columns of what weights tell of themselves: nothing is fitted to them, so they are no part of a table's digest."""
 LARGEST_NATS = math.log(2**18)
@@ -58,6 +58,8 @@ class Row(NamedTuple):
     """NaN where the table has none."""
     curve: str = ""
     """Name of the format, unique in its table."""
+    default_estimators: bool = True
+    """Whether each operand's estimator was the default of its format when the row was written."""
     weights_realised_error: float = math.nan
     """What the weights tell of themselves: see `capscale.realised`; NaN where the table does not say."""
     weights_realised_error_end: float = math.nan
@@ -77,9 +79,8 @@ class Row(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """True where the estimators are the ones that belong to the formats."""
-        names = (self.weights_estimator, self.activations_estimator)
-        return all(name.split("(")[0] in PLAIN_ESTIMATORS for name in names)
+        """True where the estimators are the defaults of the formats: a law of GMSE is about such rows."""
+        return self.default_estimators
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Table:
         GMSE cannot see the gradient: in one fit with the others, a format trained in two ways would have one rho.
         """
         plain = self.select(np.array([r.is_plain for r in self.rows]))
-        said = "left out of the law of GMSE: {} has another estimator"
+        said = "left out of the law of GMSE: {} has another estimator than the default of its format"
         others = (Remark(r.run, said.format(r.curve)) for r in self.rows if not r.is_plain)
         return replace(plain, remarks=(*self.remarks, *others))
 
@@ -147,7 +148,8 @@ def _number(record: Mapping[str, Any], name: str, source: str, run: str, default
 
 def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
     run = _text(record.get("run")) or f"row {index + 1}"
-    sides = [_text(record.get(side)) or "dense" for side in ("weights", "activations")]
+    hadamard = _text(record.get("hadamard"))
+    sides, estimators, default = _operands(record, bool(hadamard), f"{source}: {run}")
     weight = _number(record, "weight", source, run, 1.0)
     if not 0 <= weight < math.inf:
         raise UserError(f"{source}: {run}: weight={weight:g} must be finite and not negative")
@@ -166,16 +168,37 @@ def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
         loss=number("loss"),
         weights=sides[0],
         activations=sides[1],
-        weights_estimator=_text(record.get("weights_estimator")),
-        activations_estimator=_text(record.get("activations_estimator")),
-        hadamard=_text(record.get("hadamard")),
+        weights_estimator=estimators[0],
+        activations_estimator=estimators[1],
+        hadamard=hadamard,
         family=_text(record.get("family")),
         weights_gmse=error("weights", sides[0]),
         activations_gmse=error("activations", sides[1]),
         loss_se=number("loss_se"),
         weight=weight,
         seed=number("seed"),
+        default_estimators=default,
     )._replace(**{name: number(name) for name in TOLD})
+
+
+def _operands(record: Mapping[str, Any], rotated: bool, where: str) -> tuple[list[str], list[str], bool]:
+    """Formats, estimators and whether these are the defaults, of both operands of a record."""
+    formats, estimators, default = [], [], True
+    for side in ("weights", "activations"):
+        try:
+            name, bracketed = split_name(_text(record.get(side)) or "dense")
+        except UserError as error:
+            raise UserError(f"{where}: {side}: {error}") from error
+        given = _text(record.get(f"{side}_estimator"))
+        if bracketed and given and canonical(bracketed) != canonical(given):
+            raise UserError(f"{where}: {side}={record[side]!r}, but {side}_estimator={given!r}; keep one of them")
+        formats.append(name)
+        estimators.append(canonical(bracketed or given))
+        default &= was_default(bracketed or given, name, rotated)
+    stated = _text(record.get("default_estimators")).lower()
+    if stated not in ("", "true", "false", "1", "0"):
+        raise UserError(f"{where}: default_estimators={stated!r} is neither true nor false")
+    return formats, estimators, default if not stated else stated in ("true", "1")
 
 
 def _with_curves(rows: Sequence[Row]) -> list[Row]:
@@ -184,18 +207,30 @@ def _with_curves(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         owners.setdefault(_short_name(row), {})[row.identity] = row
     differing = {
-        name: {f for f in Row._fields[4:10] if len({getattr(r, f) for r in own.values()}) > 1}
+        name: {f for f in Row._fields[4:10] if len({_told(r, f) for r in own.values()}) > 1}
         for name, own in owners.items()
     }
     return [r._replace(curve=_full_name(r, differing[_short_name(r)])) for r in rows]
 
 
+def _told(row: Row, field: str) -> str:
+    """A coordinate of a row's identity; of an estimator nothing where it is the default, whatever the rotation."""
+    side = field.removesuffix("_estimator")
+    if side == field:
+        return getattr(row, field)
+    usual = side_name(getattr(row, side), getattr(row, field), bool(row.hadamard), False) == getattr(row, side)
+    return "" if usual else getattr(row, field)
+
+
 def _short_name(row: Row) -> str:
     if row.is_dense:
         return "dense"  # one curve, whatever estimator and rotation do nothing to it
-    text = row.weights if row.activations == "dense" else f"{row.weights} x {row.activations}"
-    odd = [e for e in (row.weights_estimator, row.activations_estimator) if e.split("(")[0] not in PLAIN_ESTIMATORS]
-    return text + (f" [{', '.join(dict.fromkeys(odd))}]" if odd else "")
+    how = bool(row.hadamard), row.default_estimators
+    sides = [
+        side_name(name, estimator, *how)
+        for name, estimator in ((row.weights, row.weights_estimator), (row.activations, row.activations_estimator))
+    ]
+    return sides[0] if row.activations == "dense" else " x ".join(sides)
 
 
 def _full_name(row: Row, differing: set[str]) -> str:
@@ -203,7 +238,7 @@ def _full_name(row: Row, differing: set[str]) -> str:
     if row.is_dense or not differing:
         return name
     rotation = f"hadamard {row.hadamard}" if row.hadamard else "no rotation"
-    extra = [rotation if f == "hadamard" else getattr(row, f) for f in Row._fields[4:10] if f in differing]
+    extra = [rotation if f == "hadamard" else _told(row, f) for f in Row._fields[4:10] if f in differing]
     extra = [e for e in extra if e and e not in name]
     return f"{name} [{', '.join(extra)}]" if extra else name
 
@@ -305,6 +340,8 @@ def make_table(
         _refuse_unit_mistakes(rows, by_run, source)
     rows, repeats = _without_repeats(rows, source)
     rows.sort(key=lambda r: (r.curve, r.N, r.D, np.nan_to_num(r.seed, nan=-1.0), r.loss, r.weight, r.run))
-    digested = [name for name in Row._fields if name != "run" and name not in TOLD]
-    content = "\n".join(repr(tuple(getattr(r, name) for name in digested)) for r in rows)
+    digested = [name for name in Row._fields if name not in ("run", "default_estimators", *TOLD)]
+    # Rows say when their estimators were not the default; of the others the digest is what it was before any did.
+    other = [() if r.default_estimators else ("other estimators",) for r in rows]
+    content = "\n".join(repr((*(getattr(r, n) for n in digested), *o)) for r, o in zip(rows, other, strict=True))
     return Table(tuple(rows), source, hashlib.sha256(content.encode()).hexdigest(), (*notes, *repeats), context or {})

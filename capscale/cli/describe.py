@@ -26,15 +26,15 @@ class Describe:
 
     def __call__(self) -> int:
         """Prints the table."""
+        from capscale.estimator_names import estimator_name
         from capscale.models.coverage import parameters
         from capscale.models.ladder import find_size
         from capscale.representation import Representation, operand
-        from capscale.train.record import estimator_label
 
         model = find_size(self.model)
         representation = Representation(operand(self.weights), operand(self.activations, per_token=True), self.hadamard)
         leaves = parameters(model, representation)
-        estimator = estimator_label(representation.weights.estimator)
+        estimator = estimator_name(representation.weights.backward())
         totals = {
             "parameters": sum(leaf.size for leaf in leaves),
             "non_embedding_parameters": sum(leaf.size for leaf in leaves if leaf.in_n),
@@ -42,7 +42,7 @@ class Describe:
             "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
             "activations": self.activations,
             "activation_bits": representation.activations.format.bits,
-            "activations_estimator": estimator_label(representation.activations.estimator),
+            "activations_estimator": estimator_name(representation.activations.backward()),
             "hadamard": self.hadamard,
         }
         if self.json:

@@ -35,7 +35,7 @@ class Projection(NamedTuple):
     threshold: Array | None = None
     """Smallest kept magnitude, of the shape that shares it."""
     rms: Array | None = None
-    """Root mean square of what shares a threshold."""
+    """Root mean square of what shares a threshold, or a scale."""
     slope: Array | None = None
     """Derivative of `value` by the learned number that scales it."""
 

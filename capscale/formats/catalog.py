@@ -1,6 +1,7 @@
 """Catalog: short names for the formats that tables and commands speak of."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 
@@ -23,6 +24,7 @@ from .sparse import Sparse, TopK
 from .vector import Vector
 
 ROW = "-row"  # suffix of the variant that works row by row, as activations need
+DENSE_SCALES = "-dense-scales"  # suffix of A+B whose scales are those of the row before pruning
 
 PRUNED_PERCENT = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90)
 PATTERNS = ((1, 2), (1, 4), (2, 4), (3, 4), (2, 8), (4, 8))
@@ -66,7 +68,8 @@ def _scalars() -> dict[str, Format]:
     named |= {name: Scalar(grid, PowerOfTwo(), MX_GROUP) for name, grid in MX.items()}
     named |= {"mxfp4-ceil": Scalar(E2M1, PowerOfTwo("ceil"), MX_GROUP)}
     named |= {"nvfp4": Scalar(E2M1, TwoLevel(), NVFP4_GROUP)}
-    named |= {f"lsq{b}": Scalar(ints[b], Learned()) for b in (2, 3, 4, 8)}
+    named |= {f"lsq{b}": Scalar(ints[b], Learned(), "matrix") for b in (2, 3, 4, 8)}  # one step a tensor, as LSQ's
+    named |= {f"lsq{b}-per-channel": Scalar(ints[b], Learned()) for b in (2, 4)}
     return named
 
 
@@ -85,6 +88,7 @@ def _entries() -> dict[str, Format]:
     named |= {f"higgs-d{d}-n{n}": Vector(d, n) for d, n in CODEBOOKS}
     named |= {f"int4-outliers{percent}": Outliers(Scalar(Int(4)), percent / 100) for percent in OUTLIER_PERCENT}
     named |= {f"noise{bits}": Noise(4.0**-bits) for bits in (1, 2, 3, 4)}
+    named |= {f"noise{bits}-matrix": Noise(4.0**-bits, "matrix") for bits in (2, 4)}
     return named
 
 
@@ -103,11 +107,19 @@ _NAMES |= {format: name for name, format in FORMATS.items()}
 
 
 def find(name: str) -> Format:
-    """The format called `name`; `A+B` is A then B, `A-row` is A row by row. Unknown names are refused."""
+    """The format called `name`; `A+B` is A then B, `A-row` is A row by row. Unknown names are refused.
+
+    `A+B-dense-scales` takes the scales of B from the row before pruning, as QuEST's 4:8 class does.
+    """
     if name in FORMATS:
         return FORMATS[name]
     if name.endswith(ROW):
         return per_row(find(name.removesuffix(ROW)))
+    if name.endswith(DENSE_SCALES):
+        composed = find(name.removesuffix(DENSE_SCALES))
+        if not isinstance(composed, Then):
+            raise UserError(f"format {name!r}: only A+B, a sparsity and then a scalar format, has {DENSE_SCALES[1:]}")
+        return replace(composed, scales_from="dense")
     first, plus, second = name.partition("+")
     if plus and first in FORMATS and second in FORMATS:
         return _then(FORMATS, first, second)
@@ -117,9 +129,11 @@ def find(name: str) -> Format:
 
 
 def label(format: Format) -> str:
-    """Name of a format: its catalog name, `A+B` of a composition, or its repr."""
+    """Name of a format: its catalog name, `A+B` or `A+B-dense-scales` of a composition, or its repr."""
     if format in _NAMES:
         return _NAMES[format]
-    if isinstance(format, Then) and format == Then(format.sparse, format.scalar):
-        return f"{label(format.sparse)}+{label(format.scalar)}"
+    if isinstance(format, Then):
+        return f"{label(format.sparse)}+{label(format.scalar)}" + (
+            DENSE_SCALES if format.scales_from == "dense" else ""
+        )
     return repr(format)

@@ -19,12 +19,14 @@ from .error import Error
 class Noise:
     """`x + sqrt(gmse mean(x^2)) z`, z ~ N(0, 1), fresh at every step from `Context.key`.
 
+    `scope` "row": one mean square a row, as in the authors' noise quantizer (whose deviation is taken about the row's
+    mean); "matrix": one in all. Evaluation draws too, as theirs does.
     Stands for the best format of that error, so its bits are those of the rate-distortion bound, -log2(gmse) / 2.
     Nothing is stored: it is a model of a format, not one.
     """
 
     gmse: float
-    scope: Scope = "matrix"
+    scope: Scope = "row"
 
     def __post_init__(self) -> None:
         if not 0 < self.gmse <= 1:

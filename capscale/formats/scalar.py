@@ -20,7 +20,7 @@ from .distributions import Distribution
 from .error import Error
 from .grids import Grid
 from .groups import Groups
-from .scale import GAUSSIAN_RMS, Group, Learned, ScaleRule, TwoLevel
+from .scale import GAUSSIAN_RMS, Group, Learned, Rms, ScaleRule, TwoLevel
 from .scaling import scaled_error
 from .storage import Codes, Field, Shape
 
@@ -81,8 +81,10 @@ class Scalar:
 
     @one_program(0)
     def project(self, x: Array, ctx: Context) -> Projection:
-        """Nearest level of each value on the scaled grid of its group."""
-        return self.project_by(self.measure(x, ctx), x)
+        """Nearest level of each value on the scaled grid of its group; `rms` is that of the group."""
+        (rms,) = replace(self, scale=Rms(float(self.grid.levels[-1]))).measure(x, ctx)
+        rms = self.groups.join(jnp.broadcast_to(rms, self.groups.split_shape(x.shape)), x.shape)
+        return self.project_by(self.measure(x, ctx), x)._replace(rms=rms)
 
     @one_program(0)
     def measure(self, x: Array, ctx: Context, counted: Array | None = None) -> Parts:

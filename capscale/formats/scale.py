@@ -1,7 +1,8 @@
 """Scale rules: how many units of the tensor one unit of the grid is, and what of it is stored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -196,10 +197,19 @@ class TwoLevel:
 class Learned(_Float32Part):
     """A learned step (LSQ, arXiv 1902.08153): the scale is a parameter, `ctx.learned`.
 
-    `gradient_scale`: multiply its gradient by LSQ's `1 / sqrt(values it scales * largest level)`.
+    `gradient_scale`: multiply its gradient by LSQ's `1 / sqrt(values it scales * Q_P)`.
+    `positive_levels`: Q_P is the largest integer code, 2^(b-1) - 1 ("integer", as in LSQ and in QuEST's code), or the
+    largest level ("top"), half a step more on a mid-rise grid.
     """
 
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = {"positive_levels": "top"}
+
     gradient_scale: bool = True
+    positive_levels: Literal["integer", "top"] = "integer"
+
+    def __post_init__(self) -> None:
+        if self.positive_levels not in ("integer", "top"):
+            raise UserError(f"Learned(positive_levels={self.positive_levels!r}): use 'integer' or 'top'")
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """The parameter itself, of the shape that `Scalar.learned_shape` names."""
@@ -209,7 +219,10 @@ class Learned(_Float32Part):
 
     def gain(self, values: int, grid: Grid) -> float:
         """Factor on the gradient of the step, of `values` values a step."""
-        return float((values * grid.levels[-1]) ** -0.5) if self.gradient_scale else 1.0
+        top = float(grid.levels[-1])
+        # At 1 bit there is no positive integer code, and LSQ's formula has no value.
+        most = max(float(np.floor(top)), 1.0) if self.positive_levels == "integer" else top
+        return (values * most) ** -0.5 if self.gradient_scale else 1.0
 
 
 def largest(group: Group) -> Array:

@@ -9,10 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from capscale.formats import catalog
-from capscale.representation import Operand, default_estimator
 from capscale.train import loop
-from capscale.train.record import estimator_label
 from capscale.train.run import Run
 
 LINE_S = 60.0
@@ -20,15 +17,10 @@ LINE_S = 60.0
 
 
 def run_name(run: Run) -> str:
-    """`nano-16 int4 seed 0`, with the activations' format and estimators where they are not the usual."""
-    sides = [_side(operand) for operand in (run.representation.weights, run.representation.activations)]
+    """`nano-16 int4 seed 0`, with the activations' format, and estimators where they are not the default."""
+    chosen = run.representation
+    sides = [operand.name(chosen.hadamard is not None) for operand in (chosen.weights, chosen.activations)]
     return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)} seed {run.seed}"
-
-
-def _side(operand: Operand) -> str:
-    label = catalog.label(operand.format)
-    usual = operand.estimator == default_estimator(operand.format)
-    return label if usual else f"{label} [{estimator_label(operand.estimator)}]"
 
 
 class Display:

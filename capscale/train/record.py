@@ -1,10 +1,8 @@
 """result.json: what a run leaves behind, written last."""
 
-import dataclasses
 import functools
 import math
 import platform
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,8 +11,9 @@ import numpy as np
 from etils import epath
 
 from capscale import __version__
+from capscale.defaults import default_estimator
 from capscale.errors import UserError
-from capscale.estimators import Estimator
+from capscale.estimator_names import estimator_name
 from capscale.files import read_json, write_json
 from capscale.formats import catalog
 from capscale.formats.base import Format
@@ -46,8 +45,12 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
         "bits_per_byte": None if loss is None else loss / math.log(2) / bytes_per_symbol,
         "weights": catalog.label(weights.format),
         "activations": catalog.label(activations.format),
-        "weights_estimator": estimator_label(weights.estimator),
-        "activations_estimator": estimator_label(activations.estimator),
+        "weights_estimator": estimator_name(weights.backward()),
+        "activations_estimator": estimator_name(activations.backward()),
+        "default_estimators": all(
+            side.backward() == default_estimator(side.format, run.representation.hadamard is not None)
+            for side in (weights, activations)
+        ),
         "hadamard": run.representation.hadamard,
         "weights_gmse": format_gmse(weights.format),
         "activations_gmse": format_gmse(activations.format),
@@ -80,14 +83,6 @@ def weights_row(run: Run, metrics: Mapping[str, float | None]) -> dict[str, floa
 def format_gmse(fmt: Format) -> float:
     """Gaussian mean squared error of a format; cached, since a sweep asks for the same few."""
     return float(gmse(fmt).value)
-
-
-def estimator_label(estimator: Estimator) -> str:
-    """`Trust()` -> "trust", `Trust(threshold=2)` -> "trust(threshold=2)": snake case, fields off their default."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(estimator).__name__).lower()
-    fields = dataclasses.fields(estimator)  # pyright: ignore[reportArgumentType]
-    changed = [f"{f.name}={getattr(estimator, f.name)}" for f in fields if getattr(estimator, f.name) != f.default]
-    return f"{name}({', '.join(changed)})" if changed else name
 
 
 def loss_with_error(losses: np.ndarray, blocks: np.ndarray) -> tuple[float, float]:

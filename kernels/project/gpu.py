@@ -101,6 +101,14 @@ class Source(NamedTuple):
     tiles: Tiles
     x: Any
     given: Array | None
+    first: Any = None
+    """First tile of the group that is worked on, where a row has several of whole tiles."""
+
+    @property
+    def size(self) -> int:
+        """Values that are worked on: a group of whole tiles, or all of a row."""
+        whole = self.x.shape[1]
+        return whole if self.tiles.cut.group is not None else self.spec.group or whole
 
     def tile(self, c: Array) -> Array:
         """Tile `c` as it lies in memory, float32."""
@@ -112,7 +120,28 @@ class Source(NamedTuple):
 
     def each(self, step: Callable[[Array, Any], Any], start: Any) -> Any:
         """See `strips.Each`."""
-        return lax.fori_loop(0, self.x.shape[1] // self.tiles.cut.tile, step, start)
+        first = self.first
+        at = step if first is None else lambda c, carried: step(first + c, carried)
+        return lax.fori_loop(0, self.size // self.tiles.cut.tile, at, start)
+
+    def each_group(self, run: Callable[["Source"], None]) -> None:
+        """`run` on every group of whole tiles; where there is one, or they are narrower, on all of a row."""
+        tiles, count = self.size // self.tiles.cut.tile, self.x.shape[1] // self.size
+        if count == 1:
+            run(self)
+        else:
+            lax.fori_loop(0, count, lambda g, _: run(self._replace(first=g * tiles)), None)
+
+    def rms(self) -> Array | None:
+        """The root mean square of every row, where the mask reads it; in any order of the columns."""
+        if not self.spec.reads_rms:
+            return None
+        width = self.x.shape[1]
+
+        def each(step: Callable[[Any, Any], Any], start: Any) -> Any:
+            return lax.fori_loop(0, width // self.tiles.cut.tile, step, start)
+
+        return strips.row_root_mean_square(lambda c: [self.tiles.rotate(self.tile(c))], each, shape=(ROWS,), size=width)
 
     def of_row(self) -> Array | None:
         """The scale of every row, where its values share one."""
@@ -124,8 +153,7 @@ class Source(NamedTuple):
                 return [self.tile(c)]  # the same in any order of the columns
             return [x for part in self.parts(c) for x in strips.measured(self.spec, part)]
 
-        size = self.x.shape[1]
-        return strips.measure(self.spec, read, self.each, shape=(ROWS,), size=size, given=self.given)
+        return strips.measure(self.spec, read, self.each, shape=(ROWS,), size=self.size, given=self.given)
 
     def of_groups(self, part: list[Array]) -> list[Array]:
         """The scale of the group that a part of a tile is; where its strips are narrower, of each run of them."""
@@ -149,8 +177,8 @@ def _forward(spec: Spec, tiles: Tiles, x_ref: Any, *refs: Any) -> None:
     value_ref = ins.pop()
     given = tiles.column(ins.pop(0)) if spec.scale is not None and spec.scale.given else None
     words = ins.pop(0) if spec.codebook is not None else None
-    source = Source(spec, tiles, x_ref, given)
-    of_row = source.of_row()
+    whole = Source(spec, tiles, x_ref, given)
+    rms = whole.rms()
 
     def word(i: Any) -> list[Any]:
         assert spec.codebook is not None
@@ -158,19 +186,24 @@ def _forward(spec: Spec, tiles: Tiles, x_ref: Any, *refs: Any) -> None:
         row = spec.codebook.dimension + 1
         return [words[i * row + j] for j in range(row)]
 
-    def scales(part: list[Array]) -> list[Array]:
-        return source.spread(source.of_groups(part) if of_row is None else [of_row], part)
+    def group(source: Source) -> None:
+        of_row = source.of_row()
 
-    def write(c: Array, _: None) -> None:
-        found = [strips.project(spec, part, scales, word) for part in source.parts(c)]
-        if mask_ref is not None:
-            flags = [[_flags(passes, tiles.cut.strip) for passes in part] for _, part in found]
-            tiles.store(mask_ref, c, tiles.gathered_bytes(tiles.joined(flags)).astype(jnp.int8))
-        value = tiles.joined([part for part, _ in found]).astype(x_ref.dtype).astype(jnp.float32)
-        value = tiles.rotated_back(value) if spec.back else tiles.gathered(value)
-        tiles.store(value_ref, c, value.astype(value_ref.dtype))
+        def scales(part: list[Array]) -> list[Array]:
+            return source.spread(source.of_groups(part) if of_row is None else [of_row], part)
 
-    source.each(write, None)
+        def write(c: Array, _: None) -> None:
+            found = [strips.project(spec, part, scales, word, rms) for part in source.parts(c)]
+            if mask_ref is not None:
+                flags = [[_flags(passes, tiles.cut.strip) for passes in part] for _, part in found]
+                tiles.store(mask_ref, c, tiles.gathered_bytes(tiles.joined(flags)).astype(jnp.int8))
+            value = tiles.joined([part for part, _ in found]).astype(x_ref.dtype).astype(jnp.float32)
+            value = tiles.rotated_back(value) if spec.back else tiles.gathered(value)
+            tiles.store(value_ref, c, value.astype(value_ref.dtype))
+
+        source.each(write, None)
+
+    whole.each_group(group)
 
 
 def _flags(passes: Array | None, columns: int) -> Array:

@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from ..hopper import sqrt
 from ..rms.reference import from_sums, limb_bits, limbs, powers
+from .rules import evaluate
 from .scales import normalised
 from .spec import Codebook, Measures, Pattern, Spec, nearest_word, on_grid, radius_of, rounded
 
@@ -28,11 +29,16 @@ def once(step: Callable[[Any, Any], Any], start: Any) -> Any:
 
 
 def project(
-    spec: Spec, strips: list[Array], scales: Callable[[list[Array]], list[Array]], word: Callable[[Any], list[Any]]
+    spec: Spec,
+    strips: list[Array],
+    scales: Callable[[list[Array]], list[Array]],
+    word: Callable[[Any], list[Any]],
+    rms: Array | None = None,
 ) -> tuple[list[Array], list[Array | None]]:
     """Values of strips, float32, and where the gradient passes; see `reference.project`.
 
     `scales`: those of each strip, from the strips that they are measured on. `word`: a row of the codebook's table.
+    `rms`: what the mask reads of every row, (64,).
     """
     nothing: list[Any] = [None] * len(strips)
     keep, threshold = survivors(spec.pattern, strips) if spec.pattern else (nothing, nothing)
@@ -47,8 +53,9 @@ def project(
         for start in range(0, len(strips), size):
             vector = slice(start, start + size)
             found += on_codebook(spec.codebook, word, strips[vector], scaled[vector])
+    spread = None if rms is None else lax.broadcast_in_dim(rms, strips[0].shape, (0,))
     passes = [
-        spec.mask(x, measures._replace(threshold=t)) if spec.mask else None
+        evaluate(spec.mask, x, measures._replace(threshold=t, rms=spread)) if spec.mask else None
         for x, (_, measures), t in zip(strips, found, threshold, strict=True)
     ]
     return [value for value, _ in found], passes
@@ -109,6 +116,11 @@ def measure(spec: Spec, read: Read, each: Each, *, shape: tuple[int, ...], size:
         case "rms":
             statistic = _root_mean_square(read, each, zero, size, spec.share)
     return spec.scale(statistic, given)
+
+
+def row_root_mean_square(read: Read, each: Each, *, shape: tuple[int, ...], size: int) -> Array:
+    """RMS of the `size` values that `read` gives of all tiles of `each`, one for each row."""
+    return _root_mean_square(read, each, jnp.zeros(shape, jnp.int32), size, None)
 
 
 def root_mean_square(strips: list[Array]) -> Array:

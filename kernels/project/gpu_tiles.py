@@ -29,12 +29,13 @@ class Cut(NamedTuple):
     """How rows are cut: into tiles, and these into strips of columns that hold neighbours in turn."""
 
     row: int
-    """Values of a row, as the kernel sees it: all that share a scale, or a tile of several groups."""
+    """Values of a row, as the kernel sees it: all that share a scale, or a tile of several groups; or all of them,
+    where something is measured on all."""
     tile: int
     ways: int = 1
     """Strips that neighbours are dealt to."""
     group: int | None = None
-    """Neighbours of a tile that share a scale; None: all of the row do."""
+    """Neighbours of a tile that share a scale; None: all of the row do, or whole tiles of it."""
     strip: int = TILE
     """Columns of a strip."""
 
@@ -70,11 +71,12 @@ def cut_of(spec: Spec, width: int) -> Cut | str:
         return Cut(size, size, strip=size)
     if reason := _uncut(spec, width, size, ways):
         return reason
+    row = width if spec.reads_rms else max(size, TILE)
     if size % TILE == 0:
-        cut = Cut(size, TILE, ways, strip=TILE // ways)
+        cut = Cut(row, TILE, ways, strip=TILE // ways)
     else:
         ways = ways if size >= ways * NARROWEST else max(ways, size)
-        cut = Cut(TILE, TILE, ways, size, strip=TILE // ways if ways >= size else size // ways)
+        cut = Cut(row, TILE, ways, size, strip=TILE // ways if ways >= size else size // ways)
     if cut.strip < NARROWEST:
         return f"groups of {size} values in {ways} strips leave strips of {cut.strip} columns, less than {NARROWEST}"
     return cut._replace(strip=min(cut.strip, SEARCHED)) if spec.codebook and cut.group is None else cut

@@ -39,7 +39,8 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected
     else:
         measured = jnp.where(keep, full, 0.0) if keep is not None and spec.measured_on_survivors else full
         value, measures = on_grid(spec, full, scale_RK(spec, measured, given_R1), keep)
-    passes = spec.mask(full, measures._replace(threshold=threshold)) if spec.mask else None
+    rms = jnp.broadcast_to(root_mean_square(full), full.shape) if spec.reads_rms else None
+    passes = spec.mask(full, measures._replace(threshold=threshold, rms=rms)) if spec.mask else None
     value = value.astype(x_RK.dtype)
     return Projected(
         rotate(value, spec.rotation) if spec.rotation and spec.back else value,

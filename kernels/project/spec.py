@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .rules import reads
 from .scales import Grid, ScaleRule, normalised, reciprocal
 
 
@@ -29,7 +31,7 @@ class Measures(NamedTuple):
     threshold: Array | None = None
     """Smallest kept magnitude."""
     rms: Array | None = None
-    """Root mean square of what shares a threshold."""
+    """Root mean square of the row that a pattern is chosen in, all of it; computed where a mask reads it."""
     slope: Array | None = None
     """Derivative of the value by its scale."""
 
@@ -112,6 +114,24 @@ class Spec:
         """Share of a group that its RMS is taken over, where it is not all."""
         pattern = self.pattern
         return pattern.n / pattern.m if pattern is not None and self.measured_on_survivors else None
+
+    @property
+    def measures(self) -> Measures:
+        """What its mask may read, as shapes and dtypes of two values of a row."""
+        value, flag = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.bool)
+        measures: dict[str, Any] = {}
+        if self.grid is not None:
+            measures |= dict.fromkeys(("step", "distance", "radius", "slope"), value)
+        if self.codebook is not None:
+            measures |= {"radius": value}
+        if self.pattern is not None:
+            measures |= {"keep": flag, "threshold": value, "rms": value}
+        return Measures(**measures)
+
+    @property
+    def reads_rms(self) -> bool:
+        """Whether the mask reads the row's root mean square, which is measured for nothing else."""
+        return self.pattern is not None and self.mask is not None and reads(self.mask, self.measures, "rms")
 
     def check(self, width: int) -> None:
         """Raises ValueError for rows of `width` values that this projection does not divide."""

@@ -2,12 +2,12 @@
 
 A block of whole rows lies in VMEM. It is worked through in tiles of (rows, 128 lanes), so that intermediate
 values stay in registers: all tiles of a group once for its largest magnitude, once more for its root mean square, and
-once for the levels.
+once for the levels (see `tpu_rows`).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
-from ..rms.reference import from_sums, limb_bits, limbs, powers
 from . import lanes
 from .mask import mask_bytes
 from .planes import LANES
 from .reference import Projected
+from .rules import evaluate
 from .spec import Measures, Spec, on_grid
 from .tiles import SPILLED, SUBLANES, VMEM, Tile, fitting_tile, vmem_bytes
+from .tpu_rows import Refs, column, measure_scale, row_rms
 
 DTYPES = (jnp.float32, jnp.bfloat16)
 
@@ -137,19 +138,6 @@ def block_of_rows(tile: Tile, width: int) -> pl.BlockSpec:
     return pl.BlockSpec((tile.rows, width), lambda i: (i, 0))
 
 
-class Refs(NamedTuple):
-    """Memory of a forward kernel: a block of rows, and scratch for one tile of them."""
-
-    x: Any
-    given: Any
-    rotate: Callable[[Array], Array]
-    full: Any
-    words: Any = None
-    value: Any = None
-    mask: Any = None
-    bits: Any = None
-
-
 def _forward(spec: Spec, tile: Tile, rotation: lanes.Rotation, x_ref: Any, *refs: Any) -> None:
     *ins, full_ref, bits_ref = refs
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
@@ -164,13 +152,14 @@ def _forward(spec: Spec, tile: Tile, rotation: lanes.Rotation, x_ref: Any, *refs
         here = pl.ds(i * tile.inner, tile.inner)
         if ref.mask is not None:
             ref.bits[...] = jnp.zeros_like(ref.bits)
+        rms = row_rms(ref, here) if spec.reads_rms else None
 
         def group(g: Array, _: None) -> None:
             def each(step: Callable[[Array, Any], Any], start: Any) -> Any:
                 return step(g, start) if tiles == 1 else lax.fori_loop(g * tiles, (g + 1) * tiles, step, start)
 
-            scale = measure_scale(spec, ref, here, size, each)
-            each(lambda c, _: _write(spec, ref, here, c, scale), None)
+            scale = measure_scale(spec, ref, here, size, each, loaded=rms is not None)
+            each(lambda c, _: _write(spec, ref, here, c, scale=scale, rms=rms), None)
 
         lax.fori_loop(0, x_ref.shape[1] // (LANES * tiles), group, None)
         if ref.mask is not None:
@@ -179,55 +168,8 @@ def _forward(spec: Spec, tile: Tile, rotation: lanes.Rotation, x_ref: Any, *refs
     lax.fori_loop(0, tile.rows // tile.inner, inner, None)
 
 
-def column(number: Array) -> Any:
-    """Lanes of a tile in its row."""
-    return pl.ds(pl.multiple_of(number * LANES, LANES), LANES)
-
-
-def measure_scale(
-    spec: Spec,
-    ref: Refs,
-    here: Any,
-    size: int,
-    each: Callable[[Callable[[Array, Any], Any], Any], Any],
-) -> Array | None:
-    """Rotates the tiles of a group into scratch and measures the group's scale, (inner, 128)."""
-    zero = jnp.zeros((ref.full.shape[0], LANES), jnp.int32)
-    run = min(size, LANES)
-
-    def measured(full: Array) -> Array:
-        if not spec.measured_on_survivors:
-            return full
-        assert spec.pattern is not None
-        return jnp.where(lanes.survivors(spec.pattern, full)[0], full, 0.0)
-
-    def read(c: Array, largest: Array) -> Array:
-        full = ref.rotate(ref.x[here, column(c)].astype(jnp.float32))
-        ref.full[:, column(c)] = full
-        return jnp.maximum(largest, lanes.magnitude_bits(measured(full))) if spec.scale else largest
-
-    patterns = each(read, zero)
-    if spec.scale is None:
-        return None
-    largest = lax.bitcast_convert_type(lanes.over(patterns, run, jnp.maximum), jnp.float32)
-    statistic = largest
-    if spec.scale.statistic == "rms":
-        power, inverse = powers(largest)
-        bits = limb_bits(size)
-
-        def add(c: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-            high, low = limbs(measured(ref.full[:, column(c)]), inverse, bits)
-            return sums[0] + high, sums[1] + low
-
-        highs, lows = (lanes.over(s, run, jnp.add).astype(jnp.float32) for s in each(add, (zero, zero)))
-        share = None if spec.share is None else jnp.full(largest.shape, spec.share, jnp.float32)
-        statistic = from_sums(highs, lows, largest=largest, power=power, bits=bits, count=size, share=share)
-    given = None if ref.given is None else jnp.broadcast_to(ref.given[here, :], largest.shape)
-    return spec.scale(statistic, given)
-
-
-def _write(spec: Spec, ref: Refs, here: Any, c: Array, scale: Array | None) -> None:
-    """Values and mask bits of tile `c`."""
+def _write(spec: Spec, ref: Refs, here: Any, c: Array, *, scale: Array | None, rms: Array | None) -> None:
+    """Values and mask bits of tile `c`. `scale`, `rms`: of its groups and rows, in all of their lanes."""
     full = ref.full[:, column(c)]
     keep, threshold = lanes.survivors(spec.pattern, full) if spec.pattern else (None, None)
     if spec.codebook is not None:
@@ -242,7 +184,7 @@ def _write(spec: Spec, ref: Refs, here: Any, c: Array, scale: Array | None) -> N
     else:
         value, measures = on_grid(spec, full, scale, keep)
     if ref.mask is not None and spec.mask is not None:
-        passes = spec.mask(full, measures._replace(threshold=threshold))
+        passes = evaluate(spec.mask, full, measures._replace(threshold=threshold, rms=rms))
         passes = jnp.ones(full.shape, jnp.bool) if passes is None else passes
         stride = ref.bits.shape[1] // LANES
         bit = lax.shift_left(passes.astype(jnp.int32), jnp.full(full.shape, lax.div(c, stride), jnp.int32))

@@ -21,6 +21,7 @@ from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_s
 from .planes import LANES, plane_bytes
 from .spec import Spec
 from .tiles import SPILLED, SUBLANES, VMEM, Tile, encode_vmem_bytes, fitting_tile
+from .tpu_rows import Refs, column, measure_scale
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -84,7 +85,7 @@ def needs(spec: Spec, tile: Tile, width: int, dtype: DTypeLike) -> int:
 def _encode(spec: Spec, grid: CodedGrid, tile: Tile, rotation: lanes.Rotation, x_ref: Any, *refs: Any) -> None:
     *ins, words_ref, scales_ref, full_ref, codes_ref = refs
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
-    ref = tpu.Refs(x_ref, given, lambda y: rotation(y, ins), full_ref)
+    ref = Refs(x_ref, given, lambda y: rotation(y, ins), full_ref)
     size = spec.group or x_ref.shape[1]
     tiles, run = max(size // LANES, 1), min(size, LANES)
     bits, stride = code_bits(grid), codes_ref.shape[1] // LANES
@@ -97,17 +98,17 @@ def _encode(spec: Spec, grid: CodedGrid, tile: Tile, rotation: lanes.Rotation, x
             def each(step: Callable[[Array, Any], Any], start: Any) -> Any:
                 return step(g, start) if tiles == 1 else lax.fori_loop(g * tiles, (g + 1) * tiles, step, start)
 
-            scale = tpu.measure_scale(spec, ref, here, size, each)
+            scale = measure_scale(spec, ref, here, size, each)
             assert scale is not None
 
             def write(c: Array, _: None) -> None:
-                code = code_of(grid, full_ref[:, tpu.column(c)], scale)
+                code = code_of(grid, full_ref[:, column(c)], scale)
                 shift = jnp.full(code.shape, bits * lax.div(c, stride), jnp.int32)
-                word = tpu.column(lax.rem(c, stride))
+                word = column(lax.rem(c, stride))
                 codes_ref[:, word] = codes_ref[:, word] | lax.shift_left(code, shift)
 
             each(write, None)
-            register = tpu.column(lax.div(g, run))
+            register = column(lax.div(g, run))
             mine = (lanes.lane(scale) & (run - 1)) == lax.rem(g, run)
             scales_ref[here, register] = jnp.where(mine, scale, scales_ref[here, register])
 

@@ -37,13 +37,13 @@ def frame_of(N: np.ndarray, D: np.ndarray, names: list[str], noise: float, rando
 def write_sweep(directory: Path, *, noise: float = 0.004, missing: int = 0, diverged: int = 0, seed: int = 0) -> Path:
     """A nano sweep as the sweep command leaves it: fixed D, nine formats, four sizes, a smaller dense anchor."""
     random = np.random.default_rng(seed)
-    formats = [("dense", "straight_through", 1.0), ("top50", "forward_mask", 0.7)]
-    formats += [(n, "trust", rho_of(n)) for n in ("int8", "int4", "int2")] + [("int1", "clip", rho_of("int1"))]
-    formats += [(n, "straight_through", rho_of(n)) for n in ("top50", "2:4", "top75")]
-    plan = [(n, "dense", "straight_through", 1.0) for n in (464, 1280)] + [(n, *f) for n in SIZES for f in formats]
+    formats = [("dense", "straight-through", 1.0), ("top50", "fw", 0.7)]
+    formats += [(n, "trust", rho_of(n)) for n in ("int8", "int4", "int2")] + [("int1", "clip 1.3", rho_of("int1"))]
+    formats += [(n, "b-rms 0.1", rho_of(n)) for n in ("top50", "2:4", "top75")]
+    plan = [(n, "dense", "straight-through", 1.0) for n in (464, 1280)] + [(n, *f) for n in SIZES for f in formats]
     ids, kept = [], len(plan) - missing
     for k, (N, name, estimator, rho) in enumerate(plan):
-        run_id = f"nano-{N}-{name.replace(':', '')}-{estimator}-{k:04x}"
+        run_id = f"nano-{N}-{name.replace(':', '')}-{estimator.split()[0]}-{k:04x}"
         ids.append(run_id)
         if k >= kept:
             continue
@@ -57,7 +57,7 @@ def write_sweep(directory: Path, *, noise: float = 0.004, missing: int = 0, dive
             "weights": name,
             "activations": "dense",
             "weights_estimator": estimator,
-            "activations_estimator": "straight_through",
+            "activations_estimator": "straight-through",
             "hadamard": 128 if name.startswith("int") else None,
             "family": "llama",
             "weights_gmse": 0.0 if name == "dense" else gaussian_error(name),

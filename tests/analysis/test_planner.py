@@ -26,6 +26,16 @@ def test_a_format_never_trained_is_predicted(fitted):
     assert not found.notes
 
 
+def test_a_law_of_gmse_says_nothing_of_another_estimator(fitted):
+    with pytest.raises(UserError, match=r"top50 \[fw\]: a law of GMSE cannot see the estimator"):
+        predict(*fitted, target("top50 [fw]"))
+    plain = predict(*fitted, target("top50"))
+    assert predict(*fitted, target("top50 [b-rms 0.1]")).rho == plain.rho
+    for text in ("int1 [clip 1.3]", "int1 [clip 1.25]"):  # rotated, and not
+        assert predict(*fitted, target(text)).rho == predict(*fitted, target("int1")).rho
+    assert storage_bits("top50 [b-rms 0.1]") == storage_bits("top50")
+
+
 def test_another_kind_widens_the_interval_and_says_so(fitted):
     same = predict(*fitted, target("other", weights_gmse=0.0713, N=2e8, D=2e10))
     sparse = predict(*fitted, target("top50", N=2e8, D=2e10))

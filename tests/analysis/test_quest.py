@@ -19,10 +19,11 @@ FILE = Path(__file__).resolve().parents[2].parent / "shared" / "rundata" / "ques
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"{FILE} is not there: QuEST's published runs")
 
 STORED = Scaling(A=8.1340, alpha=0.06273, B=86.412, beta=0.24129, E=0.00142)
+FP4, FOUR_EIGHT = "e2m1 [trust-radius 0.3186]", "4:8-pairs+int4-dense-scales"
 STORED_RHO = {
     "int1 x int1 [hadamard 128]": 0.0205, "int2 x int2 [hadamard 128]": 0.1519, "int3 x int3 [hadamard 128]": 0.4331,
-    "int4 x int4 [hadamard 128]": 0.6918, "int8 x int8 [hadamard 128]": 1.0162, "e2m1 x e2m1": 0.6296,
-    "2:4+int4 x int4": 0.3812, "int1": 0.1384, "int2": 0.4137, "int3": 0.6531, "int4": 0.8404,
+    "int4 x int4 [hadamard 128]": 0.6918, "int8 x int8 [hadamard 128]": 1.0162, f"{FP4} x {FP4}": 0.6296,
+    f"{FOUR_EIGHT} x int4": 0.3812, "int1": 0.1384, "int2": 0.4137, "int3": 0.6531, "int4": 0.8404,
     "int1 x int1 [no rotation]": 0.0156, "int2 x int2 [no rotation]": 0.0784, "int3 x int3 [no rotation]": 0.3221,
     "int4 x int4 [no rotation]": 0.6033, "int8 x int8 [no rotation]": 0.9376, "dense": 1.0,
 }  # fmt: skip
@@ -49,8 +50,11 @@ def test_traps_of_the_file(table):
     assert len(table) == 104
     assert not table.remarks
     counts = Counter(r.curve for r in table.rows)
-    assert counts["e2m1 x e2m1"] == 4  # says 16 bits
-    assert counts["2:4+int4 x int4"] == 6  # says 4 bits
+    assert counts[f"{FP4} x {FP4}"] == 4  # says 16 bits
+    assert counts[f"{FOUR_EIGHT} x int4"] == 6  # says 4 bits
+    one_bit = Counter((r.weights_estimator, r.hadamard) for r in table.rows if r.weights == "int1")
+    assert one_bit == {("clip 1.3", "128"): 10, ("clip 1.25", ""): 5}
+    assert all(r.is_plain for r in table.rows)  # the authors' recipes, whatever our defaults are
     assert counts["dense"] == 6
     assert set(counts) == set(STORED_RHO)
 

@@ -36,7 +36,7 @@ def test_capacities_are_the_true_ones(result):
 
 
 def test_the_other_estimator_is_measured_and_not_fitted(result):
-    mask = next(c for c in result.capacities if c.curve == "top50 [forward_mask]")
+    mask = next(c for c in result.capacities if c.curve == "top50 [fw]")
     assert not mask.in_law
     assert mask.rho.estimate == pytest.approx(0.7, abs=0.05)
     assert mask.law == pytest.approx(0.553, abs=0.04)
@@ -73,7 +73,7 @@ def test_report_is_self_contained_and_complete(sweep, tmp_path, capsys):
         "ab" * 32,
         "capscale sweep capacity_demo",
         "not identified",
-        "top50 [forward_mask]",
+        "top50 [fw]",
         "missing",
         "185 s",
     ):

@@ -59,6 +59,8 @@ def test_digest_is_of_what_fits_see():
     assert make_table(known, "x").sha256 == digest
     assert make_table([known[0] | TOLD], "x").sha256 == digest
     assert make_table([known[0] | {"loss": 3.26}], "x").sha256 != digest
+    assert make_table([known[0] | {"default_estimators": True}], "x").sha256 == digest
+    assert make_table([known[0] | {"default_estimators": False}], "x").sha256 != digest
 
 
 def test_what_weights_tell_is_read_where_it_is_there(tmp_path):
@@ -128,11 +130,61 @@ def test_one_seed_with_two_losses_is_refused():
 
 
 def test_estimators_make_curves_apart():
-    rows = records(12, weights="top50", weights_estimator="straight_through", hadamard=None)
-    rows += records(12, weights="top50", weights_estimator="forward_mask", hadamard=None)
-    assert make_table(rows, "x").curves == ("top50", "top50 [forward_mask]")
+    rows = records(12, weights="top50", weights_estimator="b-rms 0.1", hadamard=None)
+    rows += records(12, weights="top50", weights_estimator="fw", hadamard=None)
+    rows += records(12, weights="top50 [a-b-rms 0.5]", hadamard=None)
+    table = make_table(rows, "x")
+    assert table.curves == ("top50", "top50 [a-b-rms 0.5]", "top50 [fw]")
+    assert table.first_of_curve["top50 [a-b-rms 0.5]"].weights == "top50"
+    assert {r.curve for r in table.rows if r.is_plain} == {"top50"}
     rows = records(12, weights="int4", hadamard=None) + records(12, weights="int4", hadamard=128)
     assert make_table(rows, "x").curves == ("int4 [hadamard 128]", "int4 [no rotation]")
+
+
+def test_rows_of_earlier_versions_are_what_they_were():
+    """`straight_through` was the default of sparsity, and the law was about it; it is not any more, and is named."""
+    rows = records(12, weights="top50", weights_estimator="straight_through", hadamard=None)
+    rows += records(12, weights="top50", weights_estimator="forward_mask", hadamard=None)
+    rows += records(12, weights="int1", weights_estimator="clip", hadamard=128)
+    table = make_table(rows, "x")
+    assert table.curves == ("top50 [fw]", "top50 [straight-through]", "int1 [clip]")
+    assert {r.curve for r in table.rows if r.is_plain} == {"top50 [straight-through]", "int1 [clip]"}
+
+
+def test_a_row_says_whether_its_estimator_was_the_default_when_it_was_written():
+    """Defaults may change again; rows keep what they say of themselves."""
+    rows = records(12, weights="top50", weights_estimator="b-rms 0.3", hadamard=None, default_estimators=True)
+    rows += records(12, weights="top50", weights_estimator="b-rms 0.1", hadamard=None, default_estimators="False")
+    table = make_table(rows, "x")
+    assert {r.curve for r in table.rows if r.is_plain} == {"top50 [b-rms 0.3]"}
+    with pytest.raises(UserError, match="default_estimators='maybe' is neither"):
+        make_table(records(1, default_estimators="maybe"), "x")
+
+
+@pytest.mark.parametrize("rotation", [None, 128])
+def test_one_bit_rows_of_either_rotation_have_their_own_default(rotation):
+    scale = 1.3 if rotation else 1.25
+    rows = records(12, weights=f"int1 [clip {scale}]", hadamard=rotation)
+    assert make_table(rows, "x").curves == ("int1",)
+    assert make_table(rows, "x").plain().rows
+    other = records(12, weights=f"int1 [clip {1.25 if rotation else 1.3}]", hadamard=rotation)
+    assert not make_table(other, "x").plain().rows
+
+
+def test_a_bracket_and_a_column_that_disagree_are_refused():
+    with pytest.raises(UserError, match=r"row 1: weights='top50 \[fw\]', but weights_estimator='b-rms 0.1'"):
+        make_table(records(1, weights="top50 [fw]", weights_estimator="b-rms 0.1"), "x")
+    same = records(3, weights="top50 [fw]", weights_estimator="forward_mask")
+    assert make_table(same, "x").curves == ("top50 [fw]",)
+    with pytest.raises(UserError, match="write FORMAT or FORMAT"):
+        make_table(records(1, weights="top50 [fw"), "x")
+
+
+def test_a_format_from_outside_shows_its_estimator_where_it_was_not_the_default():
+    rows = records(12, weights="Mine()", weights_gmse=0.05, weights_estimator="trust", default_estimators=False)
+    assert make_table(rows, "x").curves == ("Mine() [trust]",)
+    rows = records(12, weights="Mine()", weights_gmse=0.05, weights_estimator="trust", default_estimators=True)
+    assert make_table(rows, "x").curves == ("Mine()",)
 
 
 def test_other_estimators_are_left_out_of_a_law_of_gmse_by_name():

@@ -23,4 +23,4 @@ def test_table_holds_what_the_json_says(columns, monkeypatch, capsys):
         numbers = [f"{leaf['bits']:.4g}", f"{leaf['size']:,}", f"{leaf['bytes']:,.0f}"]
         assert rows[path] == [*shape, leaf["format"], *how, *numbers]
     assert leaves["layers/mlp/down/kernel"]["group"] == 2688
-    assert leaves["layers/mlp/down/kernel"]["estimator"] == "both"
+    assert leaves["layers/mlp/down/kernel"]["estimator"] == "trust"

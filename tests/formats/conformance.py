@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from capscale.estimators import Estimator
+from capscale.defaults import default_estimator
+from capscale.estimators import Estimator, Pulls
 from capscale.formats.base import Context, Format
 from capscale.formats.packing import expected_bytes, pack, unpack
 from capscale.formats.roles import initial_context
 from capscale.formats.storage import Storable, storage_bits
 from capscale.gaussian import gmse
-from capscale.representation import Operand, default_estimator, project
+from capscale.representation import Operand, project
 
 ROWS, WIDTH = 8, 256  # the smallest width that every group size of the catalog divides
 
@@ -140,12 +141,18 @@ def check_sharding(subject: Subject) -> None:
 
 
 def check_gradient(subject: Subject) -> None:
-    """The gradient through the seam is the cotangent under the estimator's mask, and nothing else."""
+    """The gradient through the seam is the cotangent under the estimator's mask, or its `pull`, and nothing else."""
     x = gaussian()
     ctx = subject.context(x)
     cotangent = gaussian(seed=7)
-    mask = jax.jit(lambda x, ctx: subject.operand.estimator(x, subject.format.project(x, ctx)))(x, ctx)
-    expected = cotangent if mask is None else jnp.where(mask, cotangent, 0.0)
+    estimator = subject.operand.backward()
+    if isinstance(estimator, Pulls):
+        expected = jax.jit(lambda x, g: estimator.pull(estimator.residuals(x, subject.format.project(x, ctx)), g))(
+            x, cotangent
+        )
+    else:
+        mask = jax.jit(lambda x, ctx: estimator(x, subject.format.project(x, ctx)))(x, ctx)
+        expected = cotangent if mask is None else jnp.where(mask, cotangent, 0.0)
     pulled = jax.jit(lambda x, g: jax.vjp(lambda x: project(subject.operand, x, ctx), x)[1](g)[0])(x, cotangent)
     np.testing.assert_array_equal(pulled, expected)
 

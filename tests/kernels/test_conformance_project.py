@@ -10,22 +10,37 @@ from capscale.kernels.project import RmsTimes, Spec, tpu
 from capscale.kernels.project.reference import Projected
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
 
-from capscale.estimators import Trust
+from capscale.defaults import default_estimator
+from capscale.estimators import Both, BRms, Rms, Trust
 from capscale.formats import catalog
+from capscale.formats.compose import Then
+from capscale.formats.grids import Int
+from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import spec_of
 from capscale.models.ladder import LADDERS
-from capscale.representation import default_estimator
 
 CHECKS = testing.checks()
 BFLOAT16 = ("interpret-bfloat16", "interpret-gradient-bfloat16")
-ROTATED = {name: f for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)}
+ROTATED = {name: (f, default_estimator(f)) for name, f in catalog.FORMATS.items()}
+ROTATED = {name: of for name, of in ROTATED.items() if not isinstance(spec_of(*of), str)}
+# Masks that read the root mean square of the row, whatever the scales are measured on.
+ROTATED |= {
+    "2:4 [rms]": (catalog.find("2:4"), Rms(0.1)),
+    "2:4 [b-rms]": (catalog.find("2:4"), BRms(0.1)),
+    "4:8-pairs [b-rms]": (catalog.find("4:8-pairs"), BRms(0.1)),
+    "2:4+int4 [b-rms+trust]": (catalog.find("2:4+int4"), Both(BRms(0.1))),
+    "2:4+mxfp4 [b-rms+trust]": (catalog.find("2:4+mxfp4"), Both(BRms(0.1))),
+    "2:4+int4-g128 [b-rms+trust]": (Then(NM(2, 4), Scalar(Int(4), Absmax(), 128)), Both(BRms(0.1))),
+}
 # One format of every mechanism by default, and all checks on one of them; the others run with -m slow.
 DEFAULT = {("int4", check) for check in CHECKS if check not in (*BFLOAT16, "interpret-gpu")}
 DEFAULT |= {(name, "interpret-bfloat16") for name in ("higgs-d2-n16",)}
 DEFAULT |= {(name, f"tpu-{chip}") for name, chip in (("nvfp4", "v5e"), ("2:4+int4", "v4"), ("higgs-d4-n256", "v6e"))}
 DEFAULT |= {("mxfp4", "cuda-sm90"), ("mxfp4", "interpret-gpu")}
+DEFAULT |= {("2:4+int4 [b-rms+trust]", check) for check in ("interpret-float32", "tpu-v4", "cuda-sm90")}
+DEFAULT |= {("2:4 [b-rms]", check) for check in ("interpret-bfloat16", "tpu-v5e")}
 
 
 def run(check, spec, record_property):
@@ -46,8 +61,7 @@ def run(check, spec, record_property):
 )
 def test_project(name, check, record_property):
     """Rotated forth and back, which is what lone weights need."""
-    format = ROTATED[name]
-    spec = spec_of(format, default_estimator(format), 128, True)
+    spec = spec_of(*ROTATED[name], 128, True)
     assert not isinstance(spec, str)
     run(check, spec, record_property)
 
@@ -114,6 +128,14 @@ def test_the_kit_catches_bad_kernels(monkeypatch, bad, message):
     spec = spec_of(Scalar(catalog.find("int4").grid), Trust())
     monkeypatch.setattr(tpu, "on_grid", bad)
     with pytest.raises(AssertionError, match=message):
+        testing.check_interpreted(spec, shapes=((5, 128),))
+
+
+def test_the_kit_catches_a_wrong_root_mean_square(monkeypatch):
+    spec = spec_of(*ROTATED["2:4 [b-rms]"])
+    measured = tpu.row_rms
+    monkeypatch.setattr(tpu, "row_rms", lambda *of: 1.1 * measured(*of))
+    with pytest.raises(AssertionError, match="mask: "):
         testing.check_interpreted(spec, shapes=((5, 128),))
 
 

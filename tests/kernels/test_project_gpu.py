@@ -12,6 +12,8 @@ from capscale.kernels.project import gpu, gpu_codes, reference
 from capscale.kernels.project.codes import decode
 from capscale.kernels.testing import check_cuda, check_gpu_interpreted, rows
 
+from capscale.defaults import default_estimator
+from capscale.estimators import Both, BRms
 from capscale.formats.base import Format
 from capscale.formats.catalog import FORMATS, find
 from capscale.formats.compose import Then
@@ -22,14 +24,15 @@ from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, PowerOfTwo, Rms, TwoLevel
 from capscale.formats.vector import Vector
 from capscale.fused import spec_of
-from capscale.representation import default_estimator
+from capscale.representation import Operand
 
 MXFP4, NVFP4 = Scalar(E2M1, PowerOfTwo(), 32), Scalar(E2M1, TwoLevel(), 16)
 
 
-def spec(name: str | Format, rotation: int | None = None, back: bool = False):
+def spec(name: str | Format | Operand, rotation: int | None = None, back: bool = False):
     format = find(name) if isinstance(name, str) else name
-    found = spec_of(format, default_estimator(format), rotation=rotation, back=back)
+    of = format if isinstance(format, Operand) else Operand(format, default_estimator(format))
+    found = spec_of(of.format, of.estimator, rotation=rotation, back=back)
     assert not isinstance(found, str), found
     return found
 
@@ -52,9 +55,18 @@ EXCHANGED = {
     "higgs-d2-n16": find("higgs-d2-n16"),
     "vectors in groups": Vector(2, 16, 32),
     "higgs-d4-n256": find("higgs-d4-n256"),
+    "b-rms": Operand(NM(2, 4), BRms(0.1)),
+    "b-rms of pairs": Operand(NM(4, 8, unit=2), BRms(0.1)),
+    "b-rms+trust": Operand(find("2:4+int4"), Both(BRms(0.1))),
 }
 GROUPED = ["int4-g4", "int4-g16", "mxfp4", "nvfp4", "int4-g64", "absmax-int4-g32"]
-SHORT = {"2:4+int4": jnp.bfloat16, "dense scales of groups in a run": jnp.float32, "higgs-d2-n16": jnp.bfloat16}
+SHORT = {
+    "2:4+int4": jnp.bfloat16,
+    "b-rms": jnp.bfloat16,
+    "b-rms+trust": jnp.float32,
+    "dense scales of groups in a run": jnp.float32,
+    "higgs-d2-n16": jnp.bfloat16,
+}
 NAMED = {name: f for name, f in FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)}
 
 
@@ -111,6 +123,21 @@ def test_exchanged_neighbours_are_the_references_bit_for_bit(name, dtype):
 @pytest.mark.parametrize("name", EXCHANGED)
 def test_exchanged_and_rotated(name, back):
     interpreted(spec(EXCHANGED[name], 128, back), jnp.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rotation", [None, 128])
+@pytest.mark.parametrize("group", [4, 16, 128, 256])
+def test_the_root_mean_square_is_that_of_all_groups(group, rotation):
+    """Runs that are groups, several groups to a tile, a tile that is one, and groups of several tiles."""
+    of = Operand(Then(NM(2, 4), Scalar(Int(4), Absmax(), group)), Both(BRms(0.1)))
+    interpreted(spec(of, rotation, bool(rotation)), jnp.float32, 512)
+
+
+@pytest.mark.parametrize("group", [4, pytest.param(16, marks=pytest.mark.slow), 256])
+def test_groups_and_a_mask_by_the_row_lower(group):
+    of = spec(Operand(Then(NM(2, 4), Scalar(Int(4), Absmax(), group)), Both(BRms(0.1))))
+    check_cuda(of, (100, 512))
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def by_hand(representation, params):
         for layer in np.float64(kernel):
             rows = rotated(layer.T, representation)
             projection = weights.format.project(jnp.asarray(rows, jnp.float32), CTX)
-            mask = weights.estimator(jnp.asarray(rows, jnp.float32), projection)
+            mask = weights.backward()(jnp.asarray(rows, jnp.float32), projection)
             back = rotated(np.float64(projection.value), representation).T
             squares += np.square(back - layer).sum()
             energy += np.square(layer).sum()

@@ -81,7 +81,7 @@ def test_brackets_of_a_name_are_on_the_bars():
         display.begin(1, 0)
         with display.running([run]):
             pass
-    assert "tiny int4 [abrms(a=0.5)] seed 0" in run_name(run)
+    assert "tiny int4 [a-b-rms 0.5] seed 0" in run_name(run)
     assert run_name(run) in screen.getvalue()
 
 

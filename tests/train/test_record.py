@@ -9,11 +9,9 @@ import tiny
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.estimators import ABRms, Clip, ForwardMask, StraightThrough, Trust
 from capscale.gaussian import pass_rate
 from capscale.representation import DENSE, Representation, operand
 from capscale.train.record import (
-    estimator_label,
     loss_with_error,
     read_result,
     result,
@@ -112,21 +110,6 @@ def test_bytes_that_are_no_text_are_named(directory):
     (directory / "result.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="is not readable JSON"):
         read_result(directory, RUN)
-
-
-@pytest.mark.parametrize(
-    ("estimator", "label"),
-    [
-        (Trust(), "trust"),
-        (Trust(threshold=2), "trust(threshold=2)"),
-        (StraightThrough(), "straight_through"),
-        (ForwardMask(), "forward_mask"),
-        (Clip(), "clip"),
-        (ABRms(0.5), "abrms(a=0.5)"),
-    ],
-)
-def test_estimator_label(estimator, label):
-    assert estimator_label(estimator) == label
 
 
 def test_loss_and_its_error_by_brute_force():

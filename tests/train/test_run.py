@@ -42,7 +42,7 @@ RUNS = {
         Optimizer(1.2e-3),
         512,
         "paper",
-        Representation(operand("int4"), operand("2:4+int8", per_token=True), 128),
+        Representation(operand("int4"), operand("2:4+int8 [straight-through+trust]", per_token=True), 128),
     ),
 }
 GOLDEN = Path(__file__).parent / "golden_runs.json"

@@ -1,0 +1,55 @@
+"""Which estimator belongs to which format: the recipe of its authors, with the source of each.
+
+This is the one place that says so. Runs, tables, labels and reports ask here; a row that a run writes says whether its
+estimators were these.
+"""
+
+from capscale.estimators import (
+    STRAIGHT_THROUGH,
+    TRUST,
+    BRms,
+    Clip,
+    Estimator,
+    ForwardMask,
+    Hypersphere,
+    Lsq,
+    ThroughScale,
+)
+from capscale.formats.base import Format
+from capscale.formats.compose import Then
+from capscale.formats.noise import Noise
+from capscale.formats.outliers import Outliers
+from capscale.formats.pattern import NM
+from capscale.formats.rigl import RigL
+from capscale.formats.roles import learns
+from capscale.formats.scalar import Scalar
+from capscale.formats.schedule import CONSTANT
+from capscale.formats.sparse import TopK
+from capscale.formats.vector import Vector
+
+ONE_BIT_ROTATED, ONE_BIT_PLAIN = Clip(1.3), Clip(1.25)
+"""`clip_scale` of QuEST's fifteen public one-bit runs, ten rotated and five not (arXiv 2502.05003)."""
+RBBM = BRms(0.1)
+"""The paper's method for sparsity (arXiv 2506.01863, section 5.2), which does not state p. Chosen by the scan of
+`experiments/rbbm_scan.py` (rows in experiments/results/rbbm_scan.csv), on sizes that no report uses."""
+
+
+def default_estimator(format: Format, rotated: bool = False) -> Estimator:
+    """The estimator that its authors train `format` with, in a basis that is `rotated` or not.
+
+    - 1 bit: `Clip`, of QuEST's runs; other grids `Trust` (QuEST), learned steps `Lsq` (arXiv 1902.08153).
+    - Sparsity by magnitude, N:M as well: RBBM, `BRms`; on a schedule (GMP), and RigL, the mask itself, `ForwardMask`.
+    - Sparse, then quantized: that of the grid, over all entries, pruned ones too (QuEST's `FourEightTrustQuantizer`).
+    - Codebooks: `Hypersphere`, Algorithm 2 of the paper. Noise: `ThroughScale`, after the authors' noise quantizer.
+    - Formats from outside: straight-through.
+    """
+    scalar = format.scalar if isinstance(format, Then) else format.inner if isinstance(format, Outliers) else format
+    if isinstance(scalar, Scalar):
+        one_bit = ONE_BIT_ROTATED if rotated else ONE_BIT_PLAIN
+        return Lsq() if learns(scalar) else one_bit if scalar.grid.codes == 2 else TRUST
+    if isinstance(format, Noise):
+        return ThroughScale(format.scope)
+    if isinstance(format, TopK) and format.schedule != CONSTANT:
+        return ForwardMask()
+    others: dict[type, Estimator] = {Vector: Hypersphere(), RigL: ForwardMask(), TopK: RBBM, NM: RBBM}
+    return others.get(type(format), STRAIGHT_THROUGH)

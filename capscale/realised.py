@@ -93,3 +93,7 @@ class Realised(NamedTuple):
         said = [f"GMSE is not what these weights feel: {self.error_words}"] if self.error_is_off else []
         said += [self.mask_words] if self.mask_is_off else []
         return "; ".join(said)
+
+
+UNTOLD = Realised.mean([])
+"""Of dense weights, and of runs that did not measure: NaN throughout."""

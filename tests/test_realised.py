@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from capscale.realised import COLUMNS, ERROR_FACTOR, Realised
+from capscale.realised import COLUMNS, ERROR_FACTOR, UNTOLD, Realised
 
 SOUND = Realised(gmse=0.2, error=0.19, error_end=0.21, pass_rate=0.94, pass_rate_end=0.93, pass_rate_gaussian=0.95)
 
@@ -59,4 +59,5 @@ def test_mean_is_over_those_that_have_a_number():
     other = SOUND._replace(error_end=0.41, pass_rate=math.nan)
     mean = Realised.mean([SOUND, other])
     assert (mean.error_end, mean.pass_rate, mean.gmse) == (pytest.approx(0.31), 0.94, 0.2)
-    assert all(math.isnan(value) for value in Realised.mean([]))
+    assert all(math.isnan(value) for value in UNTOLD)
+    assert UNTOLD.words == ""

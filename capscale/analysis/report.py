@@ -25,6 +25,7 @@ from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
 from capscale.analysis.validation import Validation
 from capscale.errors import UserError
+from capscale.realised import COLUMNS, ERROR_FACTOR, PASS_SHARE
 
 DPI = 160
 BENCH_CAPTION = (
@@ -154,6 +155,7 @@ def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dic
                 "rho_over_E_high": c.over_E[1],
                 "in_law": c.in_law,
                 "runs": c.runs,
+                **dict(zip(COLUMNS, c.weights, strict=True)),
             }
             for c in study.capacities
         ],
@@ -202,6 +204,7 @@ def environment() -> jinja2.Environment:
     )
     env.filters["g"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.4g}"
     env.filters["f3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3f}"
+    env.filters["percent"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.0%}"
     env.filters["base64"] = lambda b: base64.b64encode(b).decode()
     return env
 
@@ -214,7 +217,13 @@ def write_report(study: Study, directory: Path, command: str, bench: Sequence[Va
         environment()
         .get_template("report.html")
         .render(
-            study=study, numbers=content, images=images, laws=(study.law, study.free), provenance=content["provenance"]
+            study=study,
+            numbers=content,
+            images=images,
+            laws=(study.law, study.free),
+            provenance=content["provenance"],
+            factor=ERROR_FACTOR,
+            share=PASS_SHARE,
         )
     )
     files: dict[str, bytes] = {

@@ -17,6 +17,7 @@ from capscale.analysis.measure import Capacities, CapacityLaw, from_dense_curve,
 from capscale.analysis.table import Table
 from capscale.analysis.uncertainty import Bootstrap, Interval, Profile, bootstrap, profile
 from capscale.errors import UserError
+from capscale.realised import UNTOLD, Realised
 
 REVERSED = 0.025
 """Neighbours whose order turns round in more than this share of resamples are near-ties."""
@@ -42,6 +43,8 @@ class CapacityRow:
     in_law: bool
     """Whether this format was used to fit the law of GMSE."""
     runs: int
+    weights: Realised = UNTOLD
+    """What the weights of these runs tell of themselves, averaged over the runs."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ def _capacities(
                 law=law.of(row),
                 in_law=row.is_plain,
                 runs=counts[curve],
+                weights=Realised.mean(Realised.of(r._asdict()) for r in core.rows if r.curve == curve),
             )
         )
     return tuple(rows)

@@ -12,11 +12,17 @@ from capscale.analysis.sentences import caveats, summary
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
 from capscale.analysis.uncertainty import Bootstrap, Profile
+from capscale.realised import Realised
 
 
 def number(x: float, style: str = ".4g") -> str:
     """A number, or a dash where there is none."""
     return format(x, style) if math.isfinite(x) else "–"
+
+
+def passing(weights: Realised) -> str:
+    """Share of gradients that pass to these weights, and to Gaussian ones."""
+    return f"{number(weights.pass_rate_end, '.0%')} / {number(weights.pass_rate_gaussian, '.0%')}"
 
 
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -69,13 +75,19 @@ def print_study(study: Study) -> None:
         (
             c.curve + ("" if c.in_law else " *"),
             number(c.gmse),
+            number(c.weights.error_end),
+            passing(c.weights),
             f"{c.rho.estimate:.3f}",
             f"{c.rho.low:.3f} – {c.rho.high:.3f}",
             f"{c.law:.3f}",
         )
         for c in study.capacities
     ]
-    grid("Capacity of each format", ("format", "GMSE", "rho", "95 %", "rho of the law"), rows)
+    grid(
+        "Capacity of each format",
+        ("format", "GMSE", "realised", "pass / Gaussian", "rho", "95 %", "rho of the law"),
+        rows,
+    )
     sentences("In short", [s.text for s in say(summary.RULES, study)])
     sentences("What this does not show", [s.text for s in say(caveats.RULES, study)])
     sentences("Runs", [f"{r.row}: {r.what}" for r in study.table.remarks])

@@ -8,10 +8,9 @@ from etils import epath
 
 from capscale.errors import UserError
 from capscale.files import read_json
-from capscale.realised import Realised
+from capscale.realised import UNTOLD, Realised
 from capscale.train.lease import current_lease, holder, is_live
 
-UNTOLD = Realised.mean([])
 NOTHING = ("", UNTOLD)
 """What a run tells that is not done, or whose weights are dense: no format, and NaN throughout."""
 

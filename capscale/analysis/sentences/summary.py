@@ -2,6 +2,7 @@
 
 import math
 
+from capscale.analysis.sentences import weights
 from capscale.analysis.sentences.rule import Rule, always
 from capscale.analysis.study import CapacityRow, Study, Tie
 
@@ -51,4 +52,5 @@ RULES = (
         "another estimator", _beside_the_law, _estimator, each=lambda s: sorted(s.capacities, key=lambda c: -c.rho[0])
     ),
     Rule("near-tie", always, _tie, each=lambda study: study.ties),
+    *weights.RULES,
 )

@@ -14,6 +14,7 @@ from jax import Array
 from jax.scipy.special import ndtr, ndtri
 from scipy import special
 
+from capscale.checks import check_real
 from capscale.errors import UserError
 from capscale.formats.base import Projection
 
@@ -58,6 +59,7 @@ class Trust:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        check_real(self, "threshold")
         if not self.threshold > 0:
             raise UserError(f"Trust(threshold={self.threshold}): the threshold, in grid steps, must be positive")
 
@@ -73,6 +75,7 @@ class Hypersphere:
     radius: float = 1.0
 
     def __post_init__(self) -> None:
+        check_real(self, "radius")
         if not self.radius > 0:
             raise UserError(f"Hypersphere(radius={self.radius}): the radius must be positive")
 
@@ -146,6 +149,7 @@ class ABRms:
     a: float
 
     def __post_init__(self) -> None:
+        check_real(self, "a")
         if not 0 <= self.a <= 1:
             raise UserError(f"ABRms(a={self.a}): a must lie in [0, 1]; 0 is the forward mask, 1 passes all")
 
@@ -184,6 +188,7 @@ class Both:
 
 
 def _check_p(p: float, estimator: Estimator) -> None:
+    check_real(estimator, "p")
     if not 0 <= p < 0.5:
         raise UserError(f"{estimator}: p must lie in [0, 1/2), the probability between 0 and the threshold")
 

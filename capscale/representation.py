@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, Clip, Estimator, ForwardMask, Hypersphere, Lsq
 from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
@@ -85,6 +86,7 @@ class Representation:
     hadamard: int | None = None
 
     def __post_init__(self) -> None:
+        check_whole(self, "hadamard", optional=True)
         block = self.hadamard
         if block is not None and (block < 2 or block & (block - 1)):
             raise UserError(f"Representation(hadamard={block}): the block must be a power of two from 2, or None")

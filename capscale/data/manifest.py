@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 
+from capscale.checks import LARGEST_COUNT, check_whole
 from capscale.data.corpus import DataId
 from capscale.data.tokenizer import TokenizerId
 from capscale.errors import UserError
@@ -43,6 +44,9 @@ class Shard:
     text_bytes: int
     size: int
     sha256: str
+
+    def __post_init__(self):
+        check_whole(self, "tokens", "documents", "text_bytes", "size", most=LARGEST_COUNT)
 
 
 @dataclass(frozen=True)

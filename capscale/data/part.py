@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from etils import epath
 
+from capscale.checks import check_finite, check_whole
 from capscale.data.inputs import Part
 from capscale.data.manifest import Shard
 from capscale.data.tokenizer import Tokenizer, TokenizerId, load_tokenizer
@@ -38,6 +39,8 @@ class Split:
     cap: int
 
     def __post_init__(self):
+        check_finite(self, "share")
+        check_whole(self, "cap")
         if not 0 < self.share < 1:
             raise UserError(f"validation share {self.share} must lie between 0 and 1")
         if not 1 <= self.cap <= SHARD:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from etils import epath
 
+from capscale.checks import check_choice, check_whole
 from capscale.errors import UserError
 from capscale.files import read_json
 
@@ -38,6 +39,12 @@ class TokenizerId:
     vocabulary: int
     begin: int | None
     end: int
+
+    def __post_init__(self):
+        check_choice(self, "kind", ("byte", "sentencepiece", "huggingface"))
+        check_whole(self, "vocabulary", least=1)
+        check_whole(self, "begin", most=self.vocabulary - 1, optional=True)
+        check_whole(self, "end", most=self.vocabulary - 1)
 
     @property
     def dtype(self) -> np.dtype:

@@ -111,10 +111,18 @@ def write_json(path: epath.Path, value: Any, *, new: bool = False) -> bool:
     return write_text(path, _json(value), new=new)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; `ValueError` for what is none, or is nested deeper than Python can follow."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
 def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
     """The JSON object in `path`; `UserError` with the remedy when it is not one."""
     try:
-        value = json.loads(path.read_text())
+        value = parse_json(path.read_bytes())
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable JSON ({str(error)[:120]}); {remedy}") from error
     if not isinstance(value, dict):

@@ -16,7 +16,7 @@ from capscale.checks import LARGEST_COUNT, check_whole
 from capscale.data.corpus import DataId
 from capscale.data.tokenizer import TokenizerId
 from capscale.errors import UserError
-from capscale.files import read_json, write_json, write_text
+from capscale.files import parse_json, read_json, write_json, write_text
 
 SCHEMA = 1
 """Version of manifest.json."""
@@ -188,7 +188,7 @@ def _mark(shard: Shard, directory: Path) -> list[int]:
 
 def _stamped(directory: Path) -> dict[str, Any]:
     try:
-        found = json.loads((directory / STAMP).read_text())
+        found = parse_json((directory / STAMP).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -35,6 +35,16 @@ def test_every_file_kind_reads_the_same(tmp_path, suffix):
     np.testing.assert_allclose(table.column("loss"), make_table(records(), "x").column("loss"), rtol=1e-13)
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize(("content", "message"), [(b"[" * 100_000, "nested too deep"), (b'{"N": "\xff"}', "0xff")])
+def test_what_is_no_json_is_named(tmp_path, suffix, content, message):
+    file = tmp_path / f"runs.{suffix}"
+    file.write_bytes(b"\n" + content)
+    with pytest.raises(UserError, match=rf"runs.{suffix}: not a readable {suffix} file: .*{message}") as raised:
+        read(file)
+    assert ("line 2: " in str(raised.value)) == (suffix == "jsonl")
+
+
 def test_order_of_rows_does_not_matter():
     plain, shuffled = records(), records()
     np.random.default_rng(0).shuffle(shuffled)

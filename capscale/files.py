@@ -44,6 +44,11 @@ def writing(path: epath.PathLike) -> Iterator[None]:
         ) from error
 
 
+def printable(text: str) -> str:
+    """Text from a file, for a screen: whatever is not printed, such as what moves a terminal's cursor, as its code."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 TEMPORARY = ".tmp"
 """How names end of files that a crash may leave half-written; nothing reads them."""
 

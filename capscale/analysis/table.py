@@ -16,10 +16,13 @@ import numpy as np
 
 from capscale.analysis.operands import gaussian_error
 from capscale.errors import UserError
+from capscale.files import printable
 
 REQUIRED = ("N", "D", "loss", "weights", "activations")
 PLAIN_ESTIMATORS = frozenset({"", "dense", "trust", "clip", "straight_through", "both", "hypersphere", "lsq"})
 """Estimators that belong to their format: they stay out of a curve's name, and a law of GMSE is about them."""
+FORMULA, QUOTE = "=+-@", "'"
+"""How a cell begins that spreadsheets compute, and what is written before one, and dropped when it is read."""
 LARGEST_NATS = math.log(2**18)
 """ln of a vocabulary that no run here exceeds; a loss above it is not in nats per token, or has diverged."""
 
@@ -121,10 +124,16 @@ class Table:
 
 
 def _text(value: Any) -> str:
-    """128.0, which is what a column with gaps makes of 128, reads 128; nothing reads as the empty string."""
+    """128.0, which is what a column with gaps makes of 128, reads 128; nothing reads as the empty string.
+
+    Characters that are not printed stand as their codes, on screens, in pictures and in files alike.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = printable(str(value)).replace("\n", r"\n")
+    return text[1:] if text.startswith(tuple(QUOTE + mark for mark in FORMULA)) else text
 
 
 def _number(record: Mapping[str, Any], name: str, source: str, run: str, default: float = math.nan) -> float:

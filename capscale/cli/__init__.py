@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ["JAX_PLATFORMS"] = "cpu"
         return parsed()
     except UserError as error:
-        print(f"capscale: {error}", file=sys.stderr)
+        from capscale.files import printable
+
+        print(f"capscale: {printable(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except ImportError as error:
         from capscale.files import missing_extra

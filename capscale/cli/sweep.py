@@ -239,11 +239,13 @@ def _absolute(path: str) -> str:
 
 
 def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -> int:
+    from capscale.files import printable
+
     finished = outcome.present + outcome.trained
     diverged = f", {outcome.diverged} of them diverged" if outcome.diverged else ""
     print(f"{finished} of {total} results in {out} ({outcome.trained} trained now{diverged})")
     for message in outcome.failed:
-        print(f"capscale: {message}", file=sys.stderr)
+        print(f"capscale: {printable(message)}", file=sys.stderr)
     if outcome.failed:
         return 2
     if finished < total:
@@ -269,6 +271,7 @@ class Status:
         """Prints the counts, and each run that is under way or needs a look."""
         from etils import epath
 
+        from capscale.files import printable
         from capscale.sweep.status import counts, device_hours, read_status
 
         statuses = read_status(epath.Path(self.directory))
@@ -282,5 +285,5 @@ class Status:
         print(f"device-hours: {hours.spent:.3g} spent, {left} left")
         for status in statuses:
             if status.state not in ("done", "to do"):
-                print(f"{status.run_id} {status.state} {status.detail}")
+                print(printable(f"{status.run_id} {status.state} {status.detail}"))
         return 0

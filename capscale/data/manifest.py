@@ -14,6 +14,7 @@ from etils import epath
 
 from capscale.checks import LARGEST_COUNT, check_whole
 from capscale.data.corpus import DataId
+from capscale.data.fidelity import Sample
 from capscale.data.tokenizer import TokenizerId
 from capscale.errors import UserError
 from capscale.files import parse_json, read_json, write_json, write_text
@@ -62,6 +63,7 @@ class Manifest:
       validation: shard that is held out.
       unused: held-out tokens and documents beyond the validation cap; they are in no shard.
       versions: packages that made the tokens.
+      sample: how much of the text comes back from its tokens; None where it was not looked at.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Manifest:
     validation: Shard
     unused: dict[str, int]
     versions: dict[str, str]
+    sample: Sample | None = None
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -92,7 +95,8 @@ class Manifest:
 
     def write(self, directory: epath.Path) -> None:
         """Writes manifest.json, whole or not at all."""
-        content = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        sample = None if self.sample is None else self.sample._asdict()
+        content = {"schema": SCHEMA, **dataclasses.asdict(self), "sample": sample}
         write_json(directory / NAME, content | {"sha256": _digest(content)})
 
     @classmethod
@@ -111,6 +115,7 @@ class Manifest:
             tokenizer=TokenizerId(**content["tokenizer"]),
             train=tuple(Shard(**shard) for shard in content["train"]),
             validation=Shard(**content["validation"]),
+            sample=None if content.get("sample") is None else Sample(**content["sample"]),
         )
 
 

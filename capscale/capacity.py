@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from capscale.checks import check_finite, check_number
 from capscale.errors import UserError
 
 LOG4 = float(np.log(4.0))
@@ -150,6 +151,8 @@ class Capacity:
         wanted = {p.name for p in self.form.parameters}
         if {name for name, _ in self.values} != wanted:
             raise UserError(f"{self.form.name} takes {sorted(wanted)}, got {[name for name, _ in self.values]}")
+        for name, number in self.values:
+            check_number(number, f"{self.form.name}: {name}={number!r}")
 
     def rho(self, gmse: Any) -> np.ndarray:
         """Capacity at Gaussian mean squared error `gmse`; for forms that read GMSE alone."""
@@ -174,6 +177,11 @@ class Scaling:
     beta: float
     E: float
     g: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_finite(self, "A", "alpha", "g", above=0)
+        check_finite(self, "B", "beta", least=0)
+        check_finite(self, "E")
 
     def loss(self, N: Any, D: Any, rho: Any = 1.0) -> np.ndarray:
         """Predicted loss in nats per token."""

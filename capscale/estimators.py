@@ -17,6 +17,7 @@ from jax import Array
 from jax.scipy.special import ndtr, ndtri
 from scipy import special
 
+from capscale.checks import check_choice, check_real
 from capscale.errors import UserError
 from capscale.formats.base import Projection, Scope, scope_axes
 
@@ -45,12 +46,8 @@ class Pulls(Protocol):
         ...
 
 
-def _check_positive(value: float, name: str, estimator: Estimator) -> None:
-    if not 0 < value < float("inf"):
-        raise UserError(f"{estimator}: {name}={value} must be positive and finite")
-
-
 def _check_p(p: float, estimator: Estimator) -> None:
+    check_real(estimator, "p")
     if not 0 <= p < 0.5:
         raise UserError(f"{estimator}: p must lie in [0, 1/2), the probability between 0 and the threshold")
 
@@ -89,7 +86,7 @@ class Clip:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(self.scale, "scale", self)
+        check_real(self, "scale", above=0)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|x| / outermost level <= scale`."""
@@ -107,7 +104,7 @@ class Trust:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive(self.threshold, "threshold", self)
+        check_real(self, "threshold", above=0)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|value - x| / step <= threshold`."""
@@ -125,7 +122,7 @@ class TrustRadius:
     radius: float
 
     def __post_init__(self) -> None:
-        _check_positive(self.radius, "radius", self)
+        check_real(self, "radius", above=0)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`distance * step <= radius * RMS`."""
@@ -144,7 +141,7 @@ class Hypersphere:
     radius: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(self.radius, "radius", self)
+        check_real(self, "radius", above=0)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|v| <= radius * max |codeword|`, all entries of a vector alike."""
@@ -220,6 +217,7 @@ class ABRms:
     a: float
 
     def __post_init__(self) -> None:
+        check_real(self, "a")
         if not 0 <= self.a <= 1:
             raise UserError(f"ABRms(a={self.a}): a must lie in [0, 1]; 1 is the forward mask, 0 passes all")
 
@@ -247,8 +245,7 @@ class ThroughScale:
     scope: Scope = "row"
 
     def __post_init__(self) -> None:
-        if self.scope not in ("row", "matrix"):
-            raise UserError(f"ThroughScale(scope={self.scope!r}): use 'row' or 'matrix'")
+        check_choice(self, "scope", ("row", "matrix"))
 
     def __call__(self, x: Array, projection: Projection) -> None:
         """None: nothing is masked."""

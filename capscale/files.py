@@ -44,6 +44,11 @@ def writing(path: epath.PathLike) -> Iterator[None]:
         ) from error
 
 
+def printable(text: str) -> str:
+    """Text from a file, for a screen: whatever is not printed, such as what moves a terminal's cursor, as its code."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 TEMPORARY = ".tmp"
 """How names end of files that a crash may leave half-written; nothing reads them."""
 
@@ -111,10 +116,18 @@ def write_json(path: epath.Path, value: Any, *, new: bool = False) -> bool:
     return write_text(path, _json(value), new=new)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; `ValueError` for what is none, or is nested deeper than Python can follow."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
 def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
     """The JSON object in `path`; `UserError` with the remedy when it is not one."""
     try:
-        value = json.loads(path.read_text())
+        value = parse_json(path.read_bytes())
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable JSON ({str(error)[:120]}); {remedy}") from error
     if not isinstance(value, dict):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from capscale.checks import check_whole
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name, find_estimator, split_name
@@ -91,6 +92,7 @@ class Representation:
     hadamard: int | None = None
 
     def __post_init__(self) -> None:
+        check_whole(self, "hadamard", optional=True)
         block = self.hadamard
         for side in ("weights", "activations"):
             operand: Operand = getattr(self, side)

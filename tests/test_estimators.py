@@ -244,13 +244,13 @@ def test_lsq_masks_outside_its_learned_grid():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Trust(0.0), "must be positive"),
-        (lambda: Clip(float("inf")), "must be positive and finite"),
-        (lambda: TrustRadius(float("nan")), "must be positive and finite"),
+        (lambda: Trust(0.0), "must be above 0"),
+        (lambda: Clip(float("inf")), "must be finite"),
+        (lambda: TrustRadius(float("nan")), "must be finite"),
         (lambda: ThroughScale("all"), "use 'row' or 'matrix'"),
         (lambda: mask(Rms(0.1), "int4"), "needs a format with sparsity"),
         (lambda: mask(TrustRadius(0.3), "top50"), "needs a format with a grid"),
-        (lambda: Hypersphere(-1.0), "must be positive"),
+        (lambda: Hypersphere(-1.0), "must be above 0"),
         (lambda: Rms(0.5), r"\[0, 1/2\)"),
         (lambda: BRms(-0.1), r"\[0, 1/2\)"),
         (lambda: ABRms(1.1), r"\[0, 1\]"),

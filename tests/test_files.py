@@ -34,6 +34,42 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(path, method, monkeyp
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, r"value.json is not readable JSON \(it is nested too deep\); mend it"),
+        (b'{"a":' * 100_000, "nested too deep"),
+        (b"1" * 5000, "Exceeds the limit"),
+        (b'{"a": "\xff"}', "can't decode byte 0xff"),
+        (b"[]", "holds list, not a JSON object; mend it"),
+    ],
+)
+def test_what_is_no_json_is_named(content, message, path):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_json(path, "mend it")
+
+
+GOOD = [b'{"step": 3, "loss": 1.0}\n', b'{"step": 6, "loss": 0.5}\n']
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(b"\xff\n", b"\n", b"{\n", b"[" * 100_000 + b"\n", b"[]\n", b"3\n", b'{"loss": 1}\n'),
+        *(b'{"step": "3"}\n', b'{"step": null}\n', b'{"step": NaN}\n', b'{"step": 3, "loss": "\xff"}\n'),
+    ],
+)
+def test_damaged_lines_of_metrics_are_dropped_and_no_other(damaged, path):
+    for lines in ([damaged, *GOOD], [GOOD[0], damaged, GOOD[1]], [*GOOD, damaged]):
+        path.write_bytes(b"".join(lines))
+        Metrics(path, keep_to=6)
+        assert path.read_bytes() == b"".join(GOOD)
+    path.write_bytes(b"".join([*GOOD, GOOD[0][:-1]]))
+    Metrics(path, keep_to=5)
+    assert path.read_bytes() == GOOD[0]
+
+
 def test_half_written_temporary_is_removed(path, monkeypatch):
     real = type(path).write_text
 

@@ -4,11 +4,29 @@ from functools import cache
 
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
-from capscale.estimator_names import estimator_name, find_estimator
+from capscale.estimator_names import estimator_name, find_estimator, split_name
 from capscale.formats.catalog import find
 
 EARLIER_DEFAULTS = frozenset({"trust", "clip", "straight_through", "both", "hypersphere", "lsq"})
 """Default estimators of one format or another before rows said so themselves (`default_estimators`)."""
+
+
+@cache
+def named(text: str) -> tuple[str, str]:
+    """`top50 [fw]` as format and estimator; a name that nothing here knows is a table's own, brackets and all.
+
+    Raises UserError for a known format whose brackets hold no estimator.
+    """
+    before, bracket, _ = text.partition("[")
+    try:
+        find(before.strip())
+    except UserError:
+        return text, ""
+    if not bracket:
+        return text, ""
+    name, estimator = split_name(text)
+    find_estimator(estimator)
+    return name, estimator
 
 
 @cache

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from capscale.analysis.factorization import Factorization
+from capscale.analysis.labels import as_label
 from capscale.analysis.plots import COLORS, INK, MARKERS, new_axes, plain_axes, spread_labels
 from capscale.analysis.study import Study
 from capscale.analysis.validation import Validation
@@ -16,7 +17,7 @@ def factorization_maps(found: Factorization) -> Figure:
     matrix = found.matrix
     height, width = matrix.capacity.shape
     figure = Figure(figsize=(3 * (0.62 * width + 1.3), 0.42 * height + 1.5), layout="constrained")
-    figure.suptitle(f"{matrix.name}: {found.method}", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(as_label(f"{matrix.name}: {found.method}"), fontsize=11, x=0.01, ha="left")
     reach = max(0.05, float(np.nanmax(np.abs(found.errors))))
     panels = (
         ("measured ρ", matrix.capacity, "Blues", (0.0, 1.0), ".2f"),
@@ -30,11 +31,11 @@ def factorization_maps(found: Factorization) -> Figure:
             if np.isfinite(value):
                 dark = abs(value - (0 if k == 2 else limits[0])) > 0.6 * (limits[1] - (0 if k == 2 else limits[0]))
                 axes.text(j, i, format(value, style), ha="center", va="center", fontsize=8, color="w" if dark else INK)
-        axes.set_xticks(range(width), list(matrix.column_names), fontsize=8.5)
-        axes.set_yticks(range(height), list(matrix.row_names) if k == 0 else [""] * height, fontsize=8.5)
-        axes.set_xlabel(matrix.columns, fontsize=9)
+        axes.set_xticks(range(width), list(map(as_label, matrix.column_names)), fontsize=8.5)
+        axes.set_yticks(range(height), list(map(as_label, matrix.row_names)) if k == 0 else [""] * height, fontsize=8.5)
+        axes.set_xlabel(as_label(matrix.columns), fontsize=9)
         if k == 0:
-            axes.set_ylabel(matrix.rows, fontsize=9)
+            axes.set_ylabel(as_label(matrix.rows), fontsize=9)
         axes.set_title(title, fontsize=10)
         axes.tick_params(length=0)
     return figure

@@ -11,6 +11,7 @@ from capscale.analysis.laws import Law, Problem, evaluate, log_capacity, pose
 from capscale.analysis.solver import Batch, Penalty, Solution, solve
 from capscale.analysis.table import Table
 from capscale.capacity import Scaling
+from capscale.checks import check_finite, check_flag, check_number, check_whole
 from capscale.errors import UserError
 
 SAME = 1e-7
@@ -37,10 +38,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta < np.inf:
-            raise UserError(f"delta={self.delta} must be positive and finite")
-        if self.starts < 1:
-            raise UserError(f"starts={self.starts} must be at least 1")
+        check_finite(self, "delta", above=0)
+        check_flag(self, "logarithmic")
+        check_whole(self, "starts", least=1)
+        check_whole(self, "seed")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class Constraints:
 
     fixed: Mapping[str, float] = field(default_factory=dict)
     priors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, number in self.fixed.items():
+            check_number(number, f"{name}={number!r}")
+        for name, (mean, deviation) in self.priors.items():
+            check_number(mean, f"prior {name}={mean!r}:{deviation!r}: the mean")
+            check_number(deviation, f"prior {name}={mean!r}:{deviation!r}: the standard deviation")
 
 
 @dataclass(frozen=True)
@@ -258,6 +266,8 @@ def _penalty(problem: Problem, constraints: Constraints, noise: float) -> Penalt
             raise UserError(f"prior {name}={mean:g}:{deviation:g}: the standard deviation must be positive")
         i = problem.names.index(name)
         log = problem.parameters[i].log
+        if log and not mean > 0:
+            raise UserError(f"prior {name}={mean:g}:{deviation:g}: the mean of a number above 0 must be one")
         centre[i] = np.log(mean) if log else mean
         precision[i] = noise / (deviation / mean if log else deviation) ** 2
     return Penalty(centre, precision)

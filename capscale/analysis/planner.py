@@ -16,6 +16,7 @@ from capscale.analysis.laws import evaluate, gather
 from capscale.analysis.predict import Prediction, predict, storage_bits, target
 from capscale.analysis.table import Row
 from capscale.analysis.uncertainty import Bootstrap
+from capscale.checks import check_finite
 from capscale.errors import UserError
 
 FLOPS_PER_PARAMETER_TOKEN = 6.0
@@ -38,10 +39,7 @@ class Budget:
         given = [n for n in ("memory", "flops", "loss") if getattr(self, n) is not None]
         if len(given) != 1:
             raise UserError(f"give one of --memory, --flops and --loss, not {given or 'none'}")
-        for name in ("memory", "flops", "loss", "tokens", "tokens_per_parameter"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                raise UserError(f"{name}={value} must be positive and finite")
+        check_finite(self, "memory", "flops", "loss", "tokens", "tokens_per_parameter", above=0, optional=True)
         ways = (self.tokens is not None) + (self.tokens_per_parameter is not None)
         if self.flops is None and ways != 1:
             raise UserError("give one of --tokens and --tokens-per-parameter: how long the model is to be trained")

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from capscale.analysis.labels import as_label
 from capscale.analysis.measure import CapacityLaw
 from capscale.analysis.study import CapacityRow, Study
 from capscale.analysis.table import Row
@@ -57,7 +58,7 @@ def spread_labels(axes: Axes, points: Sequence[tuple[float, float, str]], *, gap
     for (x, y, text), px, at in zip(points, columns, heights, strict=True):
         py = to_axes.transform((x, y))[1]
         axes.annotate(
-            text,
+            as_label(text),
             (x, y),
             xytext=(px + 0.022, at),
             textcoords=axes.transAxes,
@@ -155,7 +156,15 @@ def loss_against_size(study: Study) -> Figure:
     for i, curve in enumerate(c for c in study.core.curves if any(r.curve == c for r in shown)):
         mine = sorted((r for r in shown if r.curve == curve), key=lambda r: r.N)
         color, marker = (INK, "o") if curve == "dense" else (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)])
-        axes.plot([r.N for r in mine], [r.loss for r in mine], marker, color=color, markersize=5, zorder=4, label=curve)
+        axes.plot(
+            [r.N for r in mine],
+            [r.loss for r in mine],
+            marker,
+            color=color,
+            markersize=5,
+            zorder=4,
+            label=as_label(curve),
+        )
         last = mine[-1]
         names.append((last.N, last.loss, curve))
         first_losses.append((mine[0].N, mine[0].loss, curve))
@@ -181,7 +190,7 @@ def loss_against_size(study: Study) -> Figure:
         axes.set_xlim(*grid)
         order = np.argsort([-loss for _, loss, _ in first_losses])
         handles, labels = axes.get_legend_handles_labels()
-        listed = [labels.index(names[i][2]) for i in order]
+        listed = [labels.index(as_label(names[i][2])) for i in order]
         at = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
         axes.legend([handles[i] for i in listed], [labels[i] for i in listed], fontsize=8, frameon=False, **at)
         return figure
@@ -212,7 +221,7 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
     columns = min(3, len(profiles))
     lines = -(-len(profiles) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.2 * lines + 0.3), layout="constrained")
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    figure.suptitle(as_label(title), fontsize=10, x=0.01, ha="left")
     for k, p in enumerate(profiles):
         axes = figure.add_subplot(lines, columns, k + 1)
         plain_axes(axes)
@@ -225,7 +234,7 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
         low, high = p.interval()[1:]
         if np.isfinite(low) and np.isfinite(high) and high > low:
             axes.set_xlim(low - 0.6 * (high - low), high + 0.6 * (high - low))
-        axes.set_xlabel(p.name, fontsize=9)
+        axes.set_xlabel(as_label(p.name), fontsize=9)
         axes.tick_params(labelsize=8)
         if k % columns == 0:
             axes.set_ylabel("2 Δobjective / τ", fontsize=8.5)

@@ -23,6 +23,7 @@ from capscale.analysis.operands import facts
 from capscale.analysis.sentences import caveats, summary
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
+from capscale.analysis.table import FORMULA, QUOTE
 from capscale.analysis.validation import Validation
 from capscale.errors import UserError
 from capscale.realised import COLUMNS, ERROR_FACTOR, PASS_SHARE
@@ -248,9 +249,13 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as CSV, with a header."""
+    """Rows as CSV, with a header. Words that a spreadsheet would take for a formula stand behind a quotation mark."""
+
+    def cell(value: Any) -> Any:
+        return QUOTE + value if isinstance(value, str) and value.lstrip()[:1] in tuple(FORMULA) else value
+
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue().encode()

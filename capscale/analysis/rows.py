@@ -1,6 +1,5 @@
 """Rows in: sweep directories, CSV / JSON / JSONL / Parquet tables, and QuEST's published runs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pandas as pd
 from capscale.analysis.quest import is_quest, quest_records
 from capscale.analysis.table import Remark, Table, make_table
 from capscale.errors import UserError
+from capscale.files import parse_json
 
 SCHEMA = 1
 
@@ -38,9 +38,9 @@ def _records(path: Path) -> list[dict[str, Any]]:
             case ".csv":
                 return _plain(pd.read_csv(path, comment="#"))
             case ".jsonl":
-                return _objects([json.loads(line) for line in path.read_text().splitlines() if line.strip()], path)
+                return _objects(_lines(path), path)
             case ".json":
-                return _objects(json.loads(path.read_text()), path)
+                return _objects(parse_json(path.read_bytes()), path)
             case ".parquet":
                 return _plain(pd.read_parquet(path))
     except ImportError as e:
@@ -50,6 +50,17 @@ def _records(path: Path) -> list[dict[str, Any]]:
             raise
         raise UserError(f"{path}: not a readable {path.suffix[1:]} file: {e}") from e
     raise UserError(f"{path}: unknown suffix {path.suffix!r}; use .csv, .json, .jsonl or .parquet")
+
+
+def _lines(path: Path) -> list[Any]:
+    """The values of JSON lines; `ValueError` names the line that is none."""
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        try:
+            found += [parse_json(line)] if line.strip() else []
+        except ValueError as e:
+            raise ValueError(f"line {number}: {e}") from e
+    return found
 
 
 def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -65,7 +76,7 @@ def _objects(content: Any, path: Path) -> list[dict[str, Any]]:
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """A JSON object, or UserError with the remedy."""
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError as e:
         raise UserError(f"{path}: missing; {remedy}") from e
     except (ValueError, OSError) as e:

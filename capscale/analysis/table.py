@@ -14,15 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from capscale.analysis.estimators import canonical, side_name, was_default
+from capscale.analysis.estimators import canonical, named, side_name, was_default
 from capscale.analysis.operands import gaussian_error
 from capscale.errors import UserError
-from capscale.estimator_names import split_name
+from capscale.files import printable
 from capscale.realised import COLUMNS
 
 REQUIRED = ("N", "D", "loss", "weights", "activations")
 TOLD = COLUMNS[1:]
 """Columns of what weights tell of themselves: nothing is fitted to them, so they are no part of a table's digest."""
+FORMULA, QUOTE = "=+-@", "'"
+"""How a cell begins that spreadsheets compute, and what is written before one, and dropped when it is read."""
 LARGEST_NATS = math.log(2**18)
 """ln of a vocabulary that no run here exceeds; a loss above it is not in nats per token, or has diverged."""
 
@@ -131,10 +133,16 @@ class Table:
 
 
 def _text(value: Any) -> str:
-    """128.0, which is what a column with gaps makes of 128, reads 128; nothing reads as the empty string."""
+    """128.0, which is what a column with gaps makes of 128, reads 128; nothing reads as the empty string.
+
+    Characters that are not printed stand as their codes, on screens, in pictures and in files alike.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = printable(str(value)).replace("\n", r"\n")
+    return text[1:] if text.startswith(tuple(QUOTE + mark for mark in FORMULA)) else text
 
 
 def _number(record: Mapping[str, Any], name: str, source: str, run: str, default: float = math.nan) -> float:
@@ -186,7 +194,7 @@ def _operands(record: Mapping[str, Any], rotated: bool, where: str) -> tuple[lis
     formats, estimators, default = [], [], True
     for side in ("weights", "activations"):
         try:
-            name, bracketed = split_name(_text(record.get(side)) or "dense")
+            name, bracketed = named(_text(record.get(side)) or "dense")
         except UserError as error:
             raise UserError(f"{where}: {side}: {error}") from error
         given = _text(record.get(f"{side}_estimator"))

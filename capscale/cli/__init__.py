@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Protocol
 
+from capscale.cli.screen import on_screen
 from capscale.errors import UserError
 
 BAD_INPUT = 2
@@ -18,6 +19,7 @@ class Command(Protocol):
         ...
 
 
+@on_screen
 def main(arguments: list[str] | None = None) -> int:
     """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback."""
     try:
@@ -50,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ["JAX_PLATFORMS"] = "cpu"
         return parsed()
     except UserError as error:
-        print(f"capscale: {error}", file=sys.stderr)
+        from capscale.files import printable
+
+        print(f"capscale: {printable(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except ImportError as error:
         from capscale.files import missing_extra
@@ -59,10 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"capscale: {remedy}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:
-        # The reader of the pipe has seen enough. What is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("capscale: interrupted", file=sys.stderr)
         return 130

@@ -54,6 +54,8 @@ class Prepare:
     """Most tokens of the validation set, 33,554,432 at most."""
     name: str | None = None
     """Name of the text in run files; that of the directory if not given."""
+    most_lost: float = 0.01
+    """Largest share of the text's characters, in a sample, that may not come back from their tokens."""
     workers: int | None = None
     """Processes; as many as there are cores if not given. The shards do not depend on it."""
 
@@ -77,6 +79,7 @@ class Prepare:
             field=self.field,
             split=Split(self.validation_share, self.validation_tokens),
             name=self.name,
+            most_lost=self.most_lost,
         )
         if self.dataset is None and (self.subset is not None or self.revision is not None):
             raise UserError("--subset and --revision belong to --dataset, which is not given; add it or drop them")
@@ -163,6 +166,12 @@ def print_table(manifest) -> None:
         f"tokenizer {tokenizer.name} ({tokenizer.kind}, sha256 {tokenizer.sha256[:16]}): "
         f"{tokenizer.vocabulary:,} tokens, {tokenizer.end} ends a document, stored as {manifest.dtype}"
     )
+    if (sample := manifest.sample) is not None:
+        lost = f"{sample.share:.2%} ({', '.join(map(repr, sample.missing))})" if sample.lost else "none"
+        print(
+            f"lost by the tokenizer: {lost} of {sample.characters:,} characters in {sample.documents:,} documents, "
+            "case, accents and blanks aside"
+        )
     table = Table(*("part", "shards", "documents", "tokens", "bytes of text", "bytes per token"), box=None)
     for column in table.columns[1:]:
         column.justify = "right"

@@ -32,6 +32,7 @@ class Status:
         """Prints the counts, each run that is under way or needs a look, and each format that is not as it seems."""
         from etils import epath
 
+        from capscale.files import printable
         from capscale.sweep.status import counts, device_hours, formats, read_status
 
         statuses = read_status(epath.Path(self.directory))
@@ -47,10 +48,11 @@ class Status:
         print(f"device-hours: {hours.spent:.3g} spent, {left} left")
         for status in statuses:
             if status.state not in ("done", "to do"):
-                print(f"{status.run_id} {status.state} {status.detail}")
+                print(printable(f"{status.run_id} {status.state} {status.detail}"))
         for each in told:
             if each.realised.words:
-                print(f"{each.format}: {each.realised.words} ({each.runs} {'run' if each.runs == 1 else 'runs'})")
+                runs = "1 run" if each.runs == 1 else f"{each.runs} runs"
+                print(printable(f"{each.format}: {each.realised.words} ({runs})"))
         return 0
 
 

@@ -238,11 +238,13 @@ def _absolute(path: str) -> str:
 
 
 def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -> int:
+    from capscale.files import printable
+
     finished = outcome.present + outcome.trained
     diverged = f", {outcome.diverged} of them diverged" if outcome.diverged else ""
     print(f"{finished} of {total} results in {out} ({outcome.trained} trained now{diverged})")
     for message in outcome.failed:
-        print(f"capscale: {message}", file=sys.stderr)
+        print(f"capscale: {printable(message)}", file=sys.stderr)
     if outcome.failed:
         return 2
     if finished < total:

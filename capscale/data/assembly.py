@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from capscale.data.fidelity import Sample
 from capscale.data.manifest import Manifest, Shard
 from capscale.data.part import REMEDY, WORK, Job, save
 from capscale.errors import UserError
@@ -14,13 +15,14 @@ from capscale.files import read_json
 def assemble(job: Job, parts: int, name: str, recipe: dict[str, Any], versions: dict[str, str]) -> Manifest:
     """Joins what the parts held out, as much as the validation set may have, and writes the manifest.
 
-    Raises `UserError` when there is nothing to train on, or too little to validate on.
+    Raises `UserError` when there is nothing to train on, too little to validate on, or too much lost in tokens.
     """
     out = epath.Path(job.out)
     train: list[Shard] = []
     tokens: list[np.ndarray] = []
     held = {"documents": 0, "tokens": 0, "text_bytes": 0}
     unused = {"documents": 0, "tokens": 0}
+    sample = Sample()
     for number in range(parts):
         record = read_json(out / WORK / f"{number:05d}.json", REMEDY)
         train += [Shard(**shard) for shard in record["train"]]
@@ -34,6 +36,8 @@ def assemble(job: Job, parts: int, name: str, recipe: dict[str, Any], versions: 
         held["text_bytes"] += int(taken[:, 1].sum())
         unused["documents"] += record["unused"]["documents"] + len(left)
         unused["tokens"] += record["unused"]["tokens"] + int(left[:, 0].sum())
+        sample += Sample(**record["sample"])
+    sample.check(job.most_lost, job.tokenizer)
     if not train:
         raise UserError(f"nothing to train on: the input holds no documents, or all are held out; {REMEDY}")
     if held["documents"] < 2 and unused["documents"]:
@@ -46,7 +50,9 @@ def assemble(job: Job, parts: int, name: str, recipe: dict[str, Any], versions: 
         )
     size, sha256 = save(out / "validation.npy", np.concatenate(tokens))
     validation = Shard("validation.npy", size=size, sha256=sha256, **held)
-    manifest = Manifest(name, job.identity.dtype.name, job.identity, recipe, tuple(train), validation, unused, versions)
+    manifest = Manifest(
+        name, job.identity.dtype.name, job.identity, recipe, tuple(train), validation, unused, versions, sample
+    )
     manifest.write(out)
     return manifest
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from etils import epath
 
+from capscale.checks import check_whole
 from capscale.data.batches import window_order
 from capscale.data.stdlib import standard_library_text
 from capscale.errors import UserError
@@ -27,6 +28,9 @@ class DataId:
     name: str
     sha256: str
     vocabulary: int
+
+    def __post_init__(self):
+        check_whole(self, "vocabulary", least=1)
 
 
 @dataclass(frozen=True, eq=False)

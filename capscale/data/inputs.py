@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import json
 import lzma
 import os
 import zlib
@@ -15,6 +14,7 @@ from etils import epath
 
 from capscale.data.documents import decoded, separated, stretches
 from capscale.errors import UserError
+from capscale.files import parse_json
 
 TEXT, LINES, PARQUET = (".txt", ".text"), (".jsonl", ".json", ".ndjson"), (".parquet",)
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -220,8 +220,8 @@ def _row_groups(path: epath.Path) -> Iterator[tuple[int, int]]:
 
 def _parsed(line: bytes, place: str) -> object:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return parse_json(line)
+    except ValueError as error:
         if len(line) > LONGEST_LINE - 4:  # what is longer has been cut, between two characters
             raise UserError(f"{place} is longer than {LONGEST_LINE:,} bytes; split the text in it") from error
         raise UserError(f"{place} is not JSON ({str(error)[:100]}); give one object a line") from error

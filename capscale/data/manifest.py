@@ -12,10 +12,12 @@ from typing import Any
 
 from etils import epath
 
+from capscale.checks import LARGEST_COUNT, check_whole
 from capscale.data.corpus import DataId
+from capscale.data.fidelity import Sample
 from capscale.data.tokenizer import TokenizerId
 from capscale.errors import UserError
-from capscale.files import read_json, write_json, write_text
+from capscale.files import parse_json, read_json, write_json, write_text
 
 SCHEMA = 1
 """Version of manifest.json."""
@@ -44,6 +46,9 @@ class Shard:
     size: int
     sha256: str
 
+    def __post_init__(self):
+        check_whole(self, "tokens", "documents", "text_bytes", "size", most=LARGEST_COUNT)
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -58,6 +63,7 @@ class Manifest:
       validation: shard that is held out.
       unused: held-out tokens and documents beyond the validation cap; they are in no shard.
       versions: packages that made the tokens.
+      sample: how much of the text comes back from its tokens; None where it was not looked at.
     """
 
     name: str
@@ -68,6 +74,7 @@ class Manifest:
     validation: Shard
     unused: dict[str, int]
     versions: dict[str, str]
+    sample: Sample | None = None
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -88,7 +95,8 @@ class Manifest:
 
     def write(self, directory: epath.Path) -> None:
         """Writes manifest.json, whole or not at all."""
-        content = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        sample = None if self.sample is None else self.sample._asdict()
+        content = {"schema": SCHEMA, **dataclasses.asdict(self), "sample": sample}
         write_json(directory / NAME, content | {"sha256": _digest(content)})
 
     @classmethod
@@ -107,6 +115,7 @@ class Manifest:
             tokenizer=TokenizerId(**content["tokenizer"]),
             train=tuple(Shard(**shard) for shard in content["train"]),
             validation=Shard(**content["validation"]),
+            sample=None if content.get("sample") is None else Sample(**content["sample"]),
         )
 
 
@@ -184,7 +193,7 @@ def _mark(shard: Shard, directory: Path) -> list[int]:
 
 def _stamped(directory: Path) -> dict[str, Any]:
     try:
-        found = json.loads((directory / STAMP).read_text())
+        found = parse_json((directory / STAMP).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

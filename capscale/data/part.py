@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from etils import epath
 
+from capscale.checks import check_finite, check_whole
+from capscale.data.fidelity import ENOUGH, MOST_LOST, Sample, compare, is_sampled
 from capscale.data.inputs import Part
 from capscale.data.manifest import Shard
 from capscale.data.tokenizer import Tokenizer, TokenizerId, load_tokenizer
@@ -38,6 +40,8 @@ class Split:
     cap: int
 
     def __post_init__(self):
+        check_finite(self, "share")
+        check_whole(self, "cap")
         if not 0 < self.share < 1:
             raise UserError(f"validation share {self.share} must lie between 0 and 1")
         if not 1 <= self.cap <= SHARD:
@@ -57,6 +61,7 @@ class Job:
     end: str | None
     identity: TokenizerId
     split: Split
+    most_lost: float = MOST_LOST
 
 
 def tokenize(job: Job, number: int, part: Part) -> None:
@@ -72,7 +77,12 @@ def tokenize(job: Job, number: int, part: Part) -> None:
     held_out: list[np.ndarray] = []
     sizes: list[tuple[int, int]] = []  # tokens and bytes of each document held out
     held, beyond = 0, [0, 0]
-    for text, tokens in _encoded(part, tokenizer):
+    sample = Sample()
+    for place, (text, tokens) in enumerate(_encoded(part, tokenizer)):
+        if is_sampled(place, text):
+            sample += compare(text.decode(), tokenizer.decode(tokens))
+            if sample.characters >= ENOUGH:
+                sample.check(job.most_lost, job.tokenizer)
         if len(tokens) > SHARD:
             raise UserError(
                 f"a document of {len(tokens):,} tokens, which begins with {text[:40].decode(errors='ignore')!r}, is "
@@ -95,6 +105,7 @@ def tokenize(job: Job, number: int, part: Part) -> None:
     record = {
         "train": [asdict(shard) for shard in shards],
         "unused": {"documents": beyond[0], "tokens": beyond[1]},
+        "sample": sample._asdict(),
         "held_out": {name: save(work / name, content)[0] for name, content in kept.items()},
     }
     write_json(work / f"{number:05d}.json", record)
@@ -106,8 +117,9 @@ def is_done(out: epath.Path, number: int) -> bool:
         record = read_json(out / WORK / f"{number:05d}.json", REMEDY)
         sizes = {out / shard["file"]: shard["size"] for shard in record["train"]}
         sizes |= {out / WORK / name: size for name, size in record["held_out"].items()}
+        Sample(**record["sample"])
         return all(path.stat().length == size for path, size in sizes.items())
-    except (UserError, OSError, KeyError):
+    except (UserError, OSError, KeyError, TypeError):
         return False
 
 

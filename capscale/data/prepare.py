@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from capscale.checks import check_finite
 from capscale.data.assembly import assemble
 from capscale.data.documents import LONGEST, STRETCH
+from capscale.data.fidelity import MOST_LOST
 from capscale.data.hub import Dataset, Share
 from capscale.data.inputs import Part, find_files, is_text, share_out
 from capscale.data.manifest import NAME, Manifest
@@ -39,6 +41,7 @@ class Request:
       field: field of the text in JSON lines, Parquet and data sets.
       split: which documents are held out.
       name: of the text, in run files; that of the directory if not given.
+      most_lost: largest share of characters that may not come back from their tokens.
     """
 
     tokenizer: str
@@ -49,6 +52,10 @@ class Request:
     field: str = "text"
     split: Split = DEFAULT_SPLIT
     name: str | None = None
+    most_lost: float = MOST_LOST
+
+    def __post_init__(self):
+        check_finite(self, "most_lost", least=0, most=1)
 
 
 class Progress(NamedTuple):
@@ -92,7 +99,7 @@ def prepare(
             _same(out, {"name": found.name, "recipe": found.recipe, "tokenizer": asdict(found.tokenizer)}, identity)
         else:
             _begin(out, identity | {"versions": versions, "changed": [time for *_, time in files]})
-            job = Job(str(out), request.tokenizer, request.end, tokenizer.id, request.split)
+            job = Job(str(out), request.tokenizer, request.end, tokenizer.id, request.split, request.most_lost)
             missing = [number for number in range(len(parts)) if not is_done(out, number)]
             done = len(parts) - len(missing)
             for peak in tokenize_all(job, parts, missing, min(workers, len(missing))):

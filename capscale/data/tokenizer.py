@@ -1,14 +1,17 @@
 """Text to tokens, by the tokenizer of a file."""
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from etils import epath
 
+from capscale.checks import check_choice, check_whole
 from capscale.errors import UserError
 from capscale.files import read_json
 
@@ -16,6 +19,7 @@ BYTES = 256
 """Values of a byte; the byte tokenizer's end of document comes after them."""
 ENDS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|im_end|>")
 """How the end of a document is called in the files of Llama, GPT-2 and OLMo, Llama 3, Gemma, Qwen."""
+STDERR = 2
 INSTALL = "it comes with `pip install 'capscale[data]'`"
 
 
@@ -39,6 +43,12 @@ class TokenizerId:
     begin: int | None
     end: int
 
+    def __post_init__(self):
+        check_choice(self, "kind", ("byte", "sentencepiece", "huggingface"))
+        check_whole(self, "vocabulary", least=1)
+        check_whole(self, "begin", most=self.vocabulary - 1, optional=True)
+        check_whole(self, "end", most=self.vocabulary - 1)
+
     @property
     def dtype(self) -> np.dtype:
         """The smallest unsigned type of at least 16 bits that holds every token."""
@@ -52,11 +62,13 @@ class Tokenizer:
     Attributes:
       id: what it is.
       encode: texts to token numbers, those that open and close a document included.
+      decode: the inverse, as far as there is one: without what opens and closes a document and what is unknown.
       libraries: packages whose version may change what `encode` returns.
     """
 
     id: TokenizerId
     encode: Callable[[Sequence[str]], list[np.ndarray]] = field(repr=False)
+    decode: Callable[[np.ndarray], str] = field(repr=False)
     libraries: tuple[str, ...] = ()
 
 
@@ -74,7 +86,7 @@ def load_tokenizer(name: str, end: str | None = None) -> Tokenizer:
         if end is not None:
             raise UserError(f"--eos {end!r} cannot be chosen for the byte tokenizer; its end of document is {BYTES}")
         digest = hashlib.sha256(b"bytes, then the end of a document").hexdigest()
-        return Tokenizer(TokenizerId("byte", "byte", digest, BYTES + 1, None, BYTES), _encode_bytes)
+        return Tokenizer(TokenizerId("byte", "byte", digest, BYTES + 1, None, BYTES), _encode_bytes, _decode_bytes)
     path = epath.Path(name)
     loaders = {".model": _sentencepiece, ".json": _huggingface}
     if path.suffix not in loaders:
@@ -94,6 +106,10 @@ def _encode_bytes(texts: Sequence[str]) -> list[np.ndarray]:
     return [np.append(np.frombuffer(text.encode(), np.uint8).astype(np.uint16), np.uint16(BYTES)) for text in texts]
 
 
+def _decode_bytes(tokens: np.ndarray) -> str:
+    return tokens[tokens < BYTES].astype(np.uint8).tobytes().decode(errors="ignore")
+
+
 def _sentencepiece(path: epath.Path, content: bytes, digest: str, end: str | None) -> Tokenizer:
     try:
         import sentencepiece
@@ -111,11 +127,18 @@ def _sentencepiece(path: epath.Path, content: bytes, digest: str, end: str | Non
     identity = TokenizerId("sentencepiece", path.name, digest, size, first, last)
     opening = [] if first is None else [first]
 
+    unknown = [model.unk_id(), last, *opening]
+
     def encode(texts: Sequence[str]) -> list[np.ndarray]:
-        tokens = model.encode(list(texts), out_type=int, num_threads=1)  # processes are what runs side by side
+        with _working(path):
+            tokens = model.encode(list(texts), out_type=int, num_threads=1)  # processes are what runs side by side
         return [np.array([*opening, *of_text, last], identity.dtype) for of_text in tokens]
 
-    return Tokenizer(identity, encode, ("sentencepiece",))
+    def decode(tokens: np.ndarray) -> str:
+        with _working(path):
+            return model.decode(tokens[~np.isin(tokens, unknown)].tolist())
+
+    return Tokenizer(identity, encode, decode, ("sentencepiece",))
 
 
 def _huggingface(path: epath.Path, content: bytes, digest: str, end: str | None) -> Tokenizer:
@@ -124,10 +147,9 @@ def _huggingface(path: epath.Path, content: bytes, digest: str, end: str | None)
         import tokenizers
     except ImportError as error:
         raise UserError(f"tokenizer {str(path)!r} needs the package tokenizers; {INSTALL}") from error
-    try:
+    with _silence(), _working(path, "is not a tokenizers file"):
         model = tokenizers.Tokenizer.from_str(content.decode())
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"tokenizer {str(path)!r} is not a tokenizers file ({str(error)[:100]}); check it") from error
+        described = json.loads(model.to_str())
     model.no_truncation()
     model.no_padding()
     model.encode_special_tokens = True  # a text that spells the end of a document does not end it
@@ -135,16 +157,77 @@ def _huggingface(path: epath.Path, content: bytes, digest: str, end: str | None)
     last = None if name is None else model.token_to_id(name)
     if last is None:
         raise UserError(_no_end(path, name))
-    empty = model.encode("").ids  # what the file's own recipe puts around a text
+    with _working(path):
+        empty = model.encode("").ids  # what the file's own recipe puts around a text
     first = empty[0] if empty and empty[0] != last else None
-    size = max(model.get_vocab(with_added_tokens=True).values()) + 1
+    numbers = model.get_vocab(with_added_tokens=True).values()
+    size = max([*numbers, *empty]) + 1
+    if size > 2 * len(numbers):
+        raise UserError(
+            f"tokenizer {str(path)!r} has {len(numbers):,} tokens with numbers up to {size - 1:,}: most rows of an "
+            "embedding would belong to none; number its tokens from 0 on without gaps, or take out those far off"
+        )
     identity = TokenizerId("huggingface", path.name, digest, size, first, last)
 
+    unknown = [number for number in (first, last, _unknown(model, described)) if number is not None]
+    if described["decoder"] is None and "ByteLevel" in _kinds(described["pre_tokenizer"]):
+        model.decoder = tokenizers.decoders.ByteLevel()  # tokens are spelled in letters that stand for bytes
+
     def encode(texts: Sequence[str]) -> list[np.ndarray]:
-        tokens = (encoding.ids for encoding in model.encode_batch_fast(list(texts)))
+        with _working(path):
+            tokens = [encoding.ids for encoding in model.encode_batch_fast(list(texts))]
         return [np.array(ids if ids[-1:] == [last] else [*ids, last], identity.dtype) for ids in tokens]
 
-    return Tokenizer(identity, encode, ("tokenizers",))
+    def decode(tokens: np.ndarray) -> str:
+        with _working(path):
+            return model.decode(tokens[~np.isin(tokens, unknown)].tolist())
+
+    return Tokenizer(identity, encode, decode, ("tokenizers",))
+
+
+def _unknown(model: Any, described: dict[str, Any]) -> int | None:
+    """Number of the token that stands for what has none; Unigram models say the number, others the name."""
+    named = described["model"].get("unk_token")
+    return described["model"].get("unk_id") if named is None else model.token_to_id(named)
+
+
+def _kinds(part: dict[str, Any] | None) -> set[str]:
+    """Types of a part of a tokenizers file, and of those in it where it is a sequence."""
+    if part is None:
+        return set()
+    return {part["type"]}.union(*map(_kinds, part.get("pretokenizers", [])))
+
+
+@contextmanager
+def _working(path: epath.Path, fault: str = "failed at a text") -> Iterator[None]:
+    """Turns whatever a tokenizer's library raises into a `UserError`: it raises nothing narrower.
+
+    A panic in Rust is no `Exception`, and known by its name only.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"tokenizer {str(path)!r} {fault} ({reason}); check it, or fetch it again") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps off the screen what a library writes to the process's stderr itself, such as the stack of a panic."""
+    try:
+        kept = os.dup(STDERR)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), STDERR)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
 
 
 def _declared_end(path: epath.Path) -> str | None:

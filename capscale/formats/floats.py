@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from capscale.checks import check_choice, check_whole
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
 
@@ -29,6 +30,8 @@ class Float:
     specials: Literal["none", "nan", "ieee"] = "none"
 
     def __post_init__(self) -> None:
+        check_whole(self, "exponent", "mantissa")
+        check_choice(self, "specials", ("none", "nan", "ieee"))
         x, y = self.exponent, self.mantissa
         if not (1 <= x <= 6 and 0 <= y <= 6 and x + y <= 7):
             raise UserError(f"Float(exponent={x}, mantissa={y}): needs 1 to 6 exponent bits, at most 8 bits in all")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from capscale.checks import check_choice, check_whole
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
 
@@ -58,6 +59,8 @@ class Int:
     kind: Literal["mid-rise", "mid-tread", "twos-complement"] = "mid-rise"
 
     def __post_init__(self) -> None:
+        check_whole(self, "bits")
+        check_choice(self, "kind", ("mid-rise", "mid-tread", "twos-complement"))
         least = 1 if self.kind == "mid-rise" else 2
         if not least <= self.bits <= 8:
             raise UserError(f"Int(bits={self.bits}, kind={self.kind!r}): bits must be {least} to 8")

@@ -7,6 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jax import Array
 
+from capscale.checks import check_flag, check_whole
 from capscale.errors import UserError
 
 from .storage import Shape
@@ -22,6 +23,11 @@ class Groups:
 
     size: int | Literal["row", "matrix"]
     ragged: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag(self, "ragged")
+        if self.size not in ("row", "matrix"):
+            check_whole(self, "size", least=2)
 
     def count(self, width: int) -> int:
         """Groups on an axis of this width."""

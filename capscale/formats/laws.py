@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from capscale.checks import check_real, check_whole
 from capscale.errors import UserError
 
 from .distributions import Array64, Moments, interval
@@ -102,6 +103,7 @@ class StudentT:
     df: float = 5.0
 
     def __post_init__(self) -> None:
+        check_real(self, "df")
         if not self.df > 2:
             raise UserError(f"StudentT(df={self.df}): the variance is finite only for df > 2")
 
@@ -156,6 +158,9 @@ class SphereCoordinate:
     """
 
     values: int
+
+    def __post_init__(self) -> None:
+        check_whole(self, "values", least=2)
 
     def moments(self, a: Array64, b: Array64) -> Moments:
         """Incomplete beta functions; m1 in closed form."""

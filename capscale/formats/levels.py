@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from scipy.linalg import solve_banded
 
+from capscale.checks import check_reals
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
 
@@ -29,6 +30,7 @@ class Levels:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        check_reals(self, "values")
         levels = np.asarray(self.values, np.float64)
         if not 2 <= len(self.values) <= LARGEST:
             raise UserError(f"Levels of {len(self.values)} values: give 2 to {LARGEST}")

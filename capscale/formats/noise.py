@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from capscale.checks import check_choice, check_real
 from capscale.errors import UserError
 from capscale.kernels.rms import root_mean_square
 
@@ -29,6 +30,8 @@ class Noise:
     scope: Scope = "row"
 
     def __post_init__(self) -> None:
+        check_real(self, "gmse", above=0)
+        check_choice(self, "scope", ("row", "matrix"))
         if not 0 < self.gmse <= 1:
             raise UserError(f"Noise(gmse={self.gmse}): the error must be above 0, and at most the variance, 1")
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from capscale.checks import check_real
 from capscale.errors import UserError
 from capscale.kernels.select import largest
 
@@ -36,8 +37,7 @@ class Outliers:
     fraction: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fraction < 1:
-            raise UserError(f"Outliers(fraction={self.fraction}): the share kept apart must be at least 0 and below 1")
+        check_real(self, "fraction", least=0, below=1)
         if self.inner.scope == "matrix" or isinstance(self.inner.scale, Learned | TwoLevel):
             raise UserError(
                 f"Outliers(inner={self.inner!r}): the inner format must scale by row or group, by RMS or max"

@@ -144,7 +144,7 @@ def load(path: str | PathLike[str], known: tuple[type, ...] = ()) -> dict[str, P
     try:
         parsed = json.loads(header)
         version, entries = parsed["version"], parsed["tensors"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: its {KEY!r} header is corrupted ({error})") from error
     if version != VERSION:
         raise UserError(f"{path}: written as version {version}; this capscale reads version {VERSION}")
@@ -158,7 +158,7 @@ def _entry(
         format, shape, dtype = from_json(entry["format"], known), tuple(map(int, entry["shape"])), entry["dtype"]
         layout = format.layout(shape, dtype)
         fields = {f.name: arrays[f"{name}/{f.name}"] for f in layout}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(f"{path}: tensor {name!r} is described incompletely ({error!r}): corrupted") from error
     for field in layout:
         if len(fields[field.name]) != _bytes(field):

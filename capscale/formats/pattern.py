@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
 from capscale.kernels.rms import root_mean_square
@@ -37,9 +38,11 @@ class NM(StoresSurvivors):
     unit: int = 1
 
     def __post_init__(self) -> None:
+        check_whole(self, "n", "m")
+        check_whole(self, "unit", least=1)
         if not 0 < self.n < self.m:
             raise UserError(f"NM(n={self.n}, m={self.m}): keeps n of m, so 0 < n < m is needed")
-        if self.unit < 1 or self.n % self.unit or self.m % self.unit:
+        if self.n % self.unit or self.m % self.unit:
             raise UserError(f"NM(n={self.n}, m={self.m}, unit={self.unit}): the unit must divide n and m")
         if self._patterns > LARGEST_PATTERNS:
             raise UserError(f"NM(n={self.n}, m={self.m}): {self._patterns} patterns; at most {LARGEST_PATTERNS}")

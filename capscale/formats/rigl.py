@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from capscale.checks import check_real, check_whole
 from capscale.errors import UserError
 from capscale.kernels.select import largest
 
@@ -33,13 +34,9 @@ class RigL(BitMask, StoresSurvivors):
     drop: float = 0.3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise UserError(f"RigL(sparsity={self.sparsity}): the pruned share must be at least 0 and below 1")
-        if self.period < 1 or not 0 < self.stop <= 1 or not 0 <= self.drop < 1:
-            raise UserError(
-                f"RigL(period={self.period}, stop={self.stop}, drop={self.drop}): needs period >= 1, "
-                "0 < stop <= 1 and 0 <= drop < 1"
-            )
+        check_real(self, "sparsity", "drop", least=0, below=1)
+        check_real(self, "stop", above=0, most=1)
+        check_whole(self, "period", least=1)
 
     @property
     def _magnitude(self) -> TopK:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from capscale.checks import check_flag
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
 from capscale.kernels.project import normalised, reciprocal
@@ -45,6 +46,7 @@ class Scalar:
     ragged: bool = False
 
     def __post_init__(self) -> None:
+        check_flag(self, "ragged")
         if isinstance(self.group, int) and self.group < 2:
             raise UserError(f"Scalar(group={self.group}): a group holds at least 2 values; or use 'row' or 'matrix'")
         if not isinstance(self.group, int) and self.group not in ("row", "matrix"):

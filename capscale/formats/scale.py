@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 
 import capscale.kernels.project as kernel
+from capscale.checks import check_choice, check_flag, check_real
 from capscale.errors import UserError
 from capscale.kernels.project import reciprocal
 from capscale.kernels.rms import largest_magnitude, root_mean_square
@@ -81,8 +82,7 @@ class Rms(_Float32Part):
     multiple: float | None = None
 
     def __post_init__(self) -> None:
-        if self.multiple is not None and not 0 < self.multiple < float("inf"):
-            raise UserError(f"Rms(multiple={self.multiple}): the multiple must be positive; None computes the optimum")
+        check_real(self, "multiple", above=0, optional=True)
 
     def clip(self, grid: Grid) -> float:
         """Where the largest level stands, in multiples of the RMS."""
@@ -123,6 +123,9 @@ class PowerOfTwo:
     """
 
     rounding: Literal["floor", "ceil"] = "floor"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "rounding", ("floor", "ceil"))
 
     @property
     def part_bits(self) -> tuple[int, ...]:
@@ -169,6 +172,9 @@ class TwoLevel:
     scales: Float = E4M3
     scope: Scope = "matrix"
 
+    def __post_init__(self) -> None:
+        check_choice(self, "scope", ("row", "matrix"))
+
     @property
     def part_bits(self) -> tuple[int, ...]:
         """A code a group, and one float32."""
@@ -208,8 +214,8 @@ class Learned(_Float32Part):
     positive_levels: Literal["integer", "top"] = "integer"
 
     def __post_init__(self) -> None:
-        if self.positive_levels not in ("integer", "top"):
-            raise UserError(f"Learned(positive_levels={self.positive_levels!r}): use 'integer' or 'top'")
+        check_flag(self, "gradient_scale")
+        check_choice(self, "positive_levels", ("integer", "top"))
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """The parameter itself, of the shape that `Scalar.learned_shape` names."""

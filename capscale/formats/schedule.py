@@ -6,6 +6,7 @@ from typing import Protocol
 import jax.numpy as jnp
 from jax import Array
 
+from capscale.checks import check_real
 from capscale.errors import UserError
 
 
@@ -34,6 +35,7 @@ class Cubic:
     end: float = 0.75
 
     def __post_init__(self) -> None:
+        check_real(self, "start", "end")
         if not 0 <= self.start < self.end <= 1:
             raise UserError(f"Cubic(start={self.start}, end={self.end}): needs 0 <= start < end <= 1")
 

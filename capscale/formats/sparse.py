@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from capscale.checks import check_choice, check_real
 from capscale.errors import UserError
 from capscale.kernels.rms import root_mean_square
 from capscale.kernels.select import largest
@@ -113,8 +114,8 @@ class TopK(BitMask, StoresSurvivors):
     schedule: Schedule = CONSTANT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise UserError(f"TopK(sparsity={self.sparsity}): the pruned share must be at least 0 and below 1")
+        check_real(self, "sparsity", least=0, below=1)
+        check_choice(self, "scope", ("row", "matrix"))
 
     @property
     def density(self) -> float:

@@ -13,6 +13,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
 from capscale.kernels.project import normalised, reciprocal
@@ -55,11 +56,13 @@ class Vector:
     group: int | Literal["row", "matrix"] = "row"
 
     def __post_init__(self) -> None:
+        check_whole(self, "dimension", "codewords", least=1)
         codebook(self.dimension, self.codewords)
         if isinstance(self.group, int) and self.group % self.dimension:
             raise UserError(
                 f"Vector(dimension={self.dimension}, group={self.group}): the dimension must divide the group"
             )
+        Scalar(TERNARY, Rms(1.0), self.group)  # says what a group may be
 
     @property
     def scaling(self) -> Scalar:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from capscale.checks import check_choice, check_flag, check_real, check_whole
 from capscale.errors import UserError
 
 
@@ -38,15 +39,16 @@ class ModelConfig:
     family: Literal["llama", "olmo2"] = "llama"
 
     def __post_init__(self):
-        for field in ("layers", "heads", "width", "vocabulary", "context", "multiple_of"):
-            if getattr(self, field) < 1:
-                raise UserError(f"model {field}={getattr(self, field)} must be at least 1")
+        check_whole(self, "layers", "heads", "width", "vocabulary", "context", "multiple_of", least=1)
+        check_real(self, "init_std", least=0)
+        check_real(self, "rope_theta", "norm_epsilon", above=0)
+        check_flag(self, "tied_embeddings")
+        check_choice(self, "dtype", ("float32", "bfloat16"))
+        check_choice(self, "family", ("llama", "olmo2"))
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise UserError(
                 f"width={self.width} over heads={self.heads} must give an even whole head width (rotary positions)"
             )
-        if self.family not in ("llama", "olmo2"):
-            raise UserError(f"model family={self.family!r} is unknown; use 'llama' or 'olmo2'")
 
     @cached_property
     def hidden(self) -> int:

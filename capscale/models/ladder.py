@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from capscale.checks import check_number, check_whole
 from capscale.errors import UserError
 from capscale.models.config import ModelConfig
 
@@ -18,6 +19,11 @@ class Ladder:
     sizes: dict[str, ModelConfig]
     learning_rates: dict[str, float]
     batch: int
+
+    def __post_init__(self):
+        check_whole(self, "batch", least=1)
+        for size, rate in self.learning_rates.items():
+            check_number(rate, f"ladder {self.name!r}: learning rate {rate!r} of {size!r}", above=0)
 
     def model(self, size: str, vocabulary: int) -> ModelConfig:
         """Shape of `size` over a vocabulary; raises `UserError` for a size that is not of this ladder."""

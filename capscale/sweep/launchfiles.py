@@ -9,6 +9,7 @@ import json
 import shlex
 from dataclasses import dataclass
 
+from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.sweep.slices import Slice
 
@@ -36,6 +37,9 @@ class Job:
     arguments: tuple[str, ...]
     runs: int
     setup: str | None = None
+
+    def __post_init__(self):
+        check_whole(self, "runs", least=1)
 
     def ready(self, chips: str) -> str:
         """The command that makes `capscale` available; `chips` is the extra that brings JAX for them.

@@ -16,7 +16,7 @@ from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import write_json, writing
 from capscale.sweep.display import Display
-from capscale.sweep.plan import Sweep
+from capscale.sweep.plan import Sweep, check_open
 from capscale.train.boards import OpenBoard
 from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, is_agreed
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
@@ -103,6 +103,7 @@ def launch(
             raise Interrupted("not started")
         directories = [sweep.directory_of(run, out) for run in runs]
         with all_or_none():
+            check_open(out)  # else the run would make it anew, without the others'
             for directory in directories:
                 if directory.exists() and not several:
                     check_free(directory)  # before the text is read and a program compiled for nothing
@@ -230,6 +231,11 @@ def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Pa
         return False
     except Exception as error:  # one bad run must not end the sweep; what it was is kept and reported
         reason = _reason(error)
+        try:
+            check_open(out)
+        except UserError as gone:
+            outcome.failed += [str(gone)] if str(gone) not in outcome.failed else []
+            return True
         for run in runs:
             outcome.failed.append(f"run {run.run_id}: {reason}")
             if isinstance(error, FailedElsewhere):

@@ -154,6 +154,19 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
             )
 
 
+def check_open(out: epath.Path) -> None:
+    """Raises `UserError` when the directory of a sweep that was opened is not there any more.
+
+    A directory that somebody removed is not made again: without its sweep.json it would be nobody's.
+    """
+    with writing(out):
+        if not (out / "sweep.json").exists():
+            raise UserError(
+                f"{out} went away while it was worked in: it holds no sweep.json any more; nothing was written there "
+                "since. Put it back, or start the sweep again to train all runs anew"
+            )
+
+
 def _short(value: Any) -> str:
     text = f"{len(value)} runs" if isinstance(value, list) else repr(value)
     return text if len(text) < 100 else text[:97] + "..."

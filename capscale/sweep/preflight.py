@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels import dispatch
 from capscale.sweep.slices import Slice
@@ -32,6 +33,9 @@ class Setting:
     slice: Slice
     fsdp: int = 1
     memory: Memory = AT_ONCE
+
+    def __post_init__(self):
+        check_whole(self, "fsdp", least=1)
 
     def __str__(self) -> str:
         options = {"--fsdp": self.fsdp, "--microbatches": self.memory.microbatches}

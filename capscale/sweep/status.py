@@ -1,13 +1,12 @@
 """What has been done of a sweep, read from its files alone."""
 
-import json
 from collections import Counter
 from typing import Any, Literal, NamedTuple, get_args
 
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import read_json
+from capscale.files import parse_json, read_json
 from capscale.realised import UNTOLD, Realised
 from capscale.train.lease import current_lease, holder, is_live
 
@@ -110,7 +109,7 @@ def progress(directory: epath.Path) -> tuple[int, float]:
     step, device_s = 0, 0.0
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            metrics = json.loads(line)
+            metrics = parse_json(line)
             step, device_s = metrics["step"], device_s + metrics["device_seconds"]
         except (ValueError, KeyError, TypeError):
             continue

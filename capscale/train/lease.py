@@ -21,6 +21,8 @@ LENGTH_S = 60.0
 """Seconds without a sign of life after which a lease is taken over."""
 SETTLE_S = 2.0
 """Seconds between writing a lease and reading it back, where files cannot be created exclusively."""
+LONGEST_S = 3600.0
+"""Seconds beyond which nobody's lease runs: a file that says so was not written by a worker."""
 _RENEWALS = 4
 """Signs of life within the length of a lease."""
 
@@ -172,7 +174,8 @@ class Leases:
 def current_lease(directory: epath.Path) -> dict[str, Any] | None:
     """The content of a directory's newest lease, None where there never was one.
 
-    A file that cannot be read counts as a lease of somebody unknown: it ends by silence like any other.
+    A file that cannot be read, or says what no worker writes, counts as a lease of somebody unknown: it ends by silence
+    like any other.
     """
     newest = max(_generations(directory), key=lambda found: found[1], default=None)
     if newest is None:
@@ -182,7 +185,18 @@ def current_lease(directory: epath.Path) -> dict[str, Any] | None:
         found = read_json(path, "it ends by itself")
     except UserError as error:
         found = {"unreadable": str(error)}
+    if not _is_sane(found):
+        found = {"unreadable": repr(found)}
     return {"token": None, "length_s": LENGTH_S} | found | {"generation": generation}
+
+
+def _is_sane(lease: dict[str, Any]) -> bool:
+    """Whether what stands in a lease is of the kinds that are written, and within reason."""
+    length_s, expires_at = lease.get("length_s", LENGTH_S), lease.get("expires_at", 0.0)
+    numbers = all(isinstance(number, int | float) for number in (length_s, expires_at))
+    words = all(isinstance(lease.get(name, ""), str | None) for name in ("token", "host", "place", "process"))
+    pid = lease.get("pid", 1)
+    return numbers and words and 0 <= length_s <= LONGEST_S and isinstance(pid, int) and 0 < pid < 2**63
 
 
 def check_free(directory: epath.Path, length_s: float = LENGTH_S) -> dict[str, Any] | None:
@@ -195,7 +209,8 @@ def check_free(directory: epath.Path, length_s: float = LENGTH_S) -> dict[str, A
 
 def is_live(lease: dict[str, Any] | None) -> bool:
     """Whether a lease looks held, for people who ask: by the wall clock, without waiting for a sign of life."""
-    return bool(lease) and not _is_ended(lease) and time.time() < lease.get("expires_at", 0)
+    # A sign of life from far ahead is of a clock that was wrong.
+    return bool(lease) and not _is_ended(lease) and 0 < lease.get("expires_at", 0) - time.time() < LONGEST_S
 
 
 def holder(lease: dict[str, Any]) -> str:
@@ -227,7 +242,7 @@ def _is_over(directory: epath.Path, lease: dict[str, Any], length_s: float) -> b
 
 def _is_ended(lease: dict[str, Any]) -> bool:
     """Handed back, or its holder is known to be dead."""
-    if lease.get("released"):
+    if lease.get("released") is True:
         return True
     return lease.get("place") == _place() and _process(lease.get("pid", 0)) != lease.get("process")
 

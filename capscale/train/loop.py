@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from capscale.checks import check_finite, check_flag, check_whole
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import read_json, write_json, writing
@@ -46,6 +47,11 @@ class Cadence:
     chunk: int
     checkpoint_s: float = 20.0
     background: bool = False
+
+    def __post_init__(self):
+        check_whole(self, "chunk", least=1)
+        check_finite(self, "checkpoint_s", least=0)
+        check_flag(self, "background")
 
     @classmethod
     def of(cls, run: Run, background: bool = False, peak: float | None = None) -> "Cadence":

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from capscale.checks import check_flag, check_whole
 from capscale.errors import UserError
 
 
@@ -19,8 +20,8 @@ class Memory:
     microbatches: int = 1
 
     def __post_init__(self):
-        if self.microbatches < 1:
-            raise UserError(f"microbatches={self.microbatches} must be at least 1")
+        check_flag(self, "remat")
+        check_whole(self, "microbatches", least=1)
 
     def check(self, batch: int, devices: int) -> None:
         """Raises `UserError` when a batch does not split over the micro-batches and devices evenly."""

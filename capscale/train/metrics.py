@@ -1,17 +1,17 @@
 """metrics.jsonl: one line per chunk of steps, kept in step with the checkpoints."""
 
-import itertools
 import json
 import math
 
 import numpy as np
 from etils import epath
 
-from capscale.files import is_object_storage, write_text, writing
+from capscale.files import is_object_storage, parse_json, write_text, writing
 
 
 class Metrics:
-    """Appends to `path`; lines after `keep_to`, which a resumed run does again, are dropped on opening.
+    """Appends to `path`; lines after `keep_to`, which a resumed run does again, are dropped on opening,
+    and so are damaged ones.
 
     Object storage cannot append: there the file is written anew with every line.
 
@@ -21,8 +21,8 @@ class Metrics:
     def __init__(self, path: epath.Path, keep_to: int, devices: float = 1.0):
         self._path, self._devices = path, devices
         with writing(path):
-            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        self._text = "".join(itertools.takewhile(lambda line: _step(line) <= keep_to, lines))
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        self._text = "".join(line.decode() for line in lines if _step(line) <= keep_to)
         write_text(path, self._text)
 
     def write(self, step: int, history: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
@@ -48,9 +48,10 @@ class Metrics:
                 file.write(line)
 
 
-def _step(line: str) -> float:
-    """Step of a line; infinity for one that a crash has cut short or damaged."""
+def _step(line: bytes) -> float:
+    """Step of a line; infinity for one that a crash has cut short, or that is damaged."""
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+        step = parse_json(line)["step"] if line.endswith(b"\n") else None
     except (ValueError, TypeError, KeyError):
         return math.inf
+    return step if isinstance(step, int) else math.inf

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from capscale.checks import LARGEST_WHOLE, check_choice, check_flag, check_real, check_whole
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.formats.describe import to_json
@@ -41,15 +41,12 @@ class Optimizer:
     amsgrad: bool = False
 
     def __post_init__(self):
-        if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
-            raise UserError(f"learning_rate={self.learning_rate} must be positive and finite")
-        for name, low, high in (("b1", 0, 1), ("b2", 0, 1), ("warmup", 0, 1), ("final", 0, 1.000001)):
-            if not low <= getattr(self, name) < high:
-                raise UserError(f"optimizer {name}={getattr(self, name)} must lie in [{low}, {high:.0f})")
-        if self.decay not in ("cosine", "linear"):
-            raise UserError(f"decay={self.decay!r} is unknown; use 'cosine' or 'linear'")
-        if not self.clip > 0 or self.weight_decay < 0:
-            raise UserError(f"clip={self.clip} must be positive and weight_decay={self.weight_decay} not negative")
+        check_real(self, "learning_rate", "clip", above=0)
+        check_real(self, "b1", "b2", "warmup", least=0, below=1)
+        check_real(self, "weight_decay", least=0)
+        check_real(self, "final", least=0, most=1)
+        check_choice(self, "decay", ("cosine", "linear"))
+        check_flag(self, "amsgrad")
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,15 @@ class Run:
     seed: int = 0
 
     def __post_init__(self):
-        if self.batch < 1 or not 0 <= self.seed < 2**31:
-            raise UserError(f"batch={self.batch} must be at least 1 and seed={self.seed} lie in [0, 2**31)")
+        check_whole(self, "batch", least=1)
+        check_whole(self, "seed")
+        check_real(self, "tokens", above=0)
         if self.steps < 1:
             raise UserError(
                 f"tokens={self.tokens} is less than half a step of {self.tokens_per_step} tokens; ask for more"
             )
+        if self.steps > LARGEST_WHOLE:
+            raise UserError(f"tokens={self.tokens} are {self.steps:,} steps of {self.tokens_per_step}; ask for fewer")
         if self.data.vocabulary > self.model.vocabulary:
             raise UserError(
                 f"data {self.data.name!r} has {self.data.vocabulary} symbols, the model only {self.model.vocabulary}"

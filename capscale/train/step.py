@@ -11,6 +11,7 @@ import optax
 from jax import Array
 from jax.sharding import PartitionSpec
 
+from capscale.checks import check_whole
 from capscale.formats.base import Context
 from capscale.formats.roles import Draws, Keeps, learns
 from capscale.kernels.mesh import automatic_axes
@@ -76,6 +77,7 @@ class Program:
     devices: int = 1
 
     def __post_init__(self):
+        check_whole(self, "batch", "devices", least=1)
         self.memory.check(self.batch, self.devices)
 
     @classmethod

@@ -112,7 +112,7 @@ def test_target_loss_is_reached_with_least_memory(fitted):
     [
         ({"memory": 1.0, "flops": 1.0}, "one of --memory"),
         ({}, "one of --memory"),
-        ({"memory": -1.0, "tokens": 1.0}, "memory=-1.0 must be positive"),
+        ({"memory": -1.0, "tokens": 1.0}, "memory=-1.0 must be above 0"),
         ({"memory": 1.0}, "--tokens and --tokens-per-parameter"),
         ({"flops": 1.0, "tokens": 1.0}, "chooses the tokens itself"),
     ],

@@ -35,6 +35,16 @@ def test_every_file_kind_reads_the_same(tmp_path, suffix):
     np.testing.assert_allclose(table.column("loss"), make_table(records(), "x").column("loss"), rtol=1e-13)
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize(("content", "message"), [(b"[" * 100_000, "nested too deep"), (b'{"N": "\xff"}', "0xff")])
+def test_what_is_no_json_is_named(tmp_path, suffix, content, message):
+    file = tmp_path / f"runs.{suffix}"
+    file.write_bytes(b"\n" + content)
+    with pytest.raises(UserError, match=rf"runs.{suffix}: not a readable {suffix} file: .*{message}") as raised:
+        read(file)
+    assert ("line 2: " in str(raised.value)) == (suffix == "jsonl")
+
+
 def test_order_of_rows_does_not_matter():
     plain, shuffled = records(), records()
     np.random.default_rng(0).shuffle(shuffled)
@@ -178,6 +188,10 @@ def test_a_bracket_and_a_column_that_disagree_are_refused():
     assert make_table(same, "x").curves == ("top50 [fw]",)
     with pytest.raises(UserError, match="write FORMAT or FORMAT"):
         make_table(records(1, weights="top50 [fw"), "x")
+    with pytest.raises(UserError, match="unknown estimator 'ste'"):
+        make_table(records(1, weights="top50 [ste]"), "x")
+    own = records(3, weights="mine [v2]", weights_gmse=0.1)  # a name that is none of ours keeps its brackets
+    assert make_table(own, "x").curves == ("mine [v2]",)
 
 
 def test_a_format_from_outside_shows_its_estimator_where_it_was_not_the_default():

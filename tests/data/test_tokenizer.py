@@ -126,6 +126,39 @@ def test_bad_files_are_refused(name, content, message, tmp_path):
         load_tokenizer(str(tmp_path / name) if "." in name else name)
 
 
+@pytest.mark.parametrize("charsmap", [None, "", "AAAA"])
+def test_a_panic_of_the_library_is_a_message(charsmap, tmp_path, capfd):
+    """As in files on the hub whose SentencePiece model had no table of characters."""
+    described = json.loads(texts.huggingface_json())
+    described["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    (tmp_path / "t.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"t.json' is not a tokenizers file \(Precompiled: .*\); check it, or fetch"):
+        load_tokenizer(str(tmp_path / "t.json"))
+    assert capfd.readouterr().err == ""
+
+
+def test_failures_at_a_text_are_messages(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    path = tmp_path / "t.json"
+    path.write_text(Tokenizer(models.WordLevel({"</s>": 0, "a": 1}, unk_token="[UNK]")).to_str())
+    with pytest.raises(UserError, match=r"t.json' failed at a text \(WordLevel error: Missing \[UNK\]"):
+        load_tokenizer(str(path)).encode(["b"])
+
+
+@pytest.mark.parametrize(("number", "taken"), [(4_000_000_000, False), (60_000, False), (402, True)])
+def test_numbers_far_from_all_others_are_refused(number, taken, tmp_path):
+    described = json.loads(texts.huggingface_json())
+    described["model"]["vocab"]["zzzz"] = number
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(described))
+    if taken:
+        assert load_tokenizer(str(path)).id.vocabulary == number + 1
+    else:
+        with pytest.raises(UserError, match=rf"t.json' has 4\d\d tokens with numbers up to {number:,}: .*without gaps"):
+            load_tokenizer(str(path))
+
+
 def test_byte_tokenizer_has_its_own_end():
     with pytest.raises(UserError, match="cannot be chosen for the byte tokenizer"):
         load_tokenizer("byte", "</s>")

@@ -227,7 +227,7 @@ def test_names_and_labels_agree():
         (lambda: Noise(0.1).project(X, NO_CONTEXT), "needs a PRNG key"),
         (lambda: Scalar(Int(4), Learned()).project(X, NO_CONTEXT), "needs its step"),
         (lambda: RigL(0.5).project(X, NO_CONTEXT), "needs its mask"),
-        (lambda: RigL(0.5, period=0), "period >= 1"),
+        (lambda: RigL(0.5, period=0), "period=0 must be at least 1"),
         (lambda: Cubic(0.5, 0.5), "start < end"),
         (lambda: Outliers(Scalar(Int(4)), 1.0), "below 1"),
         (lambda: Outliers(Scalar(Int(4), group="matrix"), 0.1), "by row or group"),

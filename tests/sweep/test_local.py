@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -231,6 +232,24 @@ def test_two_launchers_share_a_sweep_and_train_each_run_once(done, tmp_path, mon
     assert [result.present + result.trained for result in results] == [3, 3]
     assert sorted(trained) == sorted(run.run_id for run in RUNS)
     assert rows(tmp_path) == rows(done[0])
+
+
+def test_a_directory_that_went_away_is_not_made_again(tmp_path, monkeypatch):
+    """Removed by hand in the midst: error.json in a new one would have the next start refuse it."""
+    out, real = tmp_path / "out", Leases.check
+
+    def check(self):
+        shutil.rmtree(out)
+        real(self)
+
+    monkeypatch.setattr(Leases, "check", check)
+    outcome = start(out, jobs=1)
+    assert len(outcome.failed) == 1
+    assert "out went away while it was worked in" in outcome.failed[0]
+    assert "start the sweep again" in outcome.failed[0]
+    assert not out.exists()
+    monkeypatch.undo()
+    assert start(out, RUNS[:1], jobs=1).trained == 1
 
 
 @pytest.mark.slow

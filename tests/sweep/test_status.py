@@ -13,7 +13,7 @@ from capscale.sweep.status import RunStatus, counts, device_hours, formats, read
 
 ROW = {"model": "nano-8", "weights": "int4", "activations": "dense", "seed": 1, "loss": 2.34567}
 
-LIVE = {"host": "tpu-7", "pid": 12, "place": "elsewhere", "process": "9", "expires_at": time.time() + 1e6}
+LIVE = {"host": "tpu-7", "pid": 12, "place": "elsewhere", "process": "9", "expires_at": time.time() + 1e3}
 LINES = '{"step": 10, "device_seconds": 1.5}\n{"step": 20, "device_seconds": 2.5}\n{"step": 3'
 PLANNED = {"name": "nano-8 int4 seed 1", "steps": 40, "flops": 1e9}
 
@@ -61,8 +61,12 @@ def test_every_state(out):
     assert {status.run_id: status.device_s for status in statuses if status.device_s} == {"d": 4, "k": 4, "l": 4}
 
 
+NO_TEXT, DEEP = b"\xff\xfe{\n" + b"[" * 100_000 + b"\n", b"[" * 100_000
+
+
 @pytest.mark.parametrize(
-    ("name", "content"), [("metrics.jsonl", None), ("metrics.jsonl", b"\xff\xfe{\n"), ("error.json", b"\xff")]
+    ("name", "content"),
+    [("metrics.jsonl", None), ("metrics.jsonl", NO_TEXT), ("error.json", b"\xff"), ("error.json", DEEP)],
 )
 def test_files_that_are_none_are_no_end_of_the_list(name, content, out):
     """A directory in place of a file, and bytes that are no text."""
@@ -70,7 +74,7 @@ def test_files_that_are_none_are_no_end_of_the_list(name, content, out):
     path.parent.mkdir(parents=True)
     path.mkdir() if content is None else path.write_bytes(content)
     found = {status.run_id: status.state for status in read_status(out)}
-    assert found["e"] == ("started" if content == b"\xff\xfe{\n" else "damaged")
+    assert found["e"] == ("started" if content == NO_TEXT else "damaged")
     assert found["a"] == "done"
 
 

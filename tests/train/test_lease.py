@@ -86,16 +86,31 @@ def test_a_longer_lease_than_ours_is_given_its_time(directory):
     assert taken_after(directory) > 3 * SHORT
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 3}'])
+NO_LEASES = [
+    *("", "{", "[]", "[" * 100_000, '{"token": 3}', '{"pid": "me"}', '{"pid": -1}', '{"pid": 1e3}', '{"host": 7}'),
+    *('{"length_s": 1e12}', '{"length_s": "long"}', '{"length_s": -1}', '{"length_s": null}', '{"length_s": NaN}'),
+    *('{"expires_at": "late"}', '{"place": []}', '{"process": 3}', '{"released": "no"}'),
+]
+
+
+@pytest.mark.parametrize("content", NO_LEASES)
 def test_a_damaged_lease_ends_by_silence(content, directory):
     (directory / "lease-1.json").write_text(content)
-    with pytest.raises(Held):
+    assert not is_live(current_lease(directory))
+    with pytest.raises(Held, match="is held by process "):
         short(directory).__enter__()
     original, lease.LENGTH_S = lease.LENGTH_S, SHORT
     try:
         assert taken_after(directory) > SHORT / 2
     finally:
         lease.LENGTH_S = original
+
+
+def test_a_sign_of_life_from_far_ahead_is_none(directory):
+    path = leave(directory, released=False, expires_at=time.time() + 100)
+    assert is_live(current_lease(directory))
+    path.write_text(json.dumps(current_lease(directory) | {"expires_at": time.time() + 1e6}))
+    assert not is_live(current_lease(directory))
 
 
 @pytest.mark.parametrize("jump", [-1e9, -7200, 7200, 1e9])

@@ -132,15 +132,15 @@ def test_impossible_runs_are_refused(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": 0}, "learning_rate=0 must be positive"),
+        ({"learning_rate": 0}, "learning_rate=0 must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"learning_rate": float("inf")}, "learning_rate=inf"),
-        ({"b1": 1.0}, r"b1=1.0 must lie in \[0, 1\)"),
+        ({"b1": 1.0}, "b1=1.0 must be at least 0 and below 1"),
         ({"b2": -0.1}, "b2=-0.1"),
         ({"warmup": 1.0}, "warmup=1.0"),
         ({"final": 1.1}, "final=1.1"),
         ({"decay": "step"}, "decay='step' is unknown; use 'cosine' or 'linear'"),
-        ({"clip": 0.0}, "clip=0.0 must be positive"),
+        ({"clip": 0.0}, "clip=0.0 must be above 0"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1"),
     ],
 )

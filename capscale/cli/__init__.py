@@ -23,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import tyro
 
+        from capscale.files import quiet_clients
+
+        quiet_clients()
         from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, sweep
 
         commands = {
@@ -63,6 +66,13 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of the pipe has seen enough. What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        from capscale.files import refusal
+
+        if (remedy := refusal(error)) is None:
+            raise
+        print(f"capscale: {remedy}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("capscale: interrupted", file=sys.stderr)
         return 130

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import posixpath
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -84,22 +85,31 @@ def make_directory(path: epath.Path) -> None:
 
 def children(directory: epath.Path) -> list[epath.Path]:
     """What is in a directory. Object storage has no empty directories, and so nothing where none is there."""
+    if not is_object_storage(directory):
+        return list(directory.iterdir())
+    client, here = _client(directory)
     try:
-        # What web consoles make as a folder is an object that lists itself.
-        return [child for child in directory.iterdir() if child != directory]
+        names = [name.rstrip("/") for name in client.ls(here, detail=False)]
     except FileNotFoundError:
-        if is_object_storage(directory):
-            return []
-        raise
+        return []
+    # What web consoles make as a folder is an object in it that has its name.
+    return [directory / posixpath.basename(name) for name in names if name != here]
 
 
 def files_below(root: epath.Path, on_error: Callable[[OSError], object]) -> Iterator[epath.Path]:
     """Every file below a directory; `on_error` is told of folders of this machine that cannot be read."""
     if is_object_storage(root):  # epath's `walk` leaves out in which store its folders are, and cannot walk s3://
-        store, _, _ = os.fspath(root).partition("://")
-        yield from (epath.Path(f"{store}://{name}") for name in fsspec.filesystem(store).find(os.fspath(root)))
+        client, here = _client(root)
+        names = (name for name in client.find(here) if not name.endswith("/") and name != here)
+        yield from (root / posixpath.relpath(name, here) for name in names)
     else:
         yield from (folder / name for folder, _, names in root.walk(on_error=on_error) for name in names)
+
+
+def _client(path: epath.Path) -> tuple[Any, str]:
+    """The client of an object's store, and the path as it calls it."""
+    store, _, name = os.fspath(path).partition("://")
+    return fsspec.filesystem(store), name
 
 
 @contextmanager

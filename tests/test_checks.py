@@ -126,7 +126,7 @@ MANY: list[tuple[Callable[[Any], object], tuple[object, ...]]] = [
 
 MADE = {
     "analysis": "Bootstrap Capacities CapacityLaw CapacityRow Factorization Fit Fold Law Matrix NextRun Option Picture "
-    "Plan Prediction Problem Profile Study Table Tie Validation",
+    "Plan Prediction Problem Profile Rule Study Table Tie Validation",
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargestOf LargestPairs Packed Tails",
     "sweep": "Chip Outcome Slice Sweep",

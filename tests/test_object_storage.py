@@ -1,53 +1,47 @@
-"""Paths of object storage, on a stand-in: files in memory without appending, and listings kept as gcsfs keeps them."""
+"""Paths of object storage, on servers of it: `gs://` and `s3://` where both can do it."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from etils import epath
 from etils.epath.backend import fsspec_backend
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.config import conf
+from fsspec.registry import _registry
 
 from capscale.cli import BAD_INPUT, main
-from capscale.files import EXTRAS, create, missing_extra, write_json
+from capscale.errors import UserError
+from capscale.files import (
+    EXTRAS,
+    check_checkpoints,
+    children,
+    create,
+    files_below,
+    make_directory,
+    missing_extra,
+    refusal,
+    write_json,
+    write_text,
+)
+from capscale.sweep.on_ray import newest_checkpoint
 from capscale.sweep.status import progress
+from capscale.train.checkpoint import Checkpoints
 from capscale.train.lease import Held, Lease, current_lease
 from capscale.train.metrics import Metrics
 
 
-class Bucket(MemoryFileSystem):
-    """What gcsfs does of note; each instance is a process of its own, and all see the same files."""
-
-    protocol = ("gs", "gcs")
-    store, pseudo_dirs, cachable = {}, [""], False
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return MemoryFileSystem._strip_protocol(path.replace("gs://", "memory://"))
-
-    def ls(self, path, detail=True, **kwargs):
-        """From the listing cache where it holds it, whoever has written since."""
-        path = self._strip_protocol(path)
-        if (found := self.dircache.get(path)) is None:
-            found = self.dircache[path] = [dict(entry) for entry in super().ls(path, detail=True)]
-        return found if detail else [entry["name"] for entry in found]
-
-    def _open(self, path, mode="rb", **kwargs):
-        return super()._open(path, mode.replace("a", "w"))
-
-
 @pytest.fixture
-def directory(monkeypatch):
-    """A run's directory in a bucket, as this process sees it."""
-    here = Bucket()
-    monkeypatch.setattr(Bucket, "store", {})
-    monkeypatch.setattr(Bucket, "pseudo_dirs", [""])
-    monkeypatch.setattr(type(fsspec_backend), "_get_filesystem", lambda self, name: here)
-    path = epath.Path("gs://bucket/out/runs/x")
-    path.mkdir(parents=True)
-    return path
+def directory(bucket):
+    """A run's directory in a bucket; nothing is there."""
+    return epath.Path(bucket.url) / "out" / "runs" / "x"
+
+
+def names(path):
+    return sorted(child.name for child in children(path))
 
 
 def write(metrics, step):
@@ -58,13 +52,31 @@ def steps(path):
     return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
 
+def test_where_nothing_is_nothing_is_listed_and_nothing_need_be_made(bucket, directory):
+    make_directory(directory)
+    assert not directory.exists(), "there are no directories"
+    assert children(directory) == []
+    assert not any(files_below(directory, pytest.fail))
+    bucket.put("out/runs/x/", b"")
+    assert children(directory) == [], "a folder of a web console"
+    bucket.put("out/runs/x/run.json", b"{}")
+    bucket.put("out/runs/x/deep/er", b"!")
+    assert names(directory) == ["deep", "run.json"]
+    assert sorted(files_below(directory.parent, pytest.fail)) == [directory / "deep" / "er", directory / "run.json"]
+    assert not bucket.server.has_bucket("mistyped")
+    make_directory(epath.Path(f"{bucket.server.scheme}://mistyped/out"))
+    assert not bucket.server.has_bucket("mistyped"), "nor is a bucket made"
+
+
+def test_a_directory_of_this_machine_that_is_missing_is_missed(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        children(epath.Path(tmp_path / "none"))
+    make_directory(epath.Path(tmp_path / "none" / "deep"))
+    assert names(epath.Path(tmp_path)) == ["none"]
+
+
 def test_metrics_keep_their_lines_where_files_cannot_be_appended_to(directory):
     path = directory / "metrics.jsonl"
-    with path.open("w") as file:
-        file.write("one\n")
-    with path.open("a") as file:
-        file.write("two\n")
-    assert path.read_text() == "two\n", "the stand-in is as bad as what it stands for"
     metrics = Metrics(path, keep_to=0)
     for step in (3, 6, 9):
         write(metrics, step)
@@ -72,22 +84,23 @@ def test_metrics_keep_their_lines_where_files_cannot_be_appended_to(directory):
     assert progress(directory) == (9, 6.0), "and status its device-seconds"
     write(Metrics(path, keep_to=6), 8)
     assert steps(path) == [3, 6, 8]
-    assert [found.name for found in directory.iterdir()] == ["metrics.jsonl"]
+    assert names(directory) == ["metrics.jsonl"]
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["as-set", "as-by-default"])
-def test_a_worker_that_waits_sees_what_others_write(kept, directory, monkeypatch):
+def test_a_worker_that_waits_sees_what_others_write(kept, bucket, directory, monkeypatch):
     """Of a listing that is kept it would take over a live lease, as silent, and never see the result."""
-    here, elsewhere = Bucket(use_listings_cache=True) if kept else Bucket(), Bucket()
-    monkeypatch.setattr(type(fsspec_backend), "_get_filesystem", lambda self, name: here)
-    elsewhere.pipe(str(directory / "lease-1.json"), b'{"token": "theirs"}')
-    assert [path.name for path in directory.iterdir()] == ["lease-1.json"]
-    elsewhere.pipe(str(directory / "lease-2.json"), b'{"token": "another"}')
-    elsewhere.pipe(str(directory / "result.json"), b"{}")
-    lease, names = current_lease(directory), {path.name for path in directory.iterdir()}
+    if kept:
+        for options in (conf["gs"], conf["gcs"], conf["s3"]):
+            monkeypatch.setitem(options, "use_listings_cache", True)
+    bucket.put("out/runs/x/lease-1.json", b'{"token": "theirs"}')
+    assert names(directory) == ["lease-1.json"]
+    bucket.put("out/runs/x/lease-2.json", b'{"token": "another"}')
+    bucket.put("out/runs/x/result.json", b"{}")
+    lease = current_lease(directory)
     assert lease is not None
     assert lease["generation"] == (1 if kept else 2)
-    assert ("result.json" in names) is not kept
+    assert ("result.json" in names(directory)) is not kept
 
 
 def test_leases_and_new_files_are_written_and_read_back(directory):
@@ -101,11 +114,89 @@ def test_leases_and_new_files_are_written_and_read_back(directory):
     assert found["released"]
     assert write_json(directory / "result.json", {"loss": 1}, new=True)
     assert not write_json(directory / "result.json", {"loss": 2}, new=True)
+    assert json.loads((directory / "result.json").read_text()) == {"loss": 1}
+    assert names(directory) == ["lease-1.json", "result.json"], "nothing else is left there"
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_an_unfinished_one_is_none(gs):
+    directory = epath.Path(gs.url) / "run"
+    state = {"w": np.arange(4, dtype=np.float32)}
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(step, state)
+        checkpoints.set_aside(6)
+        assert checkpoints.steps() == [3]
+    assert names(directory / "checkpoints") == ["3", "unreadable-6"]
+    assert names(directory / "checkpoints" / "unreadable-6"), "with all that was in it"
+    assert newest_checkpoint(directory) == 3
+    gs.put("run/checkpoints/9/default/manifest.ocdbt", b"half")
+    assert newest_checkpoint(directory) == 3
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [3]
+
+
+@pytest.mark.parametrize("place", ["s3://b/x", "az://b/x"])
+def test_other_stores_hold_no_checkpoints(place):
+    with pytest.raises(UserError, match=rf"{place} cannot hold checkpoints: orbax writes them to gs:// and to file"):
+        check_checkpoints(epath.Path(place))
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket):
+    place = epath.Path(f"{bucket.server.scheme}://mistyped/x")
+    with pytest.raises(UserError, match=rf"{place} cannot be written \(no such bucket or object: .+\); free space"):
+        write_text(place, "text")
+
+
+def test_what_does_not_answer_ends_in_one_line(s3, capsys, monkeypatch):
+    """gcsfs would ask six times, for half a minute."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    assert main(["status", f"{s3.url}/out"]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "object storage cannot be used (Could not connect to the endpoint URL" in said
+    assert "check the path, the network and your credentials" in said
+
+
+def test_only_what_a_store_raises_is_its_refusal(gs, monkeypatch):
+    for raised, refused in ((PermissionError("not yours"), True), (TypeError("a mistake in a program"), False)):
+
+        async def refuse(self, path, error=raised, **options):
+            raise error
+
+        client = fsspec.filesystem("gs")
+        monkeypatch.setattr(type(client), "_info", refuse)
+        with pytest.raises(type(raised)) as caught:
+            client.exists(f"{gs.url}/x")
+        assert (refusal(caught.value) is not None) is refused
+    assert refusal(PermissionError("of a local file")) is None
+
+
+def test_repeated_requests_are_kept_off_the_screen_unless_asked_for(gs, caplog, monkeypatch):
+    """gcsfs logs a warning with every request here, as there are no credentials to ask of what kind a bucket is."""
+    for name in ("gcsfs", "google.auth", "s3fs"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
+    place = epath.Path(gs.url) / "out"
+    assert not place.exists()
+    assert "Could not determine bucket type" in caplog.text
+    monkeypatch.setenv("GCSFS_DEBUG", "WARNING")
+    main(["status", str(place)])
+    caplog.clear()
+    assert not place.exists()
+    assert caplog.text, "whoever asks for it sees it"
+    monkeypatch.delenv("GCSFS_DEBUG")
+    main(["status", str(place)])
+    caplog.clear()
+    assert not place.exists()
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(("place", "package", "extra"), [("gs://b/x", "gcsfs", "gcs"), ("s3://b/x", "s3fs", "s3")])
 def test_a_package_that_is_missing_is_named_with_its_extra(place, package, extra, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
+    for name in [*filter({"gs", "gcs", "s3"}.__contains__, _registry)]:
+        monkeypatch.delitem(_registry, name)  # where an earlier test has left it
+    type(fsspec_backend)._get_filesystem.cache_clear()
     assert main(["status", place]) == BAD_INPUT
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -9,10 +9,10 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jinja2
+from etils import epath
 from matplotlib.figure import Figure
 
 from capscale.analysis import plots
@@ -25,7 +25,7 @@ from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
 from capscale.analysis.table import FORMULA, QUOTE
 from capscale.analysis.validation import Validation
-from capscale.errors import UserError
+from capscale.files import make_directory, writing
 from capscale.realised import COLUMNS, ERROR_FACTOR, PASS_SHARE
 
 DPI = 160
@@ -210,7 +210,7 @@ def environment() -> jinja2.Environment:
     return env
 
 
-def write_report(study: Study, directory: Path, command: str, bench: Sequence[Validation] = ()) -> Path:
+def write_report(study: Study, directory: epath.PathLike, command: str, bench: Sequence[Validation] = ()) -> epath.Path:
     """Write report.html, the figures, capacities.csv, rows.csv and report.json; returns the page's path."""
     content = numbers(study, command, bench)
     images = [(p, png(p.figure)) for p in pictures(study, bench)]
@@ -235,17 +235,16 @@ def write_report(study: Study, directory: Path, command: str, bench: Sequence[Va
         **{f"{p.name}.png": image for p, image in images},
     }
     write_files(directory, files)
-    return directory / "report.html"
+    return epath.Path(directory) / "report.html"
 
 
-def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+def write_files(directory: epath.PathLike, files: Mapping[str, bytes]) -> None:
     """Write files into a directory, made if need be; UserError where that cannot be done."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+    directory = epath.Path(directory)
+    with writing(directory):
+        make_directory(directory)
         for name, content in files.items():
             (directory / name).write_bytes(content)
-    except OSError as e:
-        raise UserError(f"{directory}: cannot write the report ({e.strerror}); choose another --out") from e
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:

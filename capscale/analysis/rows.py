@@ -1,9 +1,10 @@
 """Rows in: sweep directories, CSV / JSON / JSONL / Parquet tables, and QuEST's published runs."""
 
-from pathlib import Path
+import io
 from typing import Any
 
 import pandas as pd
+from etils import epath
 
 from capscale.analysis.quest import is_quest, quest_records
 from capscale.analysis.table import Remark, Table, make_table
@@ -13,18 +14,18 @@ from capscale.files import parse_json
 SCHEMA = 1
 
 
-def read(path: str | Path, *, strict: bool = True) -> Table:
+def read(path: epath.PathLike, *, strict: bool = True) -> Table:
     """The table at `path`: a sweep directory, or a file by its suffix.
 
     A JSON list with QuEST's columns is recognised by them. `strict=False` lets rows of a file pass that look like
     unit mistakes. Raises UserError naming the file and what to do.
     """
-    path = Path(path)
+    path = epath.Path(path)
     if path.is_dir():
         return read_sweep(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file or sweep directory; give DIR of `capscale sweep --out DIR` or a table")
-    if path.stat().st_size == 0:
+    if path.stat().length == 0:
         raise UserError(f"{path}: empty file; expected named columns N, D, loss, weights, activations")
     records = _records(path)
     if records and is_quest(records[0]):
@@ -32,17 +33,17 @@ def read(path: str | Path, *, strict: bool = True) -> Table:
     return make_table(records, str(path), strict=strict)
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _records(path: epath.Path) -> list[dict[str, Any]]:
     try:
         match path.suffix.lower():
             case ".csv":
-                return _plain(pd.read_csv(path, comment="#"))
+                return _plain(pd.read_csv(io.BytesIO(path.read_bytes()), comment="#"))
             case ".jsonl":
                 return _objects(_lines(path), path)
             case ".json":
                 return _objects(parse_json(path.read_bytes()), path)
             case ".parquet":
-                return _plain(pd.read_parquet(path))
+                return _plain(pd.read_parquet(io.BytesIO(path.read_bytes())))
     except ImportError as e:
         raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'capscale[parquet]'") from e
     except (ValueError, OSError) as e:
@@ -52,7 +53,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
     raise UserError(f"{path}: unknown suffix {path.suffix!r}; use .csv, .json, .jsonl or .parquet")
 
 
-def _lines(path: Path) -> list[Any]:
+def _lines(path: epath.Path) -> list[Any]:
     """The values of JSON lines; `ValueError` names the line that is none."""
     found = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
@@ -67,13 +68,13 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in record.items()} for record in frame.to_dict("records")]
 
 
-def _objects(content: Any, path: Path) -> list[dict[str, Any]]:
+def _objects(content: Any, path: epath.Path) -> list[dict[str, Any]]:
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise UserError(f"{path}: expected a list of JSON objects, one per run")
     return content
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
+def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
     """A JSON object, or UserError with the remedy."""
     try:
         content = parse_json(path.read_bytes())
@@ -86,13 +87,13 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def read_sweep(directory: str | Path) -> Table:
+def read_sweep(directory: epath.PathLike) -> Table:
     """The rows of a sweep directory, with its command, versions, corpus and wall time as context.
 
     Runs that the sweep expects and that have no result yet are remarks, and so are diverged ones. Its units are known:
     a run of fewer tokens than parameters is one.
     """
-    directory = Path(directory)
+    directory = epath.Path(directory)
     sweep = read_json(directory / "sweep.json", "give the DIR of `capscale sweep --out DIR`")
     expected = [str(r) for r in sweep.get("runs", ())]
     found = sorted(p.parent.name for p in (directory / "runs").glob("*/result.json"))

@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import tyro
 
+        from capscale.files import quiet_clients
+
+        quiet_clients()
         from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, status, sweep
 
         commands = {
@@ -60,6 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
         from capscale.files import missing_extra
 
         if (remedy := missing_extra(error)) is None:
+            raise
+        print(f"capscale: {remedy}", file=sys.stderr)
+        return BAD_INPUT
+    except Exception as error:
+        from capscale.files import refusal
+
+        if (remedy := refusal(error)) is None:
             raise
         print(f"capscale: {remedy}", file=sys.stderr)
         return BAD_INPUT

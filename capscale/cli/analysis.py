@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -88,7 +87,7 @@ class Fit:
             from capscale.analysis.plots import profile_curves
 
             figure = profile_curves(list(curves.values()), title=f"{self.form} law: {table.source}")
-            write_files(Path(self.out), {"fit.json": text.encode(), "profiles.png": png(figure)})
+            write_files(self.out, {"fit.json": text.encode(), "profiles.png": png(figure)})
         if self.json:
             print(text)
         else:
@@ -126,6 +125,7 @@ class Report:
     def __call__(self) -> int:
         """Writes the report and prints its table."""
         import numpy as np
+        from etils import epath
 
         from capscale.analysis.fit import Settings
         from capscale.analysis.laws import LAWS
@@ -137,10 +137,11 @@ class Report:
         table = read(self.table, strict=not self.keep_suspect)
         settings = Settings(delta=self.delta)
         result = study(table, LAWS[self.form], settings, resamples=self.bootstrap)
-        where = Path(self.table) / "report" if Path(self.table).is_dir() else Path("report")
+        table_path = epath.Path(self.table)
+        where = table_path / "report" if table_path.is_dir() else epath.Path("report")
         plain = result.core.select(np.array([r.is_plain for r in result.core.rows]))
         bench = law_bench(plain, settings=settings) if self.bench else ()
-        page = write_report(result, Path(self.out) if self.out else where, command_line(), bench)
+        page = write_report(result, self.out or where, command_line(), bench)
         if self.json:
             print(json.dumps(json_ready(numbers(result, command_line(), bench)), indent=1))
         else:

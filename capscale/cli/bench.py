@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -59,7 +58,7 @@ class Bench:
             from capscale.analysis.figures import bench_plot
 
             files = {"bench.json": text.encode(), "bench.csv": csv_bytes(lines), "bench.png": png(bench_plot(bench))}
-            write_files(Path(self.out), files)
+            write_files(self.out, files)
         if self.json:
             print(text)
             return 0

@@ -66,7 +66,7 @@ class Launch:
     def __call__(self) -> int:
         """Writes or prints the script."""
         from capscale.cli.preflight import data_id
-        from capscale.files import writing
+        from capscale.files import check_checkpoints, writing
         from capscale.sweep import launchfiles
         from capscale.sweep.plan import plan
         from capscale.sweep.slices import find_slice
@@ -75,6 +75,7 @@ class Launch:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        check_checkpoints(self.out)
         planned = plan(self.experiment, self.ladder, data_id(self.text, self.vocabulary))
         text = [] if self.text is None else ["--text", self.text]
         fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []

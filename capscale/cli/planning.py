@@ -237,7 +237,7 @@ class Factorize:
                 for m, both in found
                 for f in both
             }
-            write_files(Path(self.out), {"factorization.json": text.encode(), **images})
+            write_files(self.out, {"factorization.json": text.encode(), **images})
         if self.json:
             print(text)
             return 0

@@ -14,7 +14,7 @@ from etils import epath
 
 from capscale.data.documents import decoded, separated, stretches
 from capscale.errors import UserError
-from capscale.files import parse_json
+from capscale.files import files_below, parse_json
 
 TEXT, LINES, PARQUET = (".txt", ".text"), (".jsonl", ".json", ".ndjson"), (".parquet",)
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -162,7 +162,7 @@ def _below(root: epath.Path) -> list[tuple[str, epath.Path]]:
         if not _hidden(folder, root):  # else nothing in it is asked for
             raise UserError(_damaged(str(folder), error)) from error
 
-    walked = (folder / name for folder, _, names in root.walk(on_error=refuse) for name in names)
+    walked = files_below(root, refuse)
     return sorted((str(path.relative_to(root)), path) for path in walked if _wanted(path, root))
 
 

@@ -21,7 +21,7 @@ from capscale.data.part import REMEDY, WORK, Job, Split, is_done
 from capscale.data.tokenizer import load_tokenizer
 from capscale.data.workers import tokenize_all
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, read_json, write_json, writing
+from capscale.files import TEMPORARY, children, is_object_storage, make_directory, read_json, write_json, writing
 
 PLAN = "plan.json"
 LOCK = ".lock"
@@ -143,11 +143,11 @@ def _begin(out: epath.Path, plan: dict[str, Any]) -> None:
     """Makes `out` the directory of this plan, or checks that it is; a plan of which no part is done is dropped."""
     path = out / WORK / PLAN
     if not (out / WORK).exists():
-        occupied = [child.name for child in out.iterdir() if not child.name.startswith(".")]
+        occupied = [child.name for child in children(out) if not child.name.startswith(".")]
         if occupied:
             raise UserError(f"{out} holds no {NAME} but {occupied[0]!r}; choose an empty or new --out")
         with writing(path):
-            path.parent.mkdir()
+            make_directory(path.parent)
     if not path.exists() or not any((out / WORK).glob("[0-9]*.json")):
         write_json(path, plan)
     _same(out, read_json(path, REMEDY), plan)
@@ -166,9 +166,11 @@ def _same(out: epath.Path, found: dict[str, Any], wanted: dict[str, Any]) -> Non
 def _held(out: epath.Path) -> Iterator[None]:
     """Makes `out` and holds it, where the file system has locks; `UserError` while another process does."""
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+        make_directory(out)
     with ExitStack() as stack:
         try:
+            if is_object_storage(out):
+                raise OSError("object storage has no locks")
             file = stack.enter_context(open(out / LOCK, "w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(file.fileno()).st_nlink:

@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from capscale.data.inputs import Part
 from capscale.data.part import Job, tokenize
 from capscale.errors import UserError
+from capscale.files import quiet_clients
 
 
 def tokenize_all(job: Job, parts: Sequence[Part], missing: Sequence[int], workers: int) -> Iterator[int]:
@@ -53,6 +54,7 @@ def measured(job: Job, number: int, part: Part) -> int:
 
 def _become_worker() -> None:
     """Leaves Ctrl-C to the parent, and ends with it."""
+    quiet_clients()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -14,7 +14,7 @@ from etils import epath
 
 from capscale.data.source import Source
 from capscale.errors import UserError
-from capscale.files import write_json, writing
+from capscale.files import make_directory, write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep, check_open
 from capscale.train.boards import OpenBoard
@@ -243,7 +243,7 @@ def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Pa
             directory = sweep.directory_of(run, out)
             try:
                 with writing(directory):
-                    directory.mkdir(parents=True, exist_ok=True)
+                    make_directory(directory)
                 # Of several processes the first to fail knows why; the others only see it go.
                 write_json(directory / "error.json", {"run_id": run.run_id, "error": reason}, new=True)
             except UserError:

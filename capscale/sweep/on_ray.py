@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import read_json
+from capscale.files import children, is_object_storage, read_json
 from capscale.sweep.display import Display
 from capscale.sweep.local import Outcome, missing_runs
 from capscale.sweep.plan import Sweep
@@ -125,8 +125,10 @@ def _resources(there: Mapping[str, float], devices: int) -> dict[str, Any]:
 def newest_checkpoint(directory: epath.Path) -> int:
     """Step of the newest checkpoint, 0 without one: what an attempt has really added."""
     checkpoints = directory / "checkpoints"
-    names = [path.name for path in checkpoints.iterdir()] if checkpoints.exists() else []
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    there = [path for path in children(checkpoints) if path.name.isdigit()] if checkpoints.exists() else []
+    # Orbax writes into a directory of another name, and renames it; on object storage it writes this file last.
+    whole = [path for path in there if not is_object_storage(path) or (path / "commit_success.txt").exists()]
+    return max((int(path.name) for path in whole), default=0)
 
 
 def _is_over(

@@ -18,7 +18,7 @@ from etils import epath
 import capscale.experiments
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, read_json, write_json, writing
+from capscale.files import TEMPORARY, check_checkpoints, children, make_directory, read_json, write_json, writing
 from capscale.models.ladder import Ladder, ladder
 from capscale.sweep.display import run_name
 from capscale.train.run import Run
@@ -123,10 +123,12 @@ def _load(experiment: str) -> ModuleType:
 
 
 def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[str, str]) -> None:
-    """Makes `out` the directory of this sweep, or checks that it is; `UserError` if another sweep lives there.
+    """Makes `out` the directory of this sweep, or checks that it is; `UserError` if another sweep lives there, or no
+    checkpoints can.
 
     `sweep.json` records the experiment, the text and the expected runs with their planned FLOPs; it is written once.
     """
+    check_checkpoints(out)
     path = out / "sweep.json"
     identity = {
         "schema": SCHEMA,
@@ -139,8 +141,8 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
         is_new = not path.exists()
     if is_new:
         with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            occupied = any(not child.name.endswith(TEMPORARY) for child in out.iterdir())
+            make_directory(out)
+            occupied = any(not child.name.endswith(TEMPORARY) for child in children(out))
         if occupied and not path.exists():  # unless another launcher of this sweep has just opened it
             raise UserError(f"{out} is not empty and holds no sweep.json; choose an empty or new --out")
         planned = {run.run_id: {"name": run_name(run), "steps": run.steps, "flops": run.flops} for run in sweep.runs}

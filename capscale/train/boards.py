@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from etils import epath
 
 from capscale.errors import UserError
+from capscale.files import is_object_storage
 from capscale.formats.describe import to_json
 from capscale.train.run import Run
 
@@ -50,8 +51,9 @@ class WandB:
 
     def __init__(self, project: str, run: Run, directory: epath.Path):
         module = _package("wandb", "wandb")
+        place = None if is_object_storage(directory) else str(directory)  # its own files are local ones
         self._run = module.init(
-            project=project, id=run.run_id, config=to_json(run), dir=str(directory), resume="allow", reinit="create_new"
+            project=project, id=run.run_id, config=to_json(run), dir=place, resume="allow", reinit="create_new"
         )
 
     def write(self, step: int, values: dict[str, float]) -> None:

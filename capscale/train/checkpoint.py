@@ -3,7 +3,6 @@
 import gc
 import itertools
 import logging
-import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from etils import epath
 from jax import Array
 
 from capscale.errors import UserError
-from capscale.files import is_object_storage, writing
+from capscale.files import check_checkpoints, is_object_storage, writing
 from capscale.train.damage import is_damage
 from capscale.train.distributed import all_or_none, is_first
 
@@ -159,14 +158,9 @@ class Checkpoints:
 
 def _place(directory: epath.Path) -> epath.Path:
     """The absolute path that orbax wants; of object storage it knows Google's alone."""
-    if not is_object_storage(directory):
-        return directory.resolve()
-    if not os.fspath(directory).startswith("gs://"):
-        raise UserError(
-            f"{directory} cannot hold checkpoints: orbax writes them to gs:// and to file systems; "
-            "choose another --out, or mount the storage"
-        )
-    return directory  # resolved, it would be a place on this machine
+    check_checkpoints(directory)
+    # Resolved, the path of an object would be a place on this machine.
+    return directory if is_object_storage(directory) else directory.resolve()
 
 
 class _Damaged(Exception):

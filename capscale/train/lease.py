@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import create, read_json, write_json, writing
+from capscale.files import children, create, read_json, write_json, writing
 from capscale.train.distributed import all_or_none, is_first
 
 LENGTH_S = 60.0
@@ -220,7 +220,7 @@ def holder(lease: dict[str, Any]) -> str:
 
 def _generations(directory: epath.Path) -> list[tuple[epath.Path, int]]:
     with writing(directory):
-        names = [(path, re.fullmatch(r"lease-(\d+)\.json", path.name)) for path in directory.iterdir()]
+        names = [(path, re.fullmatch(r"lease-(\d+)\.json", path.name)) for path in children(directory)]
     return [(path, int(match[1])) for path, match in names if match]
 
 

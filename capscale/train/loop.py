@@ -15,7 +15,7 @@ from etils import epath
 from capscale.checks import check_finite, check_flag, check_whole
 from capscale.data.source import Source
 from capscale.errors import UserError
-from capscale.files import read_json, write_json, writing
+from capscale.files import make_directory, read_json, write_json, writing
 from capscale.formats.describe import to_json
 from capscale.train import record
 from capscale.train.boards import OpenBoard
@@ -179,7 +179,7 @@ def claim(run: Run, source: Source, directory: epath.Path) -> None:
     with all_or_none():  # the others read what the first one writes
         if is_first():
             with writing(directory):
-                directory.mkdir(parents=True, exist_ok=True)
+                make_directory(directory)
             if not path.exists():
                 write_json(path, to_json(run))
     with all_or_none():

@@ -96,7 +96,7 @@ def test_report_survives_diverged_runs(tmp_path):
 def test_report_refuses_what_it_cannot_write(sweep, tmp_path):
     (tmp_path / "file").touch()
     report = tyro.cli(analysis.Report, args=[str(sweep), "--out", str(tmp_path / "file" / "x"), "--bootstrap", "20"])
-    with pytest.raises(UserError, match="cannot write the report"):
+    with pytest.raises(UserError, match="cannot be written"):
         report()
 
 

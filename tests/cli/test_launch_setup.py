@@ -16,9 +16,9 @@ def place(tmp_path, monkeypatch):
         ("gcloud", ["--out", "gs://b/o"], "tpu,gcs"),
         ("gcloud", ["--out", "gs://b/o", "--text", "gs://b/t", "--vocabulary", "96"], "tpu,gcs"),
         ("skypilot", [], "cuda"),
-        ("skypilot", ["--accelerators", "{A100:8, H100:8}", "--out", "s3://b/o"], "cuda,s3"),
+        ("skypilot", ["--accelerators", "{A100:8, H100:8}", "--text", "s3://b/t", "--vocabulary", "96"], "cuda,s3"),
         ("skypilot", ["--accelerators", "tpu-v6e-8", "--text", "gs://b/t", "--vocabulary", "96"], "tpu,gcs"),
-        ("skypilot", ["--out", "s3://b/o", "--text", "gs://b/t", "--vocabulary", "96"], "cuda,gcs,s3"),
+        ("skypilot", ["--out", "gs://b/o", "--text", "s3://b/t", "--vocabulary", "96"], "cuda,gcs,s3"),
     ],
 )
 def test_fresh_machines_install_what_accelerators_and_paths_need(where, options, extras, place):

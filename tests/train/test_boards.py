@@ -50,9 +50,17 @@ def test_wandb(tmp_path, monkeypatch):
     board.write(3, {"loss": 2.5})
     board.close()
     options, *rest = told
+    assert options["dir"] == str(tmp_path)
     assert (options["project"], options["id"], options["resume"]) == ("formats", RUN.run_id, "allow")
     assert options["config"]["optimizer"]["learning_rate"] == 0.02
     assert rest == [(3, {"loss": 2.5}), "end"]
+
+
+def test_wandb_keeps_its_own_files_here_where_runs_are_in_a_bucket(monkeypatch):
+    told = {}
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **options: told.update(options)))
+    open_wandb("formats")(RUN, epath.Path("gs://bucket/out/runs/x"), 0)
+    assert told["dir"] is None
 
 
 @pytest.mark.parametrize(("package", "extra"), [("tensorboardX", "tensorboard"), ("wandb", "wandb")])

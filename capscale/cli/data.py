@@ -57,7 +57,8 @@ class Prepare:
     most_lost: float = 0.01
     """Largest share of the text's characters, in a sample, that may not come back from their tokens."""
     workers: int | None = None
-    """Processes; as many as there are cores if not given. The shards do not depend on it."""
+    """Processes; as many as there are cores if not given. The shards do not depend on it. Each does parts of about
+    64 MiB of files, so that small inputs keep few of them busy."""
 
     def __call__(self) -> int:
         """Prepares, and prints the table of `Show`."""
@@ -67,6 +68,7 @@ class Prepare:
 
         from capscale.data.documents import LONGEST
         from capscale.data.hub import Dataset
+        from capscale.data.inputs import PART
         from capscale.data.part import Split
         from capscale.data.prepare import Request, prepare
 
@@ -85,12 +87,13 @@ class Prepare:
             raise UserError("--subset and --revision belong to --dataset, which is not given; add it or drop them")
         columns = (TextColumn("parts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         workers = self.workers if self.workers is not None else os.cpu_count() or 1
-        peak = 0
+        peak = parts = 0
         with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task("parts", total=None)
 
             def observe(progress) -> None:
-                nonlocal peak
+                nonlocal peak, parts
+                parts = progress.parts
                 peak = max(peak, progress.peak_bytes)
                 bar.update(task, completed=progress.done, total=progress.parts)
 
@@ -101,6 +104,12 @@ class Prepare:
             print(
                 f"capscale: documents have {mean:,.0f} bytes on average, as if cut at their longest, {LONGEST:,}: see "
                 f"that --separator {self.separator!r} is what stands between them",
+                file=sys.stderr,
+            )
+        if self.workers is not None and 0 < parts < self.workers:
+            print(
+                f"capscale: --workers {self.workers}: the input makes {parts} part{'s' * (parts > 1)} of about "
+                f"{PART >> 20} MiB, which as many processes have done",
                 file=sys.stderr,
             )
         if peak:

@@ -1,5 +1,6 @@
 """A text as symbols, split into training and held-out windows."""
 
+import codecs
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -111,11 +112,7 @@ def byte_corpus(text: bytes, name: str) -> Corpus:
     """
     if not text:
         raise UserError(f"text {name!r} is empty; give a file with at least {_SHORTEST:,} bytes of text")
-    try:
-        binary = "\0" in text.decode()
-    except UnicodeDecodeError:
-        binary = True
-    if binary:
+    if b"\0" in text or not _is_utf8(text):
         raise UserError(f"text {name!r} is binary, not UTF-8 text; decompress or convert it first")
     if len(text) < _SHORTEST:
         raise UserError(
@@ -123,13 +120,33 @@ def byte_corpus(text: bytes, name: str) -> Corpus:
             f"give at least {_SHORTEST:,} bytes"
         )
     data = np.frombuffer(text, np.uint8)
-    counts = np.bincount(data, minlength=256)
+    counts = sum(np.bincount(part, minlength=256) for part in _pieces(data))
     by_frequency = np.lexsort((np.arange(256), -counts))  # ties go to the smaller byte: a text has one mapping
     symbol_of_byte = np.full(256, VOCABULARY - 1, np.uint8)
     symbol_of_byte[by_frequency[: VOCABULARY - 1]] = np.arange(VOCABULARY - 1, dtype=np.uint8)
-    return Corpus(DataId(name, hashlib.sha256(text).hexdigest(), VOCABULARY), symbol_of_byte[data])
+    symbols = np.empty_like(data)
+    for part, place in zip(_pieces(data), _pieces(symbols), strict=True):
+        symbol_of_byte.take(part, out=place, mode="clip")
+    return Corpus(DataId(name, hashlib.sha256(text).hexdigest(), VOCABULARY), symbols)
 
 
+def _is_utf8(text: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for first in range(0, len(text), PIECE):
+            decoder.decode(text[first : first + PIECE])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _pieces(values: np.ndarray) -> list[np.ndarray]:
+    """An array in views of `PIECE` values: numpy counts and looks up by indices of 8 bytes each."""
+    return [values[first : first + PIECE] for first in range(0, len(values), PIECE)]
+
+
+PIECE = 1 << 20
 _SHORTEST = 2 * HELD_OUT_EVERY * BLOCK
 
 

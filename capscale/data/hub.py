@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from capscale.data.inputs import text_of
+from etils import epath
+
+from capscale.data.records import text_of
+from capscale.data.saved import refuse_saved
 from capscale.errors import UserError
 
 
@@ -27,6 +30,8 @@ class Dataset:
 
     def shards(self) -> tuple[str, ...]:
         """Its files in order, on the hub with their commit; `UserError` when it cannot be reached."""
+        if (directory := epath.Path(self.name)).is_dir() and not (directory / "dataset_dict.json").exists():
+            refuse_saved(directory)
         return tuple(_files(self))
 
 

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from etils import epath
 
 from capscale.data.documents import decoded, separated, stretches
+from capscale.data.records import no_field, text_of
+from capscale.data.saved import refuse_saved
 from capscale.errors import UserError
 from capscale.files import files_below, parse_json
 
@@ -89,7 +91,7 @@ class Span:
             try:
                 table = parquet.ParquetFile(file)
                 if self.field not in table.schema_arrow.names:
-                    raise UserError(_no_field(self.path, self.field, table.schema_arrow.names))
+                    raise UserError(no_field(self.path, self.field, table.schema_arrow.names))
                 groups = range(self.first, table.num_row_groups if self.last is None else self.last)
                 row = sum(table.metadata.row_group(number).num_rows for number in range(self.first))
                 for batch in table.iter_batches(64, row_groups=groups, columns=[self.field], use_threads=False):
@@ -99,25 +101,6 @@ class Span:
                         row += 1
             except arrow.ArrowException as error:
                 raise UserError(_damaged(self.path, error)) from error
-
-
-def text_of(record: object, field: str, place: str) -> str:
-    """The text of a record; `UserError` when it has no such field, or something else in it."""
-    if not isinstance(record, dict):
-        raise UserError(f"{place} holds {type(record).__name__}, not an object with a field {field!r}; give JSON lines")
-    if field not in record:
-        raise UserError(_no_field(place, field, record))
-    text = record[field]
-    if not isinstance(text, str):
-        raise UserError(
-            f"{place}: field {field!r} holds {type(text).__name__}, not text; choose another --field, "
-            "or turn tokens back into text first"
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{place}: field {field!r} is not text ({error.reason}); mend or drop the record") from error
-    return text
 
 
 def find_files(inputs: Sequence[str]) -> list[tuple[str, epath.Path]]:
@@ -131,6 +114,7 @@ def find_files(inputs: Sequence[str]) -> list[tuple[str, epath.Path]]:
     for given in inputs:
         root = epath.Path(given)
         if root.is_dir():
+            refuse_saved(root)
             below = _below(root)
             if not below:
                 raise UserError(
@@ -230,10 +214,6 @@ def _parsed(line: bytes, place: str) -> object:
 def _damaged(path: str, error: BaseException) -> str:
     reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
     return f"{path} cannot be read ({reason[:200]}); check it, or fetch it again"
-
-
-def _no_field(place: str, field: str, fields: Iterable[str]) -> str:
-    return f"{place} has no field {field!r}; its fields: {', '.join(map(str, fields)) or 'none'}. Choose one by --field"
 
 
 def _wanted(path: epath.Path, root: epath.Path) -> bool:

@@ -3,6 +3,7 @@
 from etils import epath
 
 from capscale.data.corpus import load_corpus
+from capscale.data.saved import refuse_saved
 from capscale.data.source import Source
 
 
@@ -14,5 +15,6 @@ def load_source(path: str | None) -> Source:
     if path is not None and (directory := epath.Path(path)).is_dir():
         from capscale.data.shards import Shards  # grain is for those who have shards
 
+        refuse_saved(directory)
         return Shards(directory)
     return load_corpus(path)

@@ -50,6 +50,21 @@ def test_prepare_then_show(place, capsys):
     assert main(f"{PREPARE} --tokenizer byte --out shards".split()) == 0, "nothing is left to do"
 
 
+@pytest.mark.parametrize(("workers", "said"), [("1", False), ("2", True)])
+def test_processes_that_have_nothing_to_do_are_remarked_on(workers, said, capsys):
+    """Files are dealt out by 64 MiB, and small ones together: one process does them, however many are asked for."""
+    command = PREPARE.replace("--workers 1", f"--workers {workers}")
+    assert main(f"{command} --tokenizer byte --out shards".split()) == 0
+    err = capsys.readouterr().err
+    assert (
+        err
+        == ("capscale: --workers 2: the input makes 1 part of about 64 MiB, " * said)
+        + "which as many processes have done\n" * said
+    )
+    assert main(f"{command} --tokenizer byte --out shards".split()) == 0
+    assert capsys.readouterr().err == "", "nothing was left to do"
+
+
 @pytest.mark.parametrize(("separator", "found"), [("\\n\\n", True), ("\\r\\n\\r\\n", False)])
 def test_separator_that_never_stands_is_remarked_on(separator, found, place, capsys):
     """Such as one with the other line ends: what is not separated is cut at 1 MiB, which nobody asked for."""

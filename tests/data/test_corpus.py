@@ -1,9 +1,12 @@
 """Bytes to symbols, and the split: no held-out symbol is ever trained on."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tiny
 
+from capscale.data import corpus
 from capscale.data.batches import window_order
 from capscale.data.corpus import BLOCK, HELD_OUT_EVERY, VOCABULARY, Corpus, DataId, byte_corpus, load_corpus
 from capscale.errors import UserError
@@ -29,6 +32,30 @@ def test_bad_text_is_refused_by_name(content, message, tmp_path):
     with pytest.raises(UserError, match=message) as raised:
         load_corpus(str(file))
     assert "'corpus.txt'" in str(raised.value)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_characters_across_pieces_are_whole(cut, monkeypatch):
+    monkeypatch.setattr(corpus, "PIECE", 4 * 97 + cut)
+    text = ("\U0001d11e" * SHORTEST).encode()[: 4 * (SHORTEST // 4 + 97)]
+    assert np.bincount(byte_corpus(text, "clefs").symbols).tolist() == [len(text) // 4] * 4
+    with pytest.raises(UserError, match="is binary, not UTF-8"):
+        byte_corpus(text[:-1], "cut")
+    with pytest.raises(UserError, match="is binary, not UTF-8"):
+        byte_corpus(text[:401] + text[402:], "one byte less")
+
+
+def test_memory_is_that_of_the_symbols():
+    """Not the eight bytes a symbol that numpy counts and looks up by."""
+    text = tiny.text() * 40
+    tracemalloc.start()
+    try:
+        byte_corpus(text, "long")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < len(text) + (16 << 20)
+    assert len(text) > (12 << 20)
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "."])

@@ -13,7 +13,9 @@ import texts
 from etils import epath
 
 from capscale.data import inputs
+from capscale.data.hub import Dataset
 from capscale.data.inputs import Span, find_files, share_out
+from capscale.data.load import load_source
 from capscale.errors import UserError
 
 pyarrow = pytest.importorskip("pyarrow", reason="Parquet and .zst are read by pyarrow, which is not installed")
@@ -115,6 +117,21 @@ def test_inputs_that_are_none_are_refused(name, message, tmp_path):
         find_files([str(tmp_path / name)])
 
 
+def test_what_datasets_saved_is_refused_with_what_to_do(tmp_path):
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "state.json").write_text("{}")
+    (saved / "dataset_info.json").write_text("{}")
+    remedy = r"saved is a data set that datasets' save_to_disk wrote; .*load_from_disk\('.*saved'\).to_parquet"
+    for refusing in (lambda: find_files([str(saved)]), lambda: load_source(str(saved)), Dataset(str(saved)).shards):
+        with pytest.raises(UserError, match=remedy):
+            refusing()
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    for refusing in (lambda: find_files([str(tmp_path)]), lambda: load_source(str(tmp_path))):
+        with pytest.raises(UserError, match=r"read one by `capscale data prepare --dataset .* --split NAME`"):
+            refusing()
+
+
 def test_directory_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     """It was left out of the data, and nothing said so. (The tests may run as root, who can read all.)"""
     for name in ("open", "shut", ".shut"):
@@ -165,7 +182,11 @@ BAD_CONTENTS = {
     "list.jsonl": (b'["text"]\n', "holds list, not an object with a field 'text'"),
     "field.jsonl": (b'{"content": "a", "url": "b"}\n', "has no field 'text'; its fields: content, url. Choose one by"),
     "tokens.jsonl": (b'{"text": [1, 2]}\n', "field 'text' holds list, not text; .* turn tokens back into text first"),
-    "none.jsonl": (b'{"text": null}\n', "holds NoneType, not text"),
+    "none.jsonl": (
+        b'{"text": null}\n',
+        r"none.jsonl \(line at byte 0\): field 'text' is null, not text; drop the record",
+    ),
+    "nul.jsonl": (b'{"text": "a\\u0000b"}\n', r"nul.jsonl .*: field 'text' is not text \(it holds NUL\); mend or drop"),
     "deep.jsonl": (b'{"text": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", r"deep.jsonl .line at byte 0. is not JSON"),
     "half.jsonl": (json.dumps({"text": "\ud800"}).encode(), "is not text .surrogates"),
     "binary.jsonl": (bytes(range(128, 256)), "is not JSON"),
@@ -198,6 +219,13 @@ def test_damaged_parquet_is_named(tmp_path):
         read(write_parquet(tmp_path / "whole.parquet"), field="words")
     with pytest.raises(UserError, match=r"whole.parquet \(row 0\): field 'id' holds int, not text"):
         read(tmp_path / "whole.parquet", field="id")
+
+
+@pytest.mark.parametrize(("text", "message"), [(None, "null, not text; drop the"), ("a\0", r"not text \(it holds NUL")])
+def test_parquet_rows_without_text_are_named(text, message, tmp_path):
+    path = write_parquet(tmp_path / "text.parquet", [*["a"] * 70, text])
+    with pytest.raises(UserError, match=rf"text.parquet \(row 70\): field 'text' is {message}"):
+        read(path)
 
 
 def test_parquet_text_that_is_not_utf8_is_named_with_its_row(tmp_path):

@@ -59,7 +59,8 @@ def mask_pass_rate(
       held: what they are held as.
       into_masters: the vector-Jacobian product from `held` to `params`; it is linear, and applies the mask in the
         basis of the format. Pulling the ones of that basis back, and comparing with the ones, sums the mask without
-        computing it again.
+        computing it again. What an estimator adds to the gradient counts as well: that is a share of noise alone for
+        noise (`ThroughScale`), whose rate is 1 but for chance.
       representation: of both.
     """
     if representation.weights.is_dense:

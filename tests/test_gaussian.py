@@ -329,7 +329,7 @@ def test_effective_bits_and_gap():
     [
         (lambda: StudentT(2.0), "df > 2"),
         (lambda: gmse(catalog.find("int4"), samples=1), "at least 2"),
-        (lambda: Rms(-1.0), "must be positive"),
+        (lambda: Rms(-1.0), "must be above 0"),
     ],
 )
 def test_bad_input(make, message):

@@ -15,12 +15,13 @@ from etils import epath
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import make_directory, write_json, writing
+from capscale.sweep.compilations import Compilations, programs_first
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep, check_open
 from capscale.train.boards import OpenBoard
 from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, is_agreed
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
-from capscale.train.loop import Cadence, Interrupted, train
+from capscale.train.loop import Cadence, Interrupted, Progress, train
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.placement import Placement, Population, Sharded
 from capscale.train.record import read_result
@@ -95,6 +96,9 @@ def launch(
     missing = missing_runs(sweep, out, outcome)
     threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
     groups = _alike(missing) if mode == "population" else [[run] for run in missing]
+    compilations = Compilations()
+    if threads > 1:
+        groups = programs_first(groups, lambda runs: Program.of(runs[0], memory))
     display.begin(total=len(sweep.runs), present=outcome.present)
 
     @_alone_unless_agreed(outcome)
@@ -119,7 +123,13 @@ def launch(
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.
         cadence = Cadence.at(placement, runs, background=threads == 1)
-        with display.running(runs) as observe:
+        program = Program.of(runs[0], memory)
+        with display.running(runs) as show, compilations.once(program, stop) as compiled:
+
+            def observe(progress: Progress) -> None:
+                compiled()
+                show(progress)
+
             results = train(
                 runs, source, directories, placement, observe=observe, stop=stop, cadence=cadence, boards=boards
             )

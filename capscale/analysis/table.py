@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from capscale.analysis.names import word
 from capscale.analysis.operands import gaussian_error
 from capscale.errors import UserError
-from capscale.files import printable
 
 REQUIRED = ("N", "D", "loss", "weights", "activations")
+WORDS = ("run", "weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "family")
 PLAIN_ESTIMATORS = frozenset({"", "dense", "trust", "clip", "straight_through", "both", "hypersphere", "lsq"})
 """Estimators that belong to their format: they stay out of a curve's name, and a law of GMSE is about them."""
-FORMULA, QUOTE = "=+-@", "'"
-"""How a cell begins that spreadsheets compute, and what is written before one, and dropped when it is read."""
 LARGEST_NATS = math.log(2**18)
 """ln of a vocabulary that no run here exceeds; a loss above it is not in nats per token, or has diverged."""
 
@@ -123,19 +122,6 @@ class Table:
         return replace(plain, remarks=(*self.remarks, *others))
 
 
-def _text(value: Any) -> str:
-    """128.0, which is what a column with gaps makes of 128, reads 128; nothing reads as the empty string.
-
-    Characters that are not printed stand as their codes, on screens, in pictures and in files alike.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = printable(str(value)).replace("\n", r"\n")
-    return text[1:] if text.startswith(tuple(QUOTE + mark for mark in FORMULA)) else text
-
-
 def _number(record: Mapping[str, Any], name: str, source: str, run: str, default: float = math.nan) -> float:
     value = record.get(name)
     try:
@@ -146,8 +132,13 @@ def _number(record: Mapping[str, Any], name: str, source: str, run: str, default
 
 
 def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
-    run = _text(record.get("run")) or f"row {index + 1}"
-    sides = [_text(record.get(side)) or "dense" for side in ("weights", "activations")]
+    run = f"row {index + 1}"
+    try:
+        words = {name: word(record.get(name)) for name in WORDS}
+    except UserError as e:
+        raise UserError(f"{source}: {run}: {e}") from e
+    run = words["run"] or run
+    sides = [words[side] or "dense" for side in ("weights", "activations")]
     weight = _number(record, "weight", source, run, 1.0)
     if not 0 <= weight < math.inf:
         raise UserError(f"{source}: {run}: weight={weight:g} must be finite and not negative")
@@ -166,10 +157,10 @@ def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
         loss=number("loss"),
         weights=sides[0],
         activations=sides[1],
-        weights_estimator=_text(record.get("weights_estimator")),
-        activations_estimator=_text(record.get("activations_estimator")),
-        hadamard=_text(record.get("hadamard")),
-        family=_text(record.get("family")),
+        weights_estimator=words["weights_estimator"],
+        activations_estimator=words["activations_estimator"],
+        hadamard=words["hadamard"],
+        family=words["family"],
         weights_gmse=error("weights", sides[0]),
         activations_gmse=error("activations", sides[1]),
         loss_se=number("loss_se"),

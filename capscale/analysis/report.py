@@ -19,11 +19,11 @@ from capscale.analysis import plots
 from capscale.analysis.figures import bench_plot, error_against_bits
 from capscale.analysis.findings import conditioning
 from capscale.analysis.fit import Fit
+from capscale.analysis.names import as_cell
 from capscale.analysis.operands import facts
 from capscale.analysis.sentences import caveats, summary
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
-from capscale.analysis.table import FORMULA, QUOTE
 from capscale.analysis.validation import Validation
 from capscale.files import make_directory, writing
 from capscale.realised import COLUMNS, ERROR_FACTOR, PASS_SHARE
@@ -248,13 +248,9 @@ def write_files(directory: epath.PathLike, files: Mapping[str, bytes]) -> None:
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as CSV, with a header. Words that a spreadsheet would take for a formula stand behind a quotation mark."""
-
-    def cell(value: Any) -> Any:
-        return QUOTE + value if isinstance(value, str) and value.lstrip()[:1] in tuple(FORMULA) else value
-
+    """Rows as CSV, with a header; see `as_cell`."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue().encode()

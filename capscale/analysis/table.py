@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capscale.analysis.estimators import canonical, named, side_name, was_default
+from capscale.analysis.names import word
 from capscale.analysis.operands import gaussian_error
 from capscale.errors import UserError
-from capscale.files import printable
 from capscale.realised import COLUMNS
 
 REQUIRED = ("N", "D", "loss", "weights", "activations")
+WORDS = (
+    *("run", "weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "family"),
+    "default_estimators",
+)
 TOLD = COLUMNS[1:]
 """Columns of what weights tell of themselves: nothing is fitted to them, so they are no part of a table's digest."""
-FORMULA, QUOTE = "=+-@", "'"
-"""How a cell begins that spreadsheets compute, and what is written before one, and dropped when it is read."""
 LARGEST_NATS = math.log(2**18)
 """ln of a vocabulary that no run here exceeds; a loss above it is not in nats per token, or has diverged."""
 
@@ -132,19 +134,6 @@ class Table:
         return replace(plain, remarks=(*self.remarks, *others))
 
 
-def _text(value: Any) -> str:
-    """128.0, which is what a column with gaps makes of 128, reads 128; nothing reads as the empty string.
-
-    Characters that are not printed stand as their codes, on screens, in pictures and in files alike.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = printable(str(value)).replace("\n", r"\n")
-    return text[1:] if text.startswith(tuple(QUOTE + mark for mark in FORMULA)) else text
-
-
 def _number(record: Mapping[str, Any], name: str, source: str, run: str, default: float = math.nan) -> float:
     value = record.get(name)
     try:
@@ -155,9 +144,13 @@ def _number(record: Mapping[str, Any], name: str, source: str, run: str, default
 
 
 def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
-    run = _text(record.get("run")) or f"row {index + 1}"
-    hadamard = _text(record.get("hadamard"))
-    sides, estimators, default = _operands(record, bool(hadamard), f"{source}: {run}")
+    run = f"row {index + 1}"
+    try:
+        words = {name: word(record.get(name)) for name in WORDS}
+    except UserError as e:
+        raise UserError(f"{source}: {run}: {e}") from e
+    run = words["run"] or run
+    sides, estimators, default = _operands(words, f"{source}: {run}")
     weight = _number(record, "weight", source, run, 1.0)
     if not 0 <= weight < math.inf:
         raise UserError(f"{source}: {run}: weight={weight:g} must be finite and not negative")
@@ -178,8 +171,8 @@ def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
         activations=sides[1],
         weights_estimator=estimators[0],
         activations_estimator=estimators[1],
-        hadamard=hadamard,
-        family=_text(record.get("family")),
+        hadamard=words["hadamard"],
+        family=words["family"],
         weights_gmse=error("weights", sides[0]),
         activations_gmse=error("activations", sides[1]),
         loss_se=number("loss_se"),
@@ -189,21 +182,21 @@ def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
     )._replace(**{name: number(name) for name in TOLD})
 
 
-def _operands(record: Mapping[str, Any], rotated: bool, where: str) -> tuple[list[str], list[str], bool]:
-    """Formats, estimators and whether these are the defaults, of both operands of a record."""
+def _operands(words: Mapping[str, str], where: str) -> tuple[list[str], list[str], bool]:
+    """Formats, estimators and whether these are the defaults, of both operands of a row."""
     formats, estimators, default = [], [], True
     for side in ("weights", "activations"):
         try:
-            name, bracketed = named(_text(record.get(side)) or "dense")
+            name, bracketed = named(words[side] or "dense")
         except UserError as error:
             raise UserError(f"{where}: {side}: {error}") from error
-        given = _text(record.get(f"{side}_estimator"))
+        given = words[f"{side}_estimator"]
         if bracketed and given and canonical(bracketed) != canonical(given):
-            raise UserError(f"{where}: {side}={record[side]!r}, but {side}_estimator={given!r}; keep one of them")
+            raise UserError(f"{where}: {side}={words[side]!r}, but {side}_estimator={given!r}; keep one of them")
         formats.append(name)
         estimators.append(canonical(bracketed or given))
-        default &= was_default(bracketed or given, name, rotated)
-    stated = _text(record.get("default_estimators")).lower()
+        default &= was_default(bracketed or given, name, bool(words["hadamard"]))
+    stated = words["default_estimators"].lower()
     if stated not in ("", "true", "false", "1", "0"):
         raise UserError(f"{where}: default_estimators={stated!r} is neither true nor false")
     return formats, estimators, default if not stated else stated in ("true", "1")

@@ -15,13 +15,12 @@ from etils import epath
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import make_directory, write_json, writing
-from capscale.sweep.compilations import Compilations, programs_first
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep, check_open
 from capscale.train.boards import OpenBoard
 from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, is_agreed
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
-from capscale.train.loop import Cadence, Interrupted, Progress, train
+from capscale.train.loop import Cadence, Interrupted, train
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.placement import Placement, Population, Sharded
 from capscale.train.record import read_result
@@ -96,9 +95,8 @@ def launch(
     missing = missing_runs(sweep, out, outcome)
     threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
     groups = _alike(missing) if mode == "population" else [[run] for run in missing]
-    compilations = Compilations()
     if threads > 1:
-        groups = programs_first(groups, lambda runs: Program.of(runs[0], memory))
+        groups = _programs_first(groups)
     display.begin(total=len(sweep.runs), present=outcome.present)
 
     @_alone_unless_agreed(outcome)
@@ -123,13 +121,7 @@ def launch(
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.
         cadence = Cadence.at(placement, runs, background=threads == 1)
-        program = Program.of(runs[0], memory)
-        with display.running(runs) as show, compilations.once(program, stop) as compiled:
-
-            def observe(progress: Progress) -> None:
-                compiled()
-                show(progress)
-
+        with display.running(runs) as observe:
             results = train(
                 runs, source, directories, placement, observe=observe, stop=stop, cadence=cadence, boards=boards
             )
@@ -277,3 +269,14 @@ def _alike(runs: list[Run]) -> list[list[Run]]:
     for run in runs:
         groups[Program.of(run), run.steps, run.data.sha256].append(run)
     return list(groups.values())
+
+
+def _programs_first(groups: list[list[Run]]) -> list[list[Run]]:
+    """Runs whose program has come before after all others: side by side, one would wait while the other compiles."""
+    seen: set[Program] = set()
+    first, later = [], []
+    for runs in groups:
+        program = Program.of(runs[0])
+        (later if program in seen else first).append(runs)
+        seen.add(program)
+    return first + later

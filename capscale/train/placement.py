@@ -1,7 +1,9 @@
 """Where runs are trained: one run sharded over a mesh, or a population of same-shape runs, one or more a device."""
 
-from functools import cache, partial
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from functools import cache, partial, wraps
+from threading import RLock
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from capscale.train.run import Run
 from capscale.train.sharding import batch_sharding, local_rows, replicated, state_sharding
 from capscale.train.step import Pace, Program, TrainState, evaluate_chunk, initial_state, train_chunk
 
+Made, Value = ParamSpec("Made"), TypeVar("Value")
 Histories = dict[str, np.ndarray]
 """Metrics of a chunk, each `float32 (runs, steps)`."""
 RUNS = "runs"
@@ -81,7 +84,24 @@ class _Functions(NamedTuple):
     evaluate: Any
 
 
-@cache
+_MAKING = RLock()
+"""Threads that train runs of one program side by side are to share its functions: JAX compiles each of these once,
+however many call it, but a cache alone would let every thread that comes before the first is done make its own."""
+
+
+def _once(make: Callable[Made, Value]) -> Callable[Made, Value]:
+    """Caches `make`, and lets one thread at a time into it."""
+    cached = cache(make)
+
+    @wraps(make)
+    def made(*args: Made.args, **kwargs: Made.kwargs) -> Value:
+        with _MAKING:
+            return cached(*args, **kwargs)
+
+    return made
+
+
+@_once
 def _sharded(program: Program, mesh: Mesh) -> _Functions:
     initial = _sharded_start(program.start, mesh)
     state = state_sharding(mesh, jax.eval_shape(initial, jax.ShapeDtypeStruct((), jnp.int32)))
@@ -98,7 +118,7 @@ def _sharded(program: Program, mesh: Mesh) -> _Functions:
     )
 
 
-@cache
+@_once
 def _sharded_start(program: Program, mesh: Mesh) -> Any:
     """One compilation for all formats of a size that own nothing."""
     start = partial(initial_state, program)
@@ -181,7 +201,7 @@ def train_chunk_of_runs(
     return jax.vmap(of_run, axis_name=RUNS)(state, window_RSBU, pace)
 
 
-@cache
+@_once
 def _mapped(program: Program, devices: tuple[Any, ...]) -> _Functions:
     """pmap over devices of vmap over the runs of one device."""
 

@@ -77,5 +77,15 @@ def test_labels_keep_what_the_font_has():
     assert as_label("$") == r"\$"
 
 
+def test_a_name_of_a_whole_file_is_refused_by_its_row(table, capsys):
+    rows = json.loads(table.read_text())
+    rows[3]["weights"] = "long" * 1000
+    table.write_text(json.dumps(rows))
+    assert main(["fit", str(table)]) == 2
+    err = capsys.readouterr().err
+    assert "runs.json: row 4: a name of 4,000 characters, 'longlong" in err
+    assert len(err) < 300
+
+
 def test_numbers_of_a_csv_are_numbers():
     assert csv_bytes([{"a": -1.5, "b": "-x", "c": "x-", "d": "\t=1"}]) == b"a,b,c,d\n-1.5,'-x,x-,'\t=1\n"

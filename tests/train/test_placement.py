@@ -1,0 +1,45 @@
+"""Placements of runs: one program for all that need it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
+
+import jax
+import tiny
+from limits import LIMIT_S
+
+from capscale.sweep.local import _programs_first
+from capscale.train import placement
+from capscale.train.placement import Sharded
+from capscale.train.sharding import make_mesh
+
+
+def test_threads_that_begin_together_share_one_compilation(monkeypatch):
+    """Two seeds, each in a thread of its own, get the same functions, and JAX compiles a function once."""
+    begin, compiled, made = Barrier(2), [], []
+    state_sharding = placement.state_sharding
+
+    def sharding(*args):
+        made.append(1)
+        return state_sharding(*args)
+
+    monkeypatch.setattr(placement, "state_sharding", sharding)
+    run = tiny.run(batch=3)  # a program that no other test has compiled
+    mesh = make_mesh(devices=jax.devices()[:1])
+
+    def functions(seed):
+        begin.wait(LIMIT_S)
+        place = Sharded(replace(run, seed=seed), mesh)
+        compiled.append(place._functions.train_chunk)
+        return place.initial_state([replace(run, seed=seed)])
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(functions, (0, 1)))) == 2
+    assert compiled[0] is compiled[1]
+    assert len(made) == 2  # of the program and of its start, not of each thread's
+
+
+def test_repeated_programs_come_after_all_others():
+    runs = [tiny.run(seed=seed, batch=batch) for batch in (2, 4) for seed in (0, 1)]
+    ordered = [group[0] for group in _programs_first([[run] for run in runs])]
+    assert [(run.batch, run.seed) for run in ordered] == [(2, 0), (4, 0), (2, 1), (4, 1)]

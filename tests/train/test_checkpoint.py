@@ -113,6 +113,20 @@ def test_what_passes_is_named_and_the_checkpoint_stays(saved, monkeypatch):
     np.testing.assert_array_equal(saved.read(9, STATE)["value"], STATE["value"])
 
 
+def test_numbers_that_are_not_those_saved_are_damage(saved, monkeypatch):
+    """Of a small array orbax keeps no checksum: what is read may look sound."""
+    real = Checkpoints._restore_alone
+
+    def altered(self, step, abstract):
+        found = real(self, step, abstract)
+        leaf = found["state"]["value"]
+        return found | {"state": found["state"] | {"value": leaf.at[(0,) * leaf.ndim].add(1)}}
+
+    monkeypatch.setattr(Checkpoints, "_restore_alone", altered)
+    with pytest.warns(UserWarning, match=r"9 cannot be read \(its numbers are not those that were saved\); it is set"):
+        assert saved.read(9, STATE) is None
+
+
 def hear(monkeypatch, *answers):
     """Lets this process hear of another one what `answers` say, and nothing after them; what it said itself."""
     told, left = [], list(answers)

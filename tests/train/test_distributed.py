@@ -119,6 +119,16 @@ def test_a_process_by_itself_decides_by_itself():
     assert any_process(True, False) == (True, False)
 
 
+def test_a_flag_counts_that_one_process_has_set(monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 3)
+    elsewhere = np.array([[False, False, True], [False, True, True]])
+    monkeypatch.setattr(
+        distributed.multihost_utils, "process_allgather", lambda flags: np.concatenate([flags[None], elsewhere])
+    )
+    assert any_process(False, False, True) == (False, True, True)
+    assert any_process(True, False, False) == (True, True, True)
+
+
 @pytest.mark.parametrize("error", [UserError("no text"), PermissionError(13, "Permission denied"), RuntimeError("503")])
 def test_what_one_process_cannot_do_none_has_done(error, monkeypatch):
     """Whatever it raises: a process that did not answer would be asked the next question, and answer that."""

@@ -81,6 +81,14 @@ def test_a_silent_holder_elsewhere_loses_it_after_its_length_and_not_before(dire
     assert SHORT < taken_after(directory) < SHORT + 1
 
 
+def test_a_process_number_tells_nothing_of_another_machine(directory):
+    """There it may be alive; here it is no process, or another."""
+    leave(directory, pid=2**22 + 1, process="1")
+    with pytest.raises(Held):
+        short(directory).__enter__()
+    assert taken_after(directory) > SHORT / 2
+
+
 def test_a_longer_lease_than_ours_is_given_its_time(directory):
     leave(directory, length_s=3 * SHORT)
     assert taken_after(directory) > 3 * SHORT

@@ -11,7 +11,9 @@ from etils import epath
 from capscale.data.corpus import byte_corpus
 from capscale.errors import UserError
 from capscale.models.ladder import PAPER
+from capscale.train import loop
 from capscale.train.flops import PEAK, flops_per_token
+from capscale.train.lease import LeaseLost, Leases
 from capscale.train.loop import Cadence, train
 from capscale.train.run import Optimizer, canonical_json
 
@@ -156,6 +158,25 @@ def test_a_result_that_another_process_sees_ends_all(tmp_path, monkeypatch):
     run = tiny.run()
     assert train([run], tiny.corpus(), [epath.Path(tmp_path)], tiny.one_device(run), cadence=tiny.SHORT) == []
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_lease_that_is_lost_in_the_evaluation_is_noticed_before_the_result(tmp_path, monkeypatch):
+    """After the last step nothing else is asked: the worker that took over may still be at its steps."""
+    lost = []
+
+    def evaluate(placement, runs, window_NU, state):
+        lost.append(True)
+        return np.ones((1, len(window_NU)))
+
+    def check(self):
+        if lost:
+            raise LeaseLost("taken over")
+
+    monkeypatch.setattr(loop, "_validation_losses", evaluate)
+    monkeypatch.setattr(Leases, "check", check)
+    with pytest.raises(LeaseLost):
+        tiny.train_one(tiny.run(), tmp_path)
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_place_that_cannot_be_made_is_named(tmp_path):

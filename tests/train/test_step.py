@@ -11,10 +11,10 @@ import tiny
 
 from capscale.formats.base import Context
 from capscale.models.decoder import Decoder
-from capscale.representation import DENSE, project_weights
+from capscale.representation import DENSE, Representation, operand, project_weights
 from capscale.train.optimizer import rate_at
 from capscale.train.run import Optimizer
-from capscale.train.step import Pace, Program, initial_state, train_step
+from capscale.train.step import Pace, Program, evaluate_chunk, initial_state, train_step
 
 # Loss before the update and gradient norm of steps 1, 2 and 20 of the runs below; jax 0.10 and 0.12 agree to 1e-6.
 # An int4 weight on the edge between two levels may fall to either side on another CPU.
@@ -97,6 +97,23 @@ def test_first_not_finite_loss_is_remembered():
         poisoned, metrics = step(poisoned, windows(1)[0], pace)
         assert not np.isfinite(metrics["loss"])
         assert int(poisoned.diverged_at) == 1
+
+
+def test_validation_is_under_the_formats_of_the_end_of_training():
+    """A gradual format ends as the constant one of its sparsity, and is none at the beginning."""
+    state = initial_state(Program.of(tiny.dense_run()), jnp.int32(0))
+    large = jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim > 1 else leaf, state.params)
+    losses = {
+        name: evaluate_chunk(
+            Program.of(tiny.run(representation=Representation(weights=operand(name)))),
+            state._replace(params=large),
+            windows(2),
+        )
+        for name in ("gmp75", "top75", "dense")
+    }
+    assert losses["top75"].shape == (2, 4)
+    np.testing.assert_allclose(losses["gmp75"], losses["top75"], rtol=1e-6)
+    assert np.abs(losses["dense"] - losses["top75"]).max() > 0.01
 
 
 def test_program_leaves_out_what_is_data():

@@ -35,8 +35,6 @@ class Bench:
 
     def __call__(self) -> int:
         """Fits every law, holds runs out and prints."""
-        import numpy as np
-
         from capscale.analysis.fit import Settings
         from capscale.analysis.report import csv_bytes, json_ready, png, write_files
         from capscale.analysis.rows import read
@@ -44,7 +42,6 @@ class Bench:
         from capscale.cli.analysis_tables import grid, number, sentences
 
         table = read(self.table, strict=not self.keep_suspect)
-        table = table.select(np.array([r.is_plain for r in table.rows]))
         bench = law_bench(table, self.laws or BENCH, Settings(self.delta), parse_numbers(self.fix, ()))
         lines = [{"law": v.law.name, "equation": v.law.equation, **v.line} for v in bench]
         folds = {

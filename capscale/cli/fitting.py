@@ -70,14 +70,13 @@ class Fitting:
     """Keep rows that look like unit mistakes."""
 
     def fitted(self, path: str) -> "tuple[Fitted, Bootstrap]":
-        """The law fitted to the runs whose estimators belong to their formats, and its resamples."""
+        """The law fitted to the rows that it is about, and its resamples."""
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.rows import read
+        from capscale.analysis.selection import rows_of
         from capscale.analysis.uncertainty import bootstrap
 
-        table = read(path, strict=not self.keep_suspect)
-        if self.form != "decoupled":
-            table = table.plain()
-        constraints = parse_numbers(self.fix, self.prior)
-        result = fit(table, law_of(self.form, self.share, self.combine), Settings(self.delta), constraints)
+        law = law_of(self.form, self.share, self.combine)
+        table = rows_of(read(path, strict=not self.keep_suspect), law)
+        result = fit(table, law, Settings(self.delta), parse_numbers(self.fix, self.prior))
         return result, bootstrap(result, self.bootstrap)

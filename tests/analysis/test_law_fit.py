@@ -3,12 +3,12 @@ import pytest
 from scipy.optimize import minimize
 from synthetic import RHO, TRUTH, frame_of, rho_of, well_spread
 
-from capscale.analysis.findings import conditioning, findings
+from capscale.analysis.conditioning import conditioning, findings
 from capscale.analysis.fit import Constraints, Settings, fit
 from capscale.analysis.laws import LAWS, evaluate
-from capscale.analysis.study import profiles
+from capscale.analysis.profiles import profile, profiles
 from capscale.analysis.table import make_table
-from capscale.analysis.uncertainty import bootstrap, profile
+from capscale.analysis.uncertainty import bootstrap
 from capscale.errors import UserError
 
 

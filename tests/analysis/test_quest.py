@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from capscale.analysis.findings import findings
+
 from capscale.analysis.fit import Constraints, Settings, fit
 from capscale.analysis.laws import LAWS
 from capscale.analysis.quest import quest_records

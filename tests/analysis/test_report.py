@@ -6,9 +6,9 @@ import pytest
 import tyro
 from synthetic import NANO, write_sweep
 
-from capscale.analysis.findings import ratio_words
 from capscale.analysis.rows import read
 from capscale.analysis.sentences import caveats, summary
+from capscale.analysis.sentences.fits import ratio_words
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import study
 from capscale.cli import analysis

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from capscale.analysis.conditioning import jacobian, residual_deviation
+from capscale.analysis.conditioning import jacobian
 from capscale.analysis.equivalence import equivalents
 from capscale.analysis.fit import Fit
 from capscale.analysis.laws import RHO_BOUNDS
@@ -28,8 +28,10 @@ REFITS = 300
 """Resamples that the form is refitted to."""
 ON_BOUND = 1e-3
 """A capacity this near its bound, as a share, stands on it."""
-FLAT = float(np.log(2))
-"""Standard deviation of log rho from which a capacity is not measured: its 95 % interval spans a factor of 15."""
+SPAN = 15.0
+"""Between the ends of its 95 % interval, from which a capacity is not measured: that of int8 is 6 times int1's."""
+FLAT = float(np.log(SPAN)) / (2 * 1.96)
+"""The same as a standard deviation of log rho."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def _why_not(rho: float, draws: np.ndarray, deviation: float) -> str:
     for bound, end in zip(RHO_BOUNDS, (low, high), strict=True):
         if abs(np.log(end / bound)) < ON_BOUND:
             return f"its 95 % interval reaches the bound of the search, {bound:g}"
+    if high > SPAN * low:
+        return f"its 95 % interval, {low:.2g} to {high:.2g}, spans more than a factor {SPAN:g}"
     if deviation > FLAT:
         return "these runs do not tell it from the other numbers of the law"
     return ""
@@ -80,7 +84,8 @@ def _flat(fit: Fit) -> dict[str, float]:
     norms = np.maximum(np.linalg.norm(J, axis=0), 1e-300)
     _, singular, V = np.linalg.svd(J / norms, full_matrices=False)
     unit = np.sqrt(np.sum((V / np.maximum(singular, 1e-12 * singular[0])[:, None]) ** 2, axis=0)) / norms
-    deviation = max(residual_deviation(fit), 1e-9) * unit
+    # The objective's own scale, which a format that learnt nothing does not inflate.
+    deviation = max(fit.noise**0.5, 1e-9) * unit
     names = [n for n, free in zip(fit.problem.names, fit.free, strict=True) if free]
     return dict(zip(names, deviation.tolist(), strict=True))
 
@@ -90,7 +95,7 @@ def why_no_dense_curve(table: Table) -> str:
     points = equivalents(table)
     sizes = sorted({r.N for r in table.rows if r.is_dense})
     if len(sizes) < LEAST_DENSE_SIZES:
-        return f"dense runs have {len(sizes)} sizes, and their curve takes {LEAST_DENSE_SIZES}"
+        return f"dense sizes here: {len(sizes)}, and their curve takes {LEAST_DENSE_SIZES}"
     few = [c for c in table.curves if c != "dense" and sum(p.curve == c for p in points) < 2]
     if few:
         return f"{', '.join(few)} {'has' if len(few) == 1 else 'have'} fewer than 2 runs with 3 dense sizes at equal D"
@@ -129,7 +134,8 @@ def from_dense_curve(table: Table, resamples: int, seed: int) -> Capacities | No
     for k in range(resamples):
         moved = np.log([p.rho for p in equivalents(_moved(table, scatter, random), noisy=True)])
         draws[k] = centre + widen * (means(moved, random.exponential(size=len(points))) - centre)
-    return Capacities("dense curve", names, np.exp(centre), np.exp(draws), ("",) * len(names))
+    why_not = [_why_not(float(rho), d, 0.0) for rho, d in zip(np.exp(centre), np.exp(draws).T, strict=True)]
+    return Capacities("dense curve", names, np.exp(centre), np.exp(draws), tuple(why_not))
 
 
 def _moved(table: Table, scatter: float, random: np.random.Generator) -> Table:

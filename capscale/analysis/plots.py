@@ -5,6 +5,7 @@ Each function draws on a new matplotlib Figure, without pyplot and so without a 
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -118,7 +119,7 @@ def capacity_against_error(study: Study) -> Figure:
     return figure
 
 
-def _legend(axes: Axes, study: Study, place: str, *, curves: bool = False) -> None:
+def _legend(axes: Axes, study: Study, place: Literal["lower left", "upper left"], *, curves: bool = False) -> None:
     """One entry for each kind, without whiskers; with `curves`, its mark on its line and the law's numbers."""
     laws = {k.name: k.law for k in study.kinds}
     handles, names = axes.get_legend_handles_labels()

@@ -228,13 +228,16 @@ def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dic
         "rows": [r._asdict() for r in study.table.rows],
         "findings": [s._asdict() for s in say(fits.RULES, study.inspected)],
         "remarks": [r._asdict() for r in study.table.remarks],
-        "bench": [{"law": v.law.name, "equation": v.law.equation, "why_not": v.why, **v.line} for v in bench],
+        "bench": [
+            {"law": v.law.name, "equation": v.law.equation, "why_not": v.why, "rows": v.rows, **v.line} for v in bench
+        ],
         "reading": texts(summary.RULES, study),
         "limits": texts(caveats.RULES, study),
         "notes": {
             "capacities": texts(notes.CAPACITIES, study),
             "fits": texts(notes.FITS, study),
             "equivalents": texts(notes.EQUIVALENTS, study),
+            "bench": texts(notes.BENCH, bench),
         },
     }
 

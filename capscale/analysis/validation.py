@@ -49,6 +49,11 @@ class Validation:
     why: str = ""
 
     @property
+    def rows(self) -> int:
+        """How many runs the law was fitted to."""
+        return len(self.fit.table) if self.fit else 0
+
+    @property
     def line(self) -> dict[str, float]:
         """RMSE in nats of the fit, and of each kind of held-out rows; NaN where there is none."""
         nan = float("nan")

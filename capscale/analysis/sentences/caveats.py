@@ -9,7 +9,7 @@ from capscale.analysis.kinds import LEAST_FORMATS
 from capscale.analysis.measure import why_no_dense_curve
 from capscale.analysis.sentences import fits
 from capscale.analysis.sentences.rule import Rule, always, listing, plural, say
-from capscale.analysis.study import Study
+from capscale.analysis.study import CapacityRow, Study
 
 
 def _not_measured(study: Study) -> list[tuple[str, list[str]]]:
@@ -44,12 +44,30 @@ def _left_out(study: Study) -> int:
     return len(study.table.rows) - len(study.core.rows)
 
 
-def _hang_on_E(study: Study) -> str:
-    widest = max(study.capacities, key=lambda c: c.over_E[1] - c.over_E[0])
+def _by_joint_fit(study: Study) -> bool:
+    return study.measured.method == "joint fit" and any(c.is_measured for c in study.capacities)
+
+
+def _widest(study: Study) -> CapacityRow:
+    return max((c for c in study.capacities if c.is_measured), key=lambda c: c.over_E[1] - c.over_E[0])
+
+
+def _moves_with_E(study: Study) -> bool:
+    c = _widest(study)
+    return c.over_E[1] - c.over_E[0] > (c.rho.high - c.rho.low) / 4
+
+
+def _joint_fit(study: Study) -> str:
+    c = _widest(study)
+    moved = f"{c.over_E[0]:.3f} to {c.over_E[1]:.3f}"
+    effect = (
+        f"they hang on E: as it goes through its 95 % interval, that of {c.curve} goes from {moved}"
+        if _moves_with_E(study)
+        else f"E through its 95 % interval moves none of them more than that of {c.curve}, {moved}"
+    )
     return (
         "Capacities are those of a law fitted to all losses, not read off the dense curve "
-        f"({why_no_dense_curve(study.core)}): they hang on alpha and E. As E goes through its 95 % interval, that of "
-        f"{widest.curve} goes from {widest.over_E[0]:.2f} to {widest.over_E[1]:.2f}."
+        f"({why_no_dense_curve(study.core)}); {effect}."
     )
 
 
@@ -160,7 +178,7 @@ RULES = (
         lambda study: study.measured.method == "dense curve",
         lambda study: "The capacities need neither alpha, beta nor E: they are read off the dense losses at equal D.",
     ),
-    Rule("capacities of the law", lambda study: study.measured.method == "joint fit", _hang_on_E),
+    Rule("capacities of the law", _by_joint_fit, _joint_fit),
     Rule(
         "exponents",
         lambda study: study.law.problem.has_data_term,

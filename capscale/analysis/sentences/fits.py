@@ -163,6 +163,25 @@ def _priors_text(of: Inspection) -> str:
     return "priors were put in: " + ", ".join(f"{n} = {m:g} ± {s:g}" for n, (m, s) in of.fit.constraints.priors.items())
 
 
+GIVEN = (
+    Rule("fixed numbers contradicted", _contradicted, _contradicted_text),
+    Rule("fixed numbers agree", _agree, _agree_text),
+    Rule("fixed numbers that pull", lambda of: _contradicted(of) and len(of.comparison.pulling) > 0, _pull_text),
+    Rule(
+        "fixed numbers pull together",
+        lambda of: _contradicted(of) and len(of.comparison.releases) > 1 and not of.comparison.pulling,
+        lambda of: f"it is their combination: no number freed alone closes half of the gap ({_released(of)})",
+    ),
+    Rule(
+        "fixed numbers not compared",
+        lambda of: bool(_constraints(of)) and of.comparison is None,
+        lambda of: (
+            f"{listing(_constraints(of))} could not be held against the runs: without it the law cannot be fitted to "
+            "them, or nothing depends on it"
+        ),
+    ),
+)
+"""About fixed numbers and priors, which every command that fits may be given."""
 RULES = (
     Rule("one budget of tokens", lambda of: not of.fit.problem.has_data_term, _one_budget),
     Rule("constant ratio", lambda of: of.fit.problem.has_data_term and _one_ratio(of.fit), _constant_ratio),
@@ -204,22 +223,7 @@ RULES = (
             "deviations"
         ),
     ),
-    Rule("fixed numbers contradicted", _contradicted, _contradicted_text),
-    Rule("fixed numbers agree", _agree, _agree_text),
-    Rule("fixed numbers that pull", lambda of: _contradicted(of) and len(of.comparison.pulling) > 0, _pull_text),
-    Rule(
-        "fixed numbers pull together",
-        lambda of: _contradicted(of) and len(of.comparison.releases) > 1 and not of.comparison.pulling,
-        lambda of: f"it is their combination: no number freed alone closes half of the gap ({_released(of)})",
-    ),
-    Rule(
-        "fixed numbers not compared",
-        lambda of: bool(_constraints(of)) and of.comparison is None,
-        lambda of: (
-            f"{listing(_constraints(of))} could not be held against the runs: without it the law cannot be fitted to "
-            "them, or nothing depends on it"
-        ),
-    ),
+    *GIVEN,
     Rule("unidentified", _loose, _unidentified, each=lambda of: of.profiles),
     Rule("tied", always, _tied_text, each=_tied),
     Rule(

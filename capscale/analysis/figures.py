@@ -1,13 +1,14 @@
 """More pictures: factorization heat maps, the law bench, and the plane of error and bits."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from capscale.analysis.factorization import Factorization
-from capscale.analysis.labels import as_label
-from capscale.analysis.plots import COLORS, INK, MARKERS, new_axes, plain_axes, spread_labels
+from capscale.analysis.labels import INK, Named, as_label, place_labels
+from capscale.analysis.plots import COLORS, MARKERS, new_axes, plain_axes
 from capscale.analysis.study import Study
 from capscale.analysis.validation import Validation
 
@@ -65,14 +66,23 @@ def bench_plot(bench: Sequence[Validation]) -> Figure:
 def error_against_bits(study: Study, bits: dict[str, float]) -> Figure:
     """GMSE against stored bits of weights, with the bound that no format passes; capacity as the mark's size."""
     figure, axes = new_axes()
-    rows = [c for c in study.capacities if c.curve in bits and np.isfinite(c.gmse) and c.in_law]
+    rows = [c for c in study.capacities if c.curve in bits]
     top = max([8.5, *(bits[c.curve] for c in rows)]) + 1.5
     x = np.linspace(0, top, 100)
     axes.plot(x, 4.0**-x, color=INK, linewidth=1.3)
     axes.fill_between(x, 4.0**-x, 1e-9, color="#eeeeee", linewidth=0)
     axes.text(0.6, 4.0**-1.6 * 0.05, "no format can be here", fontsize=9, color="#555555")
     sizes = [30 + 220 * c.rho.estimate for c in rows]
-    axes.scatter([bits[c.curve] for c in rows], [c.gmse for c in rows], sizes, color=COLORS[0], alpha=0.75, zorder=3)
+    axes.scatter(
+        [bits[c.curve] for c in rows],
+        [c.gmse for c in rows],
+        sizes,
+        color=COLORS[0],
+        alpha=0.75,
+        edgecolor="white",
+        linewidth=0.6,
+        zorder=3,
+    )
     axes.set_yscale("log")
     axes.set_xlim(0, top)
     axes.set_ylim(min(4.0**-9, *(c.gmse / 3 for c in rows)), 1)
@@ -80,6 +90,8 @@ def error_against_bits(study: Study, bits: dict[str, float]) -> Figure:
     axes.set_ylabel("GMSE")
     axes.set_title("area: capacity measured; line: rate-distortion bound 4$^{-bits}$", fontsize=9, loc="left")
     plain_axes(axes)
-    figure.draw_without_rendering()
-    spread_labels(axes, [(bits[c.curve], c.gmse, c.curve) for c in rows])
+    # Areas are in square points.
+    radii = [math.sqrt(size / math.pi) for size in sizes]
+    named = [Named(bits[c.curve], c.gmse, c.curve, c.gmse, c.gmse, r) for c, r in zip(rows, radii, strict=True)]
+    place_labels(axes, named, [np.stack([x, 4.0**-x], 1)])
     return figure

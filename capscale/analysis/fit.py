@@ -152,10 +152,10 @@ class Fit:
         base |= {"lower": self.lower, "upper": self.upper, "start": start} | change
         return Batch(**{name: np.broadcast_to(x, (B, x.shape[-1])) for name, x in base.items()})
 
-    def solve(self, batch: Batch) -> Solution:
-        """Solve with this fit's settings and priors."""
+    def solve(self, batch: Batch, *, warm: bool = False) -> Solution:
+        """Solve with this fit's settings and priors; `warm` starts are solutions of neighbouring problems."""
         s = self.settings
-        return solve(self.problem, batch, delta=s.delta, logarithmic=s.logarithmic, penalty=self.penalty)
+        return solve(self.problem, batch, delta=s.delta, logarithmic=s.logarithmic, penalty=self.penalty, warm=warm)
 
 
 def noise_scale(residuals: np.ndarray, weight: np.ndarray, delta: float, parameters: int) -> float:
@@ -207,15 +207,23 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
 
     Minimises the sum of Huber losses of the residuals from `settings.starts` starting points. The result is the
     same for any order of the rows. Raises UserError where the table cannot carry the law at all; what it can
-    carry only in part is for `uncertainty.findings` to say.
+    carry only in part is for `sentences.fits` to say.
     """
     settings, constraints = settings or Settings(), constraints or Constraints()
     problem = pose(table, law, centred=("A" not in constraints.fixed, "B" not in constraints.fixed))
     lower, upper = bounds(problem, constraints)
     free = int((upper > lower).sum())
     rows = int((problem.weight > 0).sum())
-    if free > rows:
-        raise UserError(f"{law.name} has {free} free numbers and {table.source} {rows} rows; fix some with --fix")
+    if free >= rows:
+        raise UserError(
+            f"{law.name} has {free} free numbers and {table.source} {rows} rows: none is left to tell the error by; "
+            "fix some with --fix, or add runs"
+        )
+    if np.ptp(problem.loss) == 0:
+        raise UserError(
+            f"{table.source}: every run has the loss {problem.loss[0]:g}: nothing depends on size, tokens or format "
+            "there, and no law can be fitted; check the column"
+        )
     if law.form is None and not law.dense and "dense" not in table.curves and not _anchored(constraints):
         raise UserError(
             f"{table.source}: no dense rows, so capacities have no unit; add dense runs or fix one: "

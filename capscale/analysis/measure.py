@@ -5,12 +5,16 @@ equal D and averages its logarithm over the runs: no alpha, no E. "joint fit" is
 whose dense runs do not cover the compressed losses.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import least_squares
 
+from capscale.analysis.conditioning import jacobian
 from capscale.analysis.equivalence import equivalents
+from capscale.analysis.fit import Fit
+from capscale.analysis.laws import RHO_BOUNDS
 from capscale.analysis.operands import parts_of
 from capscale.analysis.table import Row, Table
 from capscale.analysis.uncertainty import Bootstrap
@@ -22,6 +26,12 @@ FARTHEST = 1.6
 """Factor by which a dense-equivalent size may lie beyond the dense sizes."""
 REFITS = 300
 """Resamples that the form is refitted to."""
+ON_BOUND = 1e-3
+"""A capacity this near its bound, as a share, stands on it."""
+SPAN = 15.0
+"""Between the ends of its 95 % interval, from which a capacity is not measured: that of int8 is 6 times int1's."""
+FLAT = float(np.log(SPAN)) / (2 * 1.96)
+"""The same as a standard deviation of log rho."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +42,67 @@ class Capacities:
     curves: tuple[str, ...]
     rho: np.ndarray
     draws: np.ndarray
+    why_not: tuple[str, ...]
+    """Of every format: why its number is not measured, empty where it is."""
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Which formats are measured (C,)."""
+        return np.array([not why for why in self.why_not], bool)
 
 
 def from_joint_fit(draws: Bootstrap) -> Capacities:
-    """Capacities of the decoupled law."""
-    names = [c for c in draws.fit.rho if c != "dense"]
-    columns = [list(draws.fit.rho).index(c) for c in names]
-    return Capacities("joint fit", tuple(names), np.array([draws.fit.rho[c] for c in names]), draws.rho[:, columns])
+    """Capacities of the decoupled law. One at a bound, or with an interval that ends on one, is not measured."""
+    fit = draws.fit
+    names = [c for c in fit.rho if c != "dense"]
+    columns = [list(fit.rho).index(c) for c in names]
+    every = draws.rho[:, columns]
+    flat = _flat(fit)
+    why_not = [_why_not(fit.rho[c], every[:, k], flat.get(f"rho[{c}]", 0.0)) for k, c in enumerate(names)]
+    return Capacities("joint fit", tuple(names), np.array([fit.rho[c] for c in names]), every, tuple(why_not))
+
+
+def _why_not(rho: float, draws: np.ndarray, deviation: float) -> str:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    for bound in RHO_BOUNDS:
+        if abs(np.log(rho / bound)) < ON_BOUND:
+            return f"it ended on the bound of the search, {bound:g}"
+    for bound, end in zip(RHO_BOUNDS, (low, high), strict=True):
+        if abs(np.log(end / bound)) < ON_BOUND:
+            return f"its 95 % interval reaches the bound of the search, {bound:g}"
+    if high > SPAN * low:
+        return f"its 95 % interval, {low:.2g} to {high:.2g}, spans more than a factor {SPAN:g}"
+    if deviation > FLAT:
+        return "these runs do not tell it from the other numbers of the law"
+    return ""
+
+
+def _flat(fit: Fit) -> dict[str, float]:
+    """Standard deviation of every fitted coordinate (log rho of capacities) when all others are free, numbers at a
+    bound included: by linear theory, where resamples that start from one optimum stay beside it."""
+    J = jacobian(fit)[:, fit.free] * np.sqrt(fit.problem.weight)[:, None]
+    norms = np.maximum(np.linalg.norm(J, axis=0), 1e-300)
+    _, singular, V = np.linalg.svd(J / norms, full_matrices=False)
+    unit = np.sqrt(np.sum((V / np.maximum(singular, 1e-12 * singular[0])[:, None]) ** 2, axis=0)) / norms
+    # The objective's own scale, which a format that learnt nothing does not inflate.
+    deviation = max(fit.noise**0.5, 1e-9) * unit
+    names = [n for n, free in zip(fit.problem.names, fit.free, strict=True) if free]
+    return dict(zip(names, deviation.tolist(), strict=True))
+
+
+def why_no_dense_curve(table: Table) -> str:
+    """Why capacities cannot be read off the dense curve of this table; empty where they can."""
+    points = equivalents(table)
+    sizes = sorted({r.N for r in table.rows if r.is_dense})
+    if len(sizes) < LEAST_DENSE_SIZES:
+        return f"dense sizes here: {len(sizes)}, and their curve takes {LEAST_DENSE_SIZES}"
+    few = [c for c in table.curves if c != "dense" and sum(p.curve == c for p in points) < 2]
+    if few:
+        return f"{', '.join(few)} {'has' if len(few) == 1 else 'have'} fewer than 2 runs with 3 dense sizes at equal D"
+    beyond = [p.run for p in points if not sizes[0] / FARTHEST <= p.size <= sizes[-1] * FARTHEST]
+    if beyond:
+        return f"{len(beyond)} of {len(points)} runs are worth sizes beyond {FARTHEST:g} times those of the dense runs"
+    return ""
 
 
 def from_dense_curve(table: Table, resamples: int, seed: int) -> Capacities | None:
@@ -48,14 +112,11 @@ def from_dense_curve(table: Table, resamples: int, seed: int) -> Capacities | No
     is that of what the formats of one size share: their mean departure from one capacity per format. Deviations are
     widened by sqrt(n / (n - 1)) for the n runs of a format.
     """
+    if why_no_dense_curve(table):
+        return None
     points = equivalents(table)
     names = tuple(c for c in table.curves if c != "dense")
     counts = np.array([sum(p.curve == c for p in points) for c in names])
-    dense = [r.N for r in table.rows if r.is_dense]
-    if len(set(dense)) < LEAST_DENSE_SIZES or np.any(counts < 2):
-        return None
-    if any(not min(dense) / FARTHEST <= p.size <= max(dense) * FARTHEST for p in points):
-        return None
     member = np.array([[p.curve == c for p in points] for c in names], float)
 
     def means(log_rho: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -73,7 +134,8 @@ def from_dense_curve(table: Table, resamples: int, seed: int) -> Capacities | No
     for k in range(resamples):
         moved = np.log([p.rho for p in equivalents(_moved(table, scatter, random), noisy=True)])
         draws[k] = centre + widen * (means(moved, random.exponential(size=len(points))) - centre)
-    return Capacities("dense curve", names, np.exp(centre), np.exp(draws))
+    why_not = [_why_not(float(rho), d, 0.0) for rho, d in zip(np.exp(centre), np.exp(draws).T, strict=True)]
+    return Capacities("dense curve", names, np.exp(centre), np.exp(draws), tuple(why_not))
 
 
 def _moved(table: Table, scatter: float, random: np.random.Generator) -> Table:
@@ -103,6 +165,10 @@ class CapacityLaw:
         low, high = np.quantile(every, [(1 - level) / 2, (1 + level) / 2], axis=0)
         return self.capacity.rho(gmse), low, high
 
+    def resampled(self) -> list["CapacityLaw"]:
+        """The form with the numbers of every refit."""
+        return [CapacityLaw(self.form, d, self.draws[:0]) for d in self.draws]
+
     def of(self, row: Row) -> float:
         """rho of a representation: the product over its operands."""
         return float(np.exp(_log_rho(self.form, self.values, row)))
@@ -121,11 +187,13 @@ def _log_rho(form: Form, values: np.ndarray, row: Row) -> float:
     return total
 
 
-def through_points(form: Form, capacities: Capacities, table: Table) -> CapacityLaw:
-    """Least squares of rho on the formats whose estimators are their own, with one refit for each resample."""
-    first = table.first_of_curve
-    use = [i for i, c in enumerate(capacities.curves) if first[c].is_plain]
-    rows = [first[capacities.curves[i]] for i in use]
+def through_points(form: Form, rows: Sequence[Row], rho: np.ndarray, draws: np.ndarray) -> CapacityLaw | None:
+    """Least squares of rho (C,) on formats, given by a row each, with one refit for each resample (S, C).
+
+    None with no more formats than the form has numbers: a curve goes through those whatever they are.
+    """
+    if len(rows) <= len(form.parameters):
+        return None
     lower, upper = np.array([p.lower for p in form.parameters]), np.array([p.upper for p in form.parameters])
 
     def best(rho: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -135,8 +203,7 @@ def through_points(form: Form, capacities: Capacities, table: Table) -> Capacity
         return least_squares(off, start, bounds=(lower, upper), x_scale=np.abs(start)).x
 
     starts = [np.array([p.start[0] + s * (p.start[1] - p.start[0]) for p in form.parameters]) for s in (0.2, 0.5, 0.8)]
-    tried = [best(capacities.rho[use], s) for s in starts]
-    costs = [np.sum((np.exp([_log_rho(form, v, r) for r in rows]) - capacities.rho[use]) ** 2) for v in tried]
+    tried = [best(rho, s) for s in starts]
+    costs = [np.sum((np.exp([_log_rho(form, v, r) for r in rows]) - rho) ** 2) for v in tried]
     values = tried[int(np.argmin(costs))]
-    refits = np.stack([best(d[use], values) for d in capacities.draws[:REFITS]])
-    return CapacityLaw(form, values, refits)
+    return CapacityLaw(form, values, np.stack([best(d, values) for d in draws[:REFITS]]))

@@ -67,6 +67,26 @@ def _kind(format: Format) -> str:
     return "sparse" if isinstance(format, Sparse) else type(format).__name__.lower()
 
 
+KIND_WORDS = {"int": "integer"}
+"""Words for kinds whose class is called otherwise."""
+
+
+def kind_words(kind: str) -> str:
+    """A kind of format in words: integer, float, levels, sparse, sparse-quantized, vector, noise, outliers."""
+    return "sparse-quantized" if "+" in kind else KIND_WORDS.get(kind, kind)
+
+
+def kind_of(row: Any) -> str:
+    """The kind of representation of a row of a Table, in words: of its weights, and of activations if compressed.
+
+    Finding 1 of arXiv 2506.01863 is about the instances of one kind: all bit widths of integers, all sparsities.
+    """
+    weights, activations = (kind_words(facts(name).kind) for name in (row.weights, row.activations))
+    if row.activations == "dense":
+        return weights
+    return f"{activations} activations" if row.weights == "dense" else f"{weights} weights, {activations} activations"
+
+
 def _sparsity(format: Format) -> float:
     if isinstance(format, Then):
         return 1 - format.sparse.density

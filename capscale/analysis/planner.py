@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from capscale.analysis.findings import residual_deviation
+from capscale.analysis.conditioning import residual_deviation
 from capscale.analysis.fit import Fit
 from capscale.analysis.laws import evaluate, gather
 from capscale.analysis.predict import Prediction, predict, storage_bits, target

@@ -3,23 +3,32 @@
 Each function draws on a new matplotlib Figure, without pyplot and so without a display, and returns it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.stats import chi2
 
-from capscale.analysis.labels import as_label
+from capscale.analysis.kinds import Kind
+from capscale.analysis.labels import INK, Named, as_label, place_labels
 from capscale.analysis.measure import CapacityLaw
+from capscale.analysis.profiles import LEVEL, Profile
 from capscale.analysis.study import CapacityRow, Study
 from capscale.analysis.table import Row
-from capscale.analysis.uncertainty import Profile
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#5F5F5F", "#7A3E9D")
 """Okabe & Ito's palette for colour-blind readers, its yellow and black replaced by inks that print."""
 MARKERS = "osD^vP*Xph<>"
-INK = "#222222"
 SIZE = (6.4, 4.2)
+LIMIT = float(chi2.ppf(LEVEL, 1))
+"""Of a profile's statistic: the end of the interval."""
+TOP = 9.0
+"""Of a profile's picture: three standard deviations."""
+OTHER = ", another gradient estimator"
 MOST_NAMES = 10
 """Names that fit beside the ends of their lines; more go into a legend."""
 
@@ -69,33 +78,84 @@ def spread_labels(axes: Axes, points: Sequence[tuple[float, float, str]], *, gap
         )
 
 
+def styles(study: Study) -> dict[str, tuple[str, str]]:
+    """Colour and marker of every kind of representation, those with most formats first."""
+    counts = Counter(c.kind for c in study.capacities)
+    names = [kind for kind, _ in counts.most_common()]
+    return {kind: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, kind in enumerate(names)}
+
+
 def capacity_against_error(study: Study) -> Figure:
-    """rho against GMSE: measured points with 95 % bars, the fitted law with its 95 % band, and points off the law."""
-    figure, axes = new_axes()
-    rows = [c for c in study.capacities if np.isfinite(c.gmse)]
+    """rho against GMSE: measured points with 95 % bars, a curve with its band per kind, and one curve through all.
+
+    A kind with too few formats for a curve has points only; hollow marks are formats with another estimator.
+    """
+    figure, axes = new_axes(7.2, 4.8)
+    rows = [c for c in study.capacities if c.is_measured and np.isfinite(c.gmse)]
+    style = styles(study)
     low, high = min(c.gmse for c in rows), max(c.gmse for c in rows)
-    x = np.geomspace(low / 1.8, min(high * 1.8, 0.97), 200)
-    curve, below, above = study.capacity_law.curve(x)
-    axes.fill_between(x, below, above, color=COLORS[0], alpha=0.18, linewidth=0, label="95 % band of the law")
-    axes.plot(x, curve, color=COLORS[0], linewidth=1.6, label=f"law: {law_words(study.capacity_law)}")
-    for inside, color, marker, label in (
-        (True, INK, "o", "measured, 95 % interval"),
-        (False, COLORS[1], "s", "other gradient estimator, not in the law's fit"),
-    ):
-        chosen = [c for c in rows if c.in_law == inside]
-        if chosen:
-            _points(axes, chosen, color, marker, label)
-    axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set_xscale("log")
-    axes.set_ylim(0, max(1.08, 1.03 * max(c.rho.high for c in rows)))
-    axes.set_xlim(x[0], x[-1])
+    axes.set_xlim(low / 2.2, min(high * 2.2, 1.0))
+    axes.set_ylim(min(0.0, *(c.rho.low for c in rows)), 1.05 * max(1.0, *(c.rho.high for c in rows)))
+    lines = [_curve_of(axes, kind, style[kind.name][0]) for kind in study.kinds if kind.law is not None]
+    if study.capacity_law is not None and len(study.kinds) > 1:
+        x = np.geomspace(low / 1.8, min(high * 1.8, 0.97), 200)
+        y = study.capacity_law.curve(x)[0]
+        words = f"one curve for all kinds: {law_words(study.capacity_law)}"
+        axes.plot(x, y, color=INK, linewidth=0.9, linestyle=(0, (5, 3)), label=words, zorder=2)
+        lines.append(np.stack([x, y], 1))
+    at = dict(zip((c.curve for c in rows), side_by_side([c.gmse for c in rows]), strict=True))
+    for kind, (color, marker) in style.items():
+        for inside in (True, False):
+            chosen = [c for c in rows if c.kind == kind and c.in_law == inside]
+            if chosen:
+                _points(axes, [at[c.curve] for c in chosen], chosen, (color, marker, inside, kind))
+    axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     axes.set_xlabel("GMSE: mean squared error of the format on Gaussian data, known before training")
     axes.set_ylabel("capacity ρ: share of a dense model's size")
     _ideal_bits_above(axes)
-    axes.legend(loc="lower left", fontsize=8.5, frameon=False)
-    figure.draw_without_rendering()
-    spread_labels(axes, [(c.gmse, c.rho.estimate, c.curve) for c in rows])
+    _legend(axes, study, "lower left", curves=True)
+    place_labels(axes, [Named(at[c.curve], c.rho.estimate, c.curve, c.rho.low, c.rho.high) for c in rows], lines)
     return figure
+
+
+def _legend(axes: Axes, study: Study, place: Literal["lower left", "upper left"], *, curves: bool = False) -> None:
+    """One entry for each kind, without whiskers; with `curves`, its mark on its line and the law's numbers."""
+    laws = {k.name: k.law for k in study.kinds}
+    handles, names = axes.get_legend_handles_labels()
+    shown = []
+    for handle, name in zip(handles, names, strict=True):
+        kind = name.removesuffix(OTHER)
+        if kind not in styles(study):
+            shown.append(handle)
+            continue
+        color, marker = styles(study)[kind]
+        law = laws.get(kind) if curves and kind == name else None
+        fill = color if kind == name else "white"
+        text = as_label(f"{name}: {law_words(law)}" if law else name)
+        line = "-" if law else ""
+        shown.append(Line2D([], [], color=color, marker=marker, markerfacecolor=fill, linestyle=line, label=text))
+    axes.legend(handles=shown, loc=place, fontsize=8, frameon=False)
+
+
+def _curve_of(axes: Axes, kind: Kind, color: str) -> np.ndarray:
+    """Draw the law of one kind with its band over the errors of its formats; returns the line (M, 2)."""
+    assert kind.law is not None
+    x = np.geomspace(kind.gmse[0] / 1.3, min(kind.gmse[1] * 1.3, 0.97), 200)
+    y, below, above = kind.law.curve(x)
+    axes.fill_between(x, below, above, color=color, alpha=0.13, linewidth=0, zorder=1)
+    axes.plot(x, y, color=color, linewidth=1.7, zorder=2)
+    return np.stack([x, y], 1)
+
+
+def side_by_side(gmse: Sequence[float], step: float = 0.05) -> list[float]:
+    """Where formats are drawn: those of one GMSE beside one another, so that no whisker hides another."""
+    logs = np.log(gmse)
+    order = np.argsort(logs, kind="stable")
+    out = logs.copy()
+    for k, i in enumerate(order[1:], 1):
+        out[i] = max(out[i], out[order[k - 1]] + step) if logs[i] - logs[order[k - 1]] < step else out[i]
+    return np.exp(out).tolist()
 
 
 def _ideal_bits_above(axes: Axes) -> None:
@@ -104,25 +164,28 @@ def _ideal_bits_above(axes: Axes) -> None:
     top.set_xscale("log")
     top.set_xlim(axes.get_xlim())
     low, high = axes.get_xlim()
-    bits = [b for b in (0.25, 0.5, 1, 2, 3, 4, 5, 6, 7, 8) if low <= 4.0**-b <= high]
+    bits = [b for b in (0.5, 1, 2, 3, 4, 5, 6, 7, 8) if low <= 4.0**-b <= high]
     top.set_xticks([4.0**-b for b in bits], [f"{b:g}" for b in bits])
     top.minorticks_off()
     top.set_xlabel("bits of an ideal format of this error (rate-distortion bound: GMSE = 4$^{-bits}$)", fontsize=9)
     top.spines[["top", "right"]].set_visible(False)
 
 
-def _points(axes: Axes, rows: Sequence[CapacityRow], color: str, marker: str, label: str) -> None:
+def _points(axes: Axes, x: Sequence[float], rows: Sequence[CapacityRow], style: tuple[str, str, bool, str]) -> None:
+    """Points with whiskers in the colour and marker of their kind, filled where the estimator is the format's own."""
+    color, marker, filled, kind = style
     rho = np.array([c.rho for c in rows])
     axes.errorbar(
-        [c.gmse for c in rows],
+        x,
         rho[:, 0],
         yerr=_whiskers(rho),
         fmt=marker,
         color=color,
-        markersize=5,
+        markerfacecolor=color if filled else "white",
+        markersize=5.5,
         capsize=2.5,
         linewidth=1,
-        label=label,
+        label=kind if filled else f"{kind}{OTHER}",
         zorder=3,
     )
 
@@ -225,39 +288,54 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
     for k, p in enumerate(profiles):
         axes = figure.add_subplot(lines, columns, k + 1)
         plain_axes(axes)
-        order = np.argsort(np.append(p.value, p.estimate))
-        x, y = np.append(p.value, p.estimate)[order], np.append(p.statistic, 0.0)[order]
-        axes.plot(x, y, color=COLORS[0], linewidth=1.4)
-        axes.axhline(3.84, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.plot(*p.curve(), color=COLORS[0], linewidth=1.4)
+        axes.plot(p.value, p.statistic, ".", color=COLORS[0], markersize=2.5)
+        axes.axhline(LIMIT, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
         axes.axvline(p.estimate, color=INK, linewidth=0.7)
-        axes.set_ylim(-0.2, 9)
-        low, high = p.interval()[1:]
-        if np.isfinite(low) and np.isfinite(high) and high > low:
-            axes.set_xlim(low - 0.6 * (high - low), high + 0.6 * (high - low))
+        axes.set_ylim(-0.2, TOP)
+        axes.set_xlim(*_shown(p))
         axes.set_xlabel(as_label(p.name), fontsize=9)
         axes.tick_params(labelsize=8)
         if k % columns == 0:
             axes.set_ylabel("2 Δobjective / τ", fontsize=8.5)
         if k == 0:
-            axes.annotate("95 %", (0.99, 3.84), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+            axes.annotate(
+                "95 %", (0.99, LIMIT), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+            )
     return figure
 
 
+def _shown(p: Profile) -> tuple[float, float]:
+    """The stretch of a profile that is drawn: its 95 % interval with a margin; to a bound where an end is open."""
+    low, high = p.interval()[1:]
+    every = np.append(p.value, p.estimate)
+    left, right = (low if np.isfinite(low) else every.min()), (high if np.isfinite(high) else every.max())
+    margin = 0.6 * (right - left) if right > left else 0.1 * max(abs(p.estimate), 1.0)
+    return (
+        left - (margin if np.isfinite(low) else 0.03 * margin),
+        right + (margin if np.isfinite(high) else 0.03 * margin),
+    )
+
+
 def measured_against_predicted(study: Study) -> Figure:
-    """rho measured against rho of the law: on the diagonal the law is right."""
-    figure, axes = new_axes(5.8, 4.6)
-    top = 1.08 * max(1.0, *(c.rho.estimate for c in study.capacities))
-    axes.plot([0, top], [0, top], color="#888888", linewidth=0.9)
-    for inside, color, marker in ((True, INK, "o"), (False, COLORS[1], "s")):
-        rows = [c for c in study.capacities if c.in_law == inside]
-        rho = np.array([c.rho for c in rows]).reshape(-1, 3)
-        axes.errorbar(
-            [c.law for c in rows], rho[:, 0], yerr=_whiskers(rho), fmt=marker, color=color, markersize=5, capsize=2.5
-        )
-    axes.set_xlim(0, top * 1.4)
-    axes.set_ylim(-0.03, top)
-    axes.set_xlabel("ρ of the law")
-    axes.set_ylabel("ρ measured")
-    figure.draw_without_rendering()
-    spread_labels(axes, [(c.law, c.rho.estimate, c.curve) for c in study.capacities])
+    """rho measured against rho of the one curve: on the diagonal it is right. Every interval is inside the axes."""
+    figure, axes = new_axes(5.6, 5.6)
+    rows = [c for c in study.capacities if c.is_measured and np.isfinite(c.law)]
+    top = 1.04 * max(1.0, *(c.rho.high for c in rows), *(c.law for c in rows))
+    bottom = min(0.0, *(c.rho.low for c in rows))
+    axes.set_xlim(bottom, top)
+    axes.set_ylim(bottom, top)
+    axes.set_aspect("equal")
+    diagonal = np.linspace(bottom, top, 200)
+    axes.plot(diagonal, diagonal, color="#888888", linewidth=0.9)
+    for kind, (color, marker) in styles(study).items():
+        for inside in (True, False):
+            chosen = [c for c in rows if c.kind == kind and c.in_law == inside]
+            if chosen:
+                _points(axes, [c.law for c in chosen], chosen, (color, marker, inside, kind))
+    axes.set_xlabel("ρ of one curve through all kinds")
+    axes.set_ylabel("ρ measured, 95 % interval")
+    _legend(axes, study, "upper left")
+    named = [Named(c.law, c.rho.estimate, c.curve, c.rho.low, c.rho.high) for c in rows]
+    place_labels(axes, named, [np.stack([diagonal, diagonal], 1)])
     return figure

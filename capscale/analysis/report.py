@@ -6,7 +6,7 @@ import io
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -16,14 +16,16 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from capscale.analysis import plots
+from capscale.analysis.conditioning import conditioning
+from capscale.analysis.constraints import Comparison
 from capscale.analysis.figures import bench_plot, error_against_bits
-from capscale.analysis.findings import conditioning
 from capscale.analysis.fit import Fit
+from capscale.analysis.measure import CapacityLaw
 from capscale.analysis.names import as_cell
 from capscale.analysis.operands import facts
-from capscale.analysis.sentences import caveats, summary
-from capscale.analysis.sentences.rule import say
-from capscale.analysis.study import Study
+from capscale.analysis.sentences import caveats, fits, notes, summary
+from capscale.analysis.sentences.rule import Rule, say
+from capscale.analysis.study import Difference, Study
 from capscale.analysis.validation import Validation
 from capscale.files import make_directory, writing
 from capscale.realised import COLUMNS, ERROR_FACTOR, PASS_SHARE
@@ -44,46 +46,47 @@ class Picture:
     figure: Figure
 
 
+def texts(rules: Sequence[Rule], subject: Any) -> list[str]:
+    """The sentences of `rules` that are true of `subject`."""
+    return [sentence.text for sentence in say(rules, subject)]
+
+
 def pictures(study: Study, bench: Sequence[Validation] = ()) -> list[Picture]:
-    """The figures, in the order of the page."""
-    law = ", ".join(study.law_profiles)
+    """The figures that there is something to draw in, in the order of the page."""
     first = study.core.first_of_curve
-    weight_only = [c.curve for c in study.capacities if first[c.curve].activations == "dense"]
-    bits = {c: facts(first[c].weights).stored for c in weight_only}
+    shown = [c for c in study.capacities if c.is_measured]
+    bits = {
+        c.curve: facts(first[c.curve].weights).stored
+        for c in shown
+        if c.in_law and math.isfinite(c.gmse) and first[c.curve].activations == "dense"
+    }
     bits = {c: b for c, b in bits.items() if math.isfinite(b)}
-    bench_picture = [Picture("bench", BENCH_CAPTION, bench_plot(bench))] if bench else []
-    plane = "Error against storage: the nearer the line, the better a format uses its bits; large marks are worth most."
-    plane_picture = [Picture("plane", plane, error_against_bits(study, bits))] if bits else []
-    return [
-        Picture(
+    drawn: list[tuple[bool, str, Sequence[Rule], Callable[[], Figure]]] = [
+        (
+            any(math.isfinite(c.gmse) for c in shown),
             "capacity",
-            "Capacity against Gaussian error. Each point is a format, measured by training; the curve is the law "
-            "through the formats trained with the estimator that belongs to them. The upper axis: "
-            "the fewest bits at which any format could have this error (rate-distortion bound).",
-            plots.capacity_against_error(study),
+            notes.CAPACITY,
+            lambda: plots.capacity_against_error(study),
         ),
-        Picture(
-            "loss",
-            "Loss against size. A dashed line goes from a format's largest model to the dense curve: where it ends is "
-            "the size of the dense model that is just as good.",
-            plots.loss_against_size(study),
-        ),
-        Picture(
+        (True, "loss", notes.LOSS, lambda: plots.loss_against_size(study)),
+        (
+            any(math.isfinite(c.law) for c in shown),
             "agreement",
-            "Measured capacity against the law's; on the diagonal the law is right.",
-            plots.measured_against_predicted(study),
+            notes.AGREEMENT,
+            lambda: plots.measured_against_predicted(study),
         ),
-        Picture(
+        (
+            len(study.law_profiles) > 0,
             "profiles",
-            f"How sharply the losses fix {law}: the curve below the dashed line is the 95 % interval. A flat "
-            "valley is a number that this table does not measure.",
-            plots.profile_curves(
+            notes.PROFILES,
+            lambda: plots.profile_curves(
                 list(study.law_profiles.values()), title=f"{study.law.law.name} law, fitted to losses"
             ),
         ),
-        *plane_picture,
-        *bench_picture,
+        (len(bits) > 0, "plane", notes.PLANE, lambda: error_against_bits(study, bits)),
     ]
+    found = [Picture(name, " ".join(texts(rules, study)), draw()) for there, name, rules, draw in drawn if there]
+    return [*found, *([Picture("bench", BENCH_CAPTION, bench_plot(bench))] if bench else [])]
 
 
 def provenance(study: Study, command: str) -> dict[str, str]:
@@ -137,6 +140,38 @@ def fit_numbers(fit: Fit) -> dict[str, Any]:
     }
 
 
+def comparison_numbers(found: Comparison | None) -> dict[str, Any] | None:
+    """Fixed numbers and priors held against the free fit, for JSON; None where there were none."""
+    if found is None:
+        return None
+    return {
+        "rmse": found.constrained.rmse,
+        "rmse_free": found.free.rmse,
+        "ratio": found.ratio,
+        "limit": found.limit,
+        "contradicted": found.contradicted,
+        "values_free": found.free.values,
+        "freed_alone": [r.__dict__ for r in found.releases],
+    }
+
+
+def curve_numbers(law: CapacityLaw | None) -> dict[str, Any] | None:
+    """A form of rho with its numbers, for JSON; None where there is none."""
+    return law and {"form": law.form.name, **dict(law.capacity.values)}
+
+
+def _difference_numbers(d: Difference) -> dict[str, Any]:
+    return {
+        "first": d.first,
+        "second": d.second,
+        "difference": d.rho.estimate,
+        "low": d.rho.low,
+        "high": d.rho.high,
+        "deviation": d.deviation,
+        "reversed": d.reversed,
+    }
+
+
 def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dict[str, Any]:
     """Every number of the report."""
     return {
@@ -145,12 +180,16 @@ def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dic
         "capacities": [
             {
                 "format": c.curve,
+                "kind": c.kind,
                 "gmse": c.gmse,
+                "measured": c.is_measured,
+                "why_not_measured": c.why_not,
                 "rho": c.rho.estimate,
                 "rho_low": c.rho.low,
                 "rho_high": c.rho.high,
                 "rho_deviation": c.deviation,
                 "rho_law": c.law,
+                "rho_law_of_kind": c.kind_law,
                 "rho_joint_fit": c.joint,
                 "rho_over_E_low": c.over_E[0],
                 "rho_over_E_high": c.over_E[1],
@@ -160,23 +199,49 @@ def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dic
             }
             for c in study.capacities
         ],
-        "capacity_law": {"form": study.capacity_law.form.name, **dict(study.capacity_law.capacity.values)},
-        "rank_correlation": study.rank_correlation._asdict(),
-        "correlation": study.correlation,
-        "near_ties": [t.__dict__ for t in study.ties],
+        "kinds": [
+            {
+                "kind": k.name,
+                "formats": list(k.curves),
+                "rank_correlation": k.rank and k.rank._asdict(),
+                "capacity_law": curve_numbers(k.law),
+            }
+            for k in study.kinds
+        ],
+        "across_kinds": {
+            "verdict": study.across.verdict,
+            "rank_correlation": study.across.rank and study.across.rank._asdict(),
+            "capacity_law": curve_numbers(study.capacity_law),
+            "correlation": study.correlation,
+            "tolerance": study.across.tolerance,
+            "departures": [
+                {"kind": d.kind, "formats": list(d.curves), **d.rho._asdict()} for d in study.across.departures
+            ],
+        },
+        "near_ties": [_difference_numbers(t) for t in study.ties],
+        "other_estimators": [_difference_numbers(d) for d in study.other_estimators],
         "equivalents": [e._asdict() | {"rho": e.rho} for e in study.equivalents],
         "fits": [fit_numbers(study.law), fit_numbers(study.free)],
+        "against_free_fit": comparison_numbers(study.inspected.comparison),
         "profiles": {
             f.law.name: {n: p.interval()._asdict() for n, p in ps.items()}
             for f, ps in ((study.law, study.law_profiles), (study.free, study.free_profiles))
         },
         "bootstrap": {n: study.law_bootstrap.interval(n)._asdict() for n in study.law.values},
         "rows": [r._asdict() for r in study.table.rows],
-        "findings": [f._asdict() for f in study.findings],
+        "findings": [s._asdict() for s in say(fits.RULES, study.inspected)],
         "remarks": [r._asdict() for r in study.table.remarks],
-        "bench": [{"law": v.law.name, "equation": v.law.equation, "why_not": v.why, **v.line} for v in bench],
-        "reading": [s.text for s in say(summary.RULES, study)],
-        "limits": [s.text for s in say(caveats.RULES, study)],
+        "bench": [
+            {"law": v.law.name, "equation": v.law.equation, "why_not": v.why, "rows": v.rows, **v.line} for v in bench
+        ],
+        "reading": texts(summary.RULES, study),
+        "limits": texts(caveats.RULES, study),
+        "notes": {
+            "capacities": texts(notes.CAPACITIES, study),
+            "fits": texts(notes.FITS, study),
+            "equivalents": texts(notes.EQUIVALENTS, study),
+            "bench": texts(notes.BENCH, bench),
+        },
     }
 
 

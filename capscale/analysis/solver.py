@@ -70,6 +70,14 @@ def huber(residual: Any, delta: Any) -> Any:
     return jnp.where(size <= delta, 0.5 * residual * residual, delta * (size - 0.5 * delta))
 
 
+class _Way(NamedTuple):
+    """How one problem is solved: threshold, most iterations, and whether it starts at that threshold."""
+
+    delta: Any
+    limit: Any
+    warm: Any
+
+
 class _State(NamedTuple):
     z: Any
     delta: Any
@@ -86,8 +94,9 @@ def _program(law: Law, groups: int, data_term: bool, logarithmic: bool) -> Any:
         predicted = evaluate(law, groups, data_term, z, arrays)
         return jnp.log(predicted) - jnp.log(target) if logarithmic else predicted - target
 
-    def one(arrays: Arrays, problem: Batch, penalty: Penalty, delta: Any, limit: Any) -> Any:
+    def one(arrays: Arrays, problem: Batch, penalty: Penalty, way: _Way) -> Any:
         weight, target, lower, upper, start = problem
+        delta, limit, warm = way
         movable = upper > lower
 
         def objective(r: Any, z: Any, delta: Any) -> Any:
@@ -133,26 +142,36 @@ def _program(law: Law, groups: int, data_term: bool, logarithmic: bool) -> Any:
 
         z = jnp.clip(start, lower, upper)
         largest = jnp.max(jnp.where(weight > 0, jnp.abs(residuals(z, arrays, target)), 0.0))
-        first = jnp.clip(largest, delta, jnp.maximum(delta, 1.0))
+        first = jnp.where(warm, delta, jnp.clip(largest, delta, jnp.maximum(delta, 1.0)))
         state = _State(z, first, jnp.asarray(1e-3), jnp.asarray(0), jnp.asarray(False))
         state = jax.lax.while_loop(lambda s: ~s.done & (s.iteration < limit), step, state)
         value = objective(residuals(state.z, arrays, target), state.z, delta)
         return state.z, value, state.done, state.iteration
 
-    return jax.jit(jax.vmap(one, in_axes=(None, 0, None, None, None)))
+    return jax.jit(jax.vmap(one, in_axes=(None, 0, None, None)))
 
 
 def solve(
-    problem: Problem, batch: Batch, *, delta: float, logarithmic: bool, penalty: Penalty | None = None
+    problem: Problem,
+    batch: Batch,
+    *,
+    delta: float,
+    logarithmic: bool,
+    penalty: Penalty | None = None,
+    warm: bool = False,
 ) -> Solution:
-    """Solve every problem of the batch. Unconverged ones are taken up again, ten times as long."""
+    """Solve every problem of the batch. Unconverged ones are taken up again, ten times as long.
+
+    With `warm` there is no continuation: delta is the one asked for from the first step, so that no result is above
+    the objective at its start. Starts that are solutions of a neighbouring problem lose nothing so.
+    """
     p = len(problem.parameters)
     penalty = penalty or Penalty(np.zeros(p), np.zeros(p))
     program = _program(*problem.static, problem.has_data_term, logarithmic)
 
     def run(part: Batch, limit: int) -> Solution:
         with float64_on_cpu():
-            return Solution(*(np.asarray(x) for x in program(problem.arrays, part, penalty, delta, limit)))
+            return Solution(*(np.asarray(x) for x in program(problem.arrays, part, penalty, _Way(delta, limit, warm))))
 
     def rows(index: np.ndarray, start: np.ndarray) -> Batch:
         weight, target, lower, upper = (np.asarray(x, np.float64)[index] for x in batch[:4])

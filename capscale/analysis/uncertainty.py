@@ -1,10 +1,9 @@
-"""How sure a fit is: bootstrap, profile likelihood, the conditioning of the design, and plain words."""
+"""How sure a fit is: intervals, and the bootstrap that gives them. Profiles stand in `profiles`."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
 
 from capscale.analysis.fit import Fit
 from capscale.analysis.laws import log_capacity
@@ -108,89 +107,3 @@ def bootstrap(
     n, p = int((fit.problem.weight > 0).sum()), int(fit.free.sum())
     widen = np.sqrt(n / max(n - p, 1))
     return Bootstrap(fit, np.clip(fit.z + widen * (z - fit.z), fit.lower, fit.upper), objective, converged)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The objective's optimum as a function of one number held fixed."""
-
-    name: str
-    value: np.ndarray
-    """Reported values, ascending (M,)."""
-    statistic: np.ndarray
-    """2 (objective - optimum) / tau: chi-squared with one degree of freedom (M,)."""
-    estimate: float
-
-    def interval(self, level: float = 0.95) -> Interval:
-        """Where the statistic stays below the quantile; infinite towards a side that it never crosses."""
-        limit = float(chi2.ppf(level, 1))
-        ends = []
-        for side, fallback in ((self.value < self.estimate, -np.inf), (self.value > self.estimate, np.inf)):
-            x = np.concatenate([[self.estimate], self.value[side][:: -1 if fallback < 0 else 1]])
-            root = np.sqrt(np.maximum(np.concatenate([[0.0], self.statistic[side][:: -1 if fallback < 0 else 1]]), 0))
-            outside = np.flatnonzero(root > np.sqrt(limit))
-            if len(outside) == 0:
-                ends.append(fallback)
-                continue
-            k = outside[0]
-            share = (np.sqrt(limit) - root[k - 1]) / (root[k] - root[k - 1])
-            ends.append(float(x[k - 1] + share * (x[k] - x[k - 1])))
-        return Interval(self.estimate, *ends)
-
-
-def profile(fit: Fit, name: str, points: int = 24) -> Profile:
-    """Profile of a fitted number (not A or B, whose value hangs on the units).
-
-    Points go out from the estimate to both bounds, geometrically, then once more where the 95 % limit is crossed.
-    """
-    names = fit.problem.names
-    if name not in names or name in ("A", "B") or not fit.free[names.index(name)]:
-        free = [n for n, f in zip(names, fit.free, strict=True) if f and n not in ("A", "B")]
-        raise UserError(f"no profile of {name!r}; the fitted numbers are {', '.join(free)}")
-    i = names.index(name)
-    centre, low, high = fit.z[i], fit.lower[i], fit.upper[i]
-    noise = max(fit.noise, 1e-300)
-
-    def at(values: np.ndarray) -> np.ndarray:
-        lower, upper = np.tile(fit.lower, (len(values), 1)), np.tile(fit.upper, (len(values), 1))
-        lower[:, i] = upper[:, i] = values
-        objectives = []
-        for z in fit.optima[:2]:
-            start = np.tile(z, (len(values), 1))
-            start[:, i] = values
-            objectives.append(fit.solve(fit.batch(start, lower=lower, upper=upper)).objective)
-        return np.min(objectives, axis=0)
-
-    half = points // 2
-    reach = np.geomspace(1e-3, 1.0, half)
-    values = np.concatenate([centre - (centre - low) * reach[::-1], centre + (high - centre) * reach])
-    objective = at(values)
-    for _ in range(2):
-        rise = float(chi2.ppf(0.95, 1)) * noise / 2
-        extra = _around_limit(values - centre, objective - fit.objective - rise, half) + centre
-        if len(extra):
-            values = np.concatenate([values, extra])
-            objective = np.concatenate([objective, at(extra)])
-            order = np.argsort(values)
-            values, objective = values[order], objective[order]
-    best = min(float(objective.min()), fit.objective)
-    z = np.tile(fit.z, (len(values), 1))
-    z[:, i] = values
-    reported = fit.problem.report(z)[:, i]
-    return Profile(name, reported, 2 * (objective - best) / noise, fit.values[name])
-
-
-def _around_limit(offset: np.ndarray, excess: np.ndarray, count: int) -> np.ndarray:
-    """New offsets from the last point below zero excess to the first one above it, on both sides of zero."""
-    extra = []
-    for sign in (-1, 1):
-        side = sign * offset > 0
-        distance = np.abs(offset[side])
-        order = np.argsort(distance)
-        crossed = np.flatnonzero(excess[side][order] > 0)
-        if len(crossed):
-            k = crossed[0]
-            inner = distance[order][k - 1] if k else 0.0
-            outer = distance[order][k]
-            extra += [sign * (inner + (outer - inner) * (j + 0.5) / count) for j in range(count)]
-    return np.array(extra)

@@ -11,6 +11,7 @@ import numpy as np
 from capscale.analysis.fit import Constraints, Fit, Settings, fit, starting_points
 from capscale.analysis.laws import LAWS, Law, evaluate
 from capscale.analysis.operands import facts
+from capscale.analysis.selection import rows_of
 from capscale.analysis.table import Table
 from capscale.errors import UserError
 
@@ -46,6 +47,11 @@ class Validation:
     """Empty for laws that cannot predict a format they have not seen."""
     largest: Fold | None = None
     why: str = ""
+
+    @property
+    def rows(self) -> int:
+        """How many runs the law was fitted to."""
+        return len(self.fit.table) if self.fit else 0
 
     @property
     def line(self) -> dict[str, float]:
@@ -103,8 +109,12 @@ def largest_mask(table: Table, above: float | None = None) -> np.ndarray:
 def validate(
     table: Table, law: Law, settings: Settings | None = None, constraints: Constraints | None = None
 ) -> Validation:
-    """Fit a law and hold out each size, each format and the largest runs. A law that does not fit says why."""
+    """Fit a law to the rows it is about, and hold out each size, each format and the largest runs.
+
+    A law that does not fit says why.
+    """
     try:
+        table = rows_of(table, law)
         whole = fit(table, law, settings, constraints)
     except UserError as e:
         return Validation(law, None, why=str(e))

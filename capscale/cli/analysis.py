@@ -56,21 +56,22 @@ class Fit:
 
     def __call__(self) -> int:
         """Fits and prints."""
-        from capscale.analysis.findings import findings
         from capscale.analysis.fit import Settings, fit
-        from capscale.analysis.report import fit_numbers, json_ready, png, write_files
+        from capscale.analysis.inspection import inspect
+        from capscale.analysis.report import comparison_numbers, fit_numbers, json_ready, png, write_files
         from capscale.analysis.rows import read
-        from capscale.analysis.study import profiles
+        from capscale.analysis.selection import rows_of
+        from capscale.analysis.sentences import fits
+        from capscale.analysis.sentences.rule import say
         from capscale.analysis.uncertainty import bootstrap
 
-        table = read(self.table, strict=not self.keep_suspect)
-        if law_of(self.form, self.share, self.combine).form is not None:
-            table = table.plain()
+        law = law_of(self.form, self.share, self.combine)
+        table = rows_of(read(self.table, strict=not self.keep_suspect), law)
         settings = Settings(self.delta, self.log, self.starts, self.seed)
-        fitted = fit(table, law_of(self.form, self.share, self.combine), settings, parse_numbers(self.fix, self.prior))
+        fitted = fit(table, law, settings, parse_numbers(self.fix, self.prior))
         draws = bootstrap(fitted, self.bootstrap, self.by)
-        curves = profiles(fitted)
-        said = findings(fitted, curves)
+        inspected = inspect(fitted)
+        curves = inspected.profiles
         content = fit_numbers(fitted) | {
             "command": command_line(),
             "input": table.source,
@@ -79,7 +80,8 @@ class Fit:
             "bootstrap_rho": {c: draws.interval(f"rho[{c}]")._asdict() for c in fitted.rho},
             "bootstrap_converged": float(draws.converged.mean()),
             "profiles": {n: p.interval()._asdict() for n, p in curves.items()},
-            "findings": [f._asdict() for f in said],
+            "against_free_fit": comparison_numbers(inspected.comparison),
+            "findings": [s._asdict() for s in say(fits.RULES, inspected)],
             "remarks": [r._asdict() for r in table.remarks],
         }
         text = json.dumps(json_ready(content), indent=1)
@@ -93,7 +95,7 @@ class Fit:
         else:
             from capscale.cli.analysis_tables import print_fit
 
-            print_fit(fitted, draws, curves, said)
+            print_fit(inspected, draws)
         return 0
 
 
@@ -109,6 +111,10 @@ class Report:
     """Sweep directory, or a table of runs."""
     form: Literal["tanh", "tanh-sat", "logistic", "logistic-1-0"] = "tanh"
     """Form of rho(GMSE)."""
+    fix: tuple[str, ...] = ()
+    """Numbers held fixed in the law fitted to the losses, NAME=VALUE."""
+    prior: tuple[str, ...] = ()
+    """Gaussian priors there, NAME=MEAN:DEVIATION."""
     delta: float = 1e-3
     """Huber threshold, in nats."""
     bootstrap: int = 1000
@@ -124,7 +130,6 @@ class Report:
 
     def __call__(self) -> int:
         """Writes the report and prints its table."""
-        import numpy as np
         from etils import epath
 
         from capscale.analysis.fit import Settings
@@ -136,11 +141,11 @@ class Report:
 
         table = read(self.table, strict=not self.keep_suspect)
         settings = Settings(delta=self.delta)
-        result = study(table, LAWS[self.form], settings, resamples=self.bootstrap)
+        constraints = parse_numbers(self.fix, self.prior)
+        result = study(table, LAWS[self.form], settings, constraints, resamples=self.bootstrap)
         table_path = epath.Path(self.table)
         where = table_path / "report" if table_path.is_dir() else epath.Path("report")
-        plain = result.core.select(np.array([r.is_plain for r in result.core.rows]))
-        bench = law_bench(plain, settings=settings) if self.bench else ()
+        bench = law_bench(table, settings=settings) if self.bench else ()
         page = write_report(result, self.out or where, command_line(), bench)
         if self.json:
             print(json.dumps(json_ready(numbers(result, command_line(), bench)), indent=1))

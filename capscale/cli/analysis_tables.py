@@ -1,18 +1,17 @@
 """Fits and studies as tables on a terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capscale.analysis.findings import Finding
-from capscale.analysis.fit import Fit
-from capscale.analysis.sentences import caveats, summary
+from capscale.analysis.inspection import Inspection
+from capscale.analysis.sentences import caveats, fits, summary
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
-from capscale.analysis.uncertainty import Bootstrap, Profile
+from capscale.analysis.uncertainty import Bootstrap
 from capscale.realised import Realised
 
 
@@ -45,8 +44,9 @@ def sentences(title: str, lines: Sequence[str]) -> None:
             console.print(f"- {line}", markup=False, highlight=False)
 
 
-def print_fit(fit: Fit, draws: Bootstrap, profiles: Mapping[str, Profile], said: Sequence[Finding]) -> None:
+def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
     """Capacities first, then the law's numbers, then what is not identified."""
+    fit, profiles = inspected.fit, inspected.profiles
     capacities = [(c, draws.interval(f"rho[{c}]")) for c in fit.rho if c != "dense"]
     if capacities:
         rows = [(c, number(i.estimate, ".3f"), f"{i.low:.3f} – {i.high:.3f}") for c, i in capacities]
@@ -66,7 +66,7 @@ def print_fit(fit: Fit, draws: Bootstrap, profiles: Mapping[str, Profile], said:
         f"{draws.converged.mean():.1%} of resamples converged"
     )
     sentences("Fit", [quality])
-    sentences("Not identified, or to be known", [f.text for f in said])
+    sentences("Not identified, or to be known", [s.text for s in say(fits.RULES, inspected)])
     sentences("Rows", [f"{r.row}: {r.what}" for r in fit.table.remarks])
 
 
@@ -78,17 +78,27 @@ def print_study(study: Study) -> None:
             number(c.gmse),
             number(c.weights.error_end),
             passing(c.weights),
-            f"{c.rho.estimate:.3f}",
-            f"{c.rho.low:.3f} – {c.rho.high:.3f}",
-            f"{c.law:.3f}",
+            f"{c.rho.estimate:.3f}" if c.is_measured else "not measured",
+            f"{c.rho.low:.3f} – {c.rho.high:.3f}" if c.is_measured else "–",
+            number(c.kind_law, ".3f"),
+            number(c.law, ".3f"),
         )
         for c in study.capacities
     ]
     grid(
         "Capacity of each format",
-        ("format", "GMSE", "realised", "pass / Gaussian", "rho", "95 %", "rho of the law"),
+        ("format", "GMSE", "realised", "pass / Gaussian", "rho", "95 %", "rho, own kind", "rho, all kinds"),
         rows,
     )
+    if study.kinds:
+        kinds = [(k.name, len(k.curves), k.rank) for k in study.kinds]
+        if len(kinds) > 1:
+            kinds.append(("all kinds", sum(count for _, count, _ in kinds), study.across.rank))
+        shown = [
+            (name, str(count), f"{r.estimate:.3f}" if r else "–", f"{r.low:.3f} – {r.high:.3f}" if r else "–")
+            for name, count, r in kinds
+        ]
+        grid("Rank correlation of rho with GMSE (1: perfect order)", ("kind", "formats", "", "95 %"), shown)
     sentences("In short", [s.text for s in say(summary.RULES, study)])
     sentences("What this does not show", [s.text for s in say(caveats.RULES, study)])
     sentences("Runs", [f"{r.row}: {r.what}" for r in study.table.remarks])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from capscale.cli.fitting import FormName, parse_numbers
+from capscale.cli.fitting import FormName, parse_numbers, words_about
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,32 @@ class Bench:
 
     def __call__(self) -> int:
         """Fits every law, holds runs out and prints."""
-        import numpy as np
-
         from capscale.analysis.fit import Settings
-        from capscale.analysis.report import csv_bytes, json_ready, png, write_files
+        from capscale.analysis.inspection import inspect
+        from capscale.analysis.report import comparison_numbers, csv_bytes, json_ready, png, texts, write_files
         from capscale.analysis.rows import read
+        from capscale.analysis.sentences.notes import BENCH as BENCH_NOTES
         from capscale.analysis.validation import BENCH, law_bench
         from capscale.cli.analysis_tables import grid, number, sentences
 
         table = read(self.table, strict=not self.keep_suspect)
-        table = table.select(np.array([r.is_plain for r in table.rows]))
         bench = law_bench(table, self.laws or BENCH, Settings(self.delta), parse_numbers(self.fix, ()))
-        lines = [{"law": v.law.name, "equation": v.law.equation, **v.line} for v in bench]
+        lines = [{"law": v.law.name, "equation": v.law.equation, "rows": v.rows, **v.line} for v in bench]
+        given = [(v.law.name, inspect(v.fit, profiled=False)) for v in bench if v.fit is not None]
         folds = {
             v.law.name: {f.name: f.rmse for f in (*v.sizes, *v.formats, *([v.largest] if v.largest else []))}
             for v in bench
         }
         text = json.dumps(
-            json_ready({"laws": lines, "folds": folds, "left_out": {v.law.name: v.why for v in bench if v.why}}),
+            json_ready(
+                {
+                    "laws": lines,
+                    "folds": folds,
+                    "left_out": {v.law.name: v.why for v in bench if v.why},
+                    "against_free_fit": {name: comparison_numbers(i.comparison) for name, i in given},
+                    "notes": texts(BENCH_NOTES, bench),
+                }
+            ),
             indent=1,
         )
         if self.out is not None:
@@ -63,10 +71,17 @@ class Bench:
             print(text)
             return 0
         shown = [
-            (v.law.name, number(v.line["numbers"], ".0f"), *(number(x, ".4f") for x in [*v.line.values()][1:]))
+            (
+                v.law.name,
+                str(v.rows) if v.fit else "–",
+                number(v.line["numbers"], ".0f"),
+                *(number(x, ".4f") for x in [*v.line.values()][1:]),
+            )
             for v in bench
         ]
-        columns = ("law", "numbers", "fit", "size held out", "format held out", "largest held out")
-        grid(f"RMSE of the loss in nats, {len(table)} runs", columns, shown)
+        columns = ("law", "runs", "numbers", "fit", "size held out", "format held out", "largest held out")
+        grid("RMSE of the loss in nats", columns, shown)
+        sentences("To be known", texts(BENCH_NOTES, bench))
+        sentences("Given numbers", [f"{name}: {text}" for name, i in given for text in words_about(i)])
         sentences("Left out", [f"{v.law.name}: {v.why}" for v in bench if v.why])
         return 0

@@ -1,13 +1,14 @@
 """How commands are told to fit: names of laws, fixed numbers, priors."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from capscale.errors import UserError
 
 if TYPE_CHECKING:
     from capscale.analysis.fit import Constraints
     from capscale.analysis.fit import Fit as Fitted
+    from capscale.analysis.inspection import Inspection
     from capscale.analysis.laws import Law
     from capscale.analysis.uncertainty import Bootstrap
 
@@ -69,15 +70,37 @@ class Fitting:
     keep_suspect: bool = False
     """Keep rows that look like unit mistakes."""
 
-    def fitted(self, path: str) -> "tuple[Fitted, Bootstrap]":
-        """The law fitted to the runs whose estimators belong to their formats, and its resamples."""
+    def fitted(self, path: str) -> "tuple[Fitted, Bootstrap, Inspection]":
+        """The law fitted to the rows that it is about, its resamples, and the free fit where numbers were given."""
         from capscale.analysis.fit import Settings, fit
+        from capscale.analysis.inspection import inspect
         from capscale.analysis.rows import read
+        from capscale.analysis.selection import rows_of
         from capscale.analysis.uncertainty import bootstrap
 
-        table = read(path, strict=not self.keep_suspect)
-        if self.form != "decoupled":
-            table = table.plain()
-        constraints = parse_numbers(self.fix, self.prior)
-        result = fit(table, law_of(self.form, self.share, self.combine), Settings(self.delta), constraints)
-        return result, bootstrap(result, self.bootstrap)
+        law = law_of(self.form, self.share, self.combine)
+        table = rows_of(read(path, strict=not self.keep_suspect), law)
+        result = fit(table, law, Settings(self.delta), parse_numbers(self.fix, self.prior))
+        return result, bootstrap(result, self.bootstrap), inspect(result, profiled=False)
+
+
+def said_of(inspected: "Inspection") -> "dict[str, Any]":
+    """What JSON of a command that uses a fit says of it: its law and rows, and how given numbers agree with them."""
+    from capscale.analysis.report import comparison_numbers
+
+    fit = inspected.fit
+    return {
+        "law": fit.law.name,
+        "rows": len(fit.table),
+        "rmse": fit.rmse,
+        "against_free_fit": comparison_numbers(inspected.comparison),
+        "remarks": [r._asdict() for r in fit.table.remarks],
+    }
+
+
+def words_about(inspected: "Inspection") -> list[str]:
+    """Sentences about the numbers that were given, as far as the runs have something to say of them."""
+    from capscale.analysis.sentences import fits
+    from capscale.analysis.sentences.rule import say
+
+    return [s.text for s in say(fits.GIVEN, inspected)]

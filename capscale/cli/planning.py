@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from capscale.cli.bench import Bench
-from capscale.cli.fitting import Fitting, parse_numbers
+from capscale.cli.fitting import Fitting, parse_numbers, said_of, words_about
 from capscale.errors import UserError
 
 __all__ = ["Bench", "Factorize", "Plan", "Predict"]
@@ -47,7 +47,7 @@ class Predict:
         from capscale.analysis.report import json_ready
         from capscale.cli.analysis_tables import grid, sentences
 
-        fit, draws = self.fitting.fitted(self.table)
+        fit, draws, inspected = self.fitting.fitted(self.table)
         nan = float("nan")
         row = target(
             self.weights,
@@ -71,6 +71,7 @@ class Predict:
             "loss": found.loss._asdict(),
             "dense_equivalent": found.dense_equivalent,
             "notes": list(found.notes),
+            "fit": said_of(inspected),
         }
         if self.json:
             print(json.dumps(json_ready(content), indent=1))
@@ -81,7 +82,8 @@ class Predict:
             ("dense-equivalent size", f"{found.dense_equivalent:.4g}", ""),
         ]
         grid(f"{row.curve} at N = {row.N:.4g}, D = {row.D:.4g}", ("", "predicted", "95 %"), rows)
-        sentences("To be known", found.notes)
+        sentences("To be known", [*words_about(inspected), *found.notes])
+        sentences("Rows", [f"{r.row}: {r.what}" for r in fit.table.remarks])
         return 0
 
 
@@ -125,7 +127,7 @@ class Plan:
         speed = dict(parse_numbers(self.speed, ()).fixed)
         if any(not 0 < factor < float("inf") for factor in speed.values()):
             raise UserError(f"--speed {' '.join(self.speed)}: factors must be positive and finite")
-        fit, draws = self.fitting.fitted(self.table)
+        fit, draws, inspected = self.fitting.fitted(self.table)
         pairs = [(w, a or "dense") for w, _, a in (name.partition("/") for name in self.formats)]
         found = plan(fit, draws, budget, pairs, speed)
         options = [
@@ -151,7 +153,8 @@ class Plan:
             "deviation_after": found.next_run.deviation_after,
         }
         if self.json:
-            print(json.dumps(json_ready({"options": options, "next_run": following}), indent=1))
+            content = {"options": options, "next_run": following, "fit": said_of(inspected)}
+            print(json.dumps(json_ready(content), indent=1))
             return 0
         behind = "memory / winner's" if self.loss is not None else "loss behind"
         rows = [
@@ -168,7 +171,7 @@ class Plan:
             for i, o in enumerate(options)
         ]
         grid("Best first", ("format", "N", "D", "bytes", "loss", "95 %", behind, "told apart"), rows)
-        lines = list(dict.fromkeys(n for o in found.options for n in o.prediction.notes))
+        lines = [*words_about(inspected), *dict.fromkeys(n for o in found.options for n in o.prediction.notes)]
         if found.next_run is not None:
             r = found.next_run
             lines.append(
@@ -176,6 +179,7 @@ class Plan:
                 f"formats' difference from {r.deviation_before:.2g} to {r.deviation_after:.2g} nats, if the law holds"
             )
         sentences("To be known", lines)
+        sentences("Rows", [f"{r.row}: {r.what}" for r in fit.table.remarks])
         return 0
 
 

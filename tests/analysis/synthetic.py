@@ -78,3 +78,27 @@ def write_sweep(directory: Path, *, noise: float = 0.004, missing: int = 0, dive
     sweep |= {"command": "capscale sweep capacity_demo --ladder nano --out DIR", "versions": {"jax": "0"}}
     (directory / "sweep.json").write_text(json.dumps(sweep))
     return directory
+
+
+def runs(
+    rho: dict[str, float],
+    *,
+    sizes: tuple[float, ...] = SIZES,
+    tokens: tuple[float, ...] = (2_048_000.0,),
+    noise: float = 0.003,
+    law: Scaling = NANO,
+    **columns: object,
+) -> list[dict[str, object]]:
+    """Records of dense runs, with smaller anchors, and of formats of given rho: "w", "w x a" or "w [estimator]"."""
+    random = np.random.default_rng(0)
+    found: list[dict[str, object]] = []
+    for name, capacity in {"dense": 1.0, **rho}.items():
+        format_name, _, estimator = name.removesuffix("]").partition(" [")
+        weights, _, activations = format_name.partition(" x ")
+        mine = (464.0, 1280.0, *sizes) if name == "dense" and sizes == SIZES else sizes
+        for N in mine:
+            for D in tokens:
+                loss = float(law.loss(N, D, capacity)) + random.normal(0, noise)
+                row = {"N": N, "D": D, "loss": loss, "weights": weights, "activations": activations or "dense"}
+                found.append({**row, "weights_estimator": estimator, "run": f"{name} {N:g} {D:g}", **columns})
+    return found

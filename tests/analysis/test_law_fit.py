@@ -3,12 +3,15 @@ import pytest
 from scipy.optimize import minimize
 from synthetic import RHO, TRUTH, frame_of, rho_of, well_spread
 
-from capscale.analysis.findings import conditioning, findings
+from capscale.analysis.conditioning import conditioning
 from capscale.analysis.fit import Constraints, Settings, fit
+from capscale.analysis.inspection import inspect
 from capscale.analysis.laws import LAWS, evaluate
-from capscale.analysis.study import profiles
+from capscale.analysis.profiles import profile
+from capscale.analysis.sentences import fits
+from capscale.analysis.sentences.rule import say
 from capscale.analysis.table import make_table
-from capscale.analysis.uncertainty import bootstrap, profile
+from capscale.analysis.uncertainty import bootstrap
 from capscale.errors import UserError
 
 
@@ -131,6 +134,15 @@ def test_capacities_need_a_unit():
     assert anchored.rho["int4"] == pytest.approx(rho_of("int4") / rho_of("int8"), rel=0.05)
 
 
+def test_what_no_law_can_be_fitted_to_is_refused():
+    rows = [r._asdict() for r in TABLE.rows]
+    with pytest.raises(UserError, match=r"7 free numbers and x 7 rows: none is left.*--fix"):
+        fit(make_table(rows[:7], "x"), LAWS["tanh"])
+    with pytest.raises(UserError, match="every run has the loss 3: nothing depends"):
+        fit(make_table([r | {"loss": 3.0} for r in rows], "x"), LAWS["tanh"])
+    assert fit(make_table(rows[:8], "x"), LAWS["tanh"], Settings(starts=4)).objective >= 0
+
+
 def test_laws_say_what_they_cannot_read():
     with pytest.raises(UserError, match="frantar reads sparsity and 'int"):
         fit(TABLE, LAWS["frantar"])
@@ -139,8 +151,7 @@ def test_laws_say_what_they_cannot_read():
 
 
 def warned(frame, law="tanh"):
-    fitted = fit(table_of(frame), LAWS[law])
-    return findings(fitted, profiles(fitted))
+    return say(fits.RULES, inspect(fit(table_of(frame), LAWS[law])))
 
 
 @pytest.mark.slow
@@ -149,11 +160,11 @@ def test_constant_ratio_is_called_unidentified_and_a_good_design_is_not():
     frame = frame_of(
         N, 98.0 * N, [*("dense", "int1", "int2", "int3", "int4", "int8")] * 6, 0.003, np.random.default_rng(0)
     )
-    assert any(f.kind == "design" and "every D/N is between 98 and 98" in f.text for f in warned(frame))
+    assert any(s.rule == "constant ratio" and "every D/N is between 98 and 98" in s.text for s in warned(frame))
     dense = warned(frame_of(N, 98.0 * N, ["dense"] * 36, 0.003, np.random.default_rng(0)), "dense")
-    assert {"alpha", "beta", "E"} & {n for f in dense if f.kind == "unidentified" for n in f.names}
+    assert any(s.rule == "unidentified" and s.text.split()[0] in ("alpha", "beta", "E") for s in dense)
     good = warned(well_spread(240, 0.003, 1))
-    assert not [f for f in good if f.kind in ("design", "unidentified", "bound")]
+    assert not {s.rule for s in good} & {"constant ratio", "one size", "two sizes", "unidentified", "bound"}
 
 
 def test_one_number_of_tokens_folds_the_data_term_into_E():
@@ -162,12 +173,12 @@ def test_one_number_of_tokens_folds_the_data_term_into_E():
     fitted = fit(table_of(frame), LAWS["decoupled"])
     assert "B" not in fitted.values
     assert fitted.rho["int4"] == pytest.approx(rho_of("int4"), abs=0.05)
-    assert any("B D^-beta cannot be told from E" in f.text for f in findings(fitted, {}))
+    assert any("B D^-beta cannot be told from E" in s.text for s in say(fits.RULES, inspect(fitted, profiled=False)))
 
 
 def test_huber_threshold_that_never_acts_is_said():
-    said = findings(fit(TABLE, LAWS["tanh"], Settings(delta=10.0)), {})
-    assert any("never acts" in f.text for f in said)
+    said = say(fits.RULES, inspect(fit(TABLE, LAWS["tanh"], Settings(delta=10.0)), profiled=False))
+    assert any(s.rule == "least squares" for s in said)
 
 
 def test_profile_and_bootstrap_agree_with_linear_theory():

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capscale.analysis.findings import findings
 from capscale.analysis.fit import Constraints, Settings, fit
+from capscale.analysis.inspection import inspect
 from capscale.analysis.laws import LAWS
 from capscale.analysis.quest import quest_records
 from capscale.analysis.rows import read
+from capscale.analysis.sentences import fits
+from capscale.analysis.sentences.rule import say
 from capscale.analysis.validation import hold_out, law_bench, validate
 from capscale.capacity import Scaling
 from capscale.errors import UserError
@@ -87,7 +89,8 @@ def test_one_bit_rows_drive_E_to_its_bound_and_that_is_said(table):
     fitted = fit(table, LAWS["decoupled"])
     assert fitted.values["E"] < 0.05
     assert fitted.values["alpha"] == pytest.approx(0.06, abs=0.01)
-    assert any(f.kind == "bound" and f.text.startswith("E hit its bound 0") for f in findings(fitted, {}))
+    said = say(fits.RULES, inspect(fitted, profiled=False))
+    assert any(s.rule == "bound" and s.text.startswith("E hit its bound 0") for s in said)
 
 
 @pytest.mark.parametrize("E", [0.0, 0.25, 0.5, 0.75, 1.0, 1.25])

@@ -1,14 +1,13 @@
 import json
 import re
-from dataclasses import replace
 
 import pytest
 import tyro
 from synthetic import NANO, write_sweep
 
-from capscale.analysis.findings import ratio_words
 from capscale.analysis.rows import read
-from capscale.analysis.sentences import caveats, summary
+from capscale.analysis.sentences import summary
+from capscale.analysis.sentences.fits import ratio_words
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import study
 from capscale.cli import analysis
@@ -31,7 +30,8 @@ def test_capacities_are_the_true_ones(result):
     for name, rho in truth.items():
         assert found[name].rho.estimate == pytest.approx(rho, abs=0.04)
         assert found[name].law == pytest.approx(rho, abs=0.04)
-    assert result.rank_correlation.estimate == pytest.approx(1.0)
+    assert result.across.rank.estimate == pytest.approx(1.0)
+    assert {k.name: k.rank.estimate for k in result.kinds} == {"integer": pytest.approx(1), "sparse": pytest.approx(1)}
     assert result.measured.method == "dense curve"
 
 
@@ -48,12 +48,6 @@ def test_near_tie_is_named(tmp_path, result):
     noisy = study(read(write_sweep(tmp_path, noise=0.03)), resamples=200)
     assert any({t.first, t.second} == {"int2", "2:4"} for t in noisy.ties)
     assert any(s.rule == "near-tie" for s in say(summary.RULES, noisy))
-
-
-def test_runs_that_are_left_out_are_said(result):
-    assert not any(s.rule == "left out" for s in say(caveats.RULES, result))
-    more = replace(result, table=replace(result.table, rows=(*result.table.rows, result.table.rows[0])))
-    assert any("are left out here (1)" in s.text for s in say(caveats.RULES, more))
 
 
 def test_joint_fit_does_not_hang_on_E(result):
@@ -80,6 +74,8 @@ def test_report_is_self_contained_and_complete(sweep, tmp_path, capsys):
         assert wanted in page, wanted
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(content["capacities"]) == 8
+    assert [k["kind"] for k in content["kinds"]] == ["integer", "sparse"]
+    assert content["across_kinds"]["verdict"] in ("holds", "open")
     assert content["provenance"]["text"].endswith("ab" * 32)
     for name in ("capacity.png", "loss.png", "agreement.png", "profiles.png", "capacities.csv", "rows.csv"):
         assert (tmp_path / "out" / name).stat().st_size > 200

@@ -46,7 +46,8 @@ def test_study_averages_what_the_runs_of_a_format_tell(sweep):
     assert found["int8"].gmse == pytest.approx(8.7686e-5, rel=1e-4)
 
 
-def test_report_shows_both_numbers_and_says_what_is_off(sweep, tmp_path, capsys):
+def test_report_shows_both_numbers_and_says_what_is_off(sweep, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # no cell is folded
     assert main(["report", str(sweep), "--out", str(tmp_path), "--bootstrap", "20"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "GMSE is not what these weights feel: at the end of training they realise int1 0.079 for 0.36" in printed

@@ -1,55 +1,185 @@
 """What a study shows, most important first: the list "In short"."""
 
 import math
+from collections.abc import Iterable
 
+from capscale.analysis.kinds import Kind
 from capscale.analysis.sentences import weights
-from capscale.analysis.sentences.rule import Rule, always
-from capscale.analysis.study import CapacityRow, Study, Tie
+from capscale.analysis.sentences.rule import Rule, always, listing, plural
+from capscale.analysis.study import CapacityRow, Difference, Study
+from capscale.analysis.uncertainty import Interval
+
+BY_CHANCE = 0.025
+"""Share of random orders from which a perfect one is said to be what chance may give."""
+
+
+def measured(study: Study) -> list[CapacityRow]:
+    """The capacities that are measured, largest first."""
+    return sorted((c for c in study.capacities if c.is_measured), key=lambda c: -c.rho.estimate)
+
+
+def _worth(c: CapacityRow) -> str:
+    return f"{c.rho.estimate:.0%} of its size ({_span(c.rho)})"
+
+
+def _span(rho: Interval) -> str:
+    return f"{rho.low:.2f} to {rho.high:.2f}, 95 %"
 
 
 def _extremes(study: Study) -> str:
-    rows = sorted(study.capacities, key=lambda c: -c.rho.estimate)
-    best, worst = rows[0], rows[-1]
+    rows = measured(study)
     return (
-        f"A model trained in {worst.curve} is worth a dense model of {worst.rho.estimate:.0%} of its size; in "
-        f"{best.curve}, one of {best.rho.estimate:.0%} ({best.rho.low:.2f} to {best.rho.high:.2f}, 95 %)."
+        f"A model trained in {rows[-1].curve} is worth a dense model of {_worth(rows[-1])}; in {rows[0].curve}, one of "
+        f"{_worth(rows[0])}."
     )
 
 
-def _order(study: Study) -> str:
-    r = study.rank_correlation
-    count = sum(c.in_law and math.isfinite(c.gmse) for c in study.capacities)
+def _apart(study: Study) -> bool:
+    rows = measured(study)
+    return len(rows) >= 2 and rows[-1].rho.high < rows[0].rho.low
+
+
+def _level(study: Study) -> str:
+    rows = measured(study)
     return (
-        f"The order of capacities is that of the formats' error on Gaussian data, known before training: rank "
-        f"correlation {r.estimate:.3f} over {count} formats (95 %: {r.low:.2f} to {r.high:.2f}); one curve "
-        f"rho(GMSE) goes through them with correlation {study.correlation:.3f}."
+        f"No capacity stands out: from {rows[-1].curve}, worth a dense model of {_worth(rows[-1])}, to "
+        f"{rows[0].curve}, {_worth(rows[0])}, the intervals overlap."
     )
 
 
-def _beside_the_law(study: Study, c: CapacityRow) -> bool:
-    return not c.in_law and math.isfinite(c.gmse)
+def _ranked(study: Study) -> Iterable[Kind]:
+    return (k for k in study.kinds if k.rank is not None)
 
 
-def _estimator(study: Study, c: CapacityRow) -> str:
-    side = "above" if c.rho.estimate > c.law else "below"
+def _rank(r: Interval, formats: int) -> str:
+    return f"rank correlation {r.estimate:.2f} over {plural(formats, 'format')} (95 %: {r.low:.2f} to {r.high:.2f})"
+
+
+def _chance(k: Kind) -> str:
+    orders = math.factorial(len(k.curves))
+    perfect = k.rank is not None and k.rank.estimate > 1 - 1e-9
+    return f"; chance alone gives this order in one of {orders} cases" if perfect and orders * BY_CHANCE < 1 else ""
+
+
+def _in_order(study: Study, k: Kind) -> str:
+    assert k.rank is not None
     return (
-        f"{c.curve} stands {abs(c.rho.estimate - c.law):.2f} {side} the curve (rho {c.rho.estimate:.2f}, law "
-        f"{c.law:.2f}) with the same GMSE as its neighbour: GMSE cannot see the gradient estimator."
+        f"Among {k.name} formats capacity falls as the error on Gaussian data rises, which is known before training: "
+        f"{_rank(k.rank, len(k.curves))}{_chance(k)}."
     )
 
 
-def _tie(study: Study, t: Tie) -> str:
+def _reversed(study: Study, k: Kind) -> str:
+    assert k.rank is not None
     return (
-        f"Near-tie: {t.first} and {t.second} differ by {t.difference:.3f} ± {t.deviation:.3f}; their order turns "
+        f"Among {k.name} formats capacity rises with the error on Gaussian data, against the law: "
+        f"{_rank(k.rank, len(k.curves))}."
+    )
+
+
+def _no_order(study: Study, k: Kind) -> str:
+    assert k.rank is not None
+    return (
+        f"Whether capacity follows the error on Gaussian data among {k.name} formats, these runs do not say: "
+        f"{_rank(k.rank, len(k.curves))}."
+    )
+
+
+def _all_ranks(study: Study) -> str:
+    rank = study.across.rank
+    count = sum(len(k.curves) for k in study.kinds)
+    return f"; over all kinds, {_rank(rank, count)}" if rank is not None else ""
+
+
+def _departures(study: Study) -> str:
+    each = [f"{d.kind} {d.rho.estimate:+.2f} ({d.rho.low:+.2f} to {d.rho.high:+.2f})" for d in study.across.departures]
+    return listing(each)
+
+
+def _one_curve(study: Study) -> str:
+    return (
+        f"One curve serves all kinds, to within {study.across.tolerance:.2f} of rho, which is how far it misses a kind "
+        f"in the paper's figures: each kind stands above the curve of the others by {_departures(study)}"
+        f"{_all_ranks(study)}."
+    )
+
+
+def _denied(study: Study) -> str:
+    off = [d.kind for d in study.across.departures if d.rho.low > 0 or d.rho.high < 0]
+    return (
+        f"One curve for all kinds is denied by these runs, at {listing(off)}: each kind stands above the curve of the "
+        f"others by {_departures(study)}, with intervals for all at once{_all_ranks(study)}."
+    )
+
+
+def _open(study: Study) -> str:
+    compared = {d.kind for d in study.across.departures}
+    rest = [k.name for k in study.kinds if k.name not in compared]
+    left = f"; {listing(rest)} {'has' if len(rest) == 1 else 'have'} nothing to be compared with" if rest else ""
+    return (
+        "Whether one curve serves all kinds cannot be told: each kind stands above the curve of the others by "
+        f"{_departures(study)}, where within {study.across.tolerance:.2f} would be agreement{left}{_all_ranks(study)}."
+    )
+
+
+def _verdict(name: str) -> "Rule":
+    texts = {"holds": _one_curve, "denied": _denied, "open": _open}
+    return Rule(f"one curve {name}", lambda study: study.across.verdict == name, texts[name])
+
+
+def _told(study: Study, d: Difference) -> bool:
+    return d.rho.low > 0 or d.rho.high < 0
+
+
+def _estimator(study: Study, d: Difference) -> str:
+    side = "above" if d.rho.estimate > 0 else "below"
+    return (
+        f"{d.first} stands {abs(d.rho.estimate):.2f} {side} {d.second} (95 %: {d.rho.low:+.2f} to {d.rho.high:+.2f}) "
+        "at the same GMSE: GMSE cannot see the gradient estimator."
+    )
+
+
+def _estimator_tie(study: Study, d: Difference) -> str:
+    return (
+        f"{d.first} and {d.second}, one format with two gradient estimators, are not told apart: they differ by "
+        f"{d.rho.estimate:+.2f} (95 %: {d.rho.low:+.2f} to {d.rho.high:+.2f})."
+    )
+
+
+def _tie(study: Study, t: Difference) -> str:
+    return (
+        f"Near-tie: {t.first} and {t.second} differ by {t.rho.estimate:.3f} ± {t.deviation:.3f}; their order turns "
         f"round in {t.reversed:.0%} of the resamples."
     )
 
 
 RULES = (
-    Rule("extremes", lambda study: len(study.capacities) > 0, _extremes),
-    Rule("order", lambda study: math.isfinite(study.rank_correlation.estimate), _order),
     Rule(
-        "another estimator", _beside_the_law, _estimator, each=lambda s: sorted(s.capacities, key=lambda c: -c.rho[0])
+        "nothing measured",
+        lambda study: not measured(study),
+        lambda study: "No capacity is measured by these runs.",
+    ),
+    Rule(
+        "one format",
+        lambda study: len(measured(study)) == 1,
+        lambda study: (
+            f"A model trained in {measured(study)[0].curve} is worth a dense model of {_worth(measured(study)[0])}."
+        ),
+    ),
+    Rule("extremes", _apart, _extremes),
+    Rule("no extremes", lambda study: len(measured(study)) >= 2 and not _apart(study), _level),
+    Rule("in order", lambda study, k: k.rank.low > 0, _in_order, each=_ranked),
+    Rule("reversed", lambda study, k: k.rank.high < 0, _reversed, each=_ranked),
+    Rule("order not told", lambda study, k: k.rank.low <= 0 <= k.rank.high, _no_order, each=_ranked),
+    _verdict("holds"),
+    _verdict("denied"),
+    _verdict("open"),
+    Rule("another estimator", _told, _estimator, each=lambda study: study.other_estimators),
+    Rule(
+        "another estimator not told",
+        lambda study, d: not _told(study, d),
+        _estimator_tie,
+        each=lambda study: study.other_estimators,
     ),
     Rule("near-tie", always, _tie, each=lambda study: study.ties),
     *weights.RULES,

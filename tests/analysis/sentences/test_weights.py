@@ -19,7 +19,10 @@ DECAYED = SOUND._replace(error_end=0.0)
 
 def said(*told):
     """Sentences, by rule, of a study whose formats' weights tell this."""
-    row = CapacityRow("", 0.1, Interval(0.5, 0.4, 0.6), 0.1, 0.5, (0.5, 0.5), 0.5, True, 4)
+    row = CapacityRow(
+        curve="", kind="integer", gmse=0.1, why_not="", rho=Interval(0.5, 0.4, 0.6), deviation=0.1, joint=0.5,
+        over_E=(0.5, 0.5), law=0.5, kind_law=0.5, in_law=True, runs=4,
+    )  # fmt: skip
     rows = [replace(row, curve=f"format{i}", weights=each) for i, each in enumerate(told)]
     return {s.rule: s.text for s in say(weights.RULES, SimpleNamespace(capacities=tuple(rows)))}
 

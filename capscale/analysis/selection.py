@@ -1,0 +1,30 @@
+"""Which rows of a table a law is fitted to: one answer for every command, and a remark for every row left out."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from capscale.analysis.laws import Law
+from capscale.analysis.table import Remark, Table
+from capscale.errors import UserError
+
+
+def rows_of(table: Table, law: Law) -> Table:
+    """The rows of `table` that `law` is about.
+
+    The dense law is about dense runs. A law of the format (GMSE, bits, sparsity) cannot see the gradient estimator, and
+    is about formats with the one that belongs to them. A law with a number for every format and estimator takes all
+    rows. Raises UserError where none is left.
+    """
+    if law.dense:
+        dense = np.array([r.is_dense for r in table.rows])
+        chosen, left = table.select(dense), int(np.sum(~dense))
+        if left:
+            said = Remark(table.source, f"left out of the dense law: {left} compressed runs")
+            chosen = replace(chosen, remarks=(*chosen.remarks, said))
+    else:
+        chosen = table if law.form is None else table.plain()
+    if not len(chosen):
+        wanted = "no dense run" if law.dense else "every run has another gradient estimator than its format's own"
+        raise UserError(f"{table.source}: nothing to fit the {law.name} law to: {wanted}; try --form decoupled")
+    return chosen

@@ -1,0 +1,175 @@
+"""What stands below the tables and pictures of a report: each note says what is there, and only what is."""
+
+import math
+
+from capscale.analysis.sentences.rule import Rule, always, listing
+from capscale.analysis.study import Study
+
+
+def _any_unmeasured(study: Study) -> bool:
+    return any(not c.is_measured for c in study.capacities)
+
+
+def _open_interval(study: Study) -> bool:
+    intervals = [p.interval() for p in (*study.law_profiles.values(), *study.free_profiles.values())]
+    return any(not (math.isfinite(i.low) and math.isfinite(i.high)) for i in intervals)
+
+
+def _has_curve(study: Study) -> bool:
+    return study.capacity_law is not None
+
+
+def _own_curves(study: Study) -> list[str]:
+    return [k.name for k in study.kinds if k.law is not None]
+
+
+def _drawn(study: Study) -> bool:
+    return any(c.is_measured and math.isfinite(c.gmse) for c in study.capacities)
+
+
+CAPACITIES = (
+    Rule(
+        "note: dense curve",
+        lambda study: study.measured.method == "dense curve",
+        lambda study: (
+            "Measured: each run's dense-equivalent size read off the dense losses at equal tokens, averaged over "
+            "sizes; no exponent enters."
+        ),
+    ),
+    Rule(
+        "note: joint fit",
+        lambda study: study.measured.method == "joint fit",
+        lambda study: "Measured: the decoupled law, one free ρ per format, fitted to all losses together.",
+    ),
+    Rule("note: resamples", always, lambda study: f"Intervals: {len(study.measured.draws)} resamples."),
+    Rule(
+        "note: over E",
+        always,
+        lambda study: (
+            "Joint fit: the law with a free ρ per format; “over all E” is its range as E is fixed anywhere in its 95 % "
+            "interval."
+        ),
+    ),
+    Rule(
+        "note: own kind",
+        lambda study: len(_own_curves(study)) > 0,
+        lambda study: (
+            f"“Own kind”: the curve through the formats of its kind ({listing(_own_curves(study))}), as the paper "
+            "states its law; “all kinds”: the one through all."
+        ),
+    ),
+    Rule(
+        "note: other estimators",
+        lambda study: any(not c.in_law for c in study.capacities),
+        lambda study: "* trained with another gradient estimator than its format's own; in no curve.",
+    ),
+    Rule(
+        "note: not measured",
+        _any_unmeasured,
+        lambda study: "A capacity that is not measured has its reason in the list of what this does not show.",
+    ),
+)
+FITS = (
+    Rule(
+        "note: open ends",
+        _open_interval,
+        lambda study: "A dash in an interval is an end that lies beyond the bounds: not measured.",
+    ),
+)
+EQUIVALENTS = (
+    Rule(
+        "note: beyond the dense sizes",
+        lambda study: any(e.prolonged for e in study.equivalents),
+        lambda study: "† beyond the dense sizes.",
+    ),
+    Rule("note: nats", always, lambda study: "Losses are nats per token on the validation text."),
+)
+CAPACITY = (
+    Rule(
+        "caption: capacity",
+        _drawn,
+        lambda study: (
+            "Capacity against Gaussian error. Each point is a format, measured by training, its mark that of its kind."
+        ),
+    ),
+    Rule(
+        "caption: curves of kinds",
+        lambda study: len(_own_curves(study)) > 0,
+        lambda study: (
+            f"Lines with bands are the law through the formats of one kind ({listing(_own_curves(study))}) with the "
+            "estimators that belong to them."
+        ),
+    ),
+    Rule(
+        "caption: one curve",
+        lambda study: _has_curve(study) and len(study.kinds) > 1,
+        lambda study: "The thin dashed line is one curve through all kinds.",
+    ),
+    Rule(
+        "caption: other estimators",
+        lambda study: any(not c.in_law and c.is_measured and math.isfinite(c.gmse) for c in study.capacities),
+        lambda study: "Hollow marks: another gradient estimator, in no curve.",
+    ),
+    Rule(
+        "caption: ideal bits",
+        _drawn,
+        lambda study: (
+            "The upper axis: the fewest bits at which any format could have this error (rate-distortion bound)."
+        ),
+    ),
+)
+LOSS = (
+    Rule(
+        "caption: loss",
+        lambda study: len(study.equivalents) > 0,
+        lambda study: (
+            "Loss against size. A dashed line goes from a format's largest model to the dense curve: where it ends is "
+            "the size of the dense model that is just as good."
+        ),
+    ),
+    Rule("caption: loss alone", lambda study: not study.equivalents, lambda study: "Loss against size."),
+)
+AGREEMENT = (
+    Rule(
+        "caption: agreement",
+        always,
+        lambda study: "Measured capacity against one curve through all kinds; on the diagonal the curve is right.",
+    ),
+)
+PROFILES = (
+    Rule(
+        "caption: profiles",
+        always,
+        lambda study: (
+            f"How sharply the losses fix {listing(study.law_profiles)}: the curve below the dashed line is the 95 % "
+            "interval. A flat valley is a number that these runs do not measure."
+        ),
+    ),
+)
+PLANE = (
+    Rule(
+        "caption: plane",
+        always,
+        lambda study: (
+            "Error against storage: the nearer the line, the better a format uses its bits; large marks are worth most."
+        ),
+    ),
+)
+BENCH = (
+    Rule(
+        "note: bench on different rows",
+        lambda bench: len({v.rows for v in bench if v.fit is not None}) > 1,
+        lambda bench: (
+            "Laws are about different runs ("
+            + listing(f"{v.law.name} {v.rows}" for v in bench if v.fit is not None)
+            + "): errors compare between those of as many."
+        ),
+    ),
+    Rule(
+        "note: bench with gaps",
+        lambda bench: any(not math.isfinite(x) for v in bench for x in v.line.values()),
+        lambda bench: "A dash: the law does not apply, or cannot predict a format that it has not seen.",
+    ),
+)
+"""Of a law bench, a sequence of `Validation`."""
+EVERY = (*CAPACITIES, *FITS, *EQUIVALENTS, *CAPACITY, *LOSS, *AGREEMENT, *PROFILES, *PLANE, *BENCH)

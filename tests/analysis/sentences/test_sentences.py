@@ -1,0 +1,180 @@
+"""Every rule on a table where it is true and is said, and on one where it is false and is not."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tables import (
+    TABLES,
+    benched,
+    closed,
+    given,
+    looked_at,
+    moved,
+    only_profile,
+    shared_pull,
+    studied,
+    with_delta,
+    with_fit,
+    with_prior,
+    without_gmse,
+)  # fmt: skip
+
+from capscale.analysis.sentences import caveats, fits, notes, summary
+from capscale.analysis.sentences.rule import always, say
+
+RULES = {rule.name: rule for rule in (*summary.RULES, *caveats.RULES, *fits.RULES, *notes.EVERY)}
+
+
+# rule: (subject of which it is true, what it says there, subject of which it is false)
+# fmt: off
+CASES = {
+    "nothing measured": (lambda: studied("one size"), "No capacity is measured", lambda: studied("good")),
+    "one format": (lambda: studied("one format"), "trained in int4 is worth", lambda: studied("good")),
+    "extremes": (lambda: studied("good"), r"in int1 .* in int8", lambda: studied("noisy")),
+    "no extremes": (lambda: studied("noisy"), "No capacity stands out", lambda: studied("good")),
+    "in order": (
+        lambda: studied("good"), r"integer formats capacity falls.*1\.00 over 4",
+        lambda: studied("reversed"),
+    ),
+    "reversed": (lambda: studied("reversed"), r"capacity rises with.*-1\.00 over 3", lambda: studied("good")),
+    "order not told": (lambda: studied("noisy"), "these runs do not say", lambda: studied("good")),
+    "one curve holds": (lambda: studied("good"), "One curve serves all kinds", lambda: studied("two curves")),
+    "one curve denied": (lambda: studied("two curves"), r"denied.*sparse.*\+0\.", lambda: studied("good")),
+    "one curve open": (lambda: studied("noisy"), "cannot be told", lambda: studied("good")),
+    "another estimator": (lambda: studied("good"), r"fw\] stands 0\.\d+ above", lambda: studied("noisy")),
+    "another estimator not told": (lambda: studied("noisy"), "are not told apart", lambda: studied("good")),
+    "near-tie": (lambda: studied("noisy"), r"Near-tie.*turns round in \d+%", lambda: studied("reversed")),
+    "not measured": (lambda: studied("one size"), "int4 and int2 is not measured", lambda: studied("good")),
+    "too few for a rank correlation": (
+        lambda: studied("one format"), r"integer formats \(1",
+        lambda: studied("good"),
+    ),
+    "level kind": (lambda: studied("level"), "No rank correlation for integer", lambda: studied("good")),
+    "one kind": (lambda: studied("reversed"), "law of GMSE are integer", lambda: studied("good")),
+    "kinds not compared": (lambda: studied("two seeds"), "was not looked at", lambda: studied("good")),
+    "both operands": (lambda: studied("both operands"), "int8 x int8", lambda: studied("good")),
+    "no GMSE": (lambda: without_gmse("good"), "no GMSE is known", lambda: studied("both operands")),
+    "left out": (lambda: studied("extra dense"), "6 dense runs at other D", lambda: studied("good")),
+    "fit": (lambda: studied("good"), "cannot be told from E", None),
+    "capacities without exponents": (
+        lambda: studied("good"), "read off the dense",
+        lambda: studied("several budgets"),
+    ),
+    "capacities of the law": (lambda: studied("several budgets"), "dense sizes here: 3", lambda: studied("good")),
+    "exponents": (lambda: studied("several budgets"), r"D/N runs from 6\.67 to 267", lambda: studied("good")),
+    "one seed": (lambda: studied("good"), "One seed", lambda: studied("two seeds")),
+    "seeds": (lambda: studied("two seeds"), "At least 2 seeds", lambda: studied("good")),
+    "prolonged": (lambda: studied("small"), "the dense curve was prolonged", lambda: studied("one format")),
+    "validation error": (lambda: studied("good"), r"± 0\.010 nats", lambda: studied("reversed")),
+    "one budget of tokens": (lambda: looked_at("good"), "D = 2.048e", lambda: looked_at("several budgets")),
+    "constant ratio": (
+        lambda: looked_at("constant ratio"), "between 100 and 100",
+        lambda: looked_at("several budgets"),
+    ),
+    "one size": (lambda: looked_at("one size"), r"every run has N = 1e\+08", lambda: looked_at("good")),
+    "two sizes": (lambda: looked_at("two sizes"), "2 model sizes", lambda: looked_at("good")),
+    "not converged": (lambda: with_fit(converged=False), "do not quote", lambda: looked_at("good")),
+    "lonely start": (lambda: with_fit(agreeing=1), "only 1 of 8", lambda: with_fit(agreeing=2)),
+    "missed optimum": (lambda: only_profile("F", below=1.0), "goes 1 below", lambda: only_profile("F", below=0.0)),
+    "least squares": (lambda: with_delta(10.0), "never acts", lambda: with_delta(1e-3)),
+    "least absolute deviations": (lambda: with_delta(1e-9), "least absolute", lambda: with_delta(1e-3)),
+    "fixed numbers contradicted": (
+        lambda: given("good", alpha=0.05), r"contradict .* alpha = 0\.05; true", lambda: given("good", alpha=0.22),
+    ),
+    "fixed numbers agree": (
+        lambda: given("good", alpha=0.22), "do not contradict", lambda: given("good", alpha=0.05),
+    ),
+    "fixed numbers that pull": (
+        lambda: given("good", alpha=0.05, F=0.41), "alpha pulls: freed alone, alpha goes to",
+        lambda: given("good", F=0.41),
+    ),
+    "fixed numbers pull together": (
+        lambda: shared_pull("good", alpha=0.05, F=0.41), "combination", lambda: given("good", alpha=0.05, F=0.41),
+    ),
+    "fixed numbers not compared": (
+        lambda: replace(given("good", alpha=0.22), comparison=None), "could not be held",
+        lambda: given("good", alpha=0.22),
+    ),
+    "unidentified": (
+        lambda: looked_at("one size", profiled=True), "alpha is not identified",
+        lambda: only_profile("F"),
+    ),
+    "tied": (lambda: looked_at("one size", profiled=True), "trade off", lambda: only_profile("F")),
+    "bound": (lambda: moved("E", 0.0), "E hit its bound 0", lambda: looked_at("good")),
+    "points left out": (
+        lambda: only_profile("F", left_out=3), r"3 points of \d+ left out",
+        lambda: only_profile("F"),
+    ),
+    "above one": (
+        lambda: moved("rho[int4]", np.log(1.2), "decoupled"), r"rho of int4 is 1\.200",
+        lambda: looked_at("good", "decoupled"),
+    ),
+    "priors": (
+        lambda: with_prior("good", alpha=(0.2, 0.05)), r"alpha = 0\.2 ± 0\.05", lambda: given("good", alpha=0.22),
+    ),
+    "note: dense curve": (lambda: studied("good"), "no exponent enters", lambda: studied("several budgets")),
+    "note: joint fit": (lambda: studied("several budgets"), "one free ρ", lambda: studied("good")),
+    "note: own kind": (lambda: studied("good"), r"\(integer and sparse\)", lambda: studied("one format")),
+    "note: other estimators": (lambda: studied("good"), "another gradient estimator", lambda: studied("reversed")),
+    "note: not measured": (lambda: studied("one size"), "has its reason", lambda: studied("good")),
+    "note: open ends": (lambda: studied("one size"), "A dash", lambda: closed("good")),
+    "note: beyond the dense sizes": (lambda: studied("small"), "beyond", lambda: studied("one format")),
+    "note: bench on different rows": (
+        lambda: benched("good"), r"decoupled 38 and tanh 34", lambda: benched("reversed"),
+    ),
+    "note: bench with gaps": (lambda: benched("good"), "A dash", lambda: benched("good")[1:]),
+    "caption: capacity": (lambda: studied("good"), "Each point is a format", lambda: studied("both operands")),
+    "caption: curves of kinds": (lambda: studied("good"), "integer and sparse", lambda: studied("one format")),
+    "caption: one curve": (lambda: studied("good"), "thin dashed", lambda: studied("reversed")),
+    "caption: other estimators": (lambda: studied("good"), "Hollow", lambda: studied("reversed")),
+    "caption: ideal bits": (lambda: studied("good"), "upper axis", lambda: studied("both operands")),
+    "caption: loss": (lambda: studied("good"), "dashed line goes", lambda: studied("one size")),
+    "caption: loss alone": (lambda: studied("one size"), r"^Loss against size\.$", lambda: studied("good")),
+}
+# fmt: on
+ALWAYS = {name for name, rule in RULES.items() if rule.holds is always and rule.each is None}
+
+
+def texts(name, subject):
+    return [sentence.text for sentence in say((RULES[name],), subject)]
+
+
+def test_every_rule_has_a_table_where_it_is_true_and_one_where_it_is_false():
+    assert set(CASES) | ALWAYS == set(RULES)
+    assert len(RULES) == sum(map(len, (summary.RULES, caveats.RULES, fits.RULES, notes.EVERY)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_said_where_true(name):
+    true, wanted, _ = CASES[name]
+    said = texts(name, true())
+    assert any(re.search(wanted, text) for text in said), said
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[2] is not None])
+def test_not_said_where_false(name):
+    assert texts(name, CASES[name][2]()) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {"two sizes", "constant ratio"}))
+def test_no_sentence_has_a_number_that_is_none(name):
+    rules = (*summary.RULES, *caveats.RULES, *notes.EVERY)
+    for said in say(rules, studied(name)):
+        assert not re.search(r"\b(nan|inf)\b|None|\b0 (runs|points)\b", said.text), said
+
+
+def test_a_capacity_on_its_bound_is_left_out_of_order_and_curves():
+    found = studied("useless")
+    useless = next(c for c in found.capacities if c.curve == "int1")
+    assert "bound of the search" in useless.why_not
+    assert [k.curves for k in found.kinds] == [("int8", "int4", "int2")]
+    assert not any("int1" in (t.first, t.second) for t in found.ties)
+    said = say((*summary.RULES, *caveats.RULES), found)
+    assert [s.rule for s in said if "int1" in s.text] == ["not measured"]
+
+
+def test_sizes_are_those_of_the_table():
+    assert texts("sizes", studied("one size")) != texts("sizes", studied("good"))
+    assert "464 to 2.054e+04" in texts("sizes", studied("good"))[0]

@@ -132,7 +132,7 @@ def _legend(axes: Axes, study: Study, place: Literal["lower left", "upper left"]
         color, marker = styles(study)[kind]
         law = laws.get(kind) if curves and kind == name else None
         fill = color if kind == name else "white"
-        text = as_label(f"{name}: {law_words(law)}" if law else name)
+        text = f"{as_label(name)}: {law_words(law)}" if law else as_label(name)
         line = "-" if law else ""
         shown.append(Line2D([], [], color=color, marker=marker, markerfacecolor=fill, linestyle=line, label=text))
     axes.legend(handles=shown, loc=place, fontsize=8, frameon=False)

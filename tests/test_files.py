@@ -61,7 +61,7 @@ def no_permission(*args, **kwargs):
 
 
 def test_what_may_not_be_read_is_not_called_damaged(path, monkeypatch):
-    """Else whoever lacks a permission is told to remove results that are whole. (Tests may run as root, who can read.)"""
+    """Else whoever lacks a permission is told to remove results that are whole. (Root can read: it is refused here.)"""
     path.write_text("{}")
     sweep = path.parent / "sweep"
     (sweep / "runs" / "a").mkdir(parents=True)

@@ -8,6 +8,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -128,6 +129,24 @@ def writing(path: epath.PathLike) -> Iterator[None]:
         ) from error
 
 
+def unreadable(path: epath.PathLike, error: OSError) -> str:
+    """What to say of a file that may be whole, and cannot be read."""
+    return f"{path} cannot be read ({error.strerror or error}); see to its permissions and the storage"
+
+
+def is_there(path: Path | epath.Path) -> bool:
+    """Whether there is a file or directory; `UserError` where nobody may look."""
+    if is_object_storage(path):
+        return path.exists()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(unreadable(path, error)) from error
+    return True
+
+
 def printable(text: str) -> str:
     """Text from a file, for a screen: whatever is not printed, such as what moves a terminal's cursor, as its code."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
@@ -230,7 +249,9 @@ def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
     """The JSON object in `path`; `UserError` with the remedy when it is not one."""
     try:
         value = parse_json(path.read_bytes())
-    except (ValueError, OSError) as error:
+    except OSError as error:  # of which `remedy`, perhaps to remove it, would be the wrong one
+        raise UserError(unreadable(path, error)) from error
+    except ValueError as error:
         raise UserError(f"{path} is not readable JSON ({str(error)[:120]}); {remedy}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}, not a JSON object; {remedy}")

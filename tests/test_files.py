@@ -2,15 +2,21 @@
 
 import errno
 import json
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from etils import epath
 from limits import LIMIT_S
 
+from capscale.analysis.rows import read, read_sweep
+from capscale.data.manifest import Manifest
 from capscale.errors import UserError
-from capscale.files import read_json, write_json, writing
+from capscale.files import is_there, read_json, write_json, writing
+from capscale.sweep.plan import check_open
+from capscale.sweep.status import read_status
 from capscale.train.metrics import Metrics
 
 
@@ -48,6 +54,39 @@ def test_what_is_no_json_is_named(content, message, path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_json(path, "mend it")
+
+
+def no_permission(*args, **kwargs):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_what_may_not_be_read_is_not_called_damaged(path, monkeypatch):
+    """Else whoever lacks a permission is told to remove results that are whole. (Root can read: it is refused here.)"""
+    path.write_text("{}")
+    sweep = path.parent / "sweep"
+    (sweep / "runs" / "a").mkdir(parents=True)
+    (sweep / "sweep.json").write_text('{"runs": ["a"]}')
+    (sweep / "runs" / "a" / "result.json").write_text("{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "read_bytes", no_permission)
+        with pytest.raises(UserError, match=r"value.json cannot be read \(Permission denied\); see to its permissions"):
+            read_json(path, "remove it")
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: real(self) if self.name == "sweep.json" else no_permission())
+    with pytest.raises(UserError, match=r"a/result.json cannot be read \(Permission denied\); see to"):
+        read_sweep(sweep)
+
+
+def test_what_may_not_be_looked_at_is_not_called_missing(path, monkeypatch):
+    assert not is_there(path)
+    assert not is_there(path / "below")
+    path.write_text("{}")
+    assert is_there(path)
+    assert not is_there(path / "below a file")
+    monkeypatch.setattr(os, "stat", no_permission)
+    for look in (read_status, Manifest.read, check_open, is_there, read):
+        with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); see to its permissions"):
+            look(path)
 
 
 GOOD = [b'{"step": 3, "loss": 1.0}\n', b'{"step": 6, "loss": 0.5}\n']

@@ -9,7 +9,7 @@ from etils import epath
 from capscale.analysis.quest import is_quest, quest_records
 from capscale.analysis.table import Remark, Table, make_table
 from capscale.errors import UserError
-from capscale.files import parse_json
+from capscale.files import is_there, parse_json, unreadable
 
 SCHEMA = 1
 
@@ -21,10 +21,10 @@ def read(path: epath.PathLike, *, strict: bool = True) -> Table:
     unit mistakes. Raises UserError naming the file and what to do.
     """
     path = epath.Path(path)
+    if not is_there(path):
+        raise UserError(f"{path}: no such file or sweep directory; give DIR of `capscale sweep --out DIR` or a table")
     if path.is_dir():
         return read_sweep(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file or sweep directory; give DIR of `capscale sweep --out DIR` or a table")
     if path.stat().length == 0:
         raise UserError(f"{path}: empty file; expected named columns N, D, loss, weights, activations")
     records = _records(path)
@@ -46,7 +46,9 @@ def _records(path: epath.Path) -> list[dict[str, Any]]:
                 return _plain(pd.read_parquet(io.BytesIO(path.read_bytes())))
     except ImportError as e:
         raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'capscale[parquet]'") from e
-    except (ValueError, OSError) as e:
+    except OSError as e:
+        raise UserError(unreadable(path, e)) from e
+    except ValueError as e:
         if isinstance(e, UserError):
             raise
         raise UserError(f"{path}: not a readable {path.suffix[1:]} file: {e}") from e
@@ -80,7 +82,9 @@ def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
         content = parse_json(path.read_bytes())
     except FileNotFoundError as e:
         raise UserError(f"{path}: missing; {remedy}") from e
-    except (ValueError, OSError) as e:
+    except OSError as e:
+        raise UserError(unreadable(path, e)) from e
+    except ValueError as e:
         raise UserError(f"{path}: corrupted ({e}); {remedy}") from e
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object; {remedy}")

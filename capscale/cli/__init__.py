@@ -23,11 +23,15 @@ class Command(Protocol):
 def main(arguments: list[str] | None = None) -> int:
     """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback."""
     try:
+        import logging
+
         import tyro
 
         from capscale.files import quiet_clients
 
         quiet_clients()
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its cache is nobody's concern
+
         from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, status, sweep
 
         commands = {

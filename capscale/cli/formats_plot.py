@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from capscale.cli.formats import check_picture
+from capscale.files import writing
 from capscale.gaussian import bound
 
 KINDS = (
@@ -51,4 +52,5 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_title("Error of a format against what it stores")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    with writing(path):
+        figure.savefig(path, dpi=150)

@@ -17,7 +17,7 @@ from capscale.data.corpus import DataId
 from capscale.data.fidelity import Sample
 from capscale.data.tokenizer import TokenizerId
 from capscale.errors import UserError
-from capscale.files import parse_json, read_json, write_json, write_text
+from capscale.files import is_there, parse_json, read_json, write_json, write_text
 
 SCHEMA = 1
 """Version of manifest.json."""
@@ -103,7 +103,7 @@ class Manifest:
     def read(cls, directory: epath.Path) -> "Manifest":
         """The manifest in `directory`; `UserError` when there is none, or it is not as it was written."""
         path = directory / NAME
-        if not path.exists():
+        if not is_there(path):
             raise UserError(f"{directory} holds no {NAME}; make token shards with `capscale data prepare`")
         content = read_json(path, "prepare the data again")
         if content.get("schema") != SCHEMA:

@@ -18,7 +18,16 @@ from etils import epath
 import capscale.experiments
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, check_checkpoints, children, make_directory, read_json, write_json, writing
+from capscale.files import (
+    TEMPORARY,
+    check_checkpoints,
+    children,
+    is_there,
+    make_directory,
+    read_json,
+    write_json,
+    writing,
+)
 from capscale.models.ladder import Ladder, ladder
 from capscale.sweep.display import run_name
 from capscale.train.run import Run
@@ -161,12 +170,11 @@ def check_open(out: epath.Path) -> None:
 
     A directory that somebody removed is not made again: without its sweep.json it would be nobody's.
     """
-    with writing(out):
-        if not (out / "sweep.json").exists():
-            raise UserError(
-                f"{out} went away while it was worked in: it holds no sweep.json any more; nothing was written there "
-                "since. Put it back, or start the sweep again to train all runs anew"
-            )
+    if not is_there(out / "sweep.json"):
+        raise UserError(
+            f"{out} went away while it was worked in: it holds no sweep.json any more; nothing was written there "
+            "since. Put it back, or start the sweep again to train all runs anew"
+        )
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import parse_json, read_json
+from capscale.files import is_there, parse_json, read_json
 from capscale.realised import UNTOLD, Realised
 from capscale.train.lease import current_lease, holder, is_live
 
@@ -66,7 +66,7 @@ def read_status(out: epath.Path) -> list[RunStatus]:
       UserError: `out` holds no sweep.
     """
     path = out / "sweep.json"
-    if not path.exists():
+    if not is_there(path):
         raise UserError(f"{out} holds no sweep.json; give the --out directory of a sweep")
     found = read_json(path, "start the sweep again with another --out")
     expected, planned = found.get("runs"), found.get("planned", {})

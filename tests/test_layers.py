@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     "errors",
     "files",
+    "artifacts",
     "kernels",
     "formats",
     "estimators",

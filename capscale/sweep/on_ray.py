@@ -126,7 +126,7 @@ def newest_checkpoint(directory: epath.Path) -> int:
     """Step of the newest checkpoint, 0 without one: what an attempt has really added."""
     checkpoints = directory / "checkpoints"
     names = [path.name for path in checkpoints.iterdir()] if checkpoints.exists() else []
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _is_over(

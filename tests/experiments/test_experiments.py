@@ -1,12 +1,23 @@
 """Every experiment that ships can be planned on every ladder, and asks for what it says."""
 
+import hashlib
+
 import pytest
 import tiny
 
+from capscale.data.corpus import DataId
 from capscale.models.ladder import LADDERS
 from capscale.representation import DENSE
 from capscale.sweep.plan import known_experiments, plan
 
+IDS = {
+    "capacity_demo": ("92290dfea9d20ffb", "ae8d51bc345a8da6", "a4e162f60d822eec", "55e260b33a2c6957"),
+    "micro_capacity": ("36222c65b910725a", "b7c0003fe89c238b", "e1706a52fed8f8b8", "4e09b794bfefbbc9"),
+    "ordering": ("666344873b7ba352", "e1fa3ef3e43dbd7e", "283de79d3317414b", "fe385228d621ba59"),
+    "paper_capacity": ("e5a7657a5ca09342", "ea2823d9baf2efef", "823ad7a2b27ccecf", "2f5736e60dd561ed"),
+}
+"""Of every experiment on nano, micro, paper and paper-olmo2: SHA-256 of the ids of all its runs, 16 digits. Ids that
+change orphan every result trained under the old ones."""
 PLANS = [(experiment, ladder) for experiment in known_experiments() for ladder in LADDERS]
 
 
@@ -17,6 +28,19 @@ def test_every_ladder_can_be_planned(experiment, ladder):
         assert run.model == LADDERS[ladder].model(run.size, run.data.vocabulary)
         assert run.ladder == ladder
         assert run.steps >= 10
+
+
+@pytest.mark.parametrize(
+    ("experiment", "ladder", "expected"),
+    [
+        (experiment, ladder, expected)
+        for experiment, digests in IDS.items()
+        for ladder, expected in zip(("nano", "micro", "paper", "paper-olmo2"), digests, strict=True)
+    ],
+)
+def test_golden_ids(experiment, ladder, expected):
+    runs = plan(experiment, ladder, DataId("text", "0" * 64, 96)).runs
+    assert hashlib.sha256("".join(run.run_id for run in runs).encode()).hexdigest()[:16] == expected
 
 
 def test_demo_compares_every_format_at_equal_tokens_and_every_size():

@@ -55,6 +55,16 @@ def test_wandb(tmp_path, monkeypatch):
     assert rest == [(3, {"loss": 2.5}), "end"]
 
 
+@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
+def test_boards_are_not_written_behind_a_link(name, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, SimpleNamespace(init=pytest.fail, SummaryWriter=pytest.fail))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    open_board = open_tensorboard() if name == "tensorboard" else open_wandb("formats")
+    with pytest.raises(UserError, match=rf"{name} is a link to "):
+        open_board(RUN, epath.Path(tmp_path), 0)
+
+
 @pytest.mark.parametrize(("package", "extra"), [("tensorboardX", "tensorboard"), ("wandb", "wandb")])
 def test_missing_package_is_named_with_its_extra(package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from etils import epath
 
+from capscale.artifacts import DIGEST, check_result, check_seal
 from capscale.errors import UserError
-from capscale.files import read_json
+from capscale.files import plain_name, read_json
 from capscale.train.lease import current_lease, holder, is_live
 
 State = Literal["done", "diverged", "failed", "running", "started", "to do", "damaged"]
@@ -53,18 +54,22 @@ def read_status(out: epath.Path) -> list[RunStatus]:
     path = out / "sweep.json"
     if not path.exists():
         raise UserError(f"{out} holds no sweep.json; give the --out directory of a sweep")
-    found = read_json(path, "start the sweep again with another --out")
+    remedy = "start the sweep again with another --out"
+    found = read_json(path, remedy)
     expected, planned = found.get("runs"), found.get("planned", {})
     if not isinstance(expected, list) or not isinstance(planned, dict):
-        raise UserError(f"{path} lists no runs, or not as it should; start the sweep again with another --out")
-    return [_status(out / "runs" / str(run_id), str(run_id), planned.get(str(run_id), {})) for run_id in expected]
+        raise UserError(f"{path} lists no runs, or not as it should; {remedy}")
+    names = [plain_name(run_id, path, "an entry of runs", remedy) for run_id in expected]
+    if DIGEST in found:
+        check_seal(path, found, remedy)
+    return [_status(out / "runs" / name, name, planned.get(name, {})) for name in names]
 
 
 def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunStatus:
     device_s = 0.0
     try:
         step, device_s = progress(directory)
-        state, detail = _state(directory, step, planned)
+        state, detail = _state(directory, run_id, step, planned)
         return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"))
     except (UserError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         detail = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -72,16 +77,21 @@ def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunS
         return RunStatus(run_id, "damaged", detail, round(device_s, 3), flops)
 
 
-def _state(directory: epath.Path, step: int, planned: dict[str, Any]) -> tuple[State, str]:
-    if (directory / "result.json").exists():
-        found = read_json(directory / "result.json", "remove it to train this run again")
+def _state(directory: epath.Path, run_id: str, step: int, planned: dict[str, Any]) -> tuple[State, str]:
+    if (result := directory / "result.json").exists():
+        remedy = "remove it and start the sweep again"
+        found = read_json(result, remedy)
+        check_result(result, found, run_id, remedy)
         return "diverged" if found["status"] == "diverged" else "done", _summary(found["row"])
     how_far = f"{planned['name']}: step {step} of {planned['steps']}" if planned else ""
     lease = current_lease(directory) if directory.exists() else None
     if lease is not None and is_live(lease):
         return "running", ", ".join(filter(None, [how_far, holder(lease)]))
     if (directory / "error.json").exists():
-        return "failed", str(read_json(directory / "error.json", "remove it")["error"])
+        found = read_json(directory / "error.json", "remove it")
+        if found.get("run_id", run_id) != run_id:
+            raise UserError(f"{directory / 'error.json'} is of run {found['run_id']!r}, not of {run_id}; remove it")
+        return "failed", str(found["error"])
     return ("started", how_far) if (directory / "metrics.jsonl").exists() else ("to do", "")
 
 

@@ -113,6 +113,42 @@ def _client(path: epath.Path) -> tuple[Any, str]:
     return fsspec.filesystem(store), name
 
 
+def plain_name(value: Any, path: epath.PathLike, field: str, remedy: str = "fetch or make it again") -> str:
+    """A name that was read from a file, to be joined to a directory: one component of a path, and no hidden one.
+
+    Whoever wrote the file chose the name. `../../.bashrc`, joined as it is, is a file of the reader's.
+
+    Args:
+      value: what was read.
+      path: the file it was read from.
+      field: what it is called there.
+      remedy: what to do about such a file.
+
+    Returns:
+      `value`.
+
+    Raises:
+      UserError: it is no string, is empty, begins with a dot, or holds a separator of any system, a colon (of drives
+        and streams) or a character that cannot be printed.
+    """
+    if isinstance(value, str) and value.isprintable() and value[:1] not in ("", ".") and not set(value) & set("/\\:"):
+        return value
+    shown = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:97]}..."
+    raise UserError(f"{path}: {field} is {shown}, and not the plain name of a file in its directory; {remedy}")
+
+
+def refuse_link(path: epath.PathLike) -> None:
+    """Raises `UserError` for a symbolic link where files are written, renamed and removed below.
+
+    What lies behind one may belong to something else. A directory that the user names may be one; those in it may not.
+    """
+    if not is_object_storage(path) and os.path.islink(path):
+        raise UserError(
+            f"{path} is a link to {os.path.realpath(path)}, and files are renamed and removed there; "
+            "put the directory itself in its place, or choose another --out (which may be a link)"
+        )
+
+
 @contextmanager
 def writing(path: epath.PathLike) -> Iterator[None]:
     """Turns an `OSError` (no space, read-only, no permission) into a `UserError` that names the path.

@@ -59,7 +59,7 @@ STORED = ("tokens", "documents", "text_bytes", "size")
 VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (run.Optimizer(0.1), {
         "learning_rate": POSITIVE, "clip": POSITIVE, "b1": SHARE, "b2": SHARE, "warmup": SHARE, "final": SHARES,
-        "weight_decay": (0, *POSITIVE),
+        "weight_decay": (0, *POSITIVE), "eps": POSITIVE,
     }),
     (tiny.run(), {"tokens": (), "batch": COUNT, "seed": SOME}),
     (tiny.MODEL, {
@@ -126,11 +126,13 @@ MANY: list[tuple[Callable[[Any], object], tuple[object, ...]]] = [
 """Values that hold many numbers, made with one of them, and which of `DOUBTFUL` it may be."""
 
 MADE = {
-    "analysis": "Bootstrap Capacities CapacityLaw CapacityRow Factorization Fit Fold Law Matrix NextRun Option Picture "
-    "Plan Prediction Problem Profile Rule Study Table Tie Validation",
+    "analysis": "Across Bootstrap Capacities CapacityLaw CapacityRow Comparison Departure Difference Factorization Fit "
+    "Fold Inspection Kind Law Matrix NextRun Option Picture Plan Prediction Problem Profile Release Rule Study Table Tie "
+    "Validation",
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargestOf LargestPairs Packed Tails",
     "sweep": "Chip Outcome Slice Sweep",
+    "train": "Parsed",
 }
 """Classes that the package itself makes, of values that are checked: nobody else has a reason to."""
 

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from limits import LIMIT_S
 from capscale.analysis.rows import read, read_sweep
 from capscale.data.manifest import Manifest
 from capscale.errors import UserError
-from capscale.files import is_there, read_json, write_json, writing
+from capscale.files import is_there, plain_name, read_json, refuse_link, write_json, writing
 from capscale.sweep.plan import check_open
 from capscale.sweep.status import read_status
 from capscale.train.metrics import Metrics
@@ -71,8 +70,9 @@ def test_what_may_not_be_read_is_not_called_damaged(path, monkeypatch):
         patch.setattr(type(path), "read_bytes", no_permission)
         with pytest.raises(UserError, match=r"value.json cannot be read \(Permission denied\); see to its permissions"):
             read_json(path, "remove it")
-    real = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: real(self) if self.name == "sweep.json" else no_permission())
+    real = type(path).read_bytes
+    some = lambda self: real(self) if self.name == "sweep.json" else no_permission()  # noqa: E731
+    monkeypatch.setattr(type(path), "read_bytes", some)
     with pytest.raises(UserError, match=r"a/result.json cannot be read \(Permission denied\); see to"):
         read_sweep(sweep)
 
@@ -211,3 +211,51 @@ def test_metrics_survive_a_full_disk_on_opening(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space"):
         Metrics(path, keep_to=3)
     assert steps(path) == [3]
+
+
+@pytest.mark.parametrize("name", ["train-00000-000.npy", "a b", "déjà.npy", "a..b", "efe7338e954464b1"])
+def test_plain_names_pass(name):
+    assert plain_name(name, "there/manifest.json", "file") == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            ".",
+            "..",
+            ".bashrc",
+            "../x",
+            "./../../../.bashrc",
+            "/etc/passwd",
+            "a/b",
+            "a/",
+            "a\\b",
+            "..\\x",
+            "C:x",
+            "C:",
+        ),
+        *("a\0b", "a\nb", "a\u202eb", "\ud800", None, 3, ["a"], {"a": 1}, b"a", "/" * 1000),
+    ],
+)
+def test_other_names_are_refused_by_file_field_and_value(name):
+    message = (
+        r"^there/manifest.json: file is .{1,120}, and not the plain name of a file in its directory; fetch it again$"
+    )
+    with pytest.raises(UserError, match=message) as raised:
+        plain_name(name, "there/manifest.json", "file", "fetch it again")
+    assert len(repr(name)) > 100 or repr(name) in str(raised.value)
+
+
+def test_links_are_refused(tmp_path):
+    (tmp_path / "there").mkdir()
+    refuse_link(tmp_path / "there")
+    refuse_link(tmp_path / "nowhere")
+    refuse_link("gs://bucket/there")
+    for name, target in (("link", "there"), ("dangling", "nowhere")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with pytest.raises(
+            UserError, match=rf"{name} is a link to {tmp_path}/{target}, and files are renamed and removed"
+        ):
+            refuse_link(epath.Path(tmp_path / name))

@@ -15,6 +15,7 @@ ORDER = (
     "errors",
     "checks",
     "files",
+    "artifacts",
     "kernels",
     "formats",
     "estimators",

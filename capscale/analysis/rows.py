@@ -8,10 +8,9 @@ from etils import epath
 
 from capscale.analysis.quest import is_quest, quest_records
 from capscale.analysis.table import Remark, Table, make_table
+from capscale.artifacts import DIGEST, check_result, check_seal
 from capscale.errors import UserError
-from capscale.files import is_there, parse_json, unreadable
-
-SCHEMA = 1
+from capscale.files import is_there, parse_json, plain_name, unreadable
 
 
 def read(path: epath.PathLike, *, strict: bool = True) -> Table:
@@ -95,11 +94,17 @@ def read_sweep(directory: epath.PathLike) -> Table:
     """The rows of a sweep directory, with its command, versions, corpus and wall time as context.
 
     Runs that the sweep expects and that have no result yet are remarks, and so are diverged ones. Its units are known:
-    a run of fewer tokens than parameters is one.
+    a run of fewer tokens than parameters is one. Raises UserError naming a result that is not as it was written, or is
+    another run's.
     """
     directory = epath.Path(directory)
-    sweep = read_json(directory / "sweep.json", "give the DIR of `capscale sweep --out DIR`")
-    expected = [str(r) for r in sweep.get("runs", ())]
+    path, remedy = directory / "sweep.json", "start the sweep again with another --out"
+    sweep = read_json(path, "give the DIR of `capscale sweep --out DIR`")
+    if not isinstance(listed := sweep.get("runs", []), list):
+        raise UserError(f"{path}: runs is {str(listed)[:100]!r}, not a list; {remedy}")
+    expected = [plain_name(run_id, path, "an entry of runs", remedy) for run_id in listed]
+    if DIGEST in sweep:
+        check_seal(path, sweep, remedy)
     found = sorted(p.parent.name for p in (directory / "runs").glob("*/result.json"))
     remarks = [Remark(r, "missing: not trained yet; start the sweep again") for r in expected if r not in set(found)]
     rows, seconds = [], 0.0
@@ -107,11 +112,8 @@ def read_sweep(directory: epath.PathLike) -> Table:
         file = directory / "runs" / run_id / "result.json"
         remedy = f"delete {file.parent} and start the sweep again: only this run is trained"
         result = read_json(file, remedy)
-        if result.get("schema") != SCHEMA:
-            raise UserError(f"{file}: schema {result.get('schema')!r}, this version reads {SCHEMA}; {remedy}")
-        row, timing = result.get("row"), result.get("timing") or {}
-        if not isinstance(row, dict):
-            raise UserError(f"{file}: no object 'row'; {remedy}")
+        check_result(file, result, run_id, remedy)
+        row, timing = result["row"], result.get("timing") or {}
         if expected and run_id not in expected:
             remarks.append(Remark(run_id, "kept, though this sweep does not list it"))
         loss = row.get("loss") if result.get("status") == "ok" else None

@@ -7,7 +7,7 @@ from etils import epath
 
 from capscale.data.fidelity import Sample
 from capscale.data.manifest import Manifest, Shard
-from capscale.data.part import REMEDY, WORK, Job, save
+from capscale.data.part import REMEDY, WORK, Job, held_out_files, save, shards_of
 from capscale.errors import UserError
 from capscale.files import read_json
 
@@ -24,13 +24,15 @@ def assemble(job: Job, parts: int, name: str, recipe: dict[str, Any], versions: 
     unused = {"documents": 0, "tokens": 0}
     sample = Sample()
     for number in range(parts):
-        record = read_json(out / WORK / f"{number:05d}.json", REMEDY)
-        train += [Shard(**shard) for shard in record["train"]]
-        documents = _load(out / WORK / f"{number:05d}-documents.npy")
+        path = out / WORK / f"{number:05d}.json"
+        record = read_json(path, REMEDY)
+        train += shards_of(record, path)
+        of_tokens, of_documents = held_out_files(number)
+        documents = _load(out / WORK / of_documents)
         fitting = held["tokens"] + np.cumsum(documents[:, 0]) <= job.split.cap
         count = 0 if any(unused.values()) else int(fitting.sum())
         taken, left = documents[:count], documents[count:]
-        tokens.append(_load(out / WORK / f"{number:05d}-tokens.npy")[: taken[:, 0].sum()])
+        tokens.append(_load(out / WORK / of_tokens)[: taken[:, 0].sum()])
         held["documents"] += count
         held["tokens"] += int(taken[:, 0].sum())
         held["text_bytes"] += int(taken[:, 1].sum())

@@ -12,18 +12,20 @@ from typing import Any
 
 from etils import epath
 
+from capscale.artifacts import check_seal, digest, sealed
 from capscale.checks import LARGEST_COUNT, check_whole
 from capscale.data.corpus import DataId
 from capscale.data.fidelity import Sample
 from capscale.data.tokenizer import TokenizerId
 from capscale.errors import UserError
-from capscale.files import is_there, parse_json, read_json, write_json, write_text
+from capscale.files import is_there, parse_json, plain_name, read_json, write_json, write_text
 
 SCHEMA = 1
 """Version of manifest.json."""
 NAME = "manifest.json"
 STAMP = ".verified.json"
 """Which files had the right content, and how the file system knew them then."""
+REMEDY = "prepare the data again"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,19 @@ class Shard:
 
     def __post_init__(self):
         check_whole(self, "tokens", "documents", "text_bytes", "size", most=LARGEST_COUNT)
+
+    @classmethod
+    def described(cls, found: Any, path: epath.PathLike, remedy: str = REMEDY) -> "Shard":
+        """The shard that `path` describes; `UserError` where it names a file elsewhere, or is no description."""
+        kinds = {"file": str, "sha256": str}
+        fields = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(found, dict) or set(found) != set(fields):
+            raise UserError(f"{path} describes a shard by {str(found)[:100]}, not by {fields}; {remedy}")
+        for field in fields:
+            if type(found[field]) is not kinds.get(field, int):
+                raise UserError(f"{path}: {field} of a shard is {str(found[field])[:100]!r}; {remedy}")
+        plain_name(found["file"], path, "file of a shard", remedy)
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -91,32 +106,36 @@ class Manifest:
             "train": [shard.sha256 for shard in self.train],
             "validation": self.validation.sha256,
         }
-        return DataId(self.name, _digest(tokens), self.tokenizer.vocabulary)
+        return DataId(self.name, digest(tokens), self.tokenizer.vocabulary)
 
     def write(self, directory: epath.Path) -> None:
         """Writes manifest.json, whole or not at all."""
         sample = None if self.sample is None else self.sample._asdict()
-        content = {"schema": SCHEMA, **dataclasses.asdict(self), "sample": sample}
-        write_json(directory / NAME, content | {"sha256": _digest(content)})
+        write_json(directory / NAME, sealed({"schema": SCHEMA, **dataclasses.asdict(self), "sample": sample}))
 
     @classmethod
     def read(cls, directory: epath.Path) -> "Manifest":
-        """The manifest in `directory`; `UserError` when there is none, or it is not as it was written."""
+        """The manifest in `directory`; `UserError` when there is none, or it is not as it was written.
+
+        Its digest tells what was altered, not who wrote it: names of files are held to lie in `directory`.
+        """
         path = directory / NAME
         if not is_there(path):
             raise UserError(f"{directory} holds no {NAME}; make token shards with `capscale data prepare`")
-        content = read_json(path, "prepare the data again")
+        content = read_json(path, REMEDY)
         if content.get("schema") != SCHEMA:
-            raise UserError(f"{path} has schema {content.get('schema')!r}, not {SCHEMA}; prepare the data again")
-        if content.pop("sha256", None) != _digest(content):
-            raise UserError(f"{path} was altered after it was written; prepare the data again")
-        return cls(
-            **{field: content[field] for field in ("name", "dtype", "recipe", "unused", "versions")},
-            tokenizer=TokenizerId(**content["tokenizer"]),
-            train=tuple(Shard(**shard) for shard in content["train"]),
-            validation=Shard(**content["validation"]),
-            sample=None if content.get("sample") is None else Sample(**content["sample"]),
-        )
+            raise UserError(f"{path} has schema {content.get('schema')!r}, not {SCHEMA}; {REMEDY}")
+        check_seal(path, content, REMEDY)
+        try:
+            return cls(
+                **{field: content[field] for field in ("name", "dtype", "recipe", "unused", "versions")},
+                tokenizer=TokenizerId(**content["tokenizer"]),
+                train=tuple(Shard.described(shard, path) for shard in content["train"]),
+                validation=Shard.described(content["validation"], path),
+                sample=None if content.get("sample") is None else Sample(**content["sample"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is described incompletely ({error}); {REMEDY}") from error
 
 
 def verify(manifest: Manifest, directory: Path, *, again: bool = False) -> None:
@@ -197,7 +216,3 @@ def _stamped(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -6,6 +6,7 @@ import io
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -98,10 +99,8 @@ def tokenize(job: Job, number: int, part: Part) -> None:
             beyond = [beyond[0] + 1, beyond[1] + len(tokens)]
     shards = train.close()
     work = out / WORK
-    kept = {
-        f"{number:05d}-tokens.npy": np.concatenate([np.empty(0, job.identity.dtype), *held_out]),
-        f"{number:05d}-documents.npy": np.array(sizes, np.int64).reshape(-1, 2),
-    }
+    contents = np.concatenate([np.empty(0, job.identity.dtype), *held_out]), np.array(sizes, np.int64).reshape(-1, 2)
+    kept = dict(zip(held_out_files(number), contents, strict=True))
     record = {
         "train": [asdict(shard) for shard in shards],
         "unused": {"documents": beyond[0], "tokens": beyond[1]},
@@ -115,12 +114,23 @@ def is_done(out: epath.Path, number: int) -> bool:
     """Whether a part has its record, and files of full size: a machine without power may lose its last writes."""
     try:
         record = read_json(out / WORK / f"{number:05d}.json", REMEDY)
-        sizes = {out / shard["file"]: shard["size"] for shard in record["train"]}
-        sizes |= {out / WORK / name: size for name, size in record["held_out"].items()}
+        shards = shards_of(record, out / WORK / f"{number:05d}.json")
+        sizes = {out / shard.file: shard.size for shard in shards}
+        sizes |= {out / WORK / name: record["held_out"][name] for name in held_out_files(number)}
         Sample(**record["sample"])
         return all(path.stat().length == size for path, size in sizes.items())
     except (UserError, OSError, KeyError, TypeError):
         return False
+
+
+def shards_of(record: dict[str, Any], path: epath.Path) -> list[Shard]:
+    """The shards that a part's record lists; `UserError` where that names files elsewhere."""
+    return [Shard.described(shard, path, REMEDY) for shard in record["train"]]
+
+
+def held_out_files(number: int) -> tuple[str, str]:
+    """Files in the folder of work that hold a part's held-out tokens, and the sizes of its held-out documents."""
+    return f"{number:05d}-tokens.npy", f"{number:05d}-documents.npy"
 
 
 class _Shards:

@@ -21,7 +21,16 @@ from capscale.data.part import REMEDY, WORK, Job, Split, is_done
 from capscale.data.tokenizer import load_tokenizer
 from capscale.data.workers import tokenize_all
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, children, is_object_storage, make_directory, read_json, write_json, writing
+from capscale.files import (
+    TEMPORARY,
+    children,
+    is_object_storage,
+    make_directory,
+    read_json,
+    refuse_link,
+    write_json,
+    writing,
+)
 
 PLAN = "plan.json"
 LOCK = ".lock"
@@ -94,6 +103,7 @@ def prepare(
     versions = {library: importlib.metadata.version(library) for library in ("capscale", *tokenizer.libraries)}
     identity = {"name": name, "recipe": recipe, "tokenizer": asdict(tokenizer.id)}
     with _held(out):
+        refuse_link(out / WORK)
         if (out / NAME).exists():
             found = Manifest.read(out)
             _same(out, {"name": found.name, "recipe": found.recipe, "tokenizer": asdict(found.tokenizer)}, identity)

@@ -4,6 +4,7 @@ A field of codes below a radix takes `log2(radix)` bits a code: bit fields for p
 numbers of many digits, in blocks chosen so that less than a millionth is lost.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from capscale.artifacts import DIGEST, digest
 from capscale.errors import UserError
 
 from .base import NO_CONTEXT, Context, Format
@@ -112,15 +114,10 @@ def from_bytes(data: bytes, field: Field) -> Codes:
 
 
 def save(path: str | PathLike[str], tensors: dict[str, Packed]) -> None:
-    """Writes packed tensors to a safetensors file with a JSON header of their formats."""
+    """Writes packed tensors to a safetensors file with a JSON header of their formats and digests."""
     from safetensors.numpy import save_file
 
-    header = {
-        "version": VERSION,
-        "tensors": {
-            name: {"format": to_json(p.format), "shape": list(p.shape), "dtype": p.dtype} for name, p in tensors.items()
-        },
-    }
+    header = {"version": VERSION, "tensors": {name: _described(packed) for name, packed in tensors.items()}}
     arrays = {
         f"{name}/{f}": np.frombuffer(data, np.uint8) for name, p in tensors.items() for f, data in p.fields.items()
     }
@@ -143,12 +140,23 @@ def load(path: str | PathLike[str], known: tuple[type, ...] = ()) -> dict[str, P
         raise UserError(f"{path}: a safetensors file, but not of capscale (no {KEY!r} header)")
     try:
         parsed = json.loads(header)
-        version, entries = parsed["version"], parsed["tensors"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        version, entries = parsed["version"], parsed["tensors"].items()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its {KEY!r} header is corrupted ({error})") from error
     if version != VERSION:
         raise UserError(f"{path}: written as version {version}; this capscale reads version {VERSION}")
-    return {name: _entry(path, name, entry, arrays, known) for name, entry in entries.items()}
+    return {name: _entry(path, name, entry, arrays, known) for name, entry in entries}
+
+
+def _described(packed: Packed) -> dict:
+    """A tensor's entry in the header: what it is, and the SHA-256 of that and of all its bytes."""
+    entry = {"format": to_json(packed.format), "shape": list(packed.shape), "dtype": packed.dtype}
+    return entry | {DIGEST: _digest(entry, packed.fields)}
+
+
+def _digest(entry: dict, fields: dict[str, bytes]) -> str:
+    parts = [hashlib.sha256(field).hexdigest() for field in fields.values()]
+    return digest([{name: value for name, value in entry.items() if name != DIGEST}, parts])
 
 
 def _entry(
@@ -163,6 +171,10 @@ def _entry(
     for field in layout:
         if len(fields[field.name]) != _bytes(field):
             raise UserError(f"{path}: tensor {name!r} holds {len(fields[field.name])} bytes of {field}: corrupted")
+    if entry.get(DIGEST, expected := _digest(entry, fields)) != expected:  # files of earlier versions have none
+        raise UserError(
+            f"{path}: tensor {name!r} was altered after it was written: it has another {DIGEST}; pack it again"
+        )
     return Packed(format, shape, dtype, fields)
 
 

@@ -14,7 +14,7 @@ from etils import epath
 
 from capscale.data.source import Source
 from capscale.errors import UserError
-from capscale.files import make_directory, write_json, writing
+from capscale.files import make_directory, refuse_link, write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep, check_open
 from capscale.train.boards import OpenBoard
@@ -107,6 +107,7 @@ def launch(
         with all_or_none():
             check_open(out)  # else the run would make it anew, without the others'
             for directory in directories:
+                refuse_link(directory)
                 if directory.exists() and not several:
                     check_free(directory)  # before the text is read and a program compiled for nothing
                 with writing(directory):
@@ -244,12 +245,13 @@ def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Pa
                 continue  # error.json is for the reason
             directory = sweep.directory_of(run, out)
             try:
+                refuse_link(directory)
                 with writing(directory):
                     make_directory(directory)
                 # Of several processes the first to fail knows why; the others only see it go.
                 write_json(directory / "error.json", {"run_id": run.run_id, "error": reason}, new=True)
             except UserError:
-                continue  # the disk is what failed; the message above says so
+                continue  # the disk, or the place, is what failed; the message above says so
     return True
 
 

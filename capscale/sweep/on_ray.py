@@ -125,7 +125,7 @@ def _resources(there: Mapping[str, float], devices: int) -> dict[str, Any]:
 def newest_checkpoint(directory: epath.Path) -> int:
     """Step of the newest checkpoint, 0 without one: what an attempt has really added."""
     checkpoints = directory / "checkpoints"
-    there = [path for path in children(checkpoints) if path.name.isdigit()] if checkpoints.exists() else []
+    there = [path for path in children(checkpoints) if path.name.isdecimal()] if checkpoints.exists() else []
     # Orbax writes into a directory of another name, and renames it; on object storage it writes this file last.
     whole = [path for path in there if not is_object_storage(path) or (path / "commit_success.txt").exists()]
     return max((int(path.name) for path in whole), default=0)

@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 
 import capscale.experiments
+from capscale.artifacts import DIGEST, check_seal, sealed
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.files import (
@@ -25,6 +26,7 @@ from capscale.files import (
     is_there,
     make_directory,
     read_json,
+    refuse_link,
     write_json,
     writing,
 )
@@ -155,14 +157,27 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
         if occupied and not path.exists():  # unless another launcher of this sweep has just opened it
             raise UserError(f"{out} is not empty and holds no sweep.json; choose an empty or new --out")
         planned = {run.run_id: {"name": run_name(run), "steps": run.steps, "flops": run.flops} for run in sweep.runs}
-        write_json(path, identity | {"planned": planned, "command": command, "versions": versions}, new=True)
+        content = identity | {"planned": planned, "command": command, "versions": versions}
+        write_json(path, sealed(content), new=True)
+    refuse_link(out / "runs")
     found = read_json(path, "move it away, or choose another --out")
     for field, expected in identity.items():
         if found.get(field) != expected:
-            raise UserError(
-                f"{out} holds another sweep: its {field} is {_short(found.get(field))}, "
-                f"this sweep's is {_short(expected)}; choose another --out"
-            )
+            told = f"its {field} is {_short(found.get(field))}, this sweep's is {_short(expected)}"
+            if field == "runs" and isinstance(found.get(field), list):
+                told = _others(found[field], identity["runs"])
+            raise UserError(f"{out} holds another sweep: {told}; choose another --out")
+    if DIGEST in found:  # which sweeps of earlier versions have not
+        check_seal(path, found, "restore it, or choose another --out")
+
+
+def _others(listed: list[Any], wanted: list[str]) -> str:
+    """How the runs of a sweep differ from those that its directory lists."""
+    known = sum(run_id in listed for run_id in wanted)
+    return (
+        f"of this sweep's {len(wanted)} runs it lists {known}, and {len(listed)} in all, as after an edit of the "
+        "experiment, or of code that its formats use"
+    )
 
 
 def check_open(out: epath.Path) -> None:

@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from etils import epath
 
+from capscale.artifacts import DIGEST, check_result, check_seal
 from capscale.errors import UserError
-from capscale.files import is_there, parse_json, read_json
+from capscale.files import is_there, parse_json, plain_name, read_json
 from capscale.realised import UNTOLD, Realised
 from capscale.train.lease import current_lease, holder, is_live
 
@@ -68,18 +69,22 @@ def read_status(out: epath.Path) -> list[RunStatus]:
     path = out / "sweep.json"
     if not is_there(path):
         raise UserError(f"{out} holds no sweep.json; give the --out directory of a sweep")
-    found = read_json(path, "start the sweep again with another --out")
+    remedy = "start the sweep again with another --out"
+    found = read_json(path, remedy)
     expected, planned = found.get("runs"), found.get("planned", {})
     if not isinstance(expected, list) or not isinstance(planned, dict):
-        raise UserError(f"{path} lists no runs, or not as it should; start the sweep again with another --out")
-    return [_status(out / "runs" / str(run_id), str(run_id), planned.get(str(run_id), {})) for run_id in expected]
+        raise UserError(f"{path} lists no runs, or not as it should; {remedy}")
+    names = [plain_name(run_id, path, "an entry of runs", remedy) for run_id in expected]
+    if DIGEST in found:
+        check_seal(path, found, remedy)
+    return [_status(out / "runs" / name, name, planned.get(name, {})) for name in names]
 
 
 def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunStatus:
     device_s = 0.0
     try:
         step, device_s = progress(directory)
-        state, detail, told = _state(directory, step, planned)
+        state, detail, told = _state(directory, run_id, step, planned)
         return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"), *told)
     except (UserError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         detail = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -87,10 +92,14 @@ def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunS
         return RunStatus(run_id, "damaged", detail, round(device_s, 3), flops)
 
 
-def _state(directory: epath.Path, step: int, planned: dict[str, Any]) -> tuple[State, str, tuple[str, Realised]]:
+def _state(
+    directory: epath.Path, run_id: str, step: int, planned: dict[str, Any]
+) -> tuple[State, str, tuple[str, Realised]]:
     """State and detail, and of a run that is done what its compressed weights tell."""
-    if (directory / "result.json").exists():
-        found = read_json(directory / "result.json", "remove it to train this run again")
+    if (result := directory / "result.json").exists():
+        remedy = "remove it and start the sweep again"
+        found = read_json(result, remedy)
+        check_result(result, found, run_id, remedy)
         if found["status"] == "diverged":
             return "diverged", _summary(found["row"]), NOTHING
         return "done", _summary(found["row"]), _told(found["row"])
@@ -99,7 +108,10 @@ def _state(directory: epath.Path, step: int, planned: dict[str, Any]) -> tuple[S
     if lease is not None and is_live(lease):
         return "running", ", ".join(filter(None, [how_far, holder(lease)])), NOTHING
     if (directory / "error.json").exists():
-        return "failed", str(read_json(directory / "error.json", "remove it")["error"]), NOTHING
+        found = read_json(directory / "error.json", "remove it")
+        if found.get("run_id", run_id) != run_id:
+            raise UserError(f"{directory / 'error.json'} is of run {found['run_id']!r}, not of {run_id}; remove it")
+        return "failed", str(found["error"]), NOTHING
     return ("started", how_far, NOTHING) if (directory / "metrics.jsonl").exists() else ("to do", "", NOTHING)
 
 

@@ -7,9 +7,8 @@ from typing import Any, Protocol
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import is_object_storage
-from capscale.formats.describe import to_json
-from capscale.train.run import Run
+from capscale.files import is_object_storage, refuse_link
+from capscale.train.run import Run, described
 
 
 class Board(Protocol):
@@ -33,6 +32,7 @@ class TensorBoard:
 
     def __init__(self, run: Run, directory: epath.Path, first_step: int):
         module = _package("tensorboardX", "tensorboard")
+        refuse_link(directory / "tensorboard")
         # Events of steps that are done again are hidden behind the new ones.
         self._writer = module.SummaryWriter(str(directory / "tensorboard"), purge_step=first_step + 1)
 
@@ -51,9 +51,14 @@ class WandB:
 
     def __init__(self, project: str, run: Run, directory: epath.Path):
         module = _package("wandb", "wandb")
-        place = None if is_object_storage(directory) else str(directory)  # its own files are local ones
+        refuse_link(directory / "wandb")
         self._run = module.init(
-            project=project, id=run.run_id, config=to_json(run), dir=place, resume="allow", reinit="create_new"
+            project=project,
+            id=run.run_id,
+            config=described(run),
+            dir=None if is_object_storage(directory) else str(directory),  # its own files are local ones
+            resume="allow",
+            reinit="create_new",
         )
 
     def write(self, step: int, values: dict[str, float]) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints of a run, kept by orbax."""
 
 import gc
+import hashlib
 import itertools
 import logging
 import threading
@@ -16,8 +17,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax import Array
 
+from capscale.artifacts import check_seal, sealed
 from capscale.errors import UserError
-from capscale.files import check_checkpoints, is_object_storage, writing
+from capscale.files import check_checkpoints, is_object_storage, refuse_link, writing
 from capscale.train.damage import is_damage
 from capscale.train.distributed import all_or_none, is_first
 
@@ -35,10 +37,19 @@ class Checkpoints:
 
     With `background`, a save returns as soon as the state is copied; what stops it is raised by the next call. Only for
     processes that train one run at a time.
+
+    `run_id`: whose they are. Each says so, beside its arrays and in their fingerprints. Those of earlier versions do
+    not, and are taken to be the run's; without a `run_id` nobody asks.
+
+    Raises `UserError` for a directory that is a link, or that holds one: see `capscale.files.refuse_link`.
     """
 
-    def __init__(self, directory: epath.PathLike, background: bool = False):
-        self.directory = _place(epath.Path(directory))
+    def __init__(self, directory: epath.PathLike, background: bool = False, *, run_id: str | None = None):
+        refuse_link(directory)
+        self.directory, self._run_id = _place(epath.Path(directory)), run_id
+        if not is_object_storage(self.directory) and self.directory.is_dir():
+            for path in self.directory.iterdir():
+                refuse_link(path)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=background
         )
@@ -56,8 +67,9 @@ class Checkpoints:
         """Saves `state`; it becomes visible under its step when it is complete."""
         if step not in self._manager.all_steps():
             with self._saving():
-                saved = {"state": state, "fingerprints": _fingerprints(state)}
-                self._manager.save(step, args=ocp.args.StandardSave(saved))
+                saved = {"state": state, "fingerprints": _fingerprints(state) ^ _mark(self._run_id)}
+                whose = None if self._run_id is None else sealed({"run_id": self._run_id})
+                self._manager.save(step, args=ocp.args.StandardSave(saved), custom_metadata=whose)
 
     def wait(self) -> None:
         """Until every save that was started is on disk; raises what stopped one."""
@@ -67,6 +79,21 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
+
+    def check_owner(self) -> None:
+        """Raises `UserError`, in every process alike, where one of the checkpoints says that it is another run's."""
+        with _ONE_AT_A_TIME, all_or_none():
+            for step in self.steps():
+                try:
+                    with self._reading(step), self._restoring() as manager:
+                        owner = _owner(manager, step)
+                except _Damaged:
+                    continue  # which reading it will tell
+                if owner not in (None, self._run_id):
+                    raise UserError(
+                        f"checkpoint {self._of(step)} is of run {owner}, not of {self._run_id}: it was copied here; "
+                        "move it back, or remove it to go on without it"
+                    )
 
     def forget_after(self, step: int) -> None:
         """Deletes checkpoints of later steps: while one is there, no earlier one would be saved."""
@@ -107,27 +134,32 @@ class Checkpoints:
         elsewhere = _Damaged("another process says how")
         try:
             with all_or_none(elsewhere), self._reading(step):
-                saved = self._restore_alone(step, abstract_state)
+                saved, marks = self._restore_alone(step, abstract_state)
             with self._reading(step):  # all add them up together: who fails at it ends, for the others to notice
                 found = _fingerprints(saved["state"])
             with all_or_none(elsewhere):
-                if not np.array_equal(saved["fingerprints"], found):
+                if not any(np.array_equal(saved["fingerprints"], found ^ mark) for mark in marks):
                     raise _Damaged("its numbers are not those that were saved")
             return saved["state"], None
         except _Damaged as damage:
             return None, str(damage)
 
-    def _restore_alone(self, step: int, abstract_state: Any) -> Any:
-        """What orbax reads of `step` in this process. It does not wait for the others: one of them may have failed."""
+    def _restore_alone(self, step: int, abstract_state: Any) -> tuple[Any, list[np.uint32]]:
+        """What orbax reads of `step` in this process, and the marks that its fingerprints may bear."""
+        expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
+        abstract = {"state": abstract_state, "fingerprints": expected}
+        with self._restoring() as manager:
+            whose = self._run_id or _owner(manager, step)
+            return manager.restore(step, args=ocp.args.StandardRestore(abstract)), [_mark(whose), _mark(None)]
+
+    def _restoring(self) -> ocp.CheckpointManager:
+        """Reads in this process alone. It does not wait for the others: one of them may have failed."""
         here = jax.process_index()
         options = ocp.CheckpointManagerOptions(
             create=False,
             multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here}),
         )
-        expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
-        abstract = {"state": abstract_state, "fingerprints": expected}
-        with ocp.CheckpointManager(self.directory, options=options) as manager:
-            return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        return ocp.CheckpointManager(self.directory, options=options)
 
     @contextmanager
     def _reading(self, step: int) -> Iterator[None]:
@@ -165,6 +197,21 @@ def _place(directory: epath.Path) -> epath.Path:
 
 class _Damaged(Exception):
     """A checkpoint does not read back whole; says how."""
+
+
+def _owner(manager: ocp.CheckpointManager, step: int) -> str | None:
+    """The run that a checkpoint says it is of; None where it does not say, or not as it was written."""
+    said = manager.metadata(step).custom_metadata or {}
+    try:
+        check_seal("", said, "")
+    except UserError:
+        return None
+    return said["run_id"]
+
+
+def _mark(run_id: str | None) -> np.uint32:
+    """What fingerprints are combined with, so that arrays of one run are none of another's; 0 in earlier versions."""
+    return np.uint32(0 if run_id is None else int(hashlib.sha256(run_id.encode()).hexdigest()[:8], 16))
 
 
 @contextmanager

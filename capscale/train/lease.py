@@ -259,6 +259,8 @@ def _place() -> str:
 
 def _process(pid: int) -> str | None:
     """What tells a living process from a later one of its number (its start time, where known); None if dead."""
+    if not isinstance(pid, int) or pid < 1:
+        return None  # read from a file, and part of a path below
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]

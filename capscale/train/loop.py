@@ -1,6 +1,5 @@
 """The training loop: resume, chunks of steps, checkpoints, metrics, evaluation, result."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,7 @@ from etils import epath
 from capscale.checks import check_finite, check_flag, check_whole
 from capscale.data.source import Source
 from capscale.errors import UserError
-from capscale.files import make_directory, read_json, write_json, writing
-from capscale.formats.describe import to_json
+from capscale.files import make_directory, read_json, refuse_link, write_json, writing
 from capscale.train import record
 from capscale.train.boards import OpenBoard
 from capscale.train.checkpoint import Checkpoints
@@ -26,7 +24,7 @@ from capscale.train.lease import Leases
 from capscale.train.metrics import Metrics
 from capscale.train.placement import Placement
 from capscale.train.progress import Clock, Progress, mfu, peak_of
-from capscale.train.run import Run, canonical_json
+from capscale.train.run import Run, described
 from capscale.train.windows import Windows
 
 
@@ -113,7 +111,8 @@ def train(
             return present or []
         background = cadence.background and len(runs) == 1
         checkpoints = [
-            stack.enter_context(Checkpoints(directory / "checkpoints", background)) for directory in directories
+            stack.enter_context(Checkpoints(directory / "checkpoints", background, run_id=run.run_id))
+            for run, directory in paired
         ]
         first, state = _restore(placement, runs, checkpoints)
         logs = [_open_log(stack, run, to, first, placement.devices / len(runs), boards) for run, to in paired]
@@ -175,15 +174,16 @@ def claim(run: Run, source: Source, directory: epath.Path) -> None:
             f"run {run.run_id} trains on {run.data.name!r} (sha256 {run.data.sha256[:12]}), "
             f"not on {source.id.name!r} (sha256 {source.id.sha256[:12]}); give the text it was planned with"
         )
-    path = directory / "run.json"
+    path, expected = directory / "run.json", described(run)
     with all_or_none():  # the others read what the first one writes
+        refuse_link(directory)
         if is_first():
             with writing(directory):
                 make_directory(directory)
             if not path.exists():
-                write_json(path, to_json(run))
+                write_json(path, expected)
     with all_or_none():
-        if read_json(path, "remove it to let the run write it anew") != json.loads(canonical_json(run)):
+        if read_json(path, "remove it to let the run write it anew") != expected:
             raise UserError(f"{path} describes another run than {run.run_id}; use another directory")
 
 
@@ -218,8 +218,10 @@ def _open_log(  # noqa: PLR0917 all of them are what a log is of
 def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoints]) -> tuple[int, Any]:
     """The newest step that all runs have a sound checkpoint of, and their state there; else the beginning.
 
-    Checkpoints of later steps are deleted.
+    Checkpoints of later steps are deleted. Raises `UserError`, before anything is, where one is another run's.
     """
+    for of_run in checkpoints:
+        of_run.check_owner()
     common = set.intersection(*(set(of_run.steps()) for of_run in checkpoints))
     shapes = placement.abstract_states(runs)  # those of a state would need its memory, beside that of the one read
     for step in sorted(common, reverse=True):

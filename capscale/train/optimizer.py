@@ -18,7 +18,7 @@ def gradient_transform(optimizer: Optimizer) -> optax.GradientTransformation:
     scale = optax.scale_by_amsgrad if optimizer.amsgrad else optax.scale_by_adam
     return optax.chain(
         optax.clip_by_global_norm(optimizer.clip),
-        scale(b1=optimizer.b1, b2=optimizer.b2),
+        scale(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps),
         optax.add_decayed_weights(optimizer.weight_decay, mask=decayed),
     )
 

@@ -16,7 +16,8 @@ from capscale.train.run import Run
 from capscale.train.sharding import batch_sharding, local_rows, replicated, state_sharding
 from capscale.train.step import Pace, Program, TrainState, evaluate_chunk, initial_state, train_chunk
 
-Made, Value = ParamSpec("Made"), TypeVar("Value")
+Made = ParamSpec("Made")
+Value = TypeVar("Value")
 Histories = dict[str, np.ndarray]
 """Metrics of a chunk, each `float32 (runs, steps)`."""
 RUNS = "runs"

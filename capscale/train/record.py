@@ -11,18 +11,15 @@ import numpy as np
 from etils import epath
 
 from capscale import __version__
+from capscale.artifacts import RESULT_SCHEMA, check_result, sealed
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name
 from capscale.files import read_json, write_json
 from capscale.formats import catalog
 from capscale.formats.base import Format
-from capscale.formats.describe import to_json
 from capscale.gaussian import gmse, pass_rate
-from capscale.train.run import Run
-
-SCHEMA = 1
-"""Version of result.json."""
+from capscale.train.run import Run, described
 
 Status = Literal["ok", "diverged"]
 
@@ -105,16 +102,17 @@ def result(
     metrics: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """The content of result.json; `metrics`: averages over the run of what training measured, and their `_end`."""
-    return {
-        "schema": SCHEMA,
+    content = {
+        "schema": RESULT_SCHEMA,
         "run_id": run.run_id,
         "status": status,
         "row": row,
         "metrics": metrics or {},
-        "run": to_json(run),
+        "run": described(run),
         "timing": timing,
         "versions": versions(),
     }
+    return sealed(content)
 
 
 def versions() -> dict[str, str]:
@@ -128,16 +126,16 @@ def versions() -> dict[str, str]:
 
 
 def read_result(directory: epath.Path, run: Run) -> dict[str, Any] | None:
-    """The finished result of `run` in its directory, None if there is none yet; `UserError` if it is damaged."""
+    """The finished result of `run` in its directory, None if there is none yet.
+
+    `UserError` if it is damaged, altered, or of another run.
+    """
     path = directory / "result.json"
     if not path.exists():
         return None
-    found = read_json(path, "remove it and start the sweep again to train this run once more")
-    if found.get("schema") != SCHEMA or found.get("run_id") != run.run_id or not {"status", "row"} <= found.keys():
-        raise UserError(
-            f"{path} is not a version-{SCHEMA} result of run {run.run_id} "
-            f"(schema {found.get('schema')}, run {found.get('run_id')}); remove it to train this run once more"
-        )
+    remedy = "remove it and start the sweep again to train this run once more"
+    found = read_json(path, remedy)
+    check_result(path, found, run.run_id, remedy)
     return found
 
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from capscale.checks import LARGEST_WHOLE, check_choice, check_flag, check_real, check_whole
 from capscale.data.corpus import DataId
@@ -12,6 +13,18 @@ from capscale.errors import UserError
 from capscale.formats.describe import to_json
 from capscale.models.config import ModelConfig
 from capscale.representation import DENSE, Representation
+from capscale.train.code import code_of
+
+NUMERICS = 1
+"""Version of what the package computes of a run, part of the ids of all runs from version 2 on.
+
+To be raised by a change after which runs end with other losses, beyond the rounding of another device or version of
+XLA, and that no field of a run tells: to initialisation (`models.initial`), the decoders, the loss, formats and
+estimators; to the order of batches (`data.batches`, `data.shards`) and the split of a text (`data.corpus`: BLOCK,
+HELD_OUT_EVERY, VOCABULARY); to the optimizer's transform and schedule, the leaves that decay, and the key of each
+step's noise (`train.step`). Where a field can tell, add one instead, with the present value in `JSON_ADDED`: ids of
+unchanged runs stay.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,10 @@ class Optimizer:
       final: rate at the last step, as a share of the peak.
       amsgrad: divide by the largest second moment so far, as Theorem 1 of the paper does (Algorithm 3;
         arXiv 1904.09237).
+      eps: added to the root of the second moment; Adam's own default (arXiv 1412.6980).
     """
+
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = {"eps": 1e-8}
 
     learning_rate: float
     b1: float = 0.9
@@ -39,9 +55,10 @@ class Optimizer:
     decay: Literal["cosine", "linear"] = "cosine"
     final: float = 0.0
     amsgrad: bool = False
+    eps: float = 1e-8
 
     def __post_init__(self):
-        check_real(self, "learning_rate", "clip", above=0)
+        check_real(self, "learning_rate", "clip", "eps", above=0)
         check_real(self, "b1", "b2", "warmup", least=0, below=1)
         check_real(self, "weight_decay", least=0)
         check_real(self, "final", least=0, most=1)
@@ -121,10 +138,30 @@ class Run:
 
     @cached_property
     def run_id(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical JSON: equal runs, and only they, share it."""
-        return hashlib.sha256(canonical_json(self).encode()).hexdigest()[:16]
+        """First 16 hex digits of the SHA-256 of what decides the result: equal runs, and only they, share it.
+
+        That is the canonical text of `described`, code of classes from outside the package included.
+        """
+        return hashlib.sha256(_canonical(described(self)).encode()).hexdigest()[:16]
+
+
+def described(run: Run) -> dict[str, Any]:
+    """A run as JSON, with all that decides its result.
+
+    Beyond its values that is `numerics`, the package's version of them, from 2 on; and `code`, where classes of the run
+    are not the package's own: what the code behind each hashes to, by the path of the value. See `capscale.train.code`.
+
+    Raises `UserError` for values that cannot be written, and for code that cannot be read.
+    """
+    code = code_of(run)
+    extra = ({"code": code} if code else {}) | ({"numerics": NUMERICS} if NUMERICS > 1 else {})
+    return to_json(run) | extra
 
 
 def canonical_json(value: Any) -> str:
     """Canonical JSON text: sorted keys, no spaces, shortest float repr; the same on every machine and Python."""
-    return json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _canonical(to_json(value))
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -7,6 +7,7 @@ from synthetic import well_spread, write_sweep
 
 from capscale.analysis.rows import read
 from capscale.analysis.table import make_table
+from capscale.artifacts import sealed
 from capscale.errors import UserError
 
 
@@ -234,6 +235,50 @@ def test_a_sweep_may_train_on_fewer_tokens_than_parameters(tmp_path):
     with pytest.raises(UserError, match=r"fewer tokens than parameters.*--keep-suspect"):
         read(rows)
     assert len(read(rows, strict=False)) == 1
+
+
+def altered(result):
+    return sealed(result | {"schema": 2}) | {"row": result["row"] | {"loss": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (altered, "was altered after it was written"),
+        (lambda result: result | {"schema": 2}, "was altered after it was written"),
+        (lambda result: result | {"run_id": "another"}, "is the result of run 'another', not of "),
+    ],
+    ids=["altered", "without a digest", "of another run"],
+)
+def test_result_that_is_not_what_it_was_names_file_and_remedy(change, message, tmp_path):
+    write_sweep(tmp_path)
+    file = next((tmp_path / "runs").glob("*/result.json"))
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(UserError, match=rf"{file} {message}.*start the sweep again"):
+        read(tmp_path)
+
+
+def test_results_with_a_digest_are_read(tmp_path):
+    write_sweep(tmp_path)
+    before = read(tmp_path)
+    for file in (tmp_path / "runs").glob("*/result.json"):
+        file.write_text(json.dumps(sealed(json.loads(file.read_text()) | {"schema": 2})))
+    assert read(tmp_path).rows == before.rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"runs": ["../elsewhere"]}, "an entry of runs is '../elsewhere', and not the plain name"),
+        ({"runs": 3}, "runs is '3', not a list"),
+        ({"sha256": "0"}, "was altered after it was written"),
+    ],
+)
+def test_sweep_json_that_is_not_what_it_was_is_refused(change, message, tmp_path):
+    path = write_sweep(tmp_path) / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=rf"sweep.json.* {message}.*; start the sweep again with another --out"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 7}', '{"schema": 1, "status": "ok"}'])

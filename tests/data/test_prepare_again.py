@@ -71,6 +71,43 @@ def test_writes_that_a_machine_lost_are_made_again(lost, book, tmp_path, monkeyp
     assert texts.contents(tmp_path / "out") == texts.contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("field", ["train", "held_out"])
+def test_records_that_name_files_elsewhere_are_made_again(field, book, tmp_path):
+    whole = texts.shards(tmp_path / "whole", book)
+    stop_before_assembly(tmp_path / "out", book)
+    path = tmp_path / "out" / ".parts" / "00001.json"
+    record = json.loads(path.read_text())
+    if field == "train":
+        record["train"][0]["file"] = f"../whole/{record['train'][0]['file']}"
+    else:
+        for name in record["held_out"]:  # as large, elsewhere, as those here should be
+            (tmp_path / "whole" / name).write_bytes((path.parent / name).read_bytes())
+            (path.parent / name).write_bytes(b"")
+        record["held_out"] = {f"../../whole/{name}": size for name, size in record["held_out"].items()}
+    path.write_text(json.dumps(record))
+    assert texts.shards(tmp_path / "out", book) == whole
+    for shard in whole.shards:
+        assert (tmp_path / "out" / shard.file).read_bytes() == (tmp_path / "whole" / shard.file).read_bytes()
+
+
+def test_records_that_name_files_elsewhere_are_not_assembled(book, tmp_path, monkeypatch):
+    stop_before_assembly(tmp_path / "out", book)
+    path = tmp_path / "out" / ".parts" / "00001.json"
+    path.write_text(path.read_text().replace('"train-', '"../train-'))
+    monkeypatch.setattr("capscale.data.prepare.is_done", lambda out, number: True)
+    with pytest.raises(UserError, match=r"00001.json: file of a shard is '../train-.*, and not the plain name"):
+        texts.shards(tmp_path / "out", book)
+
+
+def test_parts_behind_a_link_are_refused(book, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".parts").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"out/.parts is a link to .*elsewhere"):
+        texts.shards(tmp_path / "out", book)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_prepared_already(book, tmp_path, monkeypatch):
     first = texts.shards(tmp_path / "out", book)
     before = texts.contents(tmp_path / "out")

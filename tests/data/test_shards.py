@@ -1,5 +1,6 @@
 """Token shards as a source: batches are a function of (seed, step), and what is not whole stops a run ahead of it."""
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import texts
 import tiny
 from etils import epath
 
+from capscale.artifacts import sealed
 from capscale.data import inputs, manifest
 from capscale.data.load import load_source
 from capscale.data.manifest import Manifest
@@ -262,6 +264,48 @@ def test_manifest_that_was_altered_is_refused(change, message, copy):
     path = copy / "manifest.json"
     path.write_text(change(path.read_text()))
     with pytest.raises(UserError, match=message):
+        load_source(str(copy))
+
+
+def forged(copy, change):
+    """A manifest as anyone can write one: its digest is of itself."""
+    content = json.loads((copy / "manifest.json").read_text())
+    del content["sha256"]
+    change(content)
+    (copy / "manifest.json").write_text(json.dumps(sealed(content)))
+
+
+ELSEWHERE = ["./../../../.bashrc", "../evil.py", "/etc/cron.d/x", "..", "", ".verified.json", "a\\b", "a/b", "a\0b"]
+
+
+@pytest.mark.parametrize("side", ["train", "validation"])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_shards_that_name_files_elsewhere_are_refused(name, side, copy, tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    forged(copy, lambda content: (content["train"][0] if side == "train" else content["validation"]).update(file=name))
+    with pytest.raises(
+        UserError, match=r"manifest.json: file of a shard is .*, and not the plain name .*; prepare the"
+    ):
+        load_source(str(copy))
+    assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("train"), "manifest.json is described incompletely"),
+        (lambda content: content.update(train=3), "manifest.json is described incompletely"),
+        (lambda content: content.update(train=[3]), "manifest.json describes a shard by 3, not by "),
+        (lambda content: content["validation"].pop("file"), "manifest.json describes a shard by "),
+        (lambda content: content["validation"].update(more=1), "manifest.json describes a shard by "),
+        (lambda content: content["validation"].update(size="large"), "manifest.json: size of a shard is 'large'"),
+        (lambda content: content["tokenizer"].update(more=1), "manifest.json is described incompletely"),
+    ],
+)
+def test_manifest_that_describes_no_shards_is_refused(change, message, copy):
+    forged(copy, change)
+    with pytest.raises(UserError, match=f"{message}.*; prepare the data again"):
         load_source(str(copy))
 
 

@@ -1,9 +1,12 @@
 """Every experiment that ships can be planned on every ladder, and asks for what it says."""
 
+import hashlib
+
 import pytest
 import tiny
 from capscale.experiments import capacity_demo, micro_capacity
 
+from capscale.data.corpus import DataId
 from capscale.defaults import default_estimator
 from capscale.estimator_names import find_estimator, split_name
 from capscale.formats.catalog import find
@@ -11,6 +14,16 @@ from capscale.models.ladder import LADDERS
 from capscale.representation import DENSE
 from capscale.sweep.plan import known_experiments, plan
 
+IDS = {
+    "capacity_demo": ("7bc5fbac9835b98f", "feb0592908bbe84c", "887fd6ea399db0fa", "caf625377ab6b331"),
+    "micro_capacity": ("9f12aad2309f665a", "d796e5978aa14bc4", "0ce3808fc8c96aca", "7d5ec127556f6d35"),
+    "ordering": ("aba3e92bf317a73e", "c66c846fdf1092c1", "cdd5ad822198c12a", "85448ef92594cb1a"),
+    "rbbm_scan": ("b280df912cafa99b", "b6950dd4f0d03cea", "af2939c6009d1a58", "6e75c545d05d7441"),
+    "recipes": ("b86beb127172d8a7", "84a1ccff6a17d123", "318ae26cc8572bd0", "a4dc32092a329ff4"),
+    "paper_capacity": ("f6a76df89520ea95", "3bba2b2ce6480f8f", "6f863890e1b2beae", "5c9ee5f81052a2d1"),
+}
+"""Of every experiment on nano, micro, paper and paper-olmo2: SHA-256 of the ids of all its runs, 16 digits. Ids that
+change orphan every result trained under the old ones."""
 PLANS = [(experiment, ladder) for experiment in known_experiments() for ladder in LADDERS]
 
 
@@ -24,6 +37,19 @@ def test_every_ladder_can_be_planned(experiment, ladder):
             assert run.model == LADDERS[ladder].model(run.size, run.data.vocabulary)
         assert run.ladder == ladder
         assert run.steps >= 10
+
+
+@pytest.mark.parametrize(
+    ("experiment", "ladder", "expected"),
+    [
+        (experiment, ladder, expected)
+        for experiment, digests in IDS.items()
+        for ladder, expected in zip(("nano", "micro", "paper", "paper-olmo2"), digests, strict=True)
+    ],
+)
+def test_golden_ids(experiment, ladder, expected):
+    runs = plan(experiment, ladder, DataId("text", "0" * 64, 96)).runs
+    assert hashlib.sha256("".join(run.run_id for run in runs).encode()).hexdigest()[:16] == expected
 
 
 def test_demo_compares_every_format_at_equal_tokens_and_every_size():

@@ -114,6 +114,8 @@ def test_bad_files(tmp_path):
     refused("header is corrupted")
     save_file({"w": np.zeros(3, np.uint8)}, path, metadata={KEY: json.dumps({"version": 99, "tensors": {}})})
     refused("version 99")
+    save_file({"w": np.zeros(3, np.uint8)}, path, metadata={KEY: json.dumps({"version": 1, "tensors": ["w"]})})
+    refused("header is corrupted")
     described = {"format": to_json(catalog.find("int4")), "shape": [8, 256], "dtype": "float32"}
 
     def with_fields(fields, entry):
@@ -132,6 +134,29 @@ def test_bad_files(tmp_path):
     refused("described with the fields")
     path.unlink()
     refused("no such file")
+
+
+def test_any_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save(path, {"w": pack(catalog.find("int4"), gaussian((4, 32)))})
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for position in range(start, len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
+        with pytest.raises(UserError, match="tensor 'w' was altered after it was written"):
+            load(path)
+    path.write_bytes(whole.replace(b'\\"shape\\": [4, 32]', b'\\"shape\\": [2, 64]'))
+    with pytest.raises(UserError, match=r"tensor 'w' (was altered|holds)"):
+        load(path)
+
+
+def test_files_of_earlier_versions_have_no_digest_and_are_read(tmp_path):
+    path, packed = tmp_path / "w.safetensors", pack(catalog.find("int4"), gaussian())
+    entry = {"format": to_json(packed.format), "shape": list(packed.shape), "dtype": packed.dtype}
+    header = json.dumps({"version": 1, "tensors": {"w": entry}})
+    fields = {f"w/{name}": np.frombuffer(data, np.uint8) for name, data in packed.fields.items()}
+    save_file(fields, path, metadata={KEY: header})
+    assert load(path) == {"w": packed}
 
 
 def test_codes_beyond_the_radix_are_refused():

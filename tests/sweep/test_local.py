@@ -141,6 +141,31 @@ def test_failures_leave_a_message_and_do_not_stop_the_others(tmp_path, monkeypat
     assert not (tmp_path / "runs" / RUNS[2].run_id / "error.json").exists()
 
 
+@pytest.mark.parametrize("name", ["error.json", "thesis.tex"])
+def test_a_runs_directory_that_is_a_link_is_refused_and_nothing_is_written_behind_it(name, tmp_path):
+    elsewhere, out, run = tmp_path / "elsewhere", tmp_path / "out", RUNS[0]
+    open_directory(Sweep("mine", NANO, tiny.corpus().id, (run,)), epath.Path(out), "capscale sweep mine", {})
+    elsewhere.mkdir()
+    (elsewhere / name).write_text("theirs")
+    (out / "runs").mkdir()
+    (out / "runs" / run.run_id).symlink_to(elsewhere)
+    (message,) = start(out, [run]).failed
+    assert f"{run.run_id} is a link to {elsewhere}" in message
+    assert {path.name: path.read_text() for path in elsewhere.iterdir()} == {name: "theirs"}
+
+
+def test_altered_result_is_reported(done, tmp_path):
+    out, _ = done
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "runs" / RUNS[0].run_id / "result.json"
+    loss = str(read_json(epath.Path(path), "")["row"]["loss"])
+    path.write_text(path.read_text().replace(loss, f"9{loss[1:]}"))
+    outcome = start(tmp_path)
+    (message,) = outcome.failed
+    assert f"{path} was altered after it was written" in message
+    assert outcome.present == 2
+
+
 def test_damaged_result_is_reported_and_the_others_are_trained(tmp_path):
     start(tmp_path)
     damaged, missing = (tmp_path / "runs" / run.run_id / "result.json" for run in RUNS[:2])

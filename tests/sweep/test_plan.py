@@ -122,7 +122,10 @@ def test_directory_is_opened_once_and_again(tmp_path):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"runs": (tiny.run(seed=1),)}, "its runs is 1 runs"),
+        (
+            {"runs": (tiny.run(seed=1),)},
+            "of this sweep's 1 runs it lists 0, and 1 in all, as after an edit of the experiment, or of code",
+        ),
         ({"experiment": "yours"}, "its experiment is 'mine', this sweep's is 'yours'"),
         ({"data": replace(tiny.corpus().id, sha256="0" * 64)}, "its data is"),
         ({"ladder": replace(NANO, name="micro")}, "its ladder is 'nano', this sweep's is 'micro'"),
@@ -149,6 +152,27 @@ def test_damaged_sweep_json_is_named(damaged, tmp_path):
     (tmp_path / "sweep.json").write_text(damaged)
     with pytest.raises(UserError, match=r"sweep.json (is not readable JSON|holds list).*; move it away, or choose"):
         open_(planned(), tmp_path)
+
+
+def test_altered_sweep_json_is_named_and_one_of_an_earlier_version_is_not(tmp_path):
+    open_(planned(), tmp_path)
+    path = tmp_path / "sweep.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | {"planned": {}}))
+    with pytest.raises(UserError, match=r"sweep.json was altered after it was written: .*; restore it, or choose"):
+        open_(planned(), tmp_path)
+    path.write_text(json.dumps({field: value for field, value in whole.items() if field != "sha256"}))
+    open_(planned(), tmp_path)
+
+
+def test_runs_behind_a_link_are_refused_but_the_directory_itself_may_be_one(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    open_(planned(), tmp_path / "out")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "real" / "runs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"out/runs is a link to {tmp_path}/elsewhere, and files are renamed"):
+        open_(planned(), tmp_path / "out")
 
 
 def test_place_that_cannot_be_written_is_named(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
+from capscale.artifacts import sealed
 from capscale.cli import main
 from capscale.errors import UserError
 from capscale.sweep.status import RunStatus, counts, device_hours, formats, read_status
@@ -15,26 +16,38 @@ ROW = {"model": "nano-8", "weights": "int4", "activations": "dense", "seed": 1, 
 
 LIVE = {"host": "tpu-7", "pid": 12, "place": "elsewhere", "process": "9", "expires_at": time.time() + 1e3}
 LINES = '{"step": 10, "device_seconds": 1.5}\n{"step": 20, "device_seconds": 2.5}\n{"step": 3'
+ALTERED = "damaged", "result.json was altered after it was written: its content has another sha256; remove it"
 PLANNED = {"name": "nano-8 int4 seed 1", "steps": 40, "flops": 1e9}
+
+
+def result(run_id, row, status="ok"):
+    return {"schema": 1, "run_id": run_id, "status": status, "row": row}
+
 
 # Files of a run's directory, and the state and detail that they are read as.
 STATES = {
-    "a": ({"result.json": {"status": "ok", "row": ROW}}, "done", "nano-8 int4/dense seed 1: loss 2.3457"),
-    "b": ({"result.json": {"status": "diverged", "row": {**ROW, "loss": None}}}, "diverged", "seed 1: diverged"),
+    "a": ({"result.json": result("a", ROW)}, "done", "nano-8 int4/dense seed 1: loss 2.3457"),
+    "b": ({"result.json": result("b", {**ROW, "loss": None}, "diverged")}, "diverged", "seed 1: diverged"),
     "c": ({"error.json": {"error": "no luck"}, "metrics.jsonl": ""}, "failed", "no luck"),
     "d": ({"metrics.jsonl": LINES}, "started", "nano-8 int4 seed 1: step 20 of 40"),
     "e": ({}, "to do", ""),
     "f": ({"result.json": "{"}, "damaged", "result.json is not readable JSON"),
-    "g": ({"result.json": {"status": "ok"}}, "damaged", "row"),
-    "h": ({"result.json": {"status": "ok", "row": {**ROW, "loss": "low"}}}, "damaged", ""),
-    "i": ({"result.json": {"status": "ok", "row": None}}, "damaged", ""),
+    "g": ({"result.json": result("g", ROW) | {"row": 3}}, "damaged", "no object 'row'"),
+    "h": ({"result.json": result("h", {**ROW, "loss": "low"})}, "damaged", ""),
+    "i": ({"result.json": result("i", None)}, "damaged", ""),
     "j": ({"error.json": {}}, "damaged", "error"),
     "k": ({"lease-2.json": LIVE, "metrics.jsonl": LINES}, "running", "step 20 of 40, process 12 on tpu-7"),
     "l": ({"lease-2.json": LIVE | {"expires_at": 1.0}, "metrics.jsonl": LINES}, "started", "step 20"),
     "m": ({"lease-2.json": LIVE | {"released": True}, "error.json": {"error": "no luck"}}, "failed", "no luck"),
     "n": ({"lease-2.json": LIVE, "error.json": {"error": "no luck"}}, "running", "step 0 of 40"),
-    "o": ({"lease-2.json": LIVE, "result.json": {"status": "ok", "row": ROW}}, "done", "loss 2.3457"),
+    "o": ({"lease-2.json": LIVE, "result.json": result("o", ROW)}, "done", "loss 2.3457"),
     "p": ({"lease-1.json": LIVE, "lease-2.json": "{"}, "to do", ""),
+    "q": ({"result.json": sealed(result("q", ROW) | {"schema": 2})}, "done", "loss 2.3457"),
+    "r": ({"result.json": sealed(result("r", ROW) | {"schema": 2}) | {"row": {**ROW, "loss": 2.34568}}}, *ALTERED),
+    "s": ({"result.json": result("s", ROW) | {"schema": 2}}, *ALTERED),
+    "t": ({"result.json": result("a", ROW)}, "damaged", "t/result.json is the result of run 'a', not of t"),
+    "u": ({"error.json": {"run_id": "c", "error": "no luck"}}, "damaged", "u/error.json is of run 'c', not of u"),
+    "v": ({"error.json": {"run_id": "v", "error": "no luck"}}, "failed", "no luck"),
 }
 
 
@@ -56,7 +69,7 @@ def test_every_state(out):
         _, state, detail = STATES[status.run_id]
         assert status.state == state, status
         assert detail in status.detail
-    found = {"done": 2, "diverged": 1, "failed": 2, "running": 2, "started": 2, "to do": 2, "damaged": 5}
+    found = {"done": 3, "diverged": 1, "failed": 3, "running": 2, "started": 2, "to do": 2, "damaged": 9}
     assert counts(statuses) == found
     assert {status.run_id: status.device_s for status in statuses if status.device_s} == {"d": 4, "k": 4, "l": 4}
 
@@ -79,7 +92,7 @@ def test_files_that_are_none_are_no_end_of_the_list(name, content, out):
 
 
 def test_plan_of_a_run_that_is_none(tmp_path):
-    (tmp_path / "sweep.json").write_text('{"runs": ["a", 3], "planned": {"a": 7}}')
+    (tmp_path / "sweep.json").write_text('{"runs": ["a", "b"], "planned": {"a": 7}}')
     (tmp_path / "runs" / "a").mkdir(parents=True)
     assert [status.state for status in read_status(epath.Path(tmp_path))] == ["damaged", "to do"]
 
@@ -112,7 +125,7 @@ def swept(directory, **rows):
     for run_id, (status, row) in rows.items():
         path = directory / "runs" / run_id / "result.json"
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"status": status, "row": ROW | row}))
+        path.write_text(json.dumps(result(run_id, ROW | row, status)))
     return epath.Path(directory)
 
 
@@ -168,6 +181,9 @@ def test_reading_changes_nothing(out):
         ("{}", "lists no runs"),
         ('{"runs": 3}', "lists no runs"),
         ('{"runs": ["a"], "planned": []}', "lists no runs, or not as it should"),
+        ('{"runs": ["a", 3]}', "sweep.json: an entry of runs is 3, and not the plain name of a file"),
+        ('{"runs": ["a", "../../elsewhere"]}', r"sweep.json: an entry of runs is '../../elsewhere', and not the plain"),
+        ('{"runs": ["a"], "sha256": "0"}', "sweep.json was altered after it was written"),
     ],
 )
 def test_what_is_no_sweep_is_refused(content, message, tmp_path):

@@ -63,6 +63,16 @@ def test_wandb_keeps_its_own_files_here_where_runs_are_in_a_bucket(monkeypatch):
     assert told["dir"] is None
 
 
+@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
+def test_boards_are_not_written_behind_a_link(name, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, SimpleNamespace(init=pytest.fail, SummaryWriter=pytest.fail))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    open_board = open_tensorboard() if name == "tensorboard" else open_wandb("formats")
+    with pytest.raises(UserError, match=rf"{name} is a link to "):
+        open_board(RUN, epath.Path(tmp_path), 0)
+
+
 @pytest.mark.parametrize(("package", "extra"), [("tensorboardX", "tensorboard"), ("wandb", "wandb")])
 def test_missing_package_is_named_with_its_extra(package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

@@ -90,6 +90,78 @@ def test_saving_a_step_again_is_nothing_and_later_steps_can_be_forgotten(tmp_pat
         assert checkpoints.steps() == [5, 3]
 
 
+OURS, THEIRS = "7a05ba650e07592c", "efe7338e954464b1"
+
+
+def saved_by(directory, run_id, *steps):
+    with Checkpoints(directory, run_id=run_id) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, STATE)
+        checkpoints.wait()
+
+
+def test_a_checkpoint_is_read_by_its_own_run_and_by_who_does_not_ask(tmp_path):
+    saved_by(tmp_path / "ours", OURS, 9)
+    for run_id in (OURS, None):
+        with Checkpoints(tmp_path / "ours", run_id=run_id) as checkpoints:
+            np.testing.assert_array_equal(checkpoints.read(9, STATE)["value"], STATE["value"])
+    with Checkpoints(tmp_path / "ours", run_id=OURS) as checkpoints:
+        checkpoints.check_owner()
+
+
+@pytest.mark.parametrize("step", [3, 12], ids=["older than ours", "newest"])
+def test_a_checkpoint_of_another_run_is_refused_by_both_names_and_stays(step, tmp_path):
+    saved_by(tmp_path / "theirs", THEIRS, step)
+    saved_by(tmp_path / "ours", OURS, 9)
+    shutil.copytree(tmp_path / "theirs" / str(step), tmp_path / "ours" / str(step))
+    with Checkpoints(tmp_path / "ours", run_id=OURS) as checkpoints:
+        with pytest.raises(
+            UserError, match=rf"ours/{step} is of run {THEIRS}, not of {OURS}: it was copied .* move it"
+        ):
+            checkpoints.check_owner()
+        assert set(checkpoints.steps()) == {9, step}
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"custom_metadata": {}}', None])
+def test_arrays_of_another_run_are_none_of_ours_even_if_nothing_says_so(damage, tmp_path):
+    """Their fingerprints do: what says whose they are may be lost, or was altered."""
+    saved_by(tmp_path / "theirs", THEIRS, 9)
+    path = tmp_path / "theirs" / "9" / "_CHECKPOINT_METADATA"
+    if damage is None:
+        path.write_text(path.read_text().replace(THEIRS, OURS))
+    else:
+        path.write_text(damage)
+    with Checkpoints(tmp_path / "theirs", run_id=OURS) as checkpoints:
+        checkpoints.check_owner()
+        with pytest.warns(UserWarning, match=r"9 cannot be read \(its numbers are not those .*; it is set aside"):
+            assert checkpoints.read(9, STATE) is None
+
+
+@pytest.mark.parametrize("damage", ["", '{"custom_metadata": {}}'])
+def test_our_own_arrays_are_read_even_if_nothing_says_so(damage, tmp_path):
+    saved_by(tmp_path, OURS, 9)
+    (tmp_path / "9" / "_CHECKPOINT_METADATA").write_text(damage)
+    with Checkpoints(tmp_path, run_id=OURS) as checkpoints:
+        checkpoints.check_owner()
+        np.testing.assert_array_equal(checkpoints.read(9, STATE)["value"], STATE["value"])
+
+
+def test_checkpoints_of_an_earlier_version_say_nothing_and_are_read(tmp_path):
+    saved_by(tmp_path, None, 9)
+    with Checkpoints(tmp_path, run_id=OURS) as checkpoints:
+        checkpoints.check_owner()
+        np.testing.assert_array_equal(checkpoints.read(9, STATE)["value"], STATE["value"])
+
+
+def test_who_owns_a_checkpoint_may_be_unknown_for_a_while(saved, monkeypatch):
+    def fail(self, *args, **kwargs):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "metadata", fail)
+    with pytest.raises(UserError, match=r"checkpoints/9 cannot be read now .*Input/output error.* left as it is"):
+        saved.check_owner()
+
+
 @pytest.fixture
 def saved(tmp_path):
     """Checkpoints with one of step 9."""
@@ -118,9 +190,9 @@ def test_numbers_that_are_not_those_saved_are_damage(saved, monkeypatch):
     real = Checkpoints._restore_alone
 
     def altered(self, step, abstract):
-        found = real(self, step, abstract)
+        found, marks = real(self, step, abstract)
         leaf = found["state"]["value"]
-        return found | {"state": found["state"] | {"value": leaf.at[(0,) * leaf.ndim].add(1)}}
+        return found | {"state": found["state"] | {"value": leaf.at[(0,) * leaf.ndim].add(1)}}, marks
 
     monkeypatch.setattr(Checkpoints, "_restore_alone", altered)
     with pytest.warns(UserWarning, match=r"9 cannot be read \(its numbers are not those that were saved\); it is set"):

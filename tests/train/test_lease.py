@@ -222,6 +222,13 @@ def no_links(*args):
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
+@pytest.mark.parametrize("pid", ["../../proc/self", "1", 1.5, None, [1], -1, 0])
+def test_a_process_number_that_is_none_is_no_path(pid, monkeypatch):
+    monkeypatch.setattr(lease, "Path", pytest.fail)
+    monkeypatch.setattr(lease.os, "kill", pytest.fail)
+    assert lease._process(pid) is None
+
+
 @pytest.mark.parametrize("links", [True, False], ids=["links", "object-storage"])
 @pytest.mark.parametrize("before", ["nothing", "released", "dead"])
 def test_of_many_at_once_one_gets_it(links, before, directory, monkeypatch):

@@ -1,27 +1,43 @@
 """The loop: what it refuses, what it records, and that no result depends on how often it comes up for air."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import tiny
 from etils import epath
 
+from capscale.artifacts import check_seal, digest
 from capscale.data.corpus import byte_corpus
 from capscale.errors import UserError
+from capscale.estimators import StraightThrough
+from capscale.formats.base import Projection
 from capscale.models.ladder import PAPER
+from capscale.representation import Operand, Representation
 from capscale.train import loop
+from capscale.train.checkpoint import Checkpoints
 from capscale.train.flops import PEAK, flops_per_token
 from capscale.train.lease import LeaseLost, Leases
 from capscale.train.loop import Cadence, train
-from capscale.train.run import Optimizer, canonical_json
+from capscale.train.run import NUMERICS, Optimizer, canonical_json
 
 
 def lines(directory):
     return [
         json.loads(line, parse_constant=pytest.fail) for line in (directory / "metrics.jsonl").read_text().splitlines()
     ]
+
+
+@dataclass(frozen=True)
+class Halved:
+    """A user's format: half of every value."""
+
+    bits = 16.0
+    scope = "row"
+
+    def project(self, x, ctx):
+        return Projection(x / 2)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +56,45 @@ def test_result_and_files(undisturbed):
     assert result["row"]["diverged_at_step"] is None
     assert 0 < result["row"]["loss_se"] < 0.2
     assert 2.5 < result["row"]["loss"] < np.log(96)
+
+
+def test_golden_loss(undisturbed):
+    """What this version of the numerics comes to, but for rounding: with another loss, `NUMERICS` is to be raised."""
+    assert NUMERICS == 1
+    assert undisturbed[0]["row"]["loss"] == pytest.approx(3.3002, abs=2e-3)
+
+
+def test_result_and_run_say_whose_they_are(undisturbed):
+    result, directory = undisturbed
+    assert result["run_id"] == tiny.run().run_id
+    check_seal("result.json", json.loads((directory / "result.json").read_text()), "")
+    assert digest(json.loads((directory / "run.json").read_text()))[:16] == tiny.run().run_id
+    with Checkpoints(directory / "checkpoints", run_id="another") as checkpoints:
+        with pytest.raises(UserError, match=rf"checkpoints/12 is of run {tiny.run().run_id}, not of another"):
+            checkpoints.check_owner()
+        assert checkpoints.steps() == [12, 9]
+
+
+@pytest.mark.parametrize("linked", ["run", "checkpoints", "9"])
+def test_what_lies_behind_a_link_is_not_touched(linked, tmp_path):
+    run, elsewhere = tiny.run(), tmp_path / "elsewhere"
+    tiny.interrupt([run], [tmp_path / "run"], tiny.one_device(run), at=9)
+    place = tmp_path / {"run": "run", "checkpoints": "run/checkpoints", "9": "run/checkpoints/9"}[linked]
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    (elsewhere / "5.orbax-checkpoint-tmp").mkdir()
+    (elsewhere / "5").mkdir()
+    before = {path: path.is_file() and path.read_bytes() for path in elsewhere.rglob("*")}
+    with pytest.raises(UserError, match=rf"{place} is a link to {elsewhere}, and files are renamed and removed there"):
+        tiny.train_one(run, tmp_path / "run")
+    assert {path: path.is_file() and path.read_bytes() for path in elsewhere.rglob("*")} == before
+
+
+def test_a_users_format_is_trained_under_the_hash_of_its_code(tmp_path):
+    run = tiny.run(representation=Representation(Operand(Halved(), StraightThrough())))
+    result = tiny.train_one(run, tmp_path)
+    assert result["run"]["code"].keys() == {"representation.weights.format"}
+    assert tiny.train_one(run, tmp_path) == result, "present, and its run.json is that of the run"
 
 
 @pytest.mark.parametrize("chunk", [1, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (5, 100))])

@@ -39,10 +39,11 @@ def test_first_and_last_step_learn():
     assert 0 < rates[-1] < 0.02
 
 
+@pytest.mark.parametrize("eps", [1e-8, 0.5])
 @pytest.mark.parametrize("amsgrad", [False, True])
-def test_directions_are_the_algorithm(amsgrad):
+def test_directions_are_the_algorithm(amsgrad, eps):
     """Gradients that shrink: AMSGrad goes on dividing by the largest second moment so far, Adam forgets it."""
-    optimizer = Optimizer(1.0, weight_decay=0.0, clip=1e9, amsgrad=amsgrad)
+    optimizer = Optimizer(1.0, weight_decay=0.0, clip=1e9, amsgrad=amsgrad, eps=eps)
     transform = gradient_transform(optimizer)
     state, m, v, largest = transform.init({"kernel": jnp.zeros(())}), 0.0, 0.0, 0.0
     for step, g in enumerate([4.0, 2.0, 1.0, 0.5, -0.25, 0.1, 0.1, 0.1], start=1):
@@ -51,7 +52,7 @@ def test_directions_are_the_algorithm(amsgrad):
         m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
         unbiased = v / (1 - 0.95**step)
         largest = max(largest, unbiased) if amsgrad else unbiased
-        expected = m / (1 - 0.9**step) / (math.sqrt(largest) + 1e-8)
+        expected = m / (1 - 0.9**step) / (math.sqrt(largest) + eps)
         assert float(direction["kernel"]) == pytest.approx(expected, rel=1e-5)
 
 

@@ -9,6 +9,7 @@ import tiny
 from etils import epath
 
 from capscale.errors import UserError
+from capscale.files import write_json
 from capscale.gaussian import pass_rate
 from capscale.representation import DENSE, Representation, operand
 from capscale.train.record import (
@@ -64,6 +65,14 @@ def test_written_result_is_read_back(directory):
     assert [path.name for path in directory.iterdir()] == ["result.json"]
 
 
+def test_results_of_version_1_have_no_digest_and_are_read(directory):
+    old = {name: value for name, value in a_result().items() if name != "sha256"} | {"schema": 1}
+    write_json(directory / "result.json", old)
+    assert read_result(directory, RUN) == old
+    write_result(directory, a_result(), RUN)
+    assert read_result(directory, RUN) == old
+
+
 def test_same_result_again_is_fine_and_the_first_stays(directory):
     write_result(directory, a_result(seconds=1.0), RUN)
     write_result(directory, a_result(seconds=2.0), RUN)
@@ -86,12 +95,18 @@ def test_a_different_result_is_an_error_and_both_are_kept(directory):
         (lambda text: text[: len(text) // 2], "is not readable JSON"),
         (lambda text: "\0" * len(text), "is not readable JSON"),
         (lambda text: "[1, 2]", "holds list, not a JSON object"),
-        (lambda text: text.replace('"schema": 1', '"schema": 99'), "schema 99"),
-        (lambda text: text.replace(RUN.run_id, "0123456789abcdef"), "run 0123456789abcdef"),
-        (lambda text: text.replace('"row"', '"raw"'), "is not a version-1 result"),
-        (lambda text: text.replace('"status"', '"state"'), "is not a version-1 result"),
+        (lambda text: text.replace('"schema": 2', '"schema": 99'), "schema 99"),
+        (lambda text: text.replace(RUN.run_id, "0123456789abcdef"), f"of run '0123456789abcdef', not of {RUN.run_id}"),
+        (lambda text: text.replace('"row"', '"raw"'), "holds no 'status', or no object 'row'"),
+        (lambda text: text.replace('"status"', '"state"'), "holds no 'status', or no object 'row'"),
+        (lambda text: text.replace('"loss": 3.0', '"loss": 3.1'), "was altered after it was written"),
+        (lambda text: text.replace('"wall_s": 1.0', '"wall_s": 1.5'), "was altered after it was written"),
+        (lambda text: text.replace('"sha256"', '"sha"'), "was altered after it was written"),
     ],
-    ids=["empty", "cut", "zeros", "list", "other schema", "other run", "no row", "no status"],
+    ids=[
+        *("empty", "cut", "zeros", "list", "other schema", "other run", "no row", "no status"),
+        *("other loss", "other time", "no digest"),
+    ],
 )
 def test_damaged_result_is_named_with_the_remedy_and_left_alone(damage, message, directory):
     write_result(directory, a_result(), RUN)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -16,7 +17,8 @@ from etils import epath
 
 from capscale.errors import UserError
 from capscale.train.checkpoint import KEPT, Checkpoints
-from capscale.train.loop import Cadence
+from capscale.train.loop import Cadence, train
+from capscale.train.placement import Population
 
 RUN = tiny.run()
 
@@ -102,6 +104,28 @@ def test_finished_but_unwritten_result_is_written_without_training(undisturbed, 
     assert result["timing"]["resumed_from_step"] == tiny.STEPS
     assert result["timing"]["tokens_per_s"] is None
     check_same(undisturbed, result, tmp_path)
+
+
+def test_checkpoints_copied_from_another_seed_are_refused(tmp_path):
+    other = tiny.run(seed=1)
+    tiny.interrupt([other], [tmp_path / "other"], tiny.one_device(other), at=9)
+    shutil.copytree(tmp_path / "other" / "checkpoints", tmp_path / "ours" / "checkpoints")
+    with pytest.raises(UserError, match=rf"ours/checkpoints/\d is of run {other.run_id}, not of {RUN.run_id}"):
+        tiny.train_one(RUN, tmp_path / "ours")
+    names = {path.name for path in (tmp_path / "ours" / "checkpoints").iterdir()}
+    assert names == {"6", "9"}
+    assert not (tmp_path / "ours" / "result.json").exists()
+
+
+def test_checkpoints_of_two_of_a_population_that_changed_places_are_refused(tmp_path):
+    runs = [tiny.run(seed=seed) for seed in range(2)]
+    directories = [tmp_path / str(seed) for seed in range(2)]
+    placement = Population(runs[0], jax.local_devices())
+    tiny.interrupt(runs, directories, placement, at=6)
+    for source, target in (("0/checkpoints", "kept"), ("1/checkpoints", "0/checkpoints"), ("kept", "1/checkpoints")):
+        (tmp_path / source).rename(tmp_path / target)
+    with pytest.raises(UserError, match=rf"0/checkpoints/\d is of run {runs[1].run_id}, not of {runs[0].run_id}"):
+        train(runs, tiny.corpus(), [epath.Path(directory) for directory in directories], placement)
 
 
 def data_files(directory, step):

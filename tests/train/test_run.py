@@ -10,6 +10,7 @@ import pytest
 import tiny
 from limits import LIMIT_S
 
+from capscale.data import corpus
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.estimators import ForwardMask
@@ -17,7 +18,8 @@ from capscale.formats import catalog
 from capscale.formats.describe import to_json
 from capscale.models.ladder import NANO, PAPER
 from capscale.representation import DENSE, Operand, Representation, operand
-from capscale.train.run import Optimizer, Run, canonical_json
+from capscale.train.run import NUMERICS, Optimizer, Run, canonical_json, described
+from capscale.train.step import MEASURED_EVERY
 
 TEXT = DataId("text", "0" * 64, 96)
 
@@ -79,12 +81,30 @@ def test_id_is_the_same_in_processes_with_other_hash_seeds():
         {"model": replace(tiny.MODEL, family="olmo2")},
         {"optimizer": Optimizer(0.02, b2=0.98)},
         {"optimizer": Optimizer(0.02, amsgrad=True)},
+        {"optimizer": Optimizer(0.02, eps=1e-7)},
         {"data": replace(tiny.corpus().id, sha256="0" * 64)},
         {"ladder": "other"},
     ],
 )
 def test_every_change_changes_the_id(changes):
     assert tiny.run(**changes).run_id != tiny.run().run_id
+
+
+def test_a_later_version_of_the_numerics_changes_every_id(monkeypatch):
+    before = {name: replace(run).run_id for name, run in RUNS.items()}
+    assert before == {name: run.run_id for name, run in RUNS.items()}
+    monkeypatch.setattr("capscale.train.run.NUMERICS", 2)
+    for name, run in RUNS.items():
+        assert described(run)["numerics"] == 2
+        assert replace(run).run_id != before[name]
+
+
+def test_numbers_that_no_field_tells_are_those_of_this_version():
+    """Where one of them is to be another, `NUMERICS` is to be raised: it decides results, and is in no other part of an
+    id."""
+    assert NUMERICS == 1
+    assert (corpus.BLOCK, corpus.HELD_OUT_EVERY, corpus.VOCABULARY) == (8192, 20, 96)
+    assert MEASURED_EVERY == 8
 
 
 def test_equal_runs_share_an_id():
@@ -140,6 +160,8 @@ def test_impossible_runs_are_refused(changes, message):
         ({"warmup": 1.0}, "warmup=1.0"),
         ({"final": 1.1}, "final=1.1"),
         ({"decay": "step"}, "decay='step' is unknown; use 'cosine' or 'linear'"),
+        ({"eps": 0.0}, "eps=0.0 must be above 0"),
+        ({"eps": float("nan")}, "eps=nan"),
         ({"clip": 0.0}, "clip=0.0 must be above 0"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1"),
     ],

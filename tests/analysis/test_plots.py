@@ -11,8 +11,8 @@ from synthetic import rho_of, runs
 
 from capscale.analysis.fit import Settings
 from capscale.analysis.labels import Named, place_labels
+from capscale.analysis.pictures import pictures
 from capscale.analysis.plots import capacity_against_error, measured_against_predicted, new_axes, side_by_side
-from capscale.analysis.report import pictures
 from capscale.analysis.study import study
 from capscale.analysis.table import make_table
 from capscale.analysis.uncertainty import Interval

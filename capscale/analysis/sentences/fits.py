@@ -225,6 +225,12 @@ RULES = (
         ),
     ),
     *GIVEN,
+    Rule(
+        "capacity not measured",
+        always,
+        lambda of, c: f"rho of {c} is not measured: {of.not_measured[c]}",
+        each=lambda of: of.not_measured,
+    ),
     Rule("unidentified", _loose, _unidentified, each=lambda of: of.profiles),
     Rule("tied", always, _tied_text, each=_tied),
     Rule(

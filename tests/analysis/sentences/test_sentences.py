@@ -13,6 +13,7 @@ from tables import (
     looked_at,
     moved,
     only_profile,
+    resampled,
     shared_pull,
     studied,
     with_delta,
@@ -96,6 +97,10 @@ CASES = {
     "fixed numbers not compared": (
         lambda: replace(given("good", alpha=0.22), comparison=None), "could not be held",
         lambda: given("good", alpha=0.22),
+    ),
+    "capacity not measured": (
+        lambda: resampled("one size", "decoupled"), "int4 is not measured: these runs do not tell",
+        lambda: resampled("good", "decoupled"),
     ),
     "unidentified": (
         lambda: looked_at("one size", profiled=True), "alpha is not identified",

@@ -127,8 +127,8 @@ MANY: list[tuple[Callable[[Any], object], tuple[object, ...]]] = [
 
 MADE = {
     "analysis": "Across Bootstrap Capacities CapacityLaw CapacityRow Comparison Departure Difference Factorization Fit "
-    "Fold Inspection Kind Law Matrix NextRun Option Picture Plan Prediction Problem Profile Release Rule Study Table Tie "
-    "Validation",
+    "Fold Inspection Kind Law Matrix NextRun Option Picture Plan Prediction Problem Profile Release Rule Study Table "
+    "Tie Validation",
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargestOf LargestPairs Packed Tails",
     "sweep": "Chip Outcome Slice Sweep",

@@ -1,16 +1,61 @@
-"""More pictures: factorization heat maps, the law bench, and the plane of error and bits."""
+"""More pictures: profiles, factorization heat maps, the law bench, and the plane of error and bits."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import chi2
 
 from capscale.analysis.factorization import Factorization
 from capscale.analysis.labels import INK, Named, as_label, place_labels
 from capscale.analysis.plots import COLORS, MARKERS, new_axes, plain_axes
+from capscale.analysis.profiles import LEVEL, Profile
 from capscale.analysis.study import Study
 from capscale.analysis.validation import Validation
+
+LIMIT = float(chi2.ppf(LEVEL, 1))
+"""Of a profile's statistic: the end of the interval."""
+TOP = 9.0
+"""Of a profile's picture: three standard deviations."""
+
+
+def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
+    """Rise of the objective as each number is held fixed: narrow valleys are measured, flat ones are not."""
+    columns = min(3, len(profiles))
+    lines = -(-len(profiles) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.2 * lines + 0.3), layout="constrained")
+    figure.suptitle(as_label(title), fontsize=10, x=0.01, ha="left")
+    for k, p in enumerate(profiles):
+        axes = figure.add_subplot(lines, columns, k + 1)
+        plain_axes(axes)
+        axes.plot(*p.curve(), color=COLORS[0], linewidth=1.4)
+        axes.plot(p.value, p.statistic, ".", color=COLORS[0], markersize=2.5)
+        axes.axhline(LIMIT, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.axvline(p.estimate, color=INK, linewidth=0.7)
+        axes.set_ylim(-0.2, TOP)
+        axes.set_xlim(*_shown(p))
+        axes.set_xlabel(as_label(p.name), fontsize=9)
+        axes.tick_params(labelsize=8)
+        if k % columns == 0:
+            axes.set_ylabel("2 Δobjective / τ", fontsize=8.5)
+        if k == 0:
+            axes.annotate(
+                "95 %", (0.99, LIMIT), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+            )
+    return figure
+
+
+def _shown(p: Profile) -> tuple[float, float]:
+    """The stretch of a profile that is drawn: its 95 % interval with a margin; to a bound where an end is open."""
+    low, high = p.interval()[1:]
+    every = np.append(p.value, p.estimate)
+    left, right = (low if np.isfinite(low) else every.min()), (high if np.isfinite(high) else every.max())
+    margin = 0.6 * (right - left) if right > left else 0.1 * max(abs(p.estimate), 1.0)
+    return (
+        left - (margin if np.isfinite(low) else 0.03 * margin),
+        right + (margin if np.isfinite(high) else 0.03 * margin),
+    )
 
 
 def factorization_maps(found: Factorization) -> Figure:

@@ -1,11 +1,13 @@
 """A fit with all that was looked at to speak of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from capscale.analysis.constraints import Comparison, compare
 from capscale.analysis.fit import Fit
+from capscale.analysis.measure import from_joint_fit
 from capscale.analysis.profiles import Profile, profiles
+from capscale.analysis.uncertainty import Bootstrap
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,12 @@ class Inspection:
     fit: Fit
     profiles: Mapping[str, Profile]
     comparison: Comparison | None = None
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+    """Formats whose capacity the fit does not measure, with the reason, as far as resamples were looked at."""
 
 
-def inspect(fit: Fit, *, profiled: bool = True) -> Inspection:
-    """Looks at a fit; without profiles where only the fixed numbers are of interest."""
-    return Inspection(fit, profiles(fit) if profiled else {}, compare(fit))
+def inspect(fit: Fit, *, profiled: bool = True, draws: Bootstrap | None = None) -> Inspection:
+    """Looks at a fit; without profiles where only the given numbers are of interest, with `draws` at capacities too."""
+    found = from_joint_fit(draws) if draws is not None else None
+    why_not = {c: why for c, why in zip(found.curves, found.why_not, strict=True) if why} if found else {}
+    return Inspection(fit, profiles(fit) if profiled else {}, compare(fit), why_not)

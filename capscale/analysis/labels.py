@@ -87,7 +87,7 @@ def place_labels(axes: Axes, points: Sequence[Named], lines: Sequence[np.ndarray
         places = [_box(marks[i], radii[i] + d * scale, a, width, height) for d in DISTANCES for a in ANGLES]
         costs = [_cost(box, taken, inked, frame) + 0.02 * k for k, box in enumerate(places)]
         best = places[int(np.argmin(costs))]
-        taken.append(best)
+        taken.append(best.padded(scale))
         far = np.hypot(*(np.clip(marks[i], best.min, best.max) - marks[i])) > radii[i] + LED * scale
         left, bottom = axes.transAxes.inverted().transform(best.min)
         axes.annotate(

@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.equivalence import equivalents
 from capscale.analysis.fit import Fit
-from capscale.analysis.laws import RHO_BOUNDS
+from capscale.analysis.laws import RHO_BOUNDS, log_capacity
 from capscale.analysis.operands import parts_of
 from capscale.analysis.table import Row, Table
 from capscale.analysis.uncertainty import Bootstrap
@@ -32,6 +32,8 @@ SPAN = 15.0
 """Between the ends of its 95 % interval, from which a capacity is not measured: that of int8 is 6 times int1's."""
 FLAT = float(np.log(SPAN)) / (2 * 1.96)
 """The same as a standard deviation of log rho."""
+STEP = 1e-6
+"""Of central differences, in coordinates of the fit."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,13 @@ class Capacities:
 
 
 def from_joint_fit(draws: Bootstrap) -> Capacities:
-    """Capacities of the decoupled law. One at a bound, or with an interval that ends on one, is not measured."""
+    """Capacities of a law fitted to losses. One at a bound, or with an interval that ends on one, is not measured."""
     fit = draws.fit
     names = [c for c in fit.rho if c != "dense"]
     columns = [list(fit.rho).index(c) for c in names]
-    every = draws.rho[:, columns]
-    flat = _flat(fit)
-    why_not = [_why_not(fit.rho[c], every[:, k], flat.get(f"rho[{c}]", 0.0)) for k, c in enumerate(names)]
-    return Capacities("joint fit", tuple(names), np.array([fit.rho[c] for c in names]), every, tuple(why_not))
+    every, flat = draws.rho[:, columns], _deviations(fit)
+    why_not = tuple(_why_not(fit.rho[c], every[:, k], flat[c]) for k, c in enumerate(names))
+    return Capacities("joint fit", tuple(names), np.array([fit.rho[c] for c in names]), every, why_not)
 
 
 def _why_not(rho: float, draws: np.ndarray, deviation: float) -> str:
@@ -77,17 +78,24 @@ def _why_not(rho: float, draws: np.ndarray, deviation: float) -> str:
     return ""
 
 
-def _flat(fit: Fit) -> dict[str, float]:
-    """Standard deviation of every fitted coordinate (log rho of capacities) when all others are free, numbers at a
-    bound included: by linear theory, where resamples that start from one optimum stay beside it."""
+def _deviations(fit: Fit) -> dict[str, float]:
+    """Standard deviation of log rho of every format when all numbers are free, those at a bound included.
+
+    By linear theory: resamples that start from one optimum stay beside it where the objective is flat.
+    """
     J = jacobian(fit)[:, fit.free] * np.sqrt(fit.problem.weight)[:, None]
     norms = np.maximum(np.linalg.norm(J, axis=0), 1e-300)
     _, singular, V = np.linalg.svd(J / norms, full_matrices=False)
-    unit = np.sqrt(np.sum((V / np.maximum(singular, 1e-12 * singular[0])[:, None]) ** 2, axis=0)) / norms
+    slopes = np.stack([(_log_rhos(fit, s) - _log_rhos(fit, -s)) / 2 for s in np.eye(len(fit.z))[fit.free]], 1) / STEP
+    spread = np.linalg.norm((slopes / norms) @ V.T / np.maximum(singular, 1e-12 * singular[0]), axis=1)
     # The objective's own scale, which a format that learnt nothing does not inflate.
-    deviation = max(fit.noise**0.5, 1e-9) * unit
-    names = [n for n, free in zip(fit.problem.names, fit.free, strict=True) if free]
-    return dict(zip(names, deviation.tolist(), strict=True))
+    deviation = max(fit.noise**0.5, 1e-9) * spread
+    by_curve = {r.curve: float(d) for r, d in zip(fit.table.rows, deviation, strict=True)}
+    return {c: by_curve[c] for c in fit.rho}
+
+
+def _log_rhos(fit: Fit, direction: np.ndarray) -> np.ndarray:
+    return log_capacity(*fit.problem.static, fit.z + STEP * direction, fit.problem.arrays)
 
 
 def why_no_dense_curve(table: Table) -> str:

@@ -11,12 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.stats import chi2
 
 from capscale.analysis.kinds import Kind
 from capscale.analysis.labels import INK, Named, as_label, place_labels
 from capscale.analysis.measure import CapacityLaw
-from capscale.analysis.profiles import LEVEL, Profile
 from capscale.analysis.study import CapacityRow, Study
 from capscale.analysis.table import Row
 
@@ -24,10 +22,6 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C
 """Okabe & Ito's palette for colour-blind readers, its yellow and black replaced by inks that print."""
 MARKERS = "osD^vP*Xph<>"
 SIZE = (6.4, 4.2)
-LIMIT = float(chi2.ppf(LEVEL, 1))
-"""Of a profile's statistic: the end of the interval."""
-TOP = 9.0
-"""Of a profile's picture: three standard deviations."""
 OTHER = ", another gradient estimator"
 MOST_NAMES = 10
 """Names that fit beside the ends of their lines; more go into a legend."""
@@ -123,11 +117,11 @@ def _legend(axes: Axes, study: Study, place: Literal["lower left", "upper left"]
     """One entry for each kind, without whiskers; with `curves`, its mark on its line and the law's numbers."""
     laws = {k.name: k.law for k in study.kinds}
     handles, names = axes.get_legend_handles_labels()
-    shown = []
+    shown, others = [], []
     for handle, name in zip(handles, names, strict=True):
         kind = name.removesuffix(OTHER)
         if kind not in styles(study):
-            shown.append(handle)
+            others.append(handle)
             continue
         color, marker = styles(study)[kind]
         law = laws.get(kind) if curves and kind == name else None
@@ -135,7 +129,7 @@ def _legend(axes: Axes, study: Study, place: Literal["lower left", "upper left"]
         text = f"{as_label(name)}: {law_words(law)}" if law else as_label(name)
         line = "-" if law else ""
         shown.append(Line2D([], [], color=color, marker=marker, markerfacecolor=fill, linestyle=line, label=text))
-    axes.legend(handles=shown, loc=place, fontsize=8, frameon=False)
+    axes.legend(handles=[*shown, *others], loc=place, fontsize=8, frameon=False)
 
 
 def _curve_of(axes: Axes, kind: Kind, color: str) -> np.ndarray:
@@ -277,44 +271,6 @@ def one_budget(rows: Sequence[Row]) -> tuple[list[Row], str]:
     else:
         chosen, words = same_ratio, f"D/N = {np.median((D / N)[same_ratio]):.0f}"
     return [r for r, keep in zip(rows, chosen, strict=True) if keep], words
-
-
-def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
-    """Rise of the objective as each number is held fixed: narrow valleys are measured, flat ones are not."""
-    columns = min(3, len(profiles))
-    lines = -(-len(profiles) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.2 * lines + 0.3), layout="constrained")
-    figure.suptitle(as_label(title), fontsize=10, x=0.01, ha="left")
-    for k, p in enumerate(profiles):
-        axes = figure.add_subplot(lines, columns, k + 1)
-        plain_axes(axes)
-        axes.plot(*p.curve(), color=COLORS[0], linewidth=1.4)
-        axes.plot(p.value, p.statistic, ".", color=COLORS[0], markersize=2.5)
-        axes.axhline(LIMIT, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
-        axes.axvline(p.estimate, color=INK, linewidth=0.7)
-        axes.set_ylim(-0.2, TOP)
-        axes.set_xlim(*_shown(p))
-        axes.set_xlabel(as_label(p.name), fontsize=9)
-        axes.tick_params(labelsize=8)
-        if k % columns == 0:
-            axes.set_ylabel("2 Δobjective / τ", fontsize=8.5)
-        if k == 0:
-            axes.annotate(
-                "95 %", (0.99, LIMIT), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-            )
-    return figure
-
-
-def _shown(p: Profile) -> tuple[float, float]:
-    """The stretch of a profile that is drawn: its 95 % interval with a margin; to a bound where an end is open."""
-    low, high = p.interval()[1:]
-    every = np.append(p.value, p.estimate)
-    left, right = (low if np.isfinite(low) else every.min()), (high if np.isfinite(high) else every.max())
-    margin = 0.6 * (right - left) if right > left else 0.1 * max(abs(p.estimate), 1.0)
-    return (
-        left - (margin if np.isfinite(low) else 0.03 * margin),
-        right + (margin if np.isfinite(high) else 0.03 * margin),
-    )
 
 
 def measured_against_predicted(study: Study) -> Figure:

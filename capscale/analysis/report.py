@@ -6,8 +6,7 @@ import io
 import json
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,14 +14,12 @@ import jinja2
 from etils import epath
 from matplotlib.figure import Figure
 
-from capscale.analysis import plots
 from capscale.analysis.conditioning import conditioning
 from capscale.analysis.constraints import Comparison
-from capscale.analysis.figures import bench_plot, error_against_bits
 from capscale.analysis.fit import Fit
 from capscale.analysis.measure import CapacityLaw
 from capscale.analysis.names import as_cell
-from capscale.analysis.operands import facts
+from capscale.analysis.pictures import pictures
 from capscale.analysis.sentences import caveats, fits, notes, summary
 from capscale.analysis.sentences.rule import Rule, say
 from capscale.analysis.study import Difference, Study
@@ -31,62 +28,11 @@ from capscale.files import make_directory, writing
 from capscale.realised import COLUMNS, ERROR_FACTOR, PASS_SHARE
 
 DPI = 160
-BENCH_CAPTION = (
-    "The law bench: errors of every law on the runs it was fitted to, and on sizes, formats and largest runs that were "
-    "held out. Laws that do not apply to this table are listed with their reason in report.json."
-)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report."""
-
-    name: str
-    caption: str
-    figure: Figure
 
 
 def texts(rules: Sequence[Rule], subject: Any) -> list[str]:
     """The sentences of `rules` that are true of `subject`."""
     return [sentence.text for sentence in say(rules, subject)]
-
-
-def pictures(study: Study, bench: Sequence[Validation] = ()) -> list[Picture]:
-    """The figures that there is something to draw in, in the order of the page."""
-    first = study.core.first_of_curve
-    shown = [c for c in study.capacities if c.is_measured]
-    bits = {
-        c.curve: facts(first[c.curve].weights).stored
-        for c in shown
-        if c.in_law and math.isfinite(c.gmse) and first[c.curve].activations == "dense"
-    }
-    bits = {c: b for c, b in bits.items() if math.isfinite(b)}
-    drawn: list[tuple[bool, str, Sequence[Rule], Callable[[], Figure]]] = [
-        (
-            any(math.isfinite(c.gmse) for c in shown),
-            "capacity",
-            notes.CAPACITY,
-            lambda: plots.capacity_against_error(study),
-        ),
-        (True, "loss", notes.LOSS, lambda: plots.loss_against_size(study)),
-        (
-            any(math.isfinite(c.law) for c in shown),
-            "agreement",
-            notes.AGREEMENT,
-            lambda: plots.measured_against_predicted(study),
-        ),
-        (
-            len(study.law_profiles) > 0,
-            "profiles",
-            notes.PROFILES,
-            lambda: plots.profile_curves(
-                list(study.law_profiles.values()), title=f"{study.law.law.name} law, fitted to losses"
-            ),
-        ),
-        (len(bits) > 0, "plane", notes.PLANE, lambda: error_against_bits(study, bits)),
-    ]
-    found = [Picture(name, " ".join(texts(rules, study)), draw()) for there, name, rules, draw in drawn if there]
-    return [*found, *([Picture("bench", BENCH_CAPTION, bench_plot(bench))] if bench else [])]
 
 
 def provenance(study: Study, command: str) -> dict[str, str]:

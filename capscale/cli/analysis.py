@@ -70,7 +70,7 @@ class Fit:
         settings = Settings(self.delta, self.log, self.starts, self.seed)
         fitted = fit(table, law, settings, parse_numbers(self.fix, self.prior))
         draws = bootstrap(fitted, self.bootstrap, self.by)
-        inspected = inspect(fitted)
+        inspected = inspect(fitted, draws=draws)
         curves = inspected.profiles
         content = fit_numbers(fitted) | {
             "command": command_line(),
@@ -78,6 +78,7 @@ class Fit:
             "sha256": table.sha256,
             "bootstrap": {n: draws.interval(n)._asdict() for n in fitted.values},
             "bootstrap_rho": {c: draws.interval(f"rho[{c}]")._asdict() for c in fitted.rho},
+            "not_measured": dict(inspected.not_measured),
             "bootstrap_converged": float(draws.converged.mean()),
             "profiles": {n: p.interval()._asdict() for n, p in curves.items()},
             "against_free_fit": comparison_numbers(inspected.comparison),
@@ -86,7 +87,7 @@ class Fit:
         }
         text = json.dumps(json_ready(content), indent=1)
         if self.out is not None:
-            from capscale.analysis.plots import profile_curves
+            from capscale.analysis.figures import profile_curves
 
             figure = profile_curves(list(curves.values()), title=f"{self.form} law: {table.source}")
             write_files(self.out, {"fit.json": text.encode(), "profiles.png": png(figure)})

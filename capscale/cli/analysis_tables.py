@@ -11,7 +11,7 @@ from capscale.analysis.inspection import Inspection
 from capscale.analysis.sentences import caveats, fits, summary
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
-from capscale.analysis.uncertainty import Bootstrap
+from capscale.analysis.uncertainty import Bootstrap, Interval
 from capscale.realised import Realised
 
 
@@ -23,6 +23,14 @@ def number(x: float, style: str = ".4g") -> str:
 def passing(weights: Realised) -> str:
     """Share of gradients that pass to these weights, and to Gaussian ones."""
     return f"{number(weights.pass_rate_end, '.0%')} / {number(weights.pass_rate_gaussian, '.0%')}"
+
+
+def span(interval: Interval, style: str = ".4g") -> str:
+    """An interval, one-sided where an end lies beyond the bounds, a dash where both do."""
+    low, high = (math.isfinite(end) for end in interval[1:])
+    if low and high:
+        return f"{interval.low:{style}} – {interval.high:{style}}"
+    return f"> {interval.low:{style}}" if low else f"< {interval.high:{style}}" if high else "–"
 
 
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -49,16 +57,20 @@ def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
     fit, profiles = inspected.fit, inspected.profiles
     capacities = [(c, draws.interval(f"rho[{c}]")) for c in fit.rho if c != "dense"]
     if capacities:
-        rows = [(c, number(i.estimate, ".3f"), f"{i.low:.3f} – {i.high:.3f}") for c, i in capacities]
+        rows = [
+            (c, "not measured", "–") if c in inspected.not_measured else (c, f"{i.estimate:.3f}", span(i, ".3f"))
+            for c, i in capacities
+        ]
         grid("Capacities", ("format", "rho", "95 % bootstrap"), rows)
     rows = []
     for name, value in fit.values.items():
         if name.startswith("rho["):
             continue
-        resampled = draws.interval(name)
-        along = profiles[name].interval() if name in profiles else None
-        profile = f"{number(along.low)} – {number(along.high)}" if along else ""
-        rows.append((name, number(value), f"{number(resampled.low)} – {number(resampled.high)}", profile))
+        if name in fit.constraints.fixed:
+            rows.append((name, number(value), "fixed", ""))
+            continue
+        profile = span(profiles[name].interval()) if name in profiles else ""
+        rows.append((name, number(value), span(draws.interval(name)), profile))
     grid(fit.law.equation, ("number", "value", "95 % bootstrap", "95 % profile"), rows)
     quality = (
         f"RMSE {fit.rmse:.5f} nats over {len(fit.table)} runs; delta {fit.settings.delta:g} acts on "
@@ -79,7 +91,7 @@ def print_study(study: Study) -> None:
             number(c.weights.error_end),
             passing(c.weights),
             f"{c.rho.estimate:.3f}" if c.is_measured else "not measured",
-            f"{c.rho.low:.3f} – {c.rho.high:.3f}" if c.is_measured else "–",
+            span(c.rho, ".3f") if c.is_measured else "–",
             number(c.kind_law, ".3f"),
             number(c.law, ".3f"),
         )
@@ -95,7 +107,7 @@ def print_study(study: Study) -> None:
         if len(kinds) > 1:
             kinds.append(("all kinds", sum(count for _, count, _ in kinds), study.across.rank))
         shown = [
-            (name, str(count), f"{r.estimate:.3f}" if r else "–", f"{r.low:.3f} – {r.high:.3f}" if r else "–")
+            (name, str(count), f"{r.estimate:.3f}" if r else "–", span(r, ".3f") if r else "–")
             for name, count, r in kinds
         ]
         grid("Rank correlation of rho with GMSE (1: perfect order)", ("kind", "formats", "", "95 %"), shown)

@@ -137,10 +137,10 @@ def test_capacities_need_a_unit():
 def test_what_no_law_can_be_fitted_to_is_refused():
     rows = [r._asdict() for r in TABLE.rows]
     with pytest.raises(UserError, match=r"7 free numbers and x 7 rows: none is left.*--fix"):
-        fit(make_table(rows[:7], "x"), LAWS["tanh"])
+        fit(make_table(rows[::9], "x"), LAWS["tanh"])
     with pytest.raises(UserError, match="every run has the loss 3: nothing depends"):
         fit(make_table([r | {"loss": 3.0} for r in rows], "x"), LAWS["tanh"])
-    assert fit(make_table(rows[:8], "x"), LAWS["tanh"], Settings(starts=4)).objective >= 0
+    assert fit(make_table(rows[::8], "x"), LAWS["tanh"], Settings(starts=4)).objective >= 0
 
 
 def test_laws_say_what_they_cannot_read():
@@ -160,7 +160,7 @@ def test_constant_ratio_is_called_unidentified_and_a_good_design_is_not():
     frame = frame_of(
         N, 98.0 * N, [*("dense", "int1", "int2", "int3", "int4", "int8")] * 6, 0.003, np.random.default_rng(0)
     )
-    assert any(s.rule == "constant ratio" and "every D/N is between 98 and 98" in s.text for s in warned(frame))
+    assert any(s.rule == "constant ratio" and "every D/N is 98" in s.text for s in warned(frame))
     dense = warned(frame_of(N, 98.0 * N, ["dense"] * 36, 0.003, np.random.default_rng(0)), "dense")
     assert any(s.rule == "unidentified" and s.text.split()[0] in ("alpha", "beta", "E") for s in dense)
     good = warned(well_spread(240, 0.003, 1))

@@ -66,7 +66,7 @@ def test_report_is_self_contained_and_complete(sweep, tmp_path, capsys):
     for wanted in (
         "ab" * 32,
         "capscale sweep capacity_demo",
-        "not identified",
+        "cannot be told from E",
         "top50 [fw]",
         "missing",
         "185 s",

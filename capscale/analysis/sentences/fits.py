@@ -28,7 +28,8 @@ def ratio_words(fit: Fit) -> str:
     """The table's tokens per parameter, in words."""
     ratio = fit.table.column("D") / fit.table.column("N")
     if _one_ratio(fit):
-        return f"every D/N is between {ratio.min():.0f} and {ratio.max():.0f}"
+        ends = [f"{end:.3g}" for end in (ratio.min(), ratio.max())]
+        return f"every D/N is {ends[0]}" if ends[0] == ends[1] else f"every D/N is between {ends[0]} and {ends[1]}"
     return f"D/N runs from {ratio.min():.3g} to {ratio.max():.3g}"
 
 
@@ -49,7 +50,7 @@ def _one_budget(of: Inspection) -> str:
 def _constant_ratio(of: Inspection) -> str:
     return (
         f"{ratio_words(of.fit)}: N and D move together, so alpha, beta and E are not identified by the design, and "
-        "only the shape of the law tells them apart; capacities are, as far as they do not change with alpha"
+        "only the shape of the law tells them apart"
     )
 
 
@@ -224,6 +225,12 @@ RULES = (
         ),
     ),
     *GIVEN,
+    Rule(
+        "capacity not measured",
+        always,
+        lambda of, c: f"rho of {c} is not measured: {of.not_measured[c]}",
+        each=lambda of: of.not_measured,
+    ),
     Rule("unidentified", _loose, _unidentified, each=lambda of: of.profiles),
     Rule("tied", always, _tied_text, each=_tied),
     Rule(

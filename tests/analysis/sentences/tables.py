@@ -12,6 +12,7 @@ from capscale.analysis.laws import LAWS
 from capscale.analysis.selection import rows_of
 from capscale.analysis.study import Study, study
 from capscale.analysis.table import Table, make_table
+from capscale.analysis.uncertainty import bootstrap
 from capscale.analysis.validation import Validation, law_bench
 
 INTEGERS = ("int1", "int2", "int4", "int8")
@@ -123,6 +124,12 @@ def shared_pull(name: str, **numbers: float) -> Inspection:
     assert found.comparison is not None
     weak = tuple(replace(r, closes=0.3) for r in found.comparison.releases)
     return replace(found, comparison=replace(found.comparison, releases=weak))
+
+
+@cache
+def resampled(name: str, law: str) -> Inspection:
+    found = fitted(name, law)
+    return inspect(found, profiled=False, draws=bootstrap(found, 30))
 
 
 @cache

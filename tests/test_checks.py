@@ -20,7 +20,7 @@ from flax import linen as nn
 import capscale
 from capscale import capacity, estimators, representation
 from capscale.analysis import fit, planner
-from capscale.data import corpus, manifest, part, tokenizer
+from capscale.data import corpus, manifest, part, prepare, tokenizer
 from capscale.errors import UserError
 from capscale.formats import (
     compose,
@@ -76,6 +76,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
         "vocabulary": (), "begin": (*SOME, None), "end": SOME,
     }),
     (manifest.Shard("train.npy", 1, 1, 1, 1, "0" * 64), dict.fromkeys(STORED, SOME)),
+    (prepare.Request("byte"), {"most_lost": (0, 1e-60, 0.5, 1 - 1e-12, 1)}),
     (launchfiles.Job("name", (), 1), {"runs": COUNT}),
     (preflight.Setting(slices.find_slice("v5e:2x2")), {"fsdp": COUNT}),
     (fit.Settings(), {"delta": WIDE, "starts": COUNT, "seed": SOME}),
@@ -106,7 +107,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (noise.Noise(0.1), {"gmse": (0.5, 1 - 1e-12, 1)}),
     (schedule.Cubic(), {"start": SHARE, "end": (0.5, 1 - 1e-12, 1)}),
     (compose.Then(sparse.TopK(0.5), scalar.Scalar(grids.Int(4))), {}),
-    (laws.StudentT(), {"df": (2**70,)}),
+    (laws.StudentT(), {"df": ()}),
     (laws.SphereCoordinate(8), {"values": (2,)}),
 ]  # fmt: skip
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from capscale.analysis.names import word
 from capscale.analysis.operands import gaussian_error
+from capscale.checks import check_number
 from capscale.errors import UserError
 
 REQUIRED = ("N", "D", "loss", "weights", "activations")
@@ -133,10 +134,7 @@ def _number(record: Mapping[str, Any], name: str, source: str, run: str, default
 
 def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
     run = f"row {index + 1}"
-    try:
-        words = {name: word(record.get(name)) for name in WORDS}
-    except UserError as e:
-        raise UserError(f"{source}: {run}: {e}") from e
+    words = {name: word(record.get(name), f"{source}: {run}") for name in WORDS}
     run = words["run"] or run
     sides = [words[side] or "dense" for side in ("weights", "activations")]
     weight = _number(record, "weight", source, run, 1.0)
@@ -148,6 +146,7 @@ def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
 
     def error(side: str, name: str) -> float:
         given = number(f"{side}_gmse")
+        check_number(0.0 if math.isnan(given) else given, f"{source}: {run}: {side}_gmse={given:g}", least=0)
         return 0.0 if name == "dense" else gaussian_error(name) if math.isnan(given) else given
 
     return Row(

@@ -328,6 +328,7 @@ def test_effective_bits_and_gap():
     ("make", "message"),
     [
         (lambda: StudentT(2.0), "df > 2"),
+        (lambda: StudentT(1e7), "at most 1,000,000"),
         (lambda: gmse(catalog.find("int4"), samples=1), "at least 2"),
         (lambda: Rms(-1.0), "must be above 0"),
     ],
@@ -335,3 +336,10 @@ def test_effective_bits_and_gap():
 def test_bad_input(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_student_t_tends_to_the_normal_law():
+    """Its norming constant is a ratio of gamma functions that are both infinite beyond 342 degrees of freedom."""
+    normal = gmse(catalog.find("int4")).value
+    errors = [gmse(catalog.find("int4"), StudentT(df)).value - normal for df in (100.0, 1e3, 1e4, 1e5)]
+    np.testing.assert_allclose(errors[:-1], np.array(errors[1:]) * 10, rtol=0.2)

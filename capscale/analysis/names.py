@@ -12,17 +12,18 @@ FORMULA, QUOTE = "=+-@", "'"
 """How a cell begins that spreadsheets compute, and what is written before one, and dropped when it is read."""
 
 
-def word(value: Any) -> str:
+def word(value: Any, place: str) -> str:
     """128.0, which is what a column with gaps makes of 128, reads 128; nothing reads as the empty string.
 
-    Characters that are not printed stand as their codes, on screens, in pictures and in files alike.
+    Characters that are not printed stand as their codes, on screens, in pictures and in files alike. `place` is said of
+    a name that is longer than any.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if len(text := str(value)) > LONGEST_NAME:
-        raise UserError(f"a name of {len(text):,} characters, {text[:40]!r}...; give at most {LONGEST_NAME:,}")
+        raise UserError(f"{place}: a name of {len(text):,} characters, {text[:40]!r}...; give at most {LONGEST_NAME:,}")
     text = printable(text).replace("\n", r"\n")
     return text[1:] if text.startswith(tuple(QUOTE + mark for mark in FORMULA)) else text
 

@@ -17,6 +17,7 @@ import numpy as np
 from capscale.analysis.estimators import canonical, named, side_name, was_default
 from capscale.analysis.names import word
 from capscale.analysis.operands import gaussian_error
+from capscale.checks import check_number
 from capscale.errors import UserError
 from capscale.realised import COLUMNS
 
@@ -145,10 +146,7 @@ def _number(record: Mapping[str, Any], name: str, source: str, run: str, default
 
 def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
     run = f"row {index + 1}"
-    try:
-        words = {name: word(record.get(name)) for name in WORDS}
-    except UserError as e:
-        raise UserError(f"{source}: {run}: {e}") from e
+    words = {name: word(record.get(name), f"{source}: {run}") for name in WORDS}
     run = words["run"] or run
     sides, estimators, default = _operands(words, f"{source}: {run}")
     weight = _number(record, "weight", source, run, 1.0)
@@ -160,6 +158,7 @@ def _row(record: Mapping[str, Any], index: int, source: str) -> Row:
 
     def error(side: str, name: str) -> float:
         given = number(f"{side}_gmse")
+        check_number(0.0 if math.isnan(given) else given, f"{source}: {run}: {side}_gmse={given:g}", least=0)
         return 0.0 if name == "dense" else gaussian_error(name) if math.isnan(given) else given
 
     return Row(

@@ -18,6 +18,10 @@ class Interval(NamedTuple):
     high: float
 
 
+MOST_RESAMPLES = 1_000_000
+"""All are solved at once, in memory; the ends of a 95 % interval of so many are known to three digits."""
+
+
 @dataclass(frozen=True)
 class Bootstrap:
     """Refits on reweighted rows: S resamples.
@@ -96,6 +100,8 @@ def bootstrap(
     """
     if resamples < 2:
         raise UserError(f"bootstrap={resamples}: at least 2 resamples")
+    if resamples > MOST_RESAMPLES:
+        raise UserError(f"bootstrap={resamples}: at most {MOST_RESAMPLES:,} resamples; a thousand will do")
     random = np.random.default_rng(fit.settings.seed if seed is None else seed)
     units = np.arange(len(fit.table)) if by == "runs" else np.unique(fit.table.column("N"), return_inverse=True)[1]
     draws = random.exponential(size=(resamples, int(units.max()) + 1))

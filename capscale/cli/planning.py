@@ -52,8 +52,8 @@ class Predict:
         row = target(
             self.weights,
             self.activations,
-            N=self.N or float(fit.table.column("N").max()),
-            D=self.D or float(fit.table.column("D").max()),
+            N=float(fit.table.column("N").max()) if self.N is None else self.N,
+            D=float(fit.table.column("D").max()) if self.D is None else self.D,
             weights_gmse=nan if self.weights_gmse is None else self.weights_gmse,
             activations_gmse=nan if self.activations_gmse is None else self.activations_gmse,
         )

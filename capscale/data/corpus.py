@@ -120,7 +120,7 @@ def byte_corpus(text: bytes, name: str) -> Corpus:
             f"give at least {_SHORTEST:,} bytes"
         )
     data = np.frombuffer(text, np.uint8)
-    counts = sum(np.bincount(part, minlength=256) for part in _pieces(data))
+    counts = np.sum([np.bincount(part, minlength=256) for part in _pieces(data)], axis=0)
     by_frequency = np.lexsort((np.arange(256), -counts))  # ties go to the smaller byte: a text has one mapping
     symbol_of_byte = np.full(256, VOCABULARY - 1, np.uint8)
     symbol_of_byte[by_frequency[: VOCABULARY - 1]] = np.arange(VOCABULARY - 1, dtype=np.uint8)

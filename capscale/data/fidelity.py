@@ -48,8 +48,9 @@ class Sample(NamedTuple):
 
     def __add__(self, other: "Sample") -> "Sample":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Both samples together."""
-        counts = (mine + theirs for mine, theirs in zip(self[:3], other[:3], strict=True))
-        return Sample(*counts, "".join(dict.fromkeys(self.missing + other.missing))[:MISSING])
+        missing = "".join(dict.fromkeys(self.missing + other.missing))[:MISSING]
+        documents, characters = self.documents + other.documents, self.characters + other.characters
+        return Sample(documents, characters, self.lost + other.lost, missing)
 
     def check(self, most: float, tokenizer: str) -> None:
         """Raises `UserError` where more than the share `most` did not come back."""

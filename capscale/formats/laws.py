@@ -96,6 +96,10 @@ class Logistic:
 _LOGISTIC_SCALE = np.sqrt(3) / np.pi
 
 
+MOST_DF = 1e6
+"""Degrees of freedom beyond which the formulas below lose the difference from the normal law, of order 1 / df."""
+
+
 @dataclass(frozen=True)
 class StudentT:
     """Student's t with `df` > 2 degrees of freedom, scaled to unit variance."""
@@ -103,7 +107,7 @@ class StudentT:
     df: float = 5.0
 
     def __post_init__(self) -> None:
-        check_real(self, "df")
+        check_real(self, "df", most=MOST_DF)
         if not self.df > 2:
             raise UserError(f"StudentT(df={self.df}): the variance is finite only for df > 2")
 
@@ -131,7 +135,7 @@ class StudentT:
     def moments(self, a: Array64, b: Array64) -> Moments:
         """m1 in closed form; the tails of m2 by the incomplete beta function of `t^2 / (df + t^2)`."""
         df, s = self.df, self._scale
-        norm = special.gamma((df + 1) / 2) / (np.sqrt(df * np.pi) * special.gamma(df / 2))
+        norm = np.exp(special.gammaln((df + 1) / 2) - special.gammaln(df / 2)) / np.sqrt(df * np.pi)
 
         def odd(x: Array64) -> Array64:
             t = np.asarray(x) / s

@@ -89,3 +89,18 @@ def test_a_name_of_a_whole_file_is_refused_by_its_row(table, capsys):
 
 def test_numbers_of_a_csv_are_numbers():
     assert csv_bytes([{"a": -1.5, "b": "-x", "c": "x-", "d": "\t=1"}]) == b"a,b,c,d\n-1.5,'-x,x-,'\t=1\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--N=0"], "N must be finite and positive"),
+        (["--D=nan"], "D must be finite and positive"),
+        (["--weights-gmse=inf"], "weights_gmse=inf must be finite"),
+        (["--weights-gmse=-1"], "weights_gmse=-1 must be at least 0"),
+        (["--bootstrap=99999999999"], "bootstrap=99999999999: at most 1,000,000 resamples"),
+    ],
+)
+def test_numbers_of_a_prediction_are_checked(flags, message, table, capsys):
+    assert main(["predict", str(table), "--weights", "int3", *["--bootstrap=4"][: "--b" not in flags[0]], *flags]) == 2
+    assert message in capsys.readouterr().err

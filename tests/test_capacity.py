@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from capscale.capacity import FORMS, KUMAR, LOGISTIC_ANCHORED, TANH, TANH_SATURATING, Capacity, Factor, Scaling
+from capscale.capacity import FORMS, FRANTAR, KUMAR, LOGISTIC_ANCHORED, TANH, TANH_SATURATING, Capacity, Factor, Scaling
 from capscale.capacity import effective_bits as bits_of
 from capscale.errors import UserError
 
@@ -44,6 +44,17 @@ def test_kumar_reads_bits_only():
     assert np.exp(KUMAR.log_rho({"gamma": 2.0}, factor, 0.1)[0]) == pytest.approx(1 - np.exp(-2.0))
     with pytest.raises(UserError, match="function of storage_bits"):
         Capacity(KUMAR, (("gamma", 2.0),)).rho(0.1)
+
+
+def test_frantar_counts_what_is_left():
+    """His law of N parameters that are not zero, and ours of N rho: the same first term of the loss."""
+    numbers, sparsity, alpha, N = {"b_S": 0.7, "c_S": 0.4}, 0.75, 0.3, 1e8
+    rho = np.exp(
+        FRANTAR.log_rho(numbers, Factor(np.array([np.nan]), np.array([np.nan]), np.array([sparsity])), alpha)[0]
+    )
+    his = (0.4 + 0.6 * 0.25**0.7) * (N * 0.25) ** -alpha
+    assert (N * rho) ** -alpha == pytest.approx(his, rel=1e-12)
+    assert rho > 0.25
 
 
 @pytest.mark.parametrize("g", [1.0, 0.25])

@@ -169,6 +169,14 @@ def test_one_learned_step_for_all_tokens():
     )
 
 
+def test_one_learned_step_starts_as_the_mean_over_matrices():
+    format = Scalar(Int(4), Learned(), "matrix")
+    stacked = jax.random.normal(jax.random.key(6), (3, 16, 8)) * jnp.float32([1, 2, 6])[:, None, None]
+    each = [format.initial_learned(matrix) for matrix in stacked]
+    assert format.initial_learned(stacked) == pytest.approx(np.mean(each), rel=1e-6)
+    assert max(each) > 2 * min(each)
+
+
 def test_a_learned_step_can_be_learned():
     """Gradient descent on the step alone finds the scale of least error from a bad start."""
     format = Scalar(Int(3), Learned(gradient_scale=False))

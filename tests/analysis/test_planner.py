@@ -52,6 +52,20 @@ def test_extrapolation_is_said(fitted):
     assert any("beyond the runs" in n for n in predict(*fitted, target("int4", N=1e12, D=1e14)).notes)
 
 
+def test_a_format_that_computes_faster_needs_less_of_the_time(fitted):
+    """FLOPs are counted as those of dense hardware: half as many at twice the speed."""
+    names, budget = [("int4", "dense")], Budget(memory=1e8, tokens=2e10)
+    (plain,), (fast,) = (plan(*fitted, budget, names, speed).options for speed in (None, {"int4": 2.0}))
+    assert plain.flops == pytest.approx(6 * 8e8 / storage_bits("int4") * 2e10)
+    assert fast.flops == pytest.approx(plain.flops / 2)
+    budget = Budget(flops=1e19)
+    (plain,), (fast,) = (plan(*fitted, budget, names, speed).options for speed in (None, {"int4": 2.0}))
+    assert (
+        pytest.approx(2 * plain.prediction.row.N * plain.prediction.row.D)
+        == fast.prediction.row.N * fast.prediction.row.D
+    )
+
+
 def best_by_hand(budget, names):
     losses = {}
     for name in names:

@@ -5,7 +5,7 @@ from synthetic import RHO, TRUTH
 from capscale.analysis.laws import LAWS
 from capscale.analysis.operands import facts, gaussian_error
 from capscale.analysis.table import make_table
-from capscale.analysis.validation import format_masks, law_bench, size_masks, validate
+from capscale.analysis.validation import format_masks, largest_mask, law_bench, size_masks, validate
 
 NAMES = ("dense", "int2", "int4", "top50", "2:4", "2:4+int4", "top50+int4")
 
@@ -29,6 +29,19 @@ def test_bench_tells_joint_error_from_product_of_stages(product):
     right, wrong = ("tanh-product", "tanh") if product else ("tanh", "tanh-product")
     assert bench[right].line["fit"] < 0.0025
     assert bench[wrong].line["fit"] > 1.3 * bench[right].line["fit"]
+
+
+def test_the_largest_third_of_the_sizes_is_held_out():
+    rows = [
+        {"N": N, "D": 1e9, "loss": 3.0 - i / 10, "weights": name, "activations": "dense"}
+        for i, N in enumerate((1e6, 2e6, 3e6, 4e6, 5e6, 6e6, 7e6))
+        for name in ("dense", "int4")
+    ]
+    table = make_table(rows, "x")
+    np.testing.assert_array_equal(np.sort(table.column("N")[largest_mask(table)]), np.sort(table.column("N"))[-4:])
+    np.testing.assert_array_equal(largest_mask(table, above=3e6), table.column("N") > 3e6)
+    two = make_table(rows[:4], "x")
+    assert largest_mask(two).sum() == 2, "of two sizes one"
 
 
 def test_folds_cover_every_compressed_row_once():

@@ -127,6 +127,14 @@ def test_gradual_pruning_is_cubic_and_ends_exactly():
     assert int(traced(jnp.float32(0.35))) == kept[0.35]
 
 
+def test_gradual_pruning_goes_to_the_nearest_count():
+    """10 values of which 5 are pruned at the end: 0.72 of them are 3.6, and 0.68 are 3.4."""
+    format, x = TopK(0.5, schedule=Cubic(0.0, 1.0)), jnp.arange(1.0, 11.0)[None]
+    for share, pruned in ((0.72, 4), (0.68, 3)):
+        progress = 1 - (1 - share) ** (1 / 3)
+        assert int((format.project(x, Context(progress=progress)).value == 0).sum()) == pruned
+
+
 def test_rigl_moves_its_mask_as_the_algorithm_says():
     format = RigL(0.5, period=10, stop=0.8, drop=0.4)
     rng = np.random.default_rng(4)
@@ -174,6 +182,22 @@ def test_outliers_are_kept_and_do_not_set_the_scale():
     rest = np.delete(np.asarray(value - x), 7, axis=1)
     assert np.abs(rest).max() < 4.0
     assert np.abs(np.asarray(Scalar(Int(4), Absmax()).project(x, NO_CONTEXT).value - x)).max() > 30
+
+
+def test_the_scale_beside_outliers_is_that_of_the_others():
+    """Of 100 values one is apart: the RMS is over 99, and so is the storage of their codes."""
+    x, inner = X[:, :100].at[:, 7].set(500.0), Scalar(Int(4))
+    found, alone = Outliers(inner, 0.01).project(x, NO_CONTEXT), inner.project(jnp.delete(x, 7, axis=1), NO_CONTEXT)
+    np.testing.assert_allclose(found.step[:, :1], alone.step[:, :1], rtol=1e-6)
+    assert Outliers(inner, 0.01).bits == pytest.approx(0.99 * 4 + 0.01 * (16 + 16))
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8)])
+def test_the_threshold_of_a_run_is_its_smallest_survivor(n, m):
+    x = X[:, : 8 * (X.shape[1] // 8)]
+    magnitude = np.sort(np.abs(np.asarray(x)).reshape(len(x), -1, m), axis=-1)[..., -n]
+    threshold = NM(n, m).project(x, NO_CONTEXT).threshold
+    np.testing.assert_array_equal(threshold, np.repeat(magnitude, m, axis=1))
 
 
 @pytest.mark.parametrize(("dimension", "size"), [(2, 16), (4, 256)])

@@ -98,6 +98,17 @@ def test_round_half_up_would_be_seen():
     np.testing.assert_array_equal(E2M1.nearest(jnp.asarray(ties))[0], [1.0, 2.0, 4.0])
 
 
+def test_levels_and_ties_of_integers():
+    """A tie goes to the even integer of |u|, and of |u| - 1/2 where no level is 0."""
+    np.testing.assert_array_equal(Int(2).levels, [-1.5, -0.5, 0.5, 1.5])
+    np.testing.assert_array_equal(Int(3, "mid-tread").levels, np.arange(-3, 4))
+    np.testing.assert_array_equal(Int(3, "twos-complement").levels, np.arange(-4, 4))
+    ties = jnp.float32([1, 2, 3, -1, -2, -3])
+    np.testing.assert_array_equal(Int(4).nearest(ties)[0], [0.5, 2.5, 2.5, -0.5, -2.5, -2.5])
+    for kind in ("mid-tread", "twos-complement"):
+        np.testing.assert_array_equal(Int(4, kind).nearest(ties - jnp.sign(ties) / 2)[0], [0, 2, 2, 0, -2, -2])
+
+
 def test_all_codes_of_other_splits_are_numbers():
     assert len(Float(6, 1).levels) == 2**8 - 1
     assert E3M4.levels[-1] == 15.5 * 2

@@ -53,3 +53,18 @@ def test_jit_and_vmap_agree_bit_for_bit():
     eager = rotate(x, 128)
     np.testing.assert_array_equal(jax.jit(lambda x: rotate(x, 128))(x), eager)
     np.testing.assert_array_equal(jax.jit(jax.vmap(lambda x: rotate(x, 128)))(x), eager)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_its_gradient_is_the_rotation_of_the_gradient(axis):
+    x, g = (jax.random.normal(jax.random.key(seed), (3, 32, 64)) for seed in (2, 3))
+    _, back = jax.vjp(lambda x: rotate(x, 16, axis), x)
+    np.testing.assert_array_equal(back(g)[0], rotate(g, 16, axis))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_other_types_are_added_in_float32_and_rounded_once(dtype):
+    x = jax.random.normal(jax.random.key(4), (5, 128)).astype(dtype)
+    found = rotate(x, 128)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, rotate(x.astype(jnp.float32), 128).astype(dtype))

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -114,6 +115,14 @@ def test_population_and_mesh_finish_the_same_sweep(tmp_path):
     assert state_counts(tmp_path) == {"to do": 3}
     assert start(tmp_path, mode="population").trained == 3
     assert start(tmp_path, mode="mesh", fsdp=2).present == 3
+
+
+def test_only_runs_of_one_program_length_and_text_are_alike():
+    """A population takes the same number of steps."""
+    other = replace(tiny.corpus().id, sha256="0" * 64)
+    runs = [*RUNS, tiny.run(tokens=2 * RUNS[0].tokens), tiny.run(data=other), DIVERGING, UNTRAINABLE]
+    groups = [{runs.index(run) for run in group} for group in local._alike(runs)]
+    assert groups == [{0, 1, 2, 5}, {3}, {4}, {6}]
 
 
 def test_failures_leave_a_message_and_do_not_stop_the_others(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ BLIND = {
     "sentencepiece": ("m.model", sentencepiece),
     "dropped": ("t.json", huggingface),
     "unknown, special": ("t.json", lambda: huggingface(unknown="[UNK]", special=True)),
-    "unknown, not special": ("t.json", lambda: huggingface(unknown="thequickbrown")),
+    "unknown, not special": ("t.json", lambda: huggingface(unknown="\u4e2d\u6587\u5b57\u7b26\u4e32")),
     "words": ("t.json", lambda: huggingface("WordPiece", "[UNK]")),
 }
 

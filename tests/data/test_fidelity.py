@@ -114,6 +114,11 @@ def test_what_normalisers_change_is_no_loss(tmp_path):
     assert sample_of(written(tmp_path, ("c.model", lambda: cased)), ("The  \uff51uick fox\n7",)).lost == 0
 
 
+def test_the_marks_that_stand_for_the_unknown_are_no_text(tmp_path):
+    """SentencePiece decodes it to a double question mark."""
+    assert sample_of(written(tmp_path, BLIND["sentencepiece"]), ("the fox?",)).missing == "?"
+
+
 def test_counts_are_of_characters_that_are_not_blank():
     assert compare("a b\n", "ab") == Sample(1, 2, 0, "")
     assert compare("aab\u4e2d", "xab") == Sample(1, 4, 2, "a\u4e2d")

@@ -68,7 +68,7 @@ BLIND = {
     "sentencepiece": ("m.model", sentencepiece),
     "dropped": ("t.json", huggingface),
     "unknown, special": ("t.json", lambda: huggingface(unknown="[UNK]", special=True)),
-    "unknown, not special": ("t.json", lambda: huggingface(unknown="thequickbrown")),
+    "unknown, not special": ("t.json", lambda: huggingface(unknown="\u4e2d\u6587\u5b57\u7b26\u4e32")),
     "words": ("t.json", lambda: huggingface("WordPiece", "[UNK]")),
 }
 
@@ -112,6 +112,11 @@ def test_what_normalisers_change_is_no_loss(tmp_path):
     assert sample_of(written(tmp_path, ("b.model", sentencepiece)), ("The  \uff51uick fox\n7",)).lost == 1, "T"
     cased = sentencepiece(normalization_rule_name="nmt_nfkc_cf")
     assert sample_of(written(tmp_path, ("c.model", lambda: cased)), ("The  \uff51uick fox\n7",)).lost == 0
+
+
+def test_the_marks_that_stand_for_the_unknown_are_no_text(tmp_path):
+    """SentencePiece decodes it to a double question mark."""
+    assert sample_of(written(tmp_path, BLIND["sentencepiece"]), ("the fox?",)).missing == "?"
 
 
 def test_counts_are_of_characters_that_are_not_blank():

@@ -16,10 +16,11 @@ from capscale.analysis.rows import read, read_sweep
 from capscale.cli import BAD_INPUT, main
 from capscale.data.shards import Shards
 from capscale.errors import UserError
+from capscale.sweep.on_ray import newest_checkpoint
 from capscale.train.lease import current_lease, is_live
 from capscale.train.loop import Cadence
 
-STEPS = 15
+STEPS = 30
 EXPERIMENT = f"""
 import tiny
 from capscale.train.loop import Cadence
@@ -58,11 +59,12 @@ def ended(process):
 
 
 def wait_for_steps(process, out, lines):
-    """The directory of a run that has so many lines of metrics and no result."""
+    """A run that has so many lines of metrics, a whole checkpoint, which is saved behind them, and no result."""
     until = time.monotonic() + LIMIT_S
     while process.poll() is None and time.monotonic() < until:
         for path in out.glob("runs/*/metrics.jsonl"):
-            if path.read_text().count("\n") >= lines and not (path.parent / "result.json").exists():
+            saved = path.read_text().count("\n") >= lines and newest_checkpoint(path.parent) > 0
+            if saved and not (path.parent / "result.json").exists():
                 return path.parent
         time.sleep(0.05)
     process.kill()

@@ -65,6 +65,17 @@ def test_kernels_agree_with_the_reference(of, platform):
 
 
 @pytest.mark.parametrize("platform", INTERPRETERS)
+@pytest.mark.parametrize("of", [layout(4, 64, 32), layout(4, 64)], ids=["by-group", "by-output"])
+def test_scales_of_groups_are_in_rounded_weights_and_those_of_outputs_are_not(of, platform):
+    w, x = weights(of, 128), inputs(9, of.width)
+    dense = dequantize(w).astype(jnp.bfloat16) if of.group else oracle(w)
+    assert not np.array_equal(np.float32(dequantize(w)), np.float32(dequantize(w).astype(jnp.bfloat16)))
+    expected = np.asarray(x, np.float64) @ np.asarray(dense, np.float64).T
+    for y in both(x, w, platform):
+        assert np.all(np.abs(y - expected) <= bound_of(x, w))
+
+
+@pytest.mark.parametrize("platform", INTERPRETERS)
 @pytest.mark.parametrize("of", [p for p in LAYOUTS if p.values[0].even and not p.marks])
 def test_kernels_are_exact_on_integers(of, platform):
     """Sums of half-integers below 2^23 are exact in any order."""

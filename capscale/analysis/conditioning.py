@@ -24,17 +24,23 @@ def conditioning(fit: Fit) -> Conditioning:
     """Singular values and correlations from the Jacobian at the optimum, over the numbers not fixed or at a bound."""
     inside = fit.free & ~np.isin(fit.problem.names, fit.bounds_hit)
     J = jacobian(fit)[:, inside] * np.sqrt(fit.problem.weight)[:, None]
-    norms = np.maximum(np.linalg.norm(J, axis=0), 1e-300)
+    norms = column_norms(J)
     _, singular, V = np.linalg.svd(J / norms, full_matrices=False)
-    covariance = (V.T / np.maximum(singular, 1e-12 * singular[0]) ** 2) @ V
+    covariance = (V.T / np.maximum(singular, 1e-12 * singular[0] + 1e-150) ** 2) @ V
     deviation = np.sqrt(np.diag(covariance))
     names = tuple(n for n, k in zip(fit.problem.names, inside, strict=True) if k)
     return Conditioning(
         names,
-        float(singular[0] / max(singular[-1], 1e-300)),
+        float(singular[0] / singular[-1]) if singular[-1] > 1e-150 * singular[0] else float("inf"),
         covariance / np.outer(deviation, deviation),
         residual_deviation(fit) * deviation / norms,
     )
+
+
+def column_norms(J: np.ndarray) -> np.ndarray:
+    """Norms of the columns (p,); 1 for a number without any effect, which the singular values then show as flat."""
+    norms = np.linalg.norm(J, axis=0)
+    return np.where(norms > 1e-150, norms, 1.0)
 
 
 def residual_deviation(fit: Fit) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from capscale.analysis.conditioning import jacobian
+from capscale.analysis.conditioning import column_norms, jacobian
 from capscale.analysis.equivalence import equivalents
 from capscale.analysis.fit import Fit
 from capscale.analysis.laws import RHO_BOUNDS, log_capacity
@@ -84,10 +84,10 @@ def _deviations(fit: Fit) -> dict[str, float]:
     By linear theory: resamples that start from one optimum stay beside it where the objective is flat.
     """
     J = jacobian(fit)[:, fit.free] * np.sqrt(fit.problem.weight)[:, None]
-    norms = np.maximum(np.linalg.norm(J, axis=0), 1e-300)
+    norms = column_norms(J)
     _, singular, V = np.linalg.svd(J / norms, full_matrices=False)
     slopes = np.stack([(_log_rhos(fit, s) - _log_rhos(fit, -s)) / 2 for s in np.eye(len(fit.z))[fit.free]], 1) / STEP
-    spread = np.linalg.norm((slopes / norms) @ V.T / np.maximum(singular, 1e-12 * singular[0]), axis=1)
+    spread = np.linalg.norm((slopes / norms) @ V.T / np.maximum(singular, 1e-12 * singular[0] + 1e-150), axis=1)
     # The objective's own scale, which a format that learnt nothing does not inflate.
     deviation = max(fit.noise**0.5, 1e-9) * spread
     by_curve = {r.curve: float(d) for r, d in zip(fit.table.rows, deviation, strict=True)}
@@ -104,9 +104,10 @@ def why_no_dense_curve(table: Table) -> str:
     sizes = sorted({r.N for r in table.rows if r.is_dense})
     if len(sizes) < LEAST_DENSE_SIZES:
         return f"dense sizes here: {len(sizes)}, and their curve takes {LEAST_DENSE_SIZES}"
-    few = [c for c in table.curves if c != "dense" and sum(p.curve == c for p in points) < 2]
+    formats = [c for c in table.curves if c != "dense"]
+    few = sum(sum(p.curve == c for p in points) < 2 for c in formats)
     if few:
-        return f"{', '.join(few)} {'has' if len(few) == 1 else 'have'} fewer than 2 runs with 3 dense sizes at equal D"
+        return f"{few} of {len(formats)} formats have fewer than 2 runs with 3 dense sizes at equal D"
     beyond = [p.run for p in points if not sizes[0] / FARTHEST <= p.size <= sizes[-1] * FARTHEST]
     if beyond:
         return f"{len(beyond)} of {len(points)} runs are worth sizes beyond {FARTHEST:g} times those of the dense runs"

@@ -174,7 +174,7 @@ def test_no_sentence_has_a_number_that_is_none(name):
 def test_a_capacity_on_its_bound_is_left_out_of_order_and_curves():
     found = studied("useless")
     useless = next(c for c in found.capacities if c.curve == "int1")
-    assert "bound of the search" in useless.why_not
+    assert useless.why_not == "it ended on the bound of the search, 0.0001"
     assert [k.curves for k in found.kinds] == [("int8", "int4", "int2")]
     assert not any("int1" in (t.first, t.second) for t in found.ties)
     said = say((*summary.RULES, *caveats.RULES), found)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import dispatch
+from capscale.kernels.project import reference
+from capscale.kernels.project.mask import unpack_mask
 
 from capscale.defaults import default_estimator
 from capscale.estimators import ABRms, Both, BRms, Clip, ForwardMask, Rms, StraightThrough, Trust
@@ -162,6 +164,20 @@ class Doubled(Scalar):
 )
 def test_derived_classes_are_not_taken_for_what_they_are_derived_from(format, reason):
     assert reason in str(spec_of(format, StraightThrough()))
+
+
+def test_pruned_entries_are_trusted_by_their_own_size():
+    """Their error is |x|, in steps of the grid: the mask of the kernel is that of the format."""
+    format, x = Then(NM(2, 4), Scalar(Int(2))), jnp.asarray(RNG.standard_normal((16, 128)), jnp.float32)
+    spec, found = spec_of(format, Trust()), format.project(x, NO_CONTEXT)
+    assert not isinstance(spec, str)
+    assert found.keep is not None
+    mask = reference.project(spec, x).mask_RW
+    assert mask is not None
+    passes = np.asarray(unpack_mask(mask, x.shape[1]))
+    np.testing.assert_array_equal(passes, Trust()(x, found))
+    pruned = ~np.asarray(found.keep)
+    assert 0.1 < passes[pruned].mean() < 0.9
 
 
 def test_an_estimator_that_passes_everything_has_no_mask():

@@ -23,6 +23,7 @@ from capscale.kernels.project import (
 )
 from capscale.kernels.project.mask import mask_bytes, pack_mask, unpack_mask
 from capscale.kernels.project.op import How, choose
+from capscale.kernels.project.spec import nearest_word
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from capscale.estimators import Hypersphere, Trust
@@ -172,6 +173,14 @@ def test_the_codebook_is_the_equation():
     np.testing.assert_allclose(value.reshape(6, 64, 2), words[index] * scale, rtol=1e-6)
     np.testing.assert_array_equal(gradient.reshape(6, 64, 2), np.where(inside[..., None], G.reshape(6, 64, 2), 0))
     assert 0.7 < inside.mean() < 0.95
+
+
+def test_of_codewords_as_near_the_first_is_chosen():
+    words = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
+    table = Codebook(words, 1.0).table()
+    vector = [jnp.float32([0.0, 0.5, -0.5, 0.0]), jnp.float32([0.0, 0.5, -0.5, -0.1])]
+    chosen = jnp.stack(nearest_word(4, lambda i: list(table[i]), vector), axis=-1)
+    np.testing.assert_array_equal(chosen, jnp.float32([words[0], words[0], words[1], words[3]]))
 
 
 @pytest.mark.parametrize("width", [128, 640, 1024, 1152, 5632])

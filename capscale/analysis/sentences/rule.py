@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 NOT_MEASURED = "not measured"
-"""What stands in prose for a number that there is none of."""
+"""Words that stand in prose for a number that there is none of."""
 
 
 class Sentence(NamedTuple):

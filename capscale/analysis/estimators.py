@@ -1,4 +1,4 @@
-"""Estimators in the rows of a table: their names, and whether they were the defaults of their formats."""
+"""Estimators in rows of a table: their names, and whether they were the defaults of their formats."""
 
 from functools import cache
 

@@ -29,5 +29,5 @@ def word(value: Any, place: str) -> str:
 
 
 def as_cell(value: Any) -> Any:
-    """A value as it is written in CSV: words that a spreadsheet would take for a formula stand behind a quotation mark."""
+    """A value as it is written in CSV: words that a spreadsheet takes for a formula stand behind a quotation mark."""
     return QUOTE + value if isinstance(value, str) and value.lstrip()[:1] in tuple(FORMULA) else value

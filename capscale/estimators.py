@@ -77,8 +77,8 @@ class Clip:
     """Passes where `|x| <= scale * outermost level`: QuEST's rule for 1 bit (`ClipQuantizer`, arXiv 2502.05003).
 
     scale = 1 passes what the grid covers, at 1 bit 57 % of Gaussian weights (`capscale.gaussian.pass_rate`), and fewer
-    as training drives weights out of the band (experiments/results/README.md, int1). QuEST's one-bit runs have 1.3 where
-    they rotate and 1.25 where they do not (`clip_scale` of all 15 in its table), which `capscale.defaults` takes over.
+    as training drives weights out of the band (experiments/results/README.md, int1). QuEST's one-bit runs have 1.3
+    where they rotate and 1.25 where they do not (`clip_scale` of all 15 in its table), as has `capscale.defaults`.
     """
 
     JSON_ADDED: ClassVar[Mapping[str, Any]] = {"scale": 1.0}

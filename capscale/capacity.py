@@ -28,6 +28,8 @@ class Parameter(NamedTuple):
     start: tuple[float, float]
     log: bool = False
     """Fitted as its logarithm: for scales, which may span decades."""
+    of_loss: bool = False
+    """Bounds and range are shares of the smallest loss of the table."""
 
 
 class Factor(NamedTuple):

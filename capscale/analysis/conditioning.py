@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 
 from capscale.analysis.fit import Fit
-from capscale.analysis.laws import evaluate
 
 
 class Conditioning(NamedTuple):
@@ -55,9 +54,6 @@ def jacobian(fit: Fit) -> np.ndarray:
     for i in range(len(fit.z)):
         step = np.zeros_like(fit.z)
         step[i] = 1e-6
-        up, down = (
-            evaluate(*fit.problem.static, fit.problem.has_data_term, fit.z + s * step, fit.problem.arrays)
-            for s in (1, -1)
-        )
+        up, down = (fit.problem.predict(fit.z + s * step) for s in (1, -1))
         columns.append((up - down) / 2e-6)
     return np.stack(columns, 1)

@@ -7,7 +7,8 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.stats import norm, qmc
 
-from capscale.analysis.laws import Law, Problem, evaluate, log_capacity, pose
+from capscale.analysis.laws import Law, Numbers, additive, coupled
+from capscale.analysis.problem import Problem, pose
 from capscale.analysis.solver import Batch, Penalty, Solution, solve
 from capscale.analysis.table import Table
 from capscale.capacity import Scaling
@@ -90,20 +91,23 @@ class Fit:
 
     @property
     def values(self) -> dict[str, float]:
-        """Reported numbers by name; B and beta are left out of a table of one D, where they are part of E."""
+        """Reported numbers by name; those of the data term are left out of a table of one D, where it is constant."""
         reported = zip(self.problem.names, self.problem.report(self.z), strict=True)
-        return {k: float(v) for k, v in reported if self.problem.has_data_term or k not in ("B", "beta")}
+        without = () if self.problem.has_data_term else self.law.data_term
+        return {k: float(v) for k, v in reported if k not in without}
 
     @property
     def scaling(self) -> Scaling:
-        """The dense part of the law."""
+        """The dense part of a law of the form A (N rho)^-alpha + B D^-beta + E, or of its coupled one."""
         v = self.values
+        if self.law.loss not in (additive, coupled):
+            raise UserError(f"{self.law.name}: L = {self.law.formula} is not A (N rho)^-alpha + B D^-beta + E")
         return Scaling(v["A"], v["alpha"], v.get("B", 0.0), v.get("beta", 1.0), v["E"], v.get("g", 1.0))
 
     @property
     def predicted(self) -> np.ndarray:
         """Predicted loss of every row (R,)."""
-        return evaluate(*self.problem.static, self.problem.has_data_term, self.z, self.problem.arrays)
+        return self.problem.predict(self.z)
 
     @property
     def residuals(self) -> np.ndarray:
@@ -117,8 +121,10 @@ class Fit:
 
     @property
     def rho(self) -> dict[str, float]:
-        """Capacity of every curve of the table, dense = 1."""
-        each = np.exp(log_capacity(*self.problem.static, self.z, self.problem.arrays))
+        """Capacity of every curve of the table, dense = 1; none by a law without capacities."""
+        if not self.law.has_rho:
+            return {}
+        each = np.exp(self.problem.log_rho(self.z))
         by_curve = {r.curve: float(rho) for r, rho in zip(self.table.rows, each, strict=True)}
         return {c: by_curve[c] for c in self.table.curves}
 
@@ -180,26 +186,32 @@ def noise_scale(residuals: np.ndarray, weight: np.ndarray, delta: float, paramet
 
 
 def starting_points(problem: Problem, lower: np.ndarray, upper: np.ndarray, settings: Settings) -> np.ndarray:
-    """Sobol points in the exponents and the numbers of rho; A, B and E follow by non-negative least squares.
+    """Sobol points in the exponents and the numbers of rho; amplitudes follow by non-negative least squares.
 
-    The law is linear in them at g = 1 (variable projection), so no start wastes its descent on finding their scale.
+    The law is linear in them (variable projection), so no start wastes its descent on finding their scale.
     """
     p = len(problem.parameters)
     power = int(np.ceil(np.log2(settings.starts)))
     unit = qmc.Sobol(p, rng=np.random.default_rng(settings.seed)).random_base2(power)[: settings.starts]
     low, high = np.array([q.start for q in problem.parameters]).T
     z = np.clip(low + unit * (high - low), lower, upper)
-    a = problem.arrays
-    for i in range(settings.starts):
-        log_n = a.log_n + log_capacity(*problem.static, z[i], a)
-        columns = [np.exp(-z[i, 2] * log_n), np.exp(-z[i, 3] * a.log_d) * problem.has_data_term, np.ones_like(log_n)]
-        held = lower[4] == upper[4]
-        offset = problem.loss - (lower[4] if held else 0.0)
-        root = np.sqrt(problem.weight)
-        solution, _ = nnls(np.stack(columns[: 2 if held else 3], 1) * root[:, None], offset * root)
-        z[i, :2] = np.log(np.maximum(solution[:2], 1e-6))
-        z[i, 4] = lower[4] if held else solution[2]
+    solved = [problem.names.index(name) for name in problem.law.linear]
+    solved = [k for k in solved if lower[k] < upper[k]]
+    for i in range(settings.starts if solved else 0):
+        z[i, solved] = _amplitudes(problem, z[i], solved)
     return np.clip(z, lower, upper)
+
+
+def _amplitudes(problem: Problem, z: np.ndarray, solved: list[int]) -> np.ndarray:
+    """Coordinates of the amplitudes that meet the losses best where the other numbers are those of z."""
+    layout, names = problem.layout, problem.names
+    base = Numbers(layout.numbers(z) | dict(problem.law.linear_at) | {names[k]: 0.0 for k in solved})
+    rest = layout.loss(base, z, problem.arrays)
+    columns = [layout.loss(Numbers(base | {names[k]: 1.0}), z, problem.arrays) - rest for k in solved]
+    root = np.sqrt(problem.weight)
+    found, _ = nnls(np.stack(columns, 1) * root[:, None], (problem.loss - rest) * root)
+    logs = np.array([problem.parameters[k].log for k in solved])
+    return np.where(logs, np.log(np.maximum(found, 1e-6)), found)
 
 
 def fit(table: Table, law: Law, settings: Settings | None = None, constraints: Constraints | None = None) -> Fit:
@@ -210,7 +222,7 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
     carry only in part is for `sentences.fits` to say.
     """
     settings, constraints = settings or Settings(), constraints or Constraints()
-    problem = pose(table, law, centred=("A" not in constraints.fixed, "B" not in constraints.fixed))
+    problem = pose(table, law, tuple(constraints.fixed))
     lower, upper = bounds(problem, constraints)
     free = int((upper > lower).sum())
     rows = int((problem.weight > 0).sum())
@@ -224,7 +236,7 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
             f"{table.source}: every run has the loss {problem.loss[0]:g}: nothing depends on size, tokens or format "
             "there, and no law can be fitted; check the column"
         )
-    if law.form is None and not law.dense and "dense" not in table.curves and not _anchored(constraints):
+    if law.free and "dense" not in table.curves and not _anchored(constraints):
         raise UserError(
             f"{table.source}: no dense rows, so capacities have no unit; add dense runs or fix one: "
             f"--fix '{problem.names[-1]}=1'"
@@ -255,12 +267,12 @@ def bounds(problem: Problem, constraints: Constraints) -> tuple[np.ndarray, np.n
         if not np.isfinite(value) or (parameter.log and value <= 0):
             raise UserError(f"{name}={value:g} must be finite{' and positive' if parameter.log else ''}")
         z = problem.coordinate(name, value)
-        if parameter.name not in ("A", "B") and not parameter.lower <= z <= parameter.upper:
+        if parameter.name not in problem.with_units and not parameter.lower <= z <= parameter.upper:
             low, high = (np.exp(x) if parameter.log else x for x in (parameter.lower, parameter.upper))
             raise UserError(f"{name}={value:g} lies outside {low:g} to {high:g}")
         lower[i] = upper[i] = z
     if not problem.has_data_term:
-        for i in (1, 3):
+        for i in map(problem.names.index, problem.law.data_term):
             lower[i] = upper[i] = np.clip(0.5, lower[i], upper[i])
     return lower, upper
 
@@ -268,8 +280,9 @@ def bounds(problem: Problem, constraints: Constraints) -> tuple[np.ndarray, np.n
 def _penalty(problem: Problem, constraints: Constraints, noise: float) -> Penalty:
     centre, precision = np.zeros(len(problem.parameters)), np.zeros(len(problem.parameters))
     for name, (mean, deviation) in constraints.priors.items():
-        if name in ("A", "B"):
-            raise UserError(f"a prior on {name} depends on the units of N and D; give one on alpha, beta, E or rho")
+        if name in problem.with_units:
+            others = ", ".join(n for n in problem.names if n not in problem.with_units)
+            raise UserError(f"a prior on {name} depends on the units of N and D; give one on {others}")
         if not deviation > 0:
             raise UserError(f"prior {name}={mean:g}:{deviation:g}: the standard deviation must be positive")
         i = problem.names.index(name)

@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 from capscale.analysis.conditioning import column_norms, jacobian
 from capscale.analysis.equivalence import equivalents
 from capscale.analysis.fit import Fit
-from capscale.analysis.laws import RHO_BOUNDS, log_capacity
+from capscale.analysis.laws import RHO_BOUNDS
 from capscale.analysis.operands import parts_of
 from capscale.analysis.table import Row, Table
 from capscale.analysis.uncertainty import Bootstrap
@@ -95,7 +95,7 @@ def _deviations(fit: Fit) -> dict[str, float]:
 
 
 def _log_rhos(fit: Fit, direction: np.ndarray) -> np.ndarray:
-    return log_capacity(*fit.problem.static, fit.z + STEP * direction, fit.problem.arrays)
+    return fit.problem.log_rho(fit.z + STEP * direction)
 
 
 def why_no_dense_curve(table: Table) -> str:

@@ -10,6 +10,7 @@ from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.catalog import find, label
 from capscale.formats.compose import Sparse, Then
+from capscale.formats.floats import Float
 from capscale.formats.scalar import Scalar
 
 
@@ -43,6 +44,11 @@ class Facts(NamedTuple):
     """Bits per value as stored, masks and scales included."""
     stages: tuple[str, ...]
     """Names of the stages of a composed format, else its own name."""
+    group: float = float("nan")
+    """Values that share a scale; NaN where that is a row or a matrix."""
+    exponent: float = float("nan")
+    """Exponent bits of a floating-point grid."""
+    mantissa: float = float("nan")
 
 
 @cache
@@ -56,7 +62,19 @@ def facts(name: str) -> Facts:
     sparsity = _sparsity(format)
     # Kumar's law is about the bits of quantized values, Frantar's about zeros: neither reads the other's formats.
     bits = float("nan") if sparsity else float(format.bits)
-    return Facts(_kind(format), bits, sparsity or float("nan"), float(format.bits), stages)
+    return Facts(_kind(format), bits, sparsity or float("nan"), float(format.bits), stages, *_scalar_facts(format))
+
+
+def _scalar_facts(format: Format) -> tuple[float, float, float]:
+    """Group, exponent and mantissa bits of a scalar format, or of the scalar stage of a composed one."""
+    scalar = format.scalar if isinstance(format, Then) else format
+    if not isinstance(scalar, Scalar):
+        return float("nan"), float("nan"), float("nan")
+    group = float(scalar.group) if isinstance(scalar.group, int) else float("nan")
+    grid = scalar.grid
+    if not isinstance(grid, Float):
+        return group, float("nan"), float("nan")
+    return group, float(grid.exponent), float(grid.mantissa)
 
 
 def _kind(format: Format) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 
 from capscale.analysis.conditioning import residual_deviation
 from capscale.analysis.fit import Fit
-from capscale.analysis.laws import evaluate, gather
 from capscale.analysis.predict import Prediction, predict, storage_bits, target
 from capscale.analysis.table import Row
 from capscale.analysis.uncertainty import Bootstrap
@@ -160,9 +159,7 @@ def bisect(f: Callable[[float], float], low: float, high: float, steps: int = 80
 
 
 def _loss(fit: Fit, row: Row, z: np.ndarray | None = None) -> float:
-    problem = fit.problem
-    arrays = gather([row], fit.law, problem.groups, problem.N0, problem.D0)
-    return float(evaluate(*problem.static, problem.has_data_term, fit.z if z is None else z, arrays)[0])
+    return float(fit.problem.predict(fit.z if z is None else z, fit.problem.gather([row]))[0])
 
 
 def _gradient(fit: Fit, row: Row) -> np.ndarray:

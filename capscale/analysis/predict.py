@@ -14,7 +14,6 @@ from scipy.optimize import least_squares
 
 from capscale.analysis.factorization import printed
 from capscale.analysis.fit import Fit
-from capscale.analysis.laws import evaluate, gather, log_capacity
 from capscale.analysis.operands import facts, gaussian_error, parts_of
 from capscale.analysis.table import Row, make_table
 from capscale.analysis.uncertainty import Bootstrap, Interval
@@ -59,17 +58,17 @@ def predict(fit: Fit, draws: Bootstrap, row: Row, level: float = 0.95) -> Predic
     Raises UserError where its estimators are not the defaults of its formats and the fit is a law of GMSE.
     """
     problem = fit.problem
-    if not row.is_plain and fit.law.form is not None:
+    if not row.is_plain and not fit.law.per_format:
         raise UserError(
             f"{row.curve}: a law of GMSE cannot see the estimator and would say of it what it says of the default; "
             "ask for the format without brackets, or read its measured capacity in `capscale report`"
         )
-    arrays = gather([row], fit.law, problem.groups, problem.N0, problem.D0)
+    arrays = problem.gather([row])
     unseen = unseen_kinds(fit, row)
     # One stream of numbers a format: two formats' errors are their own, and a format's are the same wherever asked.
     random = np.random.default_rng([fit.settings.seed, *f"{row.weights}/{row.activations}".encode()])
     z = np.concatenate([fit.z[None], draws.z])
-    rho = np.exp([log_capacity(*problem.static, one, arrays)[0] for one in z])
+    rho = np.exp(problem.log_rho(z, arrays)[:, 0])
     if unseen:
         # A miss of the law from kind to kind is a shift of rho, common to all sizes.
         shift = np.concatenate([[0.0], random.normal(0.0, transfer_error(), len(z) - 1)])
@@ -78,10 +77,7 @@ def predict(fit: Fit, draws: Bootstrap, row: Row, level: float = 0.95) -> Predic
         moved = rho
     log_shift = np.log(moved / rho)
     loss = np.array(
-        [
-            evaluate(*problem.static, problem.has_data_term, one, arrays._replace(log_n=arrays.log_n + s))[0]
-            for one, s in zip(z, log_shift, strict=True)
-        ]
+        [problem.predict(one, arrays._replace(log_n=arrays.log_n + s))[0] for one, s in zip(z, log_shift, strict=True)]
     )
     loss[1:] += random.normal(0.0, format_error(fit), len(loss) - 1)
     n, p = len(fit.table), int(fit.free.sum())

@@ -13,7 +13,6 @@ from scipy.interpolate import PchipInterpolator
 from scipy.stats import chi2
 
 from capscale.analysis.fit import Fit
-from capscale.analysis.laws import evaluate
 from capscale.analysis.uncertainty import Interval
 from capscale.errors import UserError
 
@@ -175,7 +174,7 @@ def _from_neighbours(fit: Fit, i: int, found: _Points, noise: float) -> _Points:
 def _objective(fit: Fit, z: np.ndarray) -> np.ndarray:
     """The fit's objective at coordinates z (M, p)."""
     s, problem = fit.settings, fit.problem
-    predicted = np.stack([evaluate(*problem.static, problem.has_data_term, one, problem.arrays) for one in z])
+    predicted = problem.predict(z)
     size = np.abs(np.log(predicted) - np.log(problem.loss) if s.logarithmic else predicted - problem.loss)
     huber = np.where(size <= s.delta, 0.5 * size**2, s.delta * (size - 0.5 * s.delta))
     prior = 0.5 * np.sum(fit.penalty.precision * (z - fit.penalty.centre) ** 2, axis=1)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from capscale.analysis.laws import Arrays, Law, Problem, evaluate
+from capscale.analysis.problem import Arrays, Layout, Problem
 
 TOLERANCE = 1e-13
 """Stop when a step would lower the objective by less than this share of it: reweighting converges linearly, so the
@@ -87,11 +87,11 @@ class _State(NamedTuple):
 
 
 @cache
-def _program(law: Law, groups: int, data_term: bool, logarithmic: bool) -> Any:
-    """The compiled solver of one law; the cache keeps one program per law, jit one per shape."""
+def _program(layout: Layout, logarithmic: bool) -> Any:
+    """The compiled solver of one law; the cache keeps one program per layout, jit one per shape."""
 
     def residuals(z: Any, arrays: Arrays, target: Any) -> Any:
-        predicted = evaluate(law, groups, data_term, z, arrays)
+        predicted = layout.evaluate(z, arrays)
         return jnp.log(predicted) - jnp.log(target) if logarithmic else predicted - target
 
     def one(arrays: Arrays, problem: Batch, penalty: Penalty, way: _Way) -> Any:
@@ -167,7 +167,7 @@ def solve(
     """
     p = len(problem.parameters)
     penalty = penalty or Penalty(np.zeros(p), np.zeros(p))
-    program = _program(*problem.static, problem.has_data_term, logarithmic)
+    program = _program(problem.layout, logarithmic)
 
     def run(part: Batch, limit: int) -> Solution:
         with float64_on_cpu():

@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from capscale.analysis.fit import Fit
-from capscale.analysis.laws import log_capacity
 from capscale.errors import UserError
 
 
@@ -81,7 +80,7 @@ class Bootstrap:
         where = {r.curve: i for i, r in enumerate(self.fit.table.rows)}
         rows = np.array([where[c] for c in self.fit.rho])
         problem = self.fit.problem
-        return np.exp(np.stack([log_capacity(*problem.static, z, problem.arrays)[rows] for z in self.z]))
+        return np.exp(problem.log_rho(self.z)[:, rows])
 
     def spread(self, name: str) -> float:
         """Half the central 68 % interval: one standard deviation that outliers do not move."""

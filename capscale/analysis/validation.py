@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from capscale.analysis.fit import Constraints, Fit, Settings, fit, starting_points
-from capscale.analysis.laws import LAWS, Law, evaluate
+from capscale.analysis.laws import LAWS, Law
 from capscale.analysis.operands import facts
 from capscale.analysis.selection import rows_of
 from capscale.analysis.table import Table
@@ -81,7 +81,7 @@ def hold_out(whole: Fit, masks: Mapping[str, np.ndarray]) -> tuple[Fold, ...]:
         weight = np.where(mask, 0.0, problem.weight)
         solution = whole.solve(whole.batch(starts, weight=weight[None]))
         z = solution.z[int(np.nanargmin(solution.objective))]
-        predicted = evaluate(*problem.static, problem.has_data_term, z, problem.arrays)
+        predicted = problem.predict(z)
         folds.append(Fold(name, mask, problem.loss[mask] - predicted[mask]))
     return tuple(folds)
 
@@ -118,7 +118,7 @@ def validate(
         whole = fit(table, law, settings, constraints)
     except UserError as e:
         return Validation(law, None, why=str(e))
-    unseen = law.form is not None and not _alone_in_group(whole)
+    unseen = not law.per_format and not _alone_in_group(whole)
     return Validation(
         law,
         whole,

@@ -6,7 +6,7 @@ from synthetic import RHO, TRUTH, frame_of, rho_of, well_spread
 from capscale.analysis.conditioning import conditioning
 from capscale.analysis.fit import Constraints, Settings, _penalty, fit
 from capscale.analysis.inspection import inspect
-from capscale.analysis.laws import LAWS, evaluate
+from capscale.analysis.laws import LAWS
 from capscale.analysis.profiles import profile
 from capscale.analysis.sentences import fits
 from capscale.analysis.sentences.rule import say
@@ -23,7 +23,7 @@ TABLE = table_of(well_spread(60, 0.003, 0))
 
 
 def huber_sum(z, fitted, weight):
-    r = evaluate(*fitted.problem.static, fitted.problem.has_data_term, z, fitted.problem.arrays) - fitted.problem.loss
+    r = fitted.problem.predict(z) - fitted.problem.loss
     a, d = np.abs(r), fitted.settings.delta
     return float(np.sum(weight * np.where(a <= d, 0.5 * r * r, d * (a - 0.5 * d))))
 

@@ -7,13 +7,14 @@ import pandas as pd
 from etils import epath
 
 from capscale.analysis.quest import is_quest, quest_records
+from capscale.analysis.reading.choices import Choices
 from capscale.analysis.table import Remark, Table, make_table
 from capscale.artifacts import DIGEST, check_result, check_seal
 from capscale.errors import UserError
 from capscale.files import is_there, parse_json, plain_name, unreadable
 
 
-def read(path: epath.PathLike, *, strict: bool = True) -> Table:
+def read(path: epath.PathLike, *, strict: bool = True, choices: Choices | None = None) -> Table:
     """The table at `path`: a sweep directory, or a file by its suffix.
 
     A JSON list with QuEST's columns is recognised by them. `strict=False` lets rows of a file pass that look like

@@ -2,13 +2,14 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
 
 from capscale.cli.fitting import FormName, law_of, parse_numbers
 from capscale.cli.planning import Bench, Factorize, Plan, Predict
+from capscale.cli.reading import Reading
 
 __all__ = ["Bench", "Factorize", "Fit", "Plan", "Predict", "Report"]
 
@@ -47,8 +48,7 @@ class Fit:
     """What is resampled."""
     seed: int = 0
     """Of the starting points and resamples."""
-    keep_suspect: bool = False
-    """Keep rows that look like unit mistakes."""
+    reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory for fit.json and the profile figure."""
     json: bool = False
@@ -59,14 +59,13 @@ class Fit:
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.inspection import inspect
         from capscale.analysis.report import comparison_numbers, fit_numbers, json_ready, png, write_files
-        from capscale.analysis.rows import read
         from capscale.analysis.selection import rows_of
         from capscale.analysis.sentences import fits
         from capscale.analysis.sentences.rule import say
         from capscale.analysis.uncertainty import bootstrap
 
         law = law_of(self.form, self.share, self.combine)
-        table = rows_of(read(self.table, strict=not self.keep_suspect), law)
+        table = rows_of(self.reading.table(self.table), law)
         settings = Settings(self.delta, self.log, self.starts, self.seed)
         fitted = fit(table, law, settings, parse_numbers(self.fix, self.prior))
         draws = bootstrap(fitted, self.bootstrap, self.by)
@@ -122,8 +121,7 @@ class Report:
     """Resamples."""
     bench: bool = False
     """Add the law bench: every law, on runs that it has and has not seen."""
-    keep_suspect: bool = False
-    """Keep rows that look like unit mistakes."""
+    reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the report goes. None: DIR/report of a sweep, ./report of a table."""
     json: bool = False
@@ -136,11 +134,10 @@ class Report:
         from capscale.analysis.fit import Settings
         from capscale.analysis.laws import LAWS
         from capscale.analysis.report import json_ready, numbers, write_report
-        from capscale.analysis.rows import read
         from capscale.analysis.study import study
         from capscale.analysis.validation import law_bench
 
-        table = read(self.table, strict=not self.keep_suspect)
+        table = self.reading.table(self.table)
         settings = Settings(delta=self.delta)
         constraints = parse_numbers(self.fix, self.prior)
         result = study(table, LAWS[self.form], settings, constraints, resamples=self.bootstrap)

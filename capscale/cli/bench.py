@@ -1,12 +1,13 @@
 """The command that compares all laws on one table."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
 from capscale.cli.fitting import FormName, parse_numbers, words_about
+from capscale.cli.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class Bench:
     """Laws to compare. None: all but the dense one."""
     fix: tuple[str, ...] = ()
     """Numbers held fixed in every law, NAME=VALUE."""
-    keep_suspect: bool = False
-    """Keep rows that look like unit mistakes."""
+    reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory for bench.png, bench.json and bench.csv."""
     json: bool = False
@@ -37,12 +37,11 @@ class Bench:
         from capscale.analysis.fit import Settings
         from capscale.analysis.inspection import inspect
         from capscale.analysis.report import comparison_numbers, csv_bytes, json_ready, png, texts, write_files
-        from capscale.analysis.rows import read
         from capscale.analysis.sentences.notes import BENCH as BENCH_NOTES
         from capscale.analysis.validation import BENCH, law_bench
         from capscale.cli.analysis_tables import grid, number, sentences
 
-        table = read(self.table, strict=not self.keep_suspect)
+        table = self.reading.table(self.table)
         bench = law_bench(table, self.laws or BENCH, Settings(self.delta), parse_numbers(self.fix, ()))
         lines = [{"law": v.law.name, "equation": v.law.equation, "rows": v.rows, **v.line} for v in bench]
         given = [(v.law.name, inspect(v.fit, profiled=False)) for v in bench if v.fit is not None]

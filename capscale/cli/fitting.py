@@ -1,8 +1,11 @@
 """How commands are told to fit: names of laws, fixed numbers, priors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import tyro
+
+from capscale.cli.reading import Reading
 from capscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,19 +70,17 @@ class Fitting:
     """Huber threshold, in nats."""
     bootstrap: int = 1000
     """Resamples."""
-    keep_suspect: bool = False
-    """Keep rows that look like unit mistakes."""
+    reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
 
     def fitted(self, path: str) -> "tuple[Fitted, Bootstrap, Inspection]":
         """The law fitted to the rows that it is about, its resamples, and the free fit where numbers were given."""
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.inspection import inspect
-        from capscale.analysis.rows import read
         from capscale.analysis.selection import rows_of
         from capscale.analysis.uncertainty import bootstrap
 
         law = law_of(self.form, self.share, self.combine)
-        table = rows_of(read(path, strict=not self.keep_suspect), law)
+        table = rows_of(self.reading.table(path), law)
         result = fit(table, law, Settings(self.delta), parse_numbers(self.fix, self.prior))
         return result, bootstrap(result, self.bootstrap), inspect(result, profiled=False)
 

@@ -9,6 +9,7 @@ import tyro
 
 from capscale.cli.bench import Bench
 from capscale.cli.fitting import Fitting, parse_numbers, said_of, words_about
+from capscale.cli.reading import Reading
 from capscale.errors import UserError
 
 __all__ = ["Bench", "Factorize", "Plan", "Predict"]
@@ -196,8 +197,7 @@ class Factorize:
     """Sweep directory or table with runs of both operands alone and together. None: the paper's printed figures."""
     bootstrap: int = 1000
     """Resamples, for tables of runs."""
-    keep_suspect: bool = False
-    """Keep rows that look like unit mistakes."""
+    reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory for heat maps and factorization.json."""
     json: bool = False
@@ -214,10 +214,9 @@ class Factorize:
         else:
             from capscale.analysis.fit import fit
             from capscale.analysis.laws import LAWS
-            from capscale.analysis.rows import read
             from capscale.analysis.uncertainty import bootstrap
 
-            table = read(self.table, strict=not self.keep_suspect)
+            table = self.reading.table(self.table)
             matrices = [from_runs(table, bootstrap(fit(table, LAWS["decoupled"]), self.bootstrap))]
         found = [(m, [outer_product(m), best_rank_one(m)]) for m in matrices]
         content = []

@@ -1,0 +1,42 @@
+"""How commands are told to read a table: which columns, which rows, what its words mean."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from capscale.analysis.reading.choices import Choices
+    from capscale.analysis.table import Table
+
+Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
+"""A flag that is given once for each of its values."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the table is read."""
+
+    map: Annotated[Repeated, tyro.conf.arg(metavar="NAME=COLUMN")] = ()
+    """Column that holds N, D, loss, weights, ...; N=params*1e6 also says its unit."""
+    where: Annotated[Repeated, tyro.conf.arg(metavar="COLUMN=VALUE")] = ()
+    """Rows to read, such as family=llama; several values stand between commas."""
+    fill: Annotated[Repeated, tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """Value of empty cells, or of a column that is not there, such as activations=dense."""
+    replace: Annotated[Repeated, tyro.conf.arg(metavar="WORD=MEANING")] = ()
+    """Format or status that a word of the table means, such as 4bit=int4 or preempted=diverged."""
+    keep_suspect: bool = False
+    """Keep rows that look like unit mistakes."""
+
+    @property
+    def choices(self) -> "Choices":
+        """The flags as values; `UserError` names one that cannot be read."""
+        from capscale.analysis.reading.choices import Choices
+
+        return Choices.parse(self.map, self.where, self.fill, self.replace)
+
+    def table(self, path: str) -> "Table":
+        """The table at `path`, read as the flags say."""
+        from capscale.analysis.rows import read
+
+        return read(path, strict=not self.keep_suspect, choices=self.choices)

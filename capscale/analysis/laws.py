@@ -25,6 +25,8 @@ Combination = Literal["joint", "product"]
 """For a tensor that is sparse and quantized: rho of the joint GMSE, or the product of the parts' capacities."""
 
 EXPONENT_BOUNDS = (1e-3, 3.0)
+CHINCHILLA_RATIO = 20.0
+"""Tokens per parameter at which compute-optimal dense models are trained (Hoffmann et al. 2022, table 3)."""
 AMPLITUDE_BOUNDS = (float(np.exp(-30.0)), float(np.exp(10.0)))
 RHO_BOUNDS = (1e-4, 4.0)
 """Of a free capacity: far outside what any table can say, and above 1, for formats as good as dense within error."""
@@ -66,6 +68,8 @@ class Runs(NamedTuple):
     """The array module: numpy or jax.numpy."""
     N: Any
     D: Any
+    ratio: Any
+    """Tokens per parameter, D / N in their own units."""
     rho: Any
     """Capacity by the law's form, or the free one of the format; 1 for dense runs."""
     weights: Operand
@@ -200,6 +204,17 @@ def coupled(x: Runs, p: Numbers) -> Any:
     return (p.A * (x.N * x.rho) ** -p.alpha + p.B * x.D**-p.beta) ** p.g + p.E
 
 
+def on_tokens(x: Runs, p: Numbers) -> Any:
+    """A (N rho)^-alpha + B (D rho^k)^-beta + E: a format of less capacity learns less from a token, too."""
+    return p.A * (x.N * x.rho) ** -p.alpha + p.B * (x.D * x.rho**p.k) ** -p.beta + p.E
+
+
+def drifting(x: Runs, p: Numbers) -> Any:
+    """Capacity that falls with the tokens a parameter has seen; rho is that at 20 tokens a parameter."""
+    drift = x.xp.where(x.compressed, (x.ratio / CHINCHILLA_RATIO) ** -p.delta, 1.0)
+    return p.A * (x.N * x.rho * drift) ** -p.alpha + p.B * x.D**-p.beta + p.E
+
+
 def size_and_tokens(p: Numbers) -> dict[str, tuple[Any, Any]]:
     """Units of A N^-alpha and B D^-beta."""
     return {"A": (p.alpha, 0.0), "B": (0.0, p.beta)}
@@ -233,14 +248,34 @@ COUPLED = replace(
     formula="(A (N rho)^-alpha + B D^-beta)^g + E",
     linear_at=(("g", 1.0),),
 )
+TOKENS = replace(
+    DECOUPLED,
+    name="decoupled-tokens",
+    parameters=(*DECOUPLED.parameters, Parameter("k", -2.0, 3.0, (0.0, 1.0))),
+    loss=on_tokens,
+    formula="A (N rho)^-alpha + B (D rho^k)^-beta + E",
+    source="the additive law with capacity on both terms; k = 0 is arXiv 2506.01863",
+    data_term=("B", "beta", "k"),
+)
+DRIFT = replace(
+    DECOUPLED,
+    name="decoupled-drift",
+    parameters=(*DECOUPLED.parameters, Parameter("delta", -1.0, 1.0, (-0.1, 0.2))),
+    loss=drifting,
+    formula="A (N rho (D / 20 N)^-delta)^-alpha + B D^-beta + E",
+    source="the additive law with capacity that drifts with D/N; delta = 0 is arXiv 2506.01863",
+)
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
         DENSE,
         DECOUPLED,
         *(DECOUPLED.with_form(form) for form in FORMS.values()),
-        COUPLED,
-        COUPLED.with_form(FORMS["tanh"], "tanh-coupled"),
+        *(
+            law
+            for outer in (COUPLED, TOKENS, DRIFT)
+            for law in (outer, outer.with_form(FORMS["tanh"], outer.name.replace("decoupled", "tanh")))
+        ),
     )
 }
 """Laws by the names that commands know them by."""

@@ -24,6 +24,7 @@ class Arrays(NamedTuple):
 
     log_n: Any  # (R,) log N / N0
     log_d: Any  # (R,) log D / D0
+    ratio: Any  # (R,) D / N
     present: Any  # (R, K) bool: False is an uncompressed factor, rho = 1
     group: Any  # (R, K) int: which set of the form's numbers, or which free rho
     factor: Factor  # of (R, K)
@@ -92,6 +93,7 @@ class Layout(NamedTuple):
             xp,
             xp.exp(xp.asarray(arrays.log_n)),
             xp.exp(xp.asarray(arrays.log_d)),
+            arrays.ratio,
             xp.exp(self.log_rho(z, arrays)),
             arrays.weights,
             arrays.activations,
@@ -231,6 +233,7 @@ def gather(
     return Arrays(
         np.log(np.array([r.N for r in rows]) / N0),
         np.log(np.array([r.D for r in rows]) / D0),
+        np.array([r.D / r.N for r in rows]),
         present,
         group,
         Factor(bits, storage, sparsity),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FormName = Literal[
     "tanh", "tanh-sat", "logistic", "logistic-1-0", "kumar", "frantar", "decoupled", "dense", "tanh-coupled",
-    "decoupled-coupled",
+    "decoupled-coupled", "tanh-tokens", "decoupled-tokens", "tanh-drift", "decoupled-drift",
 ]  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from capscale.analysis.table import Row, Table
 from capscale.capacity import LOG4, Factor, Parameter
 from capscale.errors import UserError
 
+STEP = 1e-6
+"""Of central differences, in coordinates."""
 FREE_RHO = Parameter("rho", *RHO_BOUNDS, (0.1, 1.0), log=True)
 
 
@@ -153,6 +155,12 @@ class Problem:
         """log rho at coordinates z (p,) or (S, p): (R,) or (S, R)."""
         arrays = self.arrays if arrays is None else arrays
         return self.layout.log_rho(z, arrays) if z.ndim == 1 else np.stack([self.layout.log_rho(o, arrays) for o in z])
+
+    def jacobian(self, z: np.ndarray, arrays: Arrays | None = None) -> np.ndarray:
+        """Derivative of the loss by the coordinates (R, p), by central differences."""
+        steps = STEP * np.eye(len(z))
+        up, down = self.predict(z + steps, arrays), self.predict(z - steps, arrays)
+        return ((up - down) / (2 * STEP)).T
 
     def gather(self, rows: Sequence[Row]) -> Arrays:
         """What the law reads of any rows, fitted or to be predicted."""

@@ -83,7 +83,7 @@ def _deviations(fit: Fit) -> dict[str, float]:
 
     By linear theory: resamples that start from one optimum stay beside it where the objective is flat.
     """
-    J = jacobian(fit)[:, fit.free] * np.sqrt(fit.problem.weight)[:, None]
+    J = fit.whiten(jacobian(fit)[:, fit.free]) * np.sqrt(fit.problem.weight)[:, None]
     norms = column_norms(J)
     _, singular, V = np.linalg.svd(J / norms, full_matrices=False)
     slopes = np.stack([(_log_rhos(fit, s) - _log_rhos(fit, -s)) / 2 for s in np.eye(len(fit.z))[fit.free]], 1) / STEP

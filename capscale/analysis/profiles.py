@@ -175,7 +175,8 @@ def _objective(fit: Fit, z: np.ndarray) -> np.ndarray:
     """The fit's objective at coordinates z (M, p)."""
     s, problem = fit.settings, fit.problem
     predicted = problem.predict(z)
-    size = np.abs(np.log(predicted) - np.log(problem.loss) if s.logarithmic else predicted - problem.loss)
+    residuals = np.log(predicted) - np.log(problem.loss) if s.logarithmic else predicted - problem.loss
+    size = np.abs(fit.whiten(residuals.T).T)
     huber = np.where(size <= s.delta, 0.5 * size**2, s.delta * (size - 0.5 * s.delta))
     prior = 0.5 * np.sum(fit.penalty.precision * (z - fit.penalty.centre) ** 2, axis=1)
     return huber @ problem.weight + prior

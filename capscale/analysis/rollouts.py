@@ -20,7 +20,7 @@ LEAST_SIZES = 3
 """Sizes from which larger ones are predicted: two leave alpha and E without a say."""
 LEAST_LENGTHS = 2
 """Trainings of one size from which longer ones are predicted."""
-NEAR = np.log(2.0)
+NEAR = np.log(1.25)
 """Sizes within this of the nearest one say how long models of a size were trained."""
 MOST_STEPS = 12
 """Distinct sizes, or lengths of one size, from which cuts are made at quantiles."""
@@ -30,7 +30,8 @@ QUANTILES = (0.5, 0.65, 0.8)
 class Beyond(NamedTuple):
     """How far rows lie beyond others, in e-folds of N and of D (R,); 0 within their range.
 
-    D counts from the longest, and shortest, training of about the nearest size.
+    D counts from the longest, and shortest, training of about the nearest size; in tokens or in tokens per parameter,
+    whichever is nearer: a larger model that was trained in proportion lies beyond in N alone.
     """
 
     N: np.ndarray
@@ -76,19 +77,27 @@ def beyond(table: Table, of: Table, train: np.ndarray | None = None) -> Beyond:
     out_D = np.empty(len(table))
     for i, (n, d) in enumerate(zip(log_N, log_D, strict=True)):
         nearest = known_N[np.argmin(np.abs(known_N - n))]
-        lengths = known_D[np.abs(known_N - nearest) <= NEAR]
-        out_D[i] = max(0.0, d - lengths.max(), lengths.min() - d)
+        near = np.abs(known_N - nearest) <= NEAR
+        lengths, ratios = known_D[near], (known_D - known_N)[near]
+        in_tokens = max(0.0, d - lengths.max(), lengths.min() - d)
+        out_D[i] = min(in_tokens, max(0.0, d - n - ratios.max(), ratios.min() - d + n))
     return Beyond(np.where(out_N < 1e-6, 0.0, out_N), np.where(out_D < 1e-6, 0.0, out_D))
 
 
 def cuts(table: Table, most: int | None = None) -> tuple[Cut, ...]:
     """The cuts in N and in D that a table allows, those that leave least first; at most `most` of each."""
-    found = [*_cuts_in_size(table), *_cuts_in_length(table)]
+    found = [_of_known_formats(table, c) for c in (*_cuts_in_size(table), *_cuts_in_length(table))]
     kept: list[Cut] = []
     for axis in ("N", "D"):
         mine = [c for c in found if c.axis == axis and c.test.any()]
         kept += mine if most is None else mine[-most:]
     return tuple(kept)
+
+
+def _of_known_formats(table: Table, cut: Cut) -> Cut:
+    """Formats that no row below the cut has are another question than how far a law reaches."""
+    curve = np.array([r.curve for r in table.rows])
+    return cut._replace(test=cut.test & np.isin(curve, np.unique(curve[cut.train])))
 
 
 def _cuts_in_size(table: Table) -> list[Cut]:
@@ -139,9 +148,7 @@ def roll_out(fit: Fit, cut: Cut) -> Rollout | None:
     spread = (J[:, inside] / norms) @ V.T / np.maximum(singular, 1e-6 * singular[0])
     variance = noise * np.sum(spread**2, axis=1)
     where = beyond(fit.table, fit.table, cut.train)
-    return Rollout(
-        cut.axis, cut.words, cut.train, cut.test, where, refit.z, problem.predict(refit.z), variance, noise
-    )
+    return Rollout(cut.axis, cut.words, cut.train, cut.test, where, refit.z, problem.predict(refit.z), variance, noise)
 
 
 def _refit(fit: Fit, weight: np.ndarray) -> Fit:

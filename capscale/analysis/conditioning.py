@@ -7,6 +7,9 @@ import numpy as np
 if TYPE_CHECKING:
     from capscale.analysis.fit import Fit
 
+FLAT = 0.2
+"""Standard deviation, as a share of the range that starts are drawn from, of a direction that the runs do not hold."""
+
 
 class Conditioning(NamedTuple):
     """How well the design tells the fitted numbers apart at the optimum."""
@@ -56,13 +59,26 @@ def _deviation(fit: "Fit", residuals: np.ndarray) -> float:
 def jacobian(fit: "Fit") -> np.ndarray:
     """Derivative of the fitted loss, or of its logarithm where that is fitted, by the coordinates (R, p).
 
-    By central differences; errors that rows share are not whitened out of it (`Fit.whiten` does).
+    Errors that rows share are not whitened out of it (`Fit.whiten` does).
     """
-    columns = []
-    for i in range(len(fit.z)):
-        step = np.zeros_like(fit.z)
-        step[i] = 1e-6
-        up, down = (fit.problem.predict(fit.z + s * step) for s in (1, -1))
-        columns.append((up - down) / 2e-6)
-    J = np.stack(columns, 1)
+    J = fit.problem.jacobian(fit.z)
     return J / fit.predicted[:, None] if fit.settings.logarithmic else J
+
+
+def flat_directions(fit: "Fit") -> np.ndarray:
+    """Steps in coordinates (M, p) along which the runs hardly hold the fit: one standard deviation of linear theory.
+
+    A direction counts as flat when that deviation is beyond `FLAT` of the range that starts are drawn from, as a step
+    it is no longer than that range.
+    """
+    inside = fit.free & ~np.isin(fit.problem.names, fit.bounds_hit)
+    low, high = np.array([q.start for q in fit.problem.parameters]).T
+    unit = np.maximum(high - low, 1e-9)[inside]
+    J = fit.whiten(jacobian(fit)[:, inside]) * np.sqrt(fit.problem.weight)[:, None] * unit
+    _, singular, V = np.linalg.svd(J, full_matrices=True)
+    singular = np.pad(singular, (0, len(unit) - len(singular)))
+    deviation = fit.noise**0.5 / np.maximum(singular, 1e-12 * singular[0] + 1e-150)
+    flat = deviation > FLAT
+    steps = np.zeros((int(flat.sum()), len(fit.z)))
+    steps[:, inside] = np.minimum(deviation[flat], 1.0)[:, None] * V[flat] * unit
+    return steps

@@ -10,7 +10,7 @@ from scipy.stats import norm, qmc
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.laws import Law, Numbers, additive, coupled
 from capscale.analysis.problem import Problem, pose
-from capscale.analysis.shared_errors import Asked, SharedErrors, infer, shared_levels
+from capscale.analysis.shared_errors import Asked, Level, SharedErrors, infer, shared_levels
 from capscale.analysis.solver import Batch, Penalty, Solution, solve
 from capscale.analysis.table import Table
 from capscale.analysis.whitening import whiten
@@ -164,6 +164,17 @@ class Fit:
         """Residuals (R,) or a Jacobian (R, p) as the objective sees them, or at other ratios of shared errors (K,)."""
         used = self.shared.ratio if ratio is None else ratio
         return whiten(x, self.shared.group[used > 0], used[used > 0], self.problem.weight > 0)
+
+    @property
+    def freedom(self) -> int:
+        """What is drawn as one (runs, or rows that are no checkpoints) less the numbers fitted; 1 at least."""
+        units = len(np.unique(self.shared.unit[self.problem.weight > 0]))
+        return max(units - int(self.free.sum()), 1)
+
+    @property
+    def effects(self) -> dict[Level, np.ndarray]:
+        """Errors that the rows of every group share, in units of the objective, as far as the residuals show them."""
+        return self.shared.effects(self.loss_units, self.problem.weight > 0)
 
     @property
     def loss_units(self) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from capscale.cli.fitting import FormName, law_of, parse_numbers
+from capscale.cli.fitting import FormName, law_of, parse_numbers, parse_shared
 from capscale.cli.planning import Bench, Factorize, Plan, Predict
 from capscale.cli.reading import Reading
 
@@ -44,8 +44,8 @@ class Fit:
     """Starting points; the best result is kept."""
     bootstrap: int = 1000
     """Resamples."""
-    by: Literal["runs", "sizes"] = "runs"
-    """What is resampled."""
+    shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
+    """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     seed: int = 0
     """Of the starting points and resamples."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
@@ -66,9 +66,9 @@ class Fit:
 
         law = law_of(self.form, self.share, self.combine)
         table = rows_of(self.reading.table(self.table), law)
-        settings = Settings(self.delta, self.log, self.starts, self.seed)
+        settings = Settings(self.delta, self.log, self.starts, self.seed, parse_shared(self.shared))
         fitted = fit(table, law, settings, parse_numbers(self.fix, self.prior))
-        draws = bootstrap(fitted, self.bootstrap, self.by)
+        draws = bootstrap(fitted, self.bootstrap)
         inspected = inspect(fitted, draws=draws)
         curves = inspected.profiles
         content = fit_numbers(fitted) | {
@@ -121,6 +121,8 @@ class Report:
     """Resamples."""
     bench: bool = False
     """Add the law bench: every law, on runs that it has and has not seen."""
+    shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
+    """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the report goes. None: DIR/report of a sweep, ./report of a table."""
@@ -138,7 +140,7 @@ class Report:
         from capscale.analysis.validation import law_bench
 
         table = self.reading.table(self.table)
-        settings = Settings(delta=self.delta)
+        settings = Settings(delta=self.delta, shared=parse_shared(self.shared))
         constraints = parse_numbers(self.fix, self.prior)
         result = study(table, LAWS[self.form], settings, constraints, resamples=self.bootstrap)
         table_path = epath.Path(self.table)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from capscale.cli.fitting import FormName, parse_numbers, words_about
+from capscale.cli.fitting import FormName, parse_numbers, parse_shared, words_about
 from capscale.cli.reading import Reading
 
 
@@ -26,6 +26,8 @@ class Bench:
     """Laws to compare. None: all but the dense one."""
     fix: tuple[str, ...] = ()
     """Numbers held fixed in every law, NAME=VALUE."""
+    shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
+    """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory for bench.png, bench.json and bench.csv."""
@@ -42,7 +44,12 @@ class Bench:
         from capscale.cli.analysis_tables import grid, number, sentences
 
         table = self.reading.table(self.table)
-        bench = law_bench(table, self.laws or BENCH, Settings(self.delta), parse_numbers(self.fix, ()))
+        bench = law_bench(
+            table,
+            self.laws or BENCH,
+            Settings(self.delta, shared=parse_shared(self.shared)),
+            parse_numbers(self.fix, ()),
+        )
         lines = [{"law": v.law.name, "equation": v.law.equation, "rows": v.rows, **v.line} for v in bench]
         given = [(v.law.name, inspect(v.fit, profiled=False)) for v in bench if v.fit is not None]
         folds = {

@@ -8,7 +8,7 @@ from synthetic import frame_of
 
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.laws import LAWS
-from capscale.analysis.shared_errors import DEVIATIONS, independent, infer, shared_levels
+from capscale.analysis.shared_errors import ABSENT, DEVIATIONS, SharedErrors, infer, shared_levels
 from capscale.analysis.solver import float64_on_cpu
 from capscale.analysis.table import make_table
 from capscale.analysis.whitening import whiten
@@ -59,8 +59,8 @@ def test_the_posterior_is_that_of_the_restricted_likelihood():
     random = np.random.default_rng(1)
     J = np.column_stack([np.ones(12), random.normal(size=(12, 2))])
     r = random.normal(size=12) + random.normal(0, 2, 3)[NESTED[1]]
-    found = infer(independent(12).__class__(("cell", "size"), NESTED, np.zeros(2), np.zeros((1, 2)), np.ones(1)), r, J,
-                  np.ones(12, bool))  # fmt: skip
+    shared = SharedErrors(("cell", "size"), NESTED, np.zeros(2), np.zeros((1, 2)), np.ones(1), np.arange(12))
+    found = infer(shared, r, J, np.ones(12, bool))
 
     def log_posterior(ratio):
         inverse = np.linalg.inv(V := covariance(NESTED, ratio, np.ones(12)))
@@ -69,13 +69,24 @@ def test_the_posterior_is_that_of_the_restricted_likelihood():
         likelihood = -0.5 * (9 * np.log(rest @ inverse @ rest) + np.linalg.slogdet(V)[1] + np.linalg.slogdet(inner)[1])
         relative = np.sqrt([ratio[0], ratio[1] / (1 + ratio[0])])
         mass = DEVIATIONS / (1 + DEVIATIONS**2) / np.sum(DEVIATIONS / (1 + DEVIATIONS**2))
-        return likelihood + sum(np.log(np.interp(d, DEVIATIONS, mass) if d > 0 else 1.0) for d in relative)
+        prior = [(1 - ABSENT) * np.interp(d, DEVIATIONS, mass) if d > 0 else ABSENT for d in relative]
+        return likelihood + np.sum(np.log(prior))
 
     picked = [0, *random.choice(len(found.grid), 40, replace=False)]
     expected = np.array([log_posterior(found.grid[i]) for i in picked])
     actual = np.log(found.probability[picked])
     np.testing.assert_allclose(actual - actual[0], expected - expected[0], atol=1e-6)
     assert found.probability.sum() == pytest.approx(1)
+
+
+def test_effects_are_the_best_linear_predictions():
+    random = np.random.default_rng(2)
+    r, active, ratio = random.normal(size=12), np.arange(12) != 5, np.array([2.0, 3.0])
+    shared = SharedErrors(("cell", "size"), NESTED, ratio, ratio[None], np.ones(1), np.arange(12))
+    solved = np.linalg.solve(covariance(NESTED, ratio, active), np.where(active, r, 0.0))
+    for mine, share, level in zip(NESTED, ratio, shared.levels, strict=True):
+        expected = share * np.array([solved[(mine == g) & active].sum() for g in range(mine.max() + 1)])
+        np.testing.assert_allclose(shared.effects(r, active)[level], expected, atol=1e-12)
 
 
 def test_levels_that_a_table_has():
@@ -107,7 +118,6 @@ def checkpoints(offset=0.006, noise=1e-4, seed=0):
 def test_checkpoints_are_trajectories_and_drawn_together():
     shared = shared_levels(checkpoints())
     assert shared.levels == ("run", "size")
-    assert shared.trajectories
     assert len(np.unique(shared.unit)) == 16
     with pytest.raises(UserError, match="run or cell, not both"):
         shared_levels(checkpoints(), ("run", "cell"))
@@ -119,13 +129,13 @@ def test_independent_rows_have_the_objective_they_had():
     assert np.array_equal(auto.shared.ratio, [0.0, 0.0])
     assert np.array_equal(alone.z, auto.z)
     assert alone.objective == auto.objective
-    assert max(auto.shared.present().values()) < 0.5
+    assert max(auto.shared.present.values()) < 0.5
 
 
 def test_an_error_of_cells_is_found_and_whitened_out():
     table = designed(cell=0.012, seed=2)
     found = fit(table, LAWS["tanh"], Settings(starts=8))
-    assert found.shared.present()["cell"] > 0.95
+    assert found.shared.present["cell"] > 0.95
     assert np.sqrt(found.shared.ratio[found.shared.levels.index("cell")]) == pytest.approx(3, rel=0.5)
 
     def objective(z):

@@ -63,7 +63,7 @@ def _missed(of: Inspection) -> str:
 
 
 def _loose(of: Inspection, name: str) -> bool:
-    low, high = of.profiles[name].interval()[1:]
+    low, high = of.interval(name)[1:]
     if not (np.isfinite(low) and np.isfinite(high)):
         return True
     if name == "E":
@@ -73,8 +73,14 @@ def _loose(of: Inspection, name: str) -> bool:
     return high / max(low, 1e-300) > WIDE_FACTOR
 
 
+def refused(of: Inspection) -> set[str]:
+    """Numbers and capacities, as `rho[FORMAT]`, whose intervals are not to be quoted: the rules below say why."""
+    loose = {name for name in of.profiles if _loose(of, name)}
+    return loose | {f"rho[{curve}]" for curve in of.not_measured} | set(of.fit.bounds_hit)
+
+
 def _unidentified(of: Inspection, name: str) -> str:
-    estimate, low, high = of.profiles[name].interval()
+    estimate, low, high = of.interval(name)
     if np.isfinite(low) and np.isfinite(high):
         return f"{name} is not identified: {low:.3g} to {high:.3g} fit about as well as {estimate:.3g} (95 %)"
     if np.isfinite(low) or np.isfinite(high):

@@ -139,9 +139,7 @@ def roll_out(fit: Fit, cut: Cut) -> Rollout | None:
     spread = (J[:, inside] / norms) @ V.T / np.maximum(singular, 1e-6 * singular[0])
     variance = noise * np.sum(spread**2, axis=1)
     where = beyond(fit.table, fit.table, cut.train)
-    return Rollout(
-        cut.axis, cut.words, cut.train, cut.test, where, refit.z, problem.predict(refit.z), variance, noise
-    )
+    return Rollout(cut.axis, cut.words, cut.train, cut.test, where, refit.z, problem.predict(refit.z), variance, noise)
 
 
 def _refit(fit: Fit, weight: np.ndarray) -> Fit:

@@ -82,8 +82,11 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 COUNTS = ("N", "D")
 RAW_NAMES = {"N": "N", "D": "D"}
 """Ours alone as they stand: n and d are widths as often."""
-PREFIXES = re.compile(r"^(config|summary|hparams?|hyperparameters?|args|cfg|model|metrics?|quant|data|eval_metrics)_(?=.)")
-OTHERS = {"N": "taken as parameters without embeddings", "total": "embeddings are counted in: fits will be off for small N"}
+PREFIXES = re.compile(r"^(config|summary|hparams?|args|cfg|model|metrics?|quant|data)_(?=.)")
+OTHERS = {
+    "N": "taken as parameters without embeddings",
+    "total": "embeddings included, which no law here counts",
+}
 BITS = re.compile(r"\b(bits?|bpt)\b|_bits?(_per_token)?$", re.IGNORECASE)
 
 
@@ -106,7 +109,7 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", snake.lower()).strip("_")
 
 
-def _bare(name: str) -> Iterable[str]:
+def bare_names(name: str) -> Iterable[str]:
     """The plain name, and without the group that trackers put before it: config_model_n_params, ..., n_params."""
     plain = plain_name(name)
     yield plain
@@ -117,9 +120,11 @@ def _bare(name: str) -> Iterable[str]:
 
 def _with_unit(name: str) -> Iterable[tuple[str, float]]:
     """Readings of a name as that of a count and the unit in it: `params (M)`, tokens_B, n_params_in_millions."""
-    inside = re.search(r"[\(\[]\s*(?:in\s+|x\s*|×\s*)?(.*?)(?:\s*(?:params?|parameters|tokens?))?\s*[\)\]]\s*$", name.strip())
+    inside = re.search(
+        r"[\(\[]\s*(?:in\s+|x\s*|×\s*)?(.*?)(?:\s*(?:params?|parameters|tokens?))?\s*[\)\]]\s*$", name.strip()
+    )
     unit = UNITS.get(inside[1].lower()) if inside else None
-    for bare in _bare(name):
+    for bare in bare_names(name):
         yield bare, unit or 1.0
         base, _, last = bare.rpartition("_")
         if base and last in UNITS:
@@ -130,7 +135,7 @@ def _tier(ours: str, name: str) -> tuple[int, float] | None:
     """How good a column's name is for one of ours, 0 the best, and the unit in it; None where it is another thing."""
     if name.strip() == RAW_NAMES.get(ours):
         return 0, 1.0
-    readings = _with_unit(name) if ours in COUNTS else ((bare, 1.0) for bare in _bare(name))
+    readings = _with_unit(name) if ours in COUNTS else ((bare, 1.0) for bare in bare_names(name))
     for bare, unit in readings:
         for tier, names in enumerate(NAMES[ours], 0 if ours not in RAW_NAMES else 1):
             if bare in names or (ours in COUNTS and unit != 1.0 and bare == ours.lower()):
@@ -166,7 +171,8 @@ def find_columns(
             continue
         free = [n for n in names if n not in mapped]
         if ours in EXACT:
-            found |= {ours: Column(ours, n) for n in free if n.strip() == ours}
+            if ours in free:
+                found[ours] = Column(ours, ours)
             continue
         tiers: dict[int, list[tuple[str, float]]] = {}
         for name in free:

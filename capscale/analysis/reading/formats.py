@@ -9,17 +9,19 @@ from capscale.analysis.estimators import named
 from capscale.errors import UserError
 from capscale.formats.catalog import FORMATS, find
 
-DENSE_WORDS = frozenset(
-    "dense none no bf16 bfloat16 fp16 float16 fp32 float32 f16 f32 fp64 half tf32 full full-precision baseline "
-    "unquantized not-quantized no-quantization uncompressed 16-bit 16bit 32-bit 32bit 16 32 bf16-mixed "
-    "torch.bfloat16 torch.float16 torch.float32".split()
-)
+DENSE_WORDS = frozenset({
+    "dense", "none", "no", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32", "f16", "f32", "fp64", "half",
+    "tf32", "full", "full-precision", "baseline", "unquantized", "not-quantized", "no-quantization", "uncompressed",
+    "16-bit", "16bit", "32-bit", "32bit", "16", "32", "bf16-mixed", "torch.bfloat16", "torch.float16",
+    "torch.float32",
+})  # fmt: skip
 """Of operands that nothing was done to, in lower case with hyphens."""
 SAME: Mapping[str, str] = {
     **{f"{kind}{b}": f"int{b}" for kind in ("int-", "i", "s", "sint", "integer") for b in range(1, 9)},
-    **{f"{fp}{e}{fn}": e for fp in ("fp8-", "float8-", "f8-", "float8", "fp8") for e in ("e4m3", "e5m2") for fn in ("", "fn")},
-    **{f"{fp}{e}": e for fp in ("fp4-", "float4-") for e in ("e2m1",)},
-    **{f"{fp}{e}": e for fp in ("fp6-", "float6-") for e in ("e2m3", "e3m2")},
+    **{f"{fp}{hyphen}{e}{fn}": e for fp in ("fp8", "float8", "f8") for hyphen in ("", "-") for e in ("e4m3", "e5m2")
+       for fn in ("", "fn")},
+    **{f"{fp}{hyphen}e2m1": "e2m1" for fp in ("fp4", "float4") for hyphen in ("", "-")},
+    **{f"{fp}{hyphen}{e}": e for fp in ("fp6", "float6") for hyphen in ("", "-") for e in ("e2m3", "e3m2")},
     **{f"mxfp8{e}": f"mxfp8-{e}" for e in ("e4m3", "e5m2")},
     **{f"mxfp6{e}": f"mxfp6-{e}" for e in ("e2m3", "e3m2")},
     "e4m3fn": "e4m3",
@@ -30,7 +32,7 @@ SAME: Mapping[str, str] = {
     "2:4-sparse": "2:4",
     "2:4-sparsity": "2:4",
     "sparse-2:4": "2:4",
-}
+}  # fmt: skip
 """Other names of one format, in lower case with hyphens."""
 FLOATS = {
     "fp4": ("e2m1", "mxfp4", "nvfp4"),
@@ -83,7 +85,7 @@ def meaning(word: str) -> Meaning:
             f"{word!r} does not say which format: {', '.join(among)}; say which: --replace '{word}={among[0]}'"
         )
     close = get_close_matches(low, FORMATS, n=3, cutoff=0.6)
-    hint = f"; closest: {', '.join(close)} (--replace '{word}={close[0]}')" if close else ""
+    hint = f"; closest: {', '.join(close)}, to be said by --replace if one is meant" if close else ""
     return Meaning(word, remark=f"no format of the catalog, whose GMSE the table has to bring{hint}")
 
 

@@ -75,10 +75,14 @@ def read_numbers(cells: Sequence[Any], places: Sequence[str], name: str, *, coun
 def has_decimal_comma(cells: Iterable[Any]) -> bool:
     """Whether some cell can only be read with a decimal comma, and all are numbers."""
     words = [c for c in cells if isinstance(c, str) and not is_missing(c)]
-    return any("," in w for w in words) and all(NUMBER.fullmatch(w.strip()) for w in words) and "," in _evidence(words, counts=False)
+    return (
+        any("," in w for w in words)
+        and all(NUMBER.fullmatch(w.strip()) for w in words)
+        and "," in _evidence(words, counts=False)
+    )
 
 
-def _plain(cell: Any) -> float | None | str:
+def _plain(cell: Any) -> float | str | None:
     """A number as Python reads it, None where it is missing, the text where it is something else."""
     if is_missing(cell):
         return None

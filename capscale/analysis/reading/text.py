@@ -1,4 +1,4 @@
-"""Delimited text, whatever the separator: lines that start with # are comments, and no line is shorter than the header."""
+"""Delimited text, whatever the separator: lines that start with # are comments, lines are as long as the header."""
 
 import csv
 from collections.abc import Iterator

@@ -174,7 +174,7 @@ def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dic
             for f, ps in ((study.law, study.law_profiles), (study.free, study.free_profiles))
         },
         "bootstrap": {n: study.law_bootstrap.interval(n)._asdict() for n in study.law.values},
-        "rows": [r._asdict() for r in study.table.rows],
+        "rows": [r.line for r in study.table.rows],
         "findings": [s._asdict() for s in say(fits.RULES, study.inspected)],
         "remarks": [r._asdict() for r in study.table.remarks],
         "bench": [

@@ -95,16 +95,16 @@ def outliers(fit: Fit) -> Outliers:
     drop = most_rows(fit)
     if drop < 1:
         return Outliers((), fit)
-    z, outside, without = _trimmed(fit, drop), np.zeros(len(fit.table), bool), fit
+    outside, distance, at_limit = _search(replace(fit, z=_trimmed(fit, drop)), drop)
+    without = fit
     for _ in range(ROUNDS):
-        before = outside
-        outside, distance, at_limit = _search(replace(fit, z=z), drop)
         if not outside.any():
             return Outliers((), fit)
+        without = _without(fit, outside, without.z)
+        before = outside
+        outside, distance, at_limit = _search(replace(fit, z=without.z), drop)
         if np.array_equal(before, outside):
             break
-        without = _without(fit, outside, z)
-        z = without.z
     predicted = without.predicted
     rows = [
         Outlier(r.run, r.curve, r.N, r.D, r.loss, float(predicted[i]), float(distance[i]))
@@ -128,7 +128,7 @@ def _residuals(fit: Fit, z: np.ndarray) -> np.ndarray:
 
 
 def _nearest(fit: Fit, size: np.ndarray, count: int) -> np.ndarray:
-    """Which rows are the `count` of smallest size (M, R), and the nearest one of each format with a number of its own."""
+    """Which rows are the `count` of smallest size (M, R), one at least of each format that has a number of its own."""
     size = np.where(fit.problem.weight > 0, size, np.inf)
     curve = np.array([r.curve for r in fit.table.rows])
     own = [curve == name.removeprefix("rho[").removesuffix("]") for name in fit.problem.names if "rho[" in name]
@@ -194,7 +194,7 @@ def _search(at: Fit, drop: int) -> tuple[np.ndarray, np.ndarray, bool]:
         distance = _distances(slope, off, inside, m - p)
         order = np.argsort(np.abs(distance), kind="stable")
         cut = float(t_distribution.isf(LEVEL / (2 * (m + 1)), m - p))
-        if abs(distance[order[m]]) > cut and _chance(slope, off, order, m, m - p) < LEVEL:
+        if abs(distance[order[m]]) > cut and _chance(slope, off, order, m, m - p) < LEVEL * 2.0 ** (m - n):
             outside[order[m:]] = True
             break
         inside = np.zeros(n, bool)
@@ -221,7 +221,8 @@ def _chance(slope: np.ndarray, off: np.ndarray, order: np.ndarray, m: int, spare
     """Bound on how often clean rows have any set of as many outside as far as those after the first m of `order`.
 
     An F test of one shift for each row outside, times the number of such sets (Bonferroni): the rows inside were
-    chosen for being close, and among few rows some choice is always far closer than the rest.
+    chosen for being close, and among few rows some choice is always far closer than the rest. With half of the level
+    for one row, a quarter for two, ..., all numbers of rows together stay within it.
     """
     inside = np.zeros(len(off), bool)
     inside[order[:m]] = True

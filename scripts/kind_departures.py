@@ -3,8 +3,8 @@
     python scripts/kind_departures.py
 
 Studies: the paper's printed figures (INT weights and activations of Figure 6, sparse weights and activations of Figure
-2b), and the committed rows of `experiments/results/micro_capacity.csv`. Formats with rho above .97 are left out: the logarithm
-of what is nearly 1 is noise.
+2b), and the committed rows of `experiments/results/micro_capacity.csv`. Formats with rho above .97 are left out: the
+logarithm of what is nearly 1 is noise.
 """
 
 import json

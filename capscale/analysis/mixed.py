@@ -29,9 +29,9 @@ SCALES = np.geomspace(1e-3, 10.0, 41)
 PRIOR_FREEDOM = 4.0
 """Of the scaled inverse chi-squared prior of that scale, about 1: as if four formats had been seen."""
 OUTLYING = 5.0
-"""Robust standard deviations to which residuals are drawn in, as the fit itself does."""
+"""Robust standard deviations to which residuals are drawn in, as by the fit itself."""
 WIDE = 10.0
-"""Prior standard deviation of a coordinate, in widths of its starting range: what the runs say nothing of stays wide."""
+"""Prior standard deviation of a coordinate, in widths of its starting range: wide where the runs say nothing."""
 COMPONENTS = 8
 """Sizes of the shared errors that a mixture stands for."""
 STEPS = 12

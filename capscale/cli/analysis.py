@@ -58,10 +58,9 @@ class Fit:
         """Fits and prints."""
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.inspection import inspect
-        from capscale.analysis.report import comparison_numbers, fit_numbers, json_ready, png, write_files
+        from capscale.analysis.numbers import comparison_numbers, findings, fit_numbers, json_ready, outlying_numbers
+        from capscale.analysis.report import png, write_files
         from capscale.analysis.selection import rows_of
-        from capscale.analysis.sentences import fits
-        from capscale.analysis.sentences.rule import say
         from capscale.analysis.uncertainty import bootstrap
 
         law = law_of(self.form, self.share, self.combine)
@@ -76,12 +75,14 @@ class Fit:
             "input": table.source,
             "sha256": table.sha256,
             "bootstrap": {n: draws.interval(n)._asdict() for n in fitted.values},
-            "bootstrap_rho": {c: draws.interval(f"rho[{c}]")._asdict() for c in fitted.rho},
-            "not_measured": dict(inspected.not_measured),
+            "bootstrap_rho": {c: i._asdict() for c, i in inspected.rho.items()},
+            "not_measured": inspected.not_measured,
+            "not_told": inspected.not_told,
+            "outlying": outlying_numbers(inspected.outlying),
             "bootstrap_converged": float(draws.converged.mean()),
             "profiles": {n: p.interval()._asdict() for n, p in curves.items()},
             "against_free_fit": comparison_numbers(inspected.comparison),
-            "findings": [s._asdict() for s in say(fits.RULES, inspected)],
+            "findings": findings(inspected),
             "remarks": [r._asdict() for r in table.remarks],
         }
         text = json.dumps(json_ready(content), indent=1)
@@ -135,7 +136,8 @@ class Report:
 
         from capscale.analysis.fit import Settings
         from capscale.analysis.laws import LAWS
-        from capscale.analysis.report import json_ready, numbers, write_report
+        from capscale.analysis.numbers import json_ready, numbers
+        from capscale.analysis.report import write_report
         from capscale.analysis.study import study
         from capscale.analysis.validation import law_bench
 

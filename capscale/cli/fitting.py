@@ -105,21 +105,22 @@ class Fitting:
 
 def said_of(inspected: "Inspection") -> "dict[str, Any]":
     """What JSON of a command that uses a fit says of it: its law and rows, and how given numbers agree with them."""
-    from capscale.analysis.report import comparison_numbers
+    from capscale.analysis.numbers import comparison_numbers, outlying_numbers
 
     fit = inspected.fit
     return {
         "law": fit.law.name,
         "rows": len(fit.table),
         "rmse": fit.rmse,
+        "outlying": outlying_numbers(inspected.outlying),
         "against_free_fit": comparison_numbers(inspected.comparison),
         "remarks": [r._asdict() for r in fit.table.remarks],
     }
 
 
 def words_about(inspected: "Inspection") -> list[str]:
-    """Sentences about the numbers that were given, as far as the runs have something to say of them."""
+    """Sentences about rows that pull the fit, and about the numbers that were given."""
     from capscale.analysis.sentences import fits
-    from capscale.analysis.sentences.rule import say
+    from capscale.analysis.sentences.rule import texts
 
-    return [s.text for s in say(fits.GIVEN, inspected)]
+    return texts(fits.ABOUT, inspected)

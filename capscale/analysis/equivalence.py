@@ -13,12 +13,13 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from capscale.analysis.table import Table
-from capscale.errors import UserError
 
 SAME_TOKENS = 0.01
 """Relative difference of D that counts as none: whole steps round one budget differently for different sizes."""
 LEAST_SLOPE = 0.02
 """Fall of loss per e-fold of N below which a dense curve says nothing about sizes, in nats."""
+LEAST_SIZES = 3
+"""Dense sizes at one D below which no curve is drawn through them."""
 PROLONGED = 3.0
 """e-folds of N by which the dense curve is prolonged on either side."""
 
@@ -47,22 +48,14 @@ class Equivalent(NamedTuple):
 def equivalents(table: Table, *, noisy: bool = False) -> list[Equivalent]:
     """Dense-equivalent sizes of every compressed run whose D has dense runs of at least three sizes.
 
-    Raises UserError where the dense loss rises with size by more than runs of one size differ; with `noisy`
-    (resamples, whose losses carry added noise) the closest falling curve is taken instead.
+    None at a D where the dense loss rises with size (`rising`); with `noisy` (resamples, whose losses carry added
+    noise) the closest falling curve is taken there instead.
     """
     found: list[Equivalent] = []
     for D in sorted({r.D for r in table.rows if not r.is_dense}):
-        same = [r for r in table.rows if abs(math.log(r.D / D)) < SAME_TOKENS]
-        sizes = sorted({r.N for r in same if r.is_dense})
-        if len(sizes) < 3:
+        sizes, loss = _dense_curve(table, D)
+        if len(sizes) < LEAST_SIZES or (not noisy and np.any(np.diff(loss) >= 0)):
             continue
-        loss = np.array([np.mean([r.loss for r in same if r.is_dense and r.N == N]) for N in sizes])
-        if not noisy and np.any(np.diff(loss) >= 0):
-            worse = [int(N) for N, rise in zip(sizes[1:], np.diff(loss), strict=True) if rise >= 0]
-            raise UserError(
-                f"{table.source}: dense loss does not fall with size at D={D:g} (N={worse}); "
-                "no dense-equivalent can be read off it; check the learning rates"
-            )
         log_n, curve = _knots(np.log(sizes), loss)
         reader = PchipInterpolator(-curve, log_n)
         for r in (r for r in table.rows if r.D == D and not r.is_dense):
@@ -71,6 +64,24 @@ def equivalents(table: Table, *, noisy: bool = False) -> list[Equivalent]:
             size, slope = math.exp(float(reader(at))), -1 / float(reader(at, 1))
             found.append(Equivalent(r.run, r.curve, r.N, r.D, r.loss, size, outside, slope))
     return found
+
+
+def rising(table: Table) -> dict[float, list[float]]:
+    """Sizes whose dense loss is no lower than that of the size below, by the D of compressed runs."""
+    found = {}
+    for D in sorted({r.D for r in table.rows if not r.is_dense}):
+        sizes, loss = _dense_curve(table, D)
+        worse = [N for N, rise in zip(sizes[1:], np.diff(loss), strict=True) if rise >= 0]
+        if worse and len(sizes) >= LEAST_SIZES:
+            found[D] = worse
+    return found
+
+
+def _dense_curve(table: Table, D: float) -> tuple[list[float], np.ndarray]:
+    """Dense sizes at one D, ascending, with the mean loss of each."""
+    same = [r for r in table.rows if r.is_dense and abs(math.log(r.D / D)) < SAME_TOKENS]
+    sizes = sorted({r.N for r in same})
+    return sizes, np.array([np.mean([r.loss for r in same if r.N == N]) for N in sizes])
 
 
 def _knots(log_n: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

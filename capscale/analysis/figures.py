@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import chi2
 
 from capscale.analysis.factorization import Factorization
 from capscale.analysis.labels import INK, Named, as_label, place_labels
@@ -14,10 +13,8 @@ from capscale.analysis.profiles import LEVEL, Profile
 from capscale.analysis.study import Study
 from capscale.analysis.validation import Validation
 
-LIMIT = float(chi2.ppf(LEVEL, 1))
-"""Of a profile's statistic: the end of the interval."""
-TOP = 9.0
-"""Of a profile's picture: three standard deviations."""
+TOP = 2.3
+"""Of a profile's picture, over its limit: about three standard deviations."""
 
 
 def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
@@ -31,9 +28,10 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
         plain_axes(axes)
         axes.plot(*p.curve(), color=COLORS[0], linewidth=1.4)
         axes.plot(p.value, p.statistic, ".", color=COLORS[0], markersize=2.5)
-        axes.axhline(LIMIT, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
+        limit = p.reference.limit(LEVEL)
+        axes.axhline(limit, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
         axes.axvline(p.estimate, color=INK, linewidth=0.7)
-        axes.set_ylim(-0.2, TOP)
+        axes.set_ylim(-0.05 * limit, TOP * limit)
         axes.set_xlim(*_shown(p))
         axes.set_xlabel(as_label(p.name), fontsize=9)
         axes.tick_params(labelsize=8)
@@ -41,7 +39,7 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
             axes.set_ylabel("2 Δobjective / τ", fontsize=8.5)
         if k == 0:
             axes.annotate(
-                "95 %", (0.99, LIMIT), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+                "95 %", (0.99, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
             )
     return figure
 

@@ -7,10 +7,13 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.stats import norm, qmc
 
+from capscale.analysis.conditioning import jacobian
 from capscale.analysis.laws import Law, Numbers, additive, coupled
 from capscale.analysis.problem import Problem, pose
+from capscale.analysis.shared_errors import Asked, Level, SharedErrors, infer, shared_levels
 from capscale.analysis.solver import Batch, Penalty, Solution, solve
 from capscale.analysis.table import Table
+from capscale.analysis.whitening import whiten
 from capscale.capacity import Scaling
 from capscale.checks import check_finite, check_flag, check_number, check_whole
 from capscale.errors import UserError
@@ -19,6 +22,8 @@ SAME = 1e-7
 """Starts whose objectives agree to this share ended in the same optimum."""
 DISTINCT = 1e-3
 """Optima this much worse count as different ones."""
+REFITS = 3
+"""Rounds between the optimum and the variances of shared errors: both stand still after one or two."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,14 @@ class Settings:
       logarithmic: residuals are differences of log loss.
       starts: number of starting points; the best result is kept.
       seed: of the starting points and resamples.
+      shared: levels of errors that rows may share (see `shared_errors`): those that the table has, none, or these.
     """
 
     delta: float = 1e-3
     logarithmic: bool = False
     starts: int = 64
     seed: int = 0
+    shared: Asked = "auto"
 
     def __post_init__(self) -> None:
         check_finite(self, "delta", above=0)
@@ -78,6 +85,8 @@ class Fit:
     """How many starts ended in the best optimum."""
     optima: np.ndarray
     """Coordinates of the distinct optima found, best first (M, p)."""
+    shared: SharedErrors
+    """Errors that rows share: `shared.ratio` whitens the residuals of the objective."""
 
     @property
     def law(self) -> Law:
@@ -138,15 +147,38 @@ class Fit:
     @property
     def huber_share(self) -> float:
         """Share of rows whose residual is outside delta: 0 is least squares, near 1 is least absolute deviations."""
-        return float(np.mean(np.abs(self._loss_units()) > self.settings.delta))
+        return float(np.mean(np.abs(self.whitened) > self.settings.delta))
 
     @property
     def noise(self) -> float:
         """Scale tau of the objective: 2 (objective - optimum) / tau is chi-squared under the law (see noise_scale)."""
         count = int(self.free.sum())
-        return noise_scale(self._loss_units(), self.problem.weight, self.settings.delta, count)
+        return noise_scale(self.whitened, self.problem.weight, self.settings.delta, count)
 
-    def _loss_units(self) -> np.ndarray:
+    @property
+    def whitened(self) -> np.ndarray:
+        """Residuals of the objective, which is a sum over them (R,): in its units, and free of what rows share."""
+        return self.whiten(self.loss_units)
+
+    def whiten(self, x: np.ndarray, ratio: np.ndarray | None = None) -> np.ndarray:
+        """Residuals (R,) or a Jacobian (R, p) as the objective sees them, or at other ratios of shared errors (K,)."""
+        used = self.shared.ratio if ratio is None else ratio
+        return whiten(x, self.shared.group[used > 0], used[used > 0], self.problem.weight > 0)
+
+    @property
+    def freedom(self) -> int:
+        """What is drawn as one (runs, or rows that are no checkpoints) less the numbers fitted; 1 at least."""
+        units = len(np.unique(self.shared.unit[self.problem.weight > 0]))
+        return max(units - int(self.free.sum()), 1)
+
+    @property
+    def effects(self) -> dict[Level, np.ndarray]:
+        """Errors that the rows of every group share, in units of the objective, as far as the residuals show them."""
+        return self.shared.effects(self.loss_units, self.problem.weight > 0)
+
+    @property
+    def loss_units(self) -> np.ndarray:
+        """Measured minus predicted loss, or their logarithms' difference, as the settings say (R,)."""
         if self.settings.logarithmic:
             return np.log(self.problem.loss) - np.log(self.predicted)
         return self.residuals
@@ -155,13 +187,22 @@ class Fit:
         """Problems that differ from this fit in `change`, started from `start` (B, p)."""
         B = len(start)
         base: dict[str, np.ndarray] = {"weight": self.problem.weight, "target": self.problem.loss}
-        base |= {"lower": self.lower, "upper": self.upper, "start": start} | change
+        base |= {"lower": self.lower, "upper": self.upper, "start": start}
+        base |= {"ratio": self.shared.ratio} | change
         return Batch(**{name: np.broadcast_to(x, (B, x.shape[-1])) for name, x in base.items()})
 
     def solve(self, batch: Batch, *, warm: bool = False) -> Solution:
         """Solve with this fit's settings and priors; `warm` starts are solutions of neighbouring problems."""
         s = self.settings
-        return solve(self.problem, batch, delta=s.delta, logarithmic=s.logarithmic, penalty=self.penalty, warm=warm)
+        return solve(
+            self.problem,
+            batch,
+            delta=s.delta,
+            logarithmic=s.logarithmic,
+            group=self.shared.group,
+            penalty=self.penalty,
+            warm=warm,
+        )
 
 
 def noise_scale(residuals: np.ndarray, weight: np.ndarray, delta: float, parameters: int) -> float:
@@ -243,10 +284,19 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
         )
     flat = Penalty(np.zeros(len(lower)), np.zeros(len(lower)))
     start = starting_points(problem, lower, upper, settings)
-    draft = Fit(problem, table, settings, constraints, lower, upper, flat, start[0], np.inf, False, 0, start)
-    result = _best(draft, start, flat)
+    shared = shared_levels(table, settings.shared)
+    draft = Fit(problem, table, settings, constraints, lower, upper, flat, start[0], np.inf, False, 0, start, shared)
+    result, ends = _best(draft, start)
+    for _ in range(REFITS):
+        found = infer(shared, result.loss_units, jacobian(result)[:, result.free], problem.weight > 0)
+        same = np.array_equal(found.ratio, result.shared.ratio)
+        result = replace(result, shared=found)
+        if same:
+            break
+        result, ends = _best(result, ends)
     if constraints.priors:
-        result = _best(draft, np.vstack([result.z[None], start]), _penalty(problem, constraints, result.noise))
+        penalty = _penalty(problem, constraints, result.noise)
+        result, _ = _best(replace(result, penalty=penalty), np.vstack([result.z[None], start]))
     return result
 
 
@@ -294,8 +344,8 @@ def _penalty(problem: Problem, constraints: Constraints, noise: float) -> Penalt
     return Penalty(centre, precision)
 
 
-def _best(draft: Fit, start: np.ndarray, penalty: Penalty) -> Fit:
-    draft = replace(draft, penalty=penalty)
+def _best(draft: Fit, start: np.ndarray) -> tuple[Fit, np.ndarray]:
+    """The draft at its best optimum, and where every start ended (M, p)."""
     solution = draft.solve(draft.batch(start))
     finite = np.where(np.isfinite(solution.objective), solution.objective, np.inf)
     order = np.argsort(finite, kind="stable")
@@ -306,7 +356,7 @@ def _best(draft: Fit, start: np.ndarray, penalty: Penalty) -> Fit:
     for i in order[1:]:
         if np.isfinite(finite[i]) and finite[i] > finite[distinct[-1]] * (1 + DISTINCT):
             distinct.append(i)
-    return replace(
+    found = replace(
         draft,
         z=solution.z[best],
         objective=float(finite[best]),
@@ -314,3 +364,4 @@ def _best(draft: Fit, start: np.ndarray, penalty: Penalty) -> Fit:
         agreeing=int(np.sum(finite <= finite[best] * (1 + SAME))),
         optima=solution.z[distinct],
     )
+    return found, solution.z

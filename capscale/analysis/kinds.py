@@ -24,13 +24,14 @@ LEVEL = 0.95
 WITHIN_REACH = 2.0
 """Factor of GMSE by which a format may lie beyond those of the other kinds to be compared with their curve."""
 
-Verdict = Literal["holds", "denied", "open", "one kind", "few formats"]
+Verdict = Literal["holds", "denied", "open", "one kind", "few formats", "no unit"]
 """Of one curve for all kinds.
 
 denied: the mean departure of some kind from the others' curve is not 0, by its interval.
 holds: no kind's is, and every interval lies within the tolerance.
 open: neither, the intervals are too wide to tell.
 one kind, few formats: there is nothing to compare.
+no unit: capacities are shares of another format's, which no form of rho is about.
 """
 
 
@@ -86,8 +87,10 @@ class Points:
         self.kind = np.array([kind_of(r) for r in self.rows], dtype=object)
         self.rho, self.draws = measured.rho[use], measured.draws[:, use]
 
-    def through(self, form: Form, chosen: np.ndarray) -> CapacityLaw | None:
-        """The form through some of the points."""
+    def through(self, form: Form | None, chosen: np.ndarray) -> CapacityLaw | None:
+        """The form through some of the points; None without a form."""
+        if form is None:
+            return None
         rows = [r for r, c in zip(self.rows, chosen, strict=True) if c]
         return through_points(form, rows, self.rho[chosen], self.draws[:, chosen])
 
@@ -98,8 +101,8 @@ def one_error(row: Row) -> float:
     return float(sides[0]) if len(sides) == 1 else float("nan")
 
 
-def kinds(points: Points, form: Form) -> tuple[Kind, ...]:
-    """Every kind of the points, those of most formats first."""
+def kinds(points: Points, form: Form | None) -> tuple[Kind, ...]:
+    """Every kind of the points, those of most formats first; without curves where there is no form."""
     found = []
     for name in dict.fromkeys(points.kind):
         mine = points.kind == name
@@ -110,11 +113,13 @@ def kinds(points: Points, form: Form) -> tuple[Kind, ...]:
     return tuple(sorted(found, key=lambda k: -len(k.curves)))
 
 
-def across(points: Points, form: Form) -> Across:
+def across(points: Points, form: Form | None) -> Across:
     """The verdict on one curve for all kinds, by the rule of `Verdict`."""
     rank = rank_interval(points.gmse, points.rho, points.draws)
     names = list(dict.fromkeys(points.kind))
     tolerance = transfer_error()
+    if form is None:
+        return Across("no unit", rank, (), tolerance)
     if len(names) < 2:
         return Across("one kind", rank, (), tolerance)
     departures = [d for name in names if (d := _departure(points, form, str(name), len(names))) is not None]
@@ -128,7 +133,7 @@ def across(points: Points, form: Form) -> Across:
     return Across(verdict, rank, tuple(departures), tolerance)
 
 
-def _departure(points: Points, form: Form, name: str, kinds: int) -> Departure | None:
+def _departure(points: Points, form: Form | None, name: str, kinds: int) -> Departure | None:
     mine = points.kind == name
     curve = points.through(form, ~mine)
     if curve is None:

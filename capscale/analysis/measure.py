@@ -5,6 +5,7 @@ equal D and averages its logarithm over the runs: no alpha, no E. "joint fit" is
 whose dense runs do not cover the compressed losses.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from capscale.analysis.conditioning import column_norms, jacobian
-from capscale.analysis.equivalence import equivalents
+from capscale.analysis.equivalence import equivalents, rising
 from capscale.analysis.fit import Fit
 from capscale.analysis.laws import RHO_BOUNDS
 from capscale.analysis.operands import parts_of
@@ -53,14 +54,50 @@ class Capacities:
         return np.array([not why for why in self.why_not], bool)
 
 
+def none_measured(curves: Sequence[str], why: str) -> Capacities:
+    """Formats of a table that no capacity can be had from."""
+    nothing = np.full(len(curves), np.nan)
+    return Capacities("none", tuple(curves), nothing, nothing[None], (why,) * len(curves))
+
+
 def from_joint_fit(draws: Bootstrap) -> Capacities:
-    """Capacities of a law fitted to losses. One at a bound, or with an interval that ends on one, is not measured."""
+    """Capacities of a law fitted to losses. One at a bound, or with an interval that ends on one, is not measured.
+
+    A format of one run is met exactly in every resample, whatever that run's error; its draws are widened to the
+    deviation of linear theory, in which it has the error of the others.
+    """
     fit = draws.fit
-    names = [c for c in fit.rho if c != "dense"]
+    held = unit_of(fit)
+    names = [c for c in fit.rho if c != held]
     columns = [list(fit.rho).index(c) for c in names]
     every, flat = draws.rho[:, columns], _deviations(fit)
-    why_not = tuple(_why_not(fit.rho[c], every[:, k], flat[c]) for k, c in enumerate(names))
+    counts = Counter(r.curve for r in fit.table.rows)
+    for k, c in enumerate(names):
+        if counts[c] == 1 and flat[c] <= FLAT:
+            random = np.random.default_rng([fit.settings.seed, k])
+            every[:, k] = _widened(every[:, k], fit.rho[c], flat[c], random)
+    reason = why_no_size(fit)
+    why_not = tuple(reason or _why_not(fit.rho[c], every[:, k], flat[c]) for k, c in enumerate(names))
     return Capacities("joint fit", tuple(names), np.array([fit.rho[c] for c in names]), every, why_not)
+
+
+def _widened(draws: np.ndarray, rho: float, deviation: float, random: np.random.Generator) -> np.ndarray:
+    """The draws with normal ones of their own added to their logarithms, up to `deviation` in all."""
+    missing = np.sqrt(max(deviation**2 - np.var(np.log(draws / rho)), 0.0))
+    return np.clip(draws * np.exp(random.normal(0.0, missing, len(draws))), *RHO_BOUNDS)
+
+
+def unit_of(fit: Fit) -> str:
+    """The format whose capacity is 1 by definition: dense, or the one held at 1 where there are no dense rows."""
+    return next((c for c in fit.table.curves if fit.constraints.fixed.get(f"rho[{c}]") == 1.0), "dense")
+
+
+def why_no_size(fit: Fit) -> str:
+    """Why the runs do not tell a loss from a size, so that nothing of capacity is measured; empty where they do."""
+    N, given = fit.table.column("N"), {*fit.constraints.fixed, *fit.constraints.priors}
+    if np.ptp(N) > 0 or ("alpha" in given and given & {"A", "E"}):
+        return ""
+    return f"every run has N = {N[0]:.4g}, so that no run says what another size would be worth"
 
 
 def _why_not(rho: float, draws: np.ndarray, deviation: float) -> str:
@@ -83,7 +120,7 @@ def _deviations(fit: Fit) -> dict[str, float]:
 
     By linear theory: resamples that start from one optimum stay beside it where the objective is flat.
     """
-    J = jacobian(fit)[:, fit.free] * np.sqrt(fit.problem.weight)[:, None]
+    J = fit.whiten(jacobian(fit)[:, fit.free]) * np.sqrt(fit.problem.weight)[:, None]
     norms = column_norms(J)
     _, singular, V = np.linalg.svd(J / norms, full_matrices=False)
     slopes = np.stack([(_log_rhos(fit, s) - _log_rhos(fit, -s)) / 2 for s in np.eye(len(fit.z))[fit.free]], 1) / STEP
@@ -100,6 +137,13 @@ def _log_rhos(fit: Fit, direction: np.ndarray) -> np.ndarray:
 
 def why_no_dense_curve(table: Table) -> str:
     """Why capacities cannot be read off the dense curve of this table; empty where they can."""
+    if all(r.is_dense for r in table.rows):
+        return "no run is compressed"
+    worse = rising(table)
+    if worse:
+        D, sizes = next(iter(worse.items()))
+        named = ", ".join(f"{N:.4g}" for N in sizes)
+        return f"the dense loss does not fall with size at D = {D:.4g}, where N = {named}: check the learning rates"
     points = equivalents(table)
     sizes = sorted({r.N for r in table.rows if r.is_dense})
     if len(sizes) < LEAST_DENSE_SIZES:

@@ -58,7 +58,8 @@ def pictures(study: Study, bench: Sequence[Validation] = ()) -> list[Picture]:
             "profiles",
             notes.PROFILES,
             lambda: profile_curves(
-                list(study.law_profiles.values()), title=f"{study.law.law.name} law, fitted to losses"
+                list(study.law_profiles.values()),
+                title=f"{study.law.law.name if study.law else ''} law, fitted to losses",
             ),
         ),
         (len(bits) > 0, "plane", notes.PLANE, lambda: error_against_bits(study, bits)),

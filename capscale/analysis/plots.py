@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from capscale.analysis.capacities import CapacityRow
 from capscale.analysis.kinds import Kind
 from capscale.analysis.labels import INK, Named, as_label, place_labels
 from capscale.analysis.measure import CapacityLaw
-from capscale.analysis.study import CapacityRow, Study
+from capscale.analysis.study import Study
 from capscale.analysis.table import Row
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#5F5F5F", "#7A3E9D")
@@ -106,7 +107,8 @@ def capacity_against_error(study: Study) -> Figure:
                 _points(axes, [at[c.curve] for c in chosen], chosen, (color, marker, inside, kind))
     axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     axes.set_xlabel("GMSE: mean squared error of the format on Gaussian data, known before training")
-    axes.set_ylabel("capacity ρ: share of a dense model's size")
+    model = "a dense model" if study.unit == "dense" else f"a {as_label(study.unit)} model"
+    axes.set_ylabel(f"capacity ρ: share of {model}'s size")
     _ideal_bits_above(axes)
     _legend(axes, study, "lower left", curves=True)
     place_labels(axes, [Named(at[c.curve], c.rho.estimate, c.curve, c.rho.low, c.rho.high) for c in rows], lines)
@@ -208,7 +210,7 @@ def loss_against_size(study: Study) -> Figure:
     dashes = any(r.run in worth for r in shown)
     grid = (min([sizes[0], *worth.values()]) * 0.8, sizes[-1] * 1.25)
     dense = sorted({(r.N, r.loss) for r in shown if r.is_dense})
-    axes.plot(*zip(*dense, strict=True), color=INK, linewidth=1.8, zorder=2)
+    axes.plot([N for N, _ in dense], [loss for _, loss in dense], color=INK, linewidth=1.8, zorder=2)
     names, first_losses = [], []
     for i, curve in enumerate(c for c in study.core.curves if any(r.curve == c for r in shown)):
         mine = sorted((r for r in shown if r.curve == curve), key=lambda r: r.N)

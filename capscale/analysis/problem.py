@@ -16,6 +16,8 @@ from capscale.analysis.table import Row, Table
 from capscale.capacity import LOG4, Factor, Parameter
 from capscale.errors import UserError
 
+STEP = 1e-6
+"""Of central differences, in coordinates."""
 FREE_RHO = Parameter("rho", *RHO_BOUNDS, (0.1, 1.0), log=True)
 
 
@@ -32,6 +34,8 @@ class Arrays(NamedTuple):
     weights: Operand  # of (R,)
     activations: Operand
     columns: dict[str, Any]  # of (R,)
+    shift: Any = 0.0  # added to log rho of the rows (R,)
+    stretch: Any = 1.0  # log rho of each factor is multiplied by this (R, K)
 
 
 class Layout(NamedTuple):
@@ -58,9 +62,14 @@ class Layout(NamedTuple):
     def log_rho(self, z: Any, arrays: Arrays) -> Any:
         """log rho of every row (R,), from coordinates z (p,)."""
         xp = z.__array_namespace__()
+        return xp.sum(self.log_rho_of_factors(z, arrays) * arrays.stretch, axis=1) + arrays.shift
+
+    def log_rho_of_factors(self, z: Any, arrays: Arrays) -> Any:
+        """log rho of every compressed factor by the law (R, K), 0 of those that are absent."""
+        xp = z.__array_namespace__()
         first, each = len(self.law.parameters), self.per_group
         if not each or self.groups == 0:
-            return xp.zeros_like(arrays.log_n)
+            return xp.zeros(arrays.present.shape)
         table = z[first : first + self.groups * len(each)].reshape(self.groups, -1)
         chosen = table[arrays.group]  # (R, K, numbers of one group)
         if self.law.form is None:
@@ -71,7 +80,7 @@ class Layout(NamedTuple):
             }
             # Frantar's form is about A (N rho)^-alpha as a whole, and so reads alpha.
             found = self.law.form.log_rho(of_form, arrays.factor, self.numbers(z).get("alpha"))
-        return xp.sum(xp.where(arrays.present, found, xp.zeros_like(found)), axis=1)
+        return xp.where(arrays.present, found, xp.zeros_like(found))
 
     def with_own(self, numbers: Numbers, z: Any, arrays: Arrays) -> Numbers:
         """`numbers` and each format's own ones, gathered over rows (R,)."""
@@ -153,6 +162,12 @@ class Problem:
         """log rho at coordinates z (p,) or (S, p): (R,) or (S, R)."""
         arrays = self.arrays if arrays is None else arrays
         return self.layout.log_rho(z, arrays) if z.ndim == 1 else np.stack([self.layout.log_rho(o, arrays) for o in z])
+
+    def jacobian(self, z: np.ndarray, arrays: Arrays | None = None) -> np.ndarray:
+        """Derivative of the loss by the coordinates (R, p), by central differences."""
+        steps = STEP * np.eye(len(z))
+        up, down = self.predict(z + steps, arrays), self.predict(z - steps, arrays)
+        return ((up - down) / (2 * STEP)).T
 
     def gather(self, rows: Sequence[Row]) -> Arrays:
         """What the law reads of any rows, fitted or to be predicted."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
-from scipy.stats import chi2
 
+from capscale.analysis.calibration import Reference, references
 from capscale.analysis.fit import Fit
 from capscale.analysis.uncertainty import Interval
 from capscale.errors import UserError
@@ -31,16 +31,18 @@ class Profile:
     value: np.ndarray
     """Reported values, ascending (M,)."""
     statistic: np.ndarray
-    """2 (objective - optimum) / tau: chi-squared with one degree of freedom, not negative (M,)."""
+    """2 (objective - optimum) / tau, not negative (M,)."""
     estimate: float
+    reference: Reference
+    """How far the statistic of the true value goes by chance."""
     left_out: int = 0
     """Points whose inner fit did not converge from any start."""
     below: float = 0.0
     """How far the statistic went below the fit's own optimum: above 0 the fit had missed the best one."""
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """Where the statistic stays below the quantile; infinite towards a side that it never crosses."""
-        limit = float(chi2.ppf(level, 1))
+        """Where the statistic stays below its limit; infinite towards a side that it never crosses."""
+        limit = self.reference.limit(level)
         ends = []
         for side, fallback in ((self.value < self.estimate, -np.inf), (self.value > self.estimate, np.inf)):
             x = np.concatenate([[self.estimate], self.value[side][:: -1 if fallback < 0 else 1]])
@@ -102,10 +104,11 @@ def profile(fit: Fit, name: str, points: int = 24) -> Profile:
     noise = max(fit.noise, 1e-300)
     half = points // 2
     reach = np.geomspace(1e-3, 1.0, half)
+    reference = references(fit)[i]
     values = np.concatenate([centre - (centre - low) * reach[::-1], centre + (high - centre) * reach])
     found = _from_neighbours(fit, i, _from_optima(fit, i, values[values != centre]), noise)
     for _ in range(2):
-        rise = float(chi2.ppf(LEVEL, 1)) * noise / 2
+        rise = reference.limit(LEVEL) * noise / 2
         extra = _around_limit(found.value - centre, found.objective - fit.objective - rise, half) + centre
         if len(extra):
             found = _from_neighbours(fit, i, found.extended(_from_optima(fit, i, extra)), noise)
@@ -114,7 +117,7 @@ def profile(fit: Fit, name: str, points: int = 24) -> Profile:
     reported = fit.problem.report(kept.z)[:, i]
     statistic = 2 * (kept.objective - best) / noise
     below = 2 * (fit.objective - best) / noise
-    return Profile(name, reported, statistic, fit.values[name], int(np.sum(~found.converged)), float(below))
+    return Profile(name, reported, statistic, fit.values[name], reference, int(np.sum(~found.converged)), float(below))
 
 
 def _solve(fit: Fit, i: int, values: np.ndarray, start: np.ndarray, *, warm: bool = False) -> _Points:
@@ -175,7 +178,8 @@ def _objective(fit: Fit, z: np.ndarray) -> np.ndarray:
     """The fit's objective at coordinates z (M, p)."""
     s, problem = fit.settings, fit.problem
     predicted = problem.predict(z)
-    size = np.abs(np.log(predicted) - np.log(problem.loss) if s.logarithmic else predicted - problem.loss)
+    residuals = np.log(predicted) - np.log(problem.loss) if s.logarithmic else predicted - problem.loss
+    size = np.abs(fit.whiten(residuals.T).T)
     huber = np.where(size <= s.delta, 0.5 * size**2, s.delta * (size - 0.5 * s.delta))
     prior = 0.5 * np.sum(fit.penalty.precision * (z - fit.penalty.centre) ** 2, axis=1)
     return huber @ problem.weight + prior

@@ -28,3 +28,17 @@ def rows_of(table: Table, law: Law) -> Table:
         wanted = "no dense run" if law.dense else "every run has another gradient estimator than its format's own"
         raise UserError(f"{table.source}: nothing to fit the {law.name} law to: {wanted}; try --form decoupled")
     return chosen
+
+
+def of_known_error(table: Table) -> Table:
+    """The rows whose operands have a GMSE each, which is all that a law of GMSE can read; a remark names the others.
+
+    Raises UserError where no compressed row is left.
+    """
+    known = np.array([np.isfinite(r.weights_gmse) and np.isfinite(r.activations_gmse) for r in table.rows], bool)
+    kept = table.select(known)
+    if not any(not r.is_dense for r in kept.rows):
+        raise UserError(f"{table.source}: no compressed format has a known GMSE; give weights_gmse or activations_gmse")
+    left = dict.fromkeys(r.curve for r, k in zip(table.rows, known, strict=True) if not k)
+    said = (Remark(table.source, f"left out of the law of GMSE: {c}, whose GMSE is not known") for c in left)
+    return replace(kept, remarks=(*kept.remarks, *said))

@@ -2,12 +2,13 @@
 
 Minimises, over lower <= z <= upper,
 
-    sum_i w_i huber_delta(model_i(z) - target_i) + 1/2 sum_j precision_j (z_j - centre_j)^2
+    sum_i w_i huber_delta([W (model(z) - target)]_i) + 1/2 sum_j precision_j (z_j - centre_j)^2
 
 by Levenberg-Marquardt on iteratively reweighted least squares (each Huber term is majorised by a parabola),
 with an active set for the bounds and continuation in delta: the threshold starts above every residual, where
-the problem is least squares, and falls by steps to the one asked for. Starts, resamples, held-out rows and
-profile points are all the same program: they differ in weights, targets, bounds and starting points only.
+the problem is least squares, and falls by steps to the one asked for. W whitens the errors that rows share (see
+`whitening`), and is the identity where they share none. Starts, resamples, held-out rows and profile points are all
+the same program: they differ in weights, targets, bounds, starting points and W only.
 Float64, on the CPU, whatever the process uses elsewhere.
 """
 
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from capscale.analysis.problem import Arrays, Layout, Problem
+from capscale.analysis.whitening import whiten
 
 TOLERANCE = 1e-13
 """Stop when a step would lower the objective by less than this share of it: reweighting converges linearly, so the
@@ -32,13 +34,14 @@ THREADS = 2
 
 
 class Batch(NamedTuple):
-    """B problems over R rows and p coordinates."""
+    """B problems over R rows, p coordinates and K levels of shared errors. Rows of weight 0 share none."""
 
     weight: Any  # (B, R)
     target: Any  # (B, R)
     lower: Any  # (B, p)
     upper: Any  # (B, p)
     start: Any  # (B, p)
+    ratio: Any  # (B, K)
 
 
 class Penalty(NamedTuple):
@@ -90,14 +93,15 @@ class _State(NamedTuple):
 def _program(layout: Layout, logarithmic: bool) -> Any:
     """The compiled solver of one law; the cache keeps one program per layout, jit one per shape."""
 
-    def residuals(z: Any, arrays: Arrays, target: Any) -> Any:
-        predicted = layout.evaluate(z, arrays)
-        return jnp.log(predicted) - jnp.log(target) if logarithmic else predicted - target
-
-    def one(arrays: Arrays, problem: Batch, penalty: Penalty, way: _Way) -> Any:
-        weight, target, lower, upper, start = problem
+    def one(arrays: Arrays, group: Any, problem: Batch, penalty: Penalty, way: _Way) -> Any:
+        weight, target, lower, upper, start, ratio = problem
         delta, limit, warm = way
         movable = upper > lower
+
+        def residuals(z: Any) -> Any:
+            predicted = layout.evaluate(z, arrays)
+            r = jnp.log(predicted) - jnp.log(target) if logarithmic else predicted - target
+            return whiten(r, group, ratio, weight > 0)
 
         def objective(r: Any, z: Any, delta: Any) -> Any:
             prior = 0.5 * jnp.sum(penalty.precision * (z - penalty.centre) ** 2)
@@ -105,7 +109,7 @@ def _program(layout: Layout, logarithmic: bool) -> Any:
 
         def step(s: _State) -> _State:
             def model(z: Any) -> tuple[Any, Any]:
-                r = residuals(z, arrays, target)
+                r = residuals(z)
                 return r, r
 
             J, r = jax.jacfwd(model, has_aux=True)(s.z)
@@ -123,7 +127,7 @@ def _program(layout: Layout, logarithmic: bool) -> Any:
             move = jnp.where(solved, jax.scipy.linalg.cho_solve((factor, True), -gradient / scale), 0.0) / scale
             candidate = jnp.clip(s.z + move, lower, upper)
             before = objective(r, s.z, s.delta)
-            after = objective(residuals(candidate, arrays, target), candidate, s.delta)
+            after = objective(residuals(candidate), candidate, s.delta)
             better = solved & (after < before)
             # Of the whole step: one that a bound cuts short may promise nothing far from the optimum.
             promised = -0.5 * (gradient @ move)
@@ -142,14 +146,14 @@ def _program(layout: Layout, logarithmic: bool) -> Any:
             )
 
         z = jnp.clip(start, lower, upper)
-        largest = jnp.max(jnp.where(weight > 0, jnp.abs(residuals(z, arrays, target)), 0.0))
+        largest = jnp.max(jnp.where(weight > 0, jnp.abs(residuals(z)), 0.0))
         first = jnp.where(warm, delta, jnp.clip(largest, delta, jnp.maximum(delta, 1.0)))
         state = _State(z, first, jnp.asarray(1e-3), jnp.asarray(0), jnp.asarray(False))
         state = jax.lax.while_loop(lambda s: ~s.done & (s.iteration < limit), step, state)
-        value = objective(residuals(state.z, arrays, target), state.z, delta)
+        value = objective(residuals(state.z), state.z, delta)
         return state.z, value, state.done, state.iteration
 
-    return jax.jit(jax.vmap(one, in_axes=(None, 0, None, None)))
+    return jax.jit(jax.vmap(one, in_axes=(None, None, 0, None, None)))
 
 
 def solve(
@@ -158,25 +162,31 @@ def solve(
     *,
     delta: float,
     logarithmic: bool,
+    group: np.ndarray,
     penalty: Penalty | None = None,
     warm: bool = False,
 ) -> Solution:
     """Solve every problem of the batch. Unconverged ones are taken up again, ten times as long.
 
+    `group` (K, R) says which rows share errors, the finest level first; a level of ratio 0 throughout takes no time.
     With `warm` there is no continuation: delta is the one asked for from the first step, so that no result is above
     the objective at its start. Starts that are solutions of a neighbouring problem lose nothing so.
     """
     p = len(problem.parameters)
     penalty = penalty or Penalty(np.zeros(p), np.zeros(p))
+    used = np.any(np.asarray(batch.ratio) > 0, axis=0)
+    group, ratio = group[used], np.asarray(batch.ratio, np.float64)[:, used]
     program = _program(problem.layout, logarithmic)
 
     def run(part: Batch, limit: int) -> Solution:
         with float64_on_cpu():
-            return Solution(*(np.asarray(x) for x in program(problem.arrays, part, penalty, _Way(delta, limit, warm))))
+            return Solution(
+                *(np.asarray(x) for x in program(problem.arrays, group, part, penalty, _Way(delta, limit, warm)))
+            )
 
     def rows(index: np.ndarray, start: np.ndarray) -> Batch:
         weight, target, lower, upper = (np.asarray(x, np.float64)[index] for x in batch[:4])
-        return Batch(weight, target, lower, upper, start[index])
+        return Batch(weight, target, lower, upper, start[index], ratio[index])
 
     B = len(batch.start)
     start = np.asarray(batch.start, np.float64)

@@ -1,11 +1,15 @@
 """How sure a fit is: intervals, and the bootstrap that gives them. Profiles stand in `profiles`."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from capscale.analysis.conditioning import flat_directions
 from capscale.analysis.fit import Fit
+from capscale.analysis.shared_errors import Level
+from capscale.analysis.solver import Solution
 from capscale.errors import UserError
 
 
@@ -19,20 +23,29 @@ class Interval(NamedTuple):
 
 MOST_RESAMPLES = 1_000_000
 """All are solved at once, in memory; the ends of a 95 % interval of so many are known to three digits."""
+COMPETING = 25.0
+"""Statistic, 2 (objective - optimum) / tau, up to which another optimum may be the best one of a resample: 5 standard
+deviations."""
+EQUAL = 0.05
+"""The same between two solutions of a resample that count as equally good: 0.2 standard deviations."""
+LONGEST = 25.0
+"""Factor of deviations that is drawn at most: the 97.5 % quantile of Student's t with one degree of freedom is 12.7."""
 
 
 @dataclass(frozen=True)
 class Bootstrap:
     """Refits on reweighted rows: S resamples.
 
-    `z` (S, p) coordinates, `values` (S, p) as reported, `rho` (S, curves). Deviations from the fit are widened
-    by sqrt(n / (n - p)), since residuals are smaller than errors by that.
+    `z` (S, p) coordinates, `ratio` (S, K) variances of shared errors over that of single rows, `deviation` (S,) that
+    of single rows, in units of the objective.
     """
 
     fit: Fit
     z: np.ndarray
     objective: np.ndarray
     converged: np.ndarray
+    ratio: np.ndarray
+    deviation: np.ndarray
 
     @property
     def values(self) -> np.ndarray:
@@ -82,33 +95,70 @@ class Bootstrap:
         problem = self.fit.problem
         return np.exp(problem.log_rho(self.z)[:, rows])
 
+    def run_errors(self, new: Collection[Level], random: np.random.Generator) -> np.ndarray:
+        """Errors of a single run about the law (S,), in units of the objective, one for every resample.
+
+        `new` are the levels at which the run belongs to no group of the table, as one of a new size belongs to a new
+        cell as well: it draws their errors along with its own. `Fit.effects` has those of groups that the table knows.
+        """
+        drawn = np.array([level in new for level in self.fit.shared.levels], bool)
+        deviation = self.deviation * np.sqrt(1 + self.ratio[:, drawn].sum(axis=1))
+        return deviation * random.standard_normal(len(self.z))
+
     def spread(self, name: str) -> float:
         """Half the central 68 % interval: one standard deviation that outliers do not move."""
         low, high = self.interval(name, 0.6827)[1:]
         return (high - low) / 2
 
 
-def bootstrap(
-    fit: Fit, resamples: int = 1000, by: Literal["runs", "sizes"] = "runs", seed: int | None = None
-) -> Bootstrap:
+def bootstrap(fit: Fit, resamples: int = 1000, seed: int | None = None) -> Bootstrap:
     """Refit on rows weighted by standard exponential draws (Rubin's Bayesian bootstrap).
 
     Unlike drawing rows with replacement this never loses a format or the last dense run of a small table, and
-    its large-sample distribution is the same. `by="sizes"` gives all runs of one N one draw: the error that a
-    size's own learning rate and seed put into all of its runs. Every resample starts from all optima of the fit.
+    its large-sample distribution is the same. The checkpoints of a run get one draw. Every resample has variances of
+    shared errors of its own, drawn from their posterior, and whitens by them. Residuals are smaller than errors by
+    sqrt((n - p) / n), and their deviation is known to n - p degrees of freedom only: those of a resample are widened by
+    sqrt(n / chi2), chi2 drawn with n - p degrees of freedom, before it is fitted.
+
+    Where the objective is flat every resample starts from a point of its own along the flat directions as well, and
+    ends there unless that is worse: a refit that starts at the optimum would stay beside it, in a sharp interval.
     """
     if resamples < 2:
         raise UserError(f"bootstrap={resamples}: at least 2 resamples")
     if resamples > MOST_RESAMPLES:
         raise UserError(f"bootstrap={resamples}: at most {MOST_RESAMPLES:,} resamples; a thousand will do")
     random = np.random.default_rng(fit.settings.seed if seed is None else seed)
-    units = np.arange(len(fit.table)) if by == "runs" else np.unique(fit.table.column("N"), return_inverse=True)[1]
-    draws = random.exponential(size=(resamples, int(units.max()) + 1))
-    weight = fit.problem.weight * draws[:, units]
-    solutions = [fit.solve(fit.batch(np.broadcast_to(z, (resamples, len(z))), weight=weight)) for z in fit.optima[:3]]
-    pick = np.argmin(np.stack([s.objective for s in solutions]), axis=0)
-    every = np.arange(resamples)
-    z, objective, converged = (np.stack(x)[pick, every] for x in list(zip(*solutions, strict=True))[:3])
-    n, p = int((fit.problem.weight > 0).sum()), int(fit.free.sum())
-    widen = np.sqrt(n / max(n - p, 1))
-    return Bootstrap(fit, np.clip(fit.z + widen * (z - fit.z), fit.lower, fit.upper), objective, converged)
+    _, units = np.unique(fit.shared.unit, return_inverse=True)
+    weight = fit.problem.weight * random.exponential(size=(resamples, int(units.max()) + 1))[:, units]
+    ratio = fit.shared.draw(random, resamples)
+    n, p = len(np.unique(units[fit.problem.weight > 0])), int(fit.free.sum())
+    widen = np.minimum(np.sqrt(max(n, p + 1) / random.chisquare(fit.freedom, resamples)), LONGEST)
+    change = {"weight": weight, "ratio": ratio, "target": _widened(fit, widen)}
+    noise = max(fit.noise, 1e-300)
+    found = fit.solve(fit.batch(np.tile(fit.z, (resamples, 1)), **change))
+    for z in fit.optima[1:3]:
+        if 2 * (_objective(fit, z) - fit.objective) < COMPETING * noise:
+            other = fit.solve(fit.batch(np.tile(z, (resamples, 1)), **change))
+            found = _chosen(found, other, other.objective < found.objective)
+    flat = flat_directions(fit)
+    if len(flat):
+        apart = np.clip(fit.z + random.normal(size=(resamples, len(flat))) @ flat, fit.lower, fit.upper)
+        other = fit.solve(fit.batch(apart, **change))
+        found = _chosen(found, other, 2 * (other.objective - found.objective) < EQUAL * noise * widen**2)
+    deviation = np.sqrt(np.mean(fit.whitened[fit.problem.weight > 0] ** 2)) * widen
+    return Bootstrap(fit, found.z, found.objective, found.converged, ratio, deviation)
+
+
+def _widened(fit: Fit, widen: np.ndarray) -> np.ndarray:
+    """Targets whose residuals are `widen` (S,) times those of the fit (S, R)."""
+    step = widen[:, None] * fit.loss_units
+    return fit.predicted * np.exp(step) if fit.settings.logarithmic else fit.predicted + step
+
+
+def _objective(fit: Fit, z: np.ndarray) -> float:
+    return float(fit.solve(fit.batch(z[None]), warm=True).objective[0])
+
+
+def _chosen(one: Solution, other: Solution, take: np.ndarray) -> Solution:
+    """The solutions of `other` where `take` says so."""
+    return Solution(*(np.where(take.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in zip(one, other, strict=True)))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from capscale.cli.fitting import FormName, law_of, parse_numbers
+from capscale.cli.fitting import FormName, law_of, parse_numbers, parse_shared
 from capscale.cli.planning import Bench, Factorize, Plan, Predict
 from capscale.cli.reading import Reading
 
@@ -44,8 +44,8 @@ class Fit:
     """Starting points; the best result is kept."""
     bootstrap: int = 1000
     """Resamples."""
-    by: Literal["runs", "sizes"] = "runs"
-    """What is resampled."""
+    shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
+    """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     seed: int = 0
     """Of the starting points and resamples."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
@@ -58,17 +58,16 @@ class Fit:
         """Fits and prints."""
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.inspection import inspect
-        from capscale.analysis.report import comparison_numbers, fit_numbers, json_ready, png, write_files
+        from capscale.analysis.numbers import comparison_numbers, findings, fit_numbers, json_ready, outlying_numbers
+        from capscale.analysis.report import png, write_files
         from capscale.analysis.selection import rows_of
-        from capscale.analysis.sentences import fits
-        from capscale.analysis.sentences.rule import say
         from capscale.analysis.uncertainty import bootstrap
 
         law = law_of(self.form, self.share, self.combine)
         table = rows_of(self.reading.table(self.table), law)
-        settings = Settings(self.delta, self.log, self.starts, self.seed)
+        settings = Settings(self.delta, self.log, self.starts, self.seed, parse_shared(self.shared))
         fitted = fit(table, law, settings, parse_numbers(self.fix, self.prior))
-        draws = bootstrap(fitted, self.bootstrap, self.by)
+        draws = bootstrap(fitted, self.bootstrap)
         inspected = inspect(fitted, draws=draws)
         curves = inspected.profiles
         content = fit_numbers(fitted) | {
@@ -76,12 +75,14 @@ class Fit:
             "input": table.source,
             "sha256": table.sha256,
             "bootstrap": {n: draws.interval(n)._asdict() for n in fitted.values},
-            "bootstrap_rho": {c: draws.interval(f"rho[{c}]")._asdict() for c in fitted.rho},
-            "not_measured": dict(inspected.not_measured),
+            "bootstrap_rho": {c: i._asdict() for c, i in inspected.rho.items()},
+            "not_measured": inspected.not_measured,
+            "not_told": inspected.not_told,
+            "outlying": outlying_numbers(inspected.outlying),
             "bootstrap_converged": float(draws.converged.mean()),
             "profiles": {n: p.interval()._asdict() for n, p in curves.items()},
             "against_free_fit": comparison_numbers(inspected.comparison),
-            "findings": [s._asdict() for s in say(fits.RULES, inspected)],
+            "findings": findings(inspected),
             "remarks": [r._asdict() for r in table.remarks],
         }
         text = json.dumps(json_ready(content), indent=1)
@@ -121,6 +122,8 @@ class Report:
     """Resamples."""
     bench: bool = False
     """Add the law bench: every law, on runs that it has and has not seen."""
+    shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
+    """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the report goes. None: DIR/report of a sweep, ./report of a table."""
@@ -133,12 +136,13 @@ class Report:
 
         from capscale.analysis.fit import Settings
         from capscale.analysis.laws import LAWS
-        from capscale.analysis.report import json_ready, numbers, write_report
+        from capscale.analysis.numbers import json_ready, numbers
+        from capscale.analysis.report import write_report
         from capscale.analysis.study import study
         from capscale.analysis.validation import law_bench
 
         table = self.reading.table(self.table)
-        settings = Settings(delta=self.delta)
+        settings = Settings(delta=self.delta, shared=parse_shared(self.shared))
         constraints = parse_numbers(self.fix, self.prior)
         result = study(table, LAWS[self.form], settings, constraints, resamples=self.bootstrap)
         table_path = epath.Path(self.table)

@@ -55,7 +55,7 @@ def sentences(title: str, lines: Sequence[str]) -> None:
 def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
     """Capacities first, then the law's numbers, then what is not identified."""
     fit, profiles = inspected.fit, inspected.profiles
-    capacities = [(c, draws.interval(f"rho[{c}]")) for c in fit.rho if c != "dense"]
+    capacities = inspected.rho.items()
     if capacities:
         rows = [
             (c, "not measured", "–") if c in inspected.not_measured else (c, f"{i.estimate:.3f}", span(i, ".3f"))
@@ -68,6 +68,9 @@ def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
             continue
         if name in fit.constraints.fixed:
             rows.append((name, number(value), "fixed", ""))
+            continue
+        if name in inspected.not_told:
+            rows.append((name, "not measured", "–", "–"))
             continue
         profile = span(profiles[name].interval()) if name in profiles else ""
         rows.append((name, number(value), span(draws.interval(name)), profile))
@@ -97,11 +100,12 @@ def print_study(study: Study) -> None:
         )
         for c in study.capacities
     ]
-    grid(
-        "Capacity of each format",
-        ("format", "GMSE", "realised", "pass / Gaussian", "rho", "95 %", "rho, own kind", "rho, all kinds"),
-        rows,
-    )
+    if rows:
+        grid(
+            "Capacity of each format",
+            ("format", "GMSE", "realised", "pass / Gaussian", "rho", "95 %", "rho, own kind", "rho, all kinds"),
+            rows,
+        )
     if study.kinds:
         kinds = [(k.name, len(k.curves), k.rank) for k in study.kinds]
         if len(kinds) > 1:

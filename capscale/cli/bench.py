@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from capscale.cli.fitting import FormName, parse_numbers, words_about
+from capscale.cli.fitting import FormName, parse_numbers, parse_shared
 from capscale.cli.reading import Reading
 
 
@@ -26,6 +26,8 @@ class Bench:
     """Laws to compare. None: all but the dense one."""
     fix: tuple[str, ...] = ()
     """Numbers held fixed in every law, NAME=VALUE."""
+    shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
+    """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory for bench.png, bench.json and bench.csv."""
@@ -36,13 +38,21 @@ class Bench:
         """Fits every law, holds runs out and prints."""
         from capscale.analysis.fit import Settings
         from capscale.analysis.inspection import inspect
-        from capscale.analysis.report import comparison_numbers, csv_bytes, json_ready, png, texts, write_files
+        from capscale.analysis.numbers import comparison_numbers, json_ready, outlying_numbers
+        from capscale.analysis.report import csv_bytes, png, write_files
+        from capscale.analysis.sentences import fits, outlying
         from capscale.analysis.sentences.notes import BENCH as BENCH_NOTES
+        from capscale.analysis.sentences.rule import texts
         from capscale.analysis.validation import BENCH, law_bench
         from capscale.cli.analysis_tables import grid, number, sentences
 
         table = self.reading.table(self.table)
-        bench = law_bench(table, self.laws or BENCH, Settings(self.delta), parse_numbers(self.fix, ()))
+        bench = law_bench(
+            table,
+            self.laws or BENCH,
+            Settings(self.delta, shared=parse_shared(self.shared)),
+            parse_numbers(self.fix, ()),
+        )
         lines = [{"law": v.law.name, "equation": v.law.equation, "rows": v.rows, **v.line} for v in bench]
         given = [(v.law.name, inspect(v.fit, profiled=False)) for v in bench if v.fit is not None]
         folds = {
@@ -56,6 +66,7 @@ class Bench:
                     "folds": folds,
                     "left_out": {v.law.name: v.why for v in bench if v.why},
                     "against_free_fit": {name: comparison_numbers(i.comparison) for name, i in given},
+                    "outlying": {name: outlying_numbers(i.outlying) for name, i in given},
                     "notes": texts(BENCH_NOTES, bench),
                 }
             ),
@@ -81,6 +92,7 @@ class Bench:
         columns = ("law", "runs", "numbers", "fit", "size held out", "format held out", "largest held out")
         grid("RMSE of the loss in nats", columns, shown)
         sentences("To be known", texts(BENCH_NOTES, bench))
-        sentences("Given numbers", [f"{name}: {text}" for name, i in given for text in words_about(i)])
+        sentences("Outlying runs", texts(outlying.BENCH, [i for _, i in given]))
+        sentences("Given numbers", [f"{name}: {text}" for name, i in given for text in texts(fits.GIVEN, i)])
         sentences("Left out", [f"{v.law.name}: {v.why}" for v in bench if v.why])
         return 0

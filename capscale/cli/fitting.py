@@ -1,7 +1,7 @@
 """How commands are told to fit: names of laws, fixed numbers, priors."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from capscale.analysis.fit import Fit as Fitted
     from capscale.analysis.inspection import Inspection
     from capscale.analysis.laws import Law
+    from capscale.analysis.shared_errors import Asked
     from capscale.analysis.uncertainty import Bootstrap
 
 FormName = Literal[
@@ -40,6 +41,20 @@ def parse_numbers(fix: tuple[str, ...], prior: tuple[str, ...]) -> "Constraints"
         except ValueError as e:
             raise UserError(f"--prior {text!r}: write NAME=MEAN:DEVIATION, such as alpha=0.13:0.05") from e
     return Constraints(fixed, priors)
+
+
+def parse_shared(text: str) -> "Asked":
+    """`auto`, `none`, or levels with commas between; UserError for anything else."""
+    from capscale.analysis.shared_errors import LEVELS
+
+    if text == "auto":
+        return "auto"
+    if text == "none":
+        return "none"
+    named = [part.strip() for part in text.split(",")]
+    if unknown := [name for name in named if name not in LEVELS]:
+        raise UserError(f"--shared {text!r}: {unknown[0]!r} is none of {', '.join(LEVELS)}; or write auto, or none")
+    return tuple(level for level in LEVELS if level in named)
 
 
 def law_of(form: FormName, share: str, combine: str) -> "Law":
@@ -70,6 +85,8 @@ class Fitting:
     """Huber threshold, in nats."""
     bootstrap: int = 1000
     """Resamples."""
+    shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
+    """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
 
     def fitted(self, path: str) -> "tuple[Fitted, Bootstrap, Inspection]":
@@ -81,27 +98,29 @@ class Fitting:
 
         law = law_of(self.form, self.share, self.combine)
         table = rows_of(self.reading.table(path), law)
-        result = fit(table, law, Settings(self.delta), parse_numbers(self.fix, self.prior))
+        settings = Settings(self.delta, shared=parse_shared(self.shared))
+        result = fit(table, law, settings, parse_numbers(self.fix, self.prior))
         return result, bootstrap(result, self.bootstrap), inspect(result, profiled=False)
 
 
 def said_of(inspected: "Inspection") -> "dict[str, Any]":
     """What JSON of a command that uses a fit says of it: its law and rows, and how given numbers agree with them."""
-    from capscale.analysis.report import comparison_numbers
+    from capscale.analysis.numbers import comparison_numbers, outlying_numbers
 
     fit = inspected.fit
     return {
         "law": fit.law.name,
         "rows": len(fit.table),
         "rmse": fit.rmse,
+        "outlying": outlying_numbers(inspected.outlying),
         "against_free_fit": comparison_numbers(inspected.comparison),
         "remarks": [r._asdict() for r in fit.table.remarks],
     }
 
 
 def words_about(inspected: "Inspection") -> list[str]:
-    """Sentences about the numbers that were given, as far as the runs have something to say of them."""
+    """Sentences about rows that pull the fit, and about the numbers that were given."""
     from capscale.analysis.sentences import fits
-    from capscale.analysis.sentences.rule import say
+    from capscale.analysis.sentences.rule import texts
 
-    return [s.text for s in say(fits.GIVEN, inspected)]
+    return texts(fits.ABOUT, inspected)

@@ -44,8 +44,8 @@ class Predict:
 
     def __call__(self) -> int:
         """Fits, predicts and prints."""
+        from capscale.analysis.numbers import json_ready
         from capscale.analysis.predict import predict, target
-        from capscale.analysis.report import json_ready
         from capscale.cli.analysis_tables import grid, sentences
 
         fit, draws, inspected = self.fitting.fitted(self.table)
@@ -120,8 +120,8 @@ class Plan:
 
     def __call__(self) -> int:
         """Fits, plans and prints."""
+        from capscale.analysis.numbers import json_ready
         from capscale.analysis.planner import Budget, plan
-        from capscale.analysis.report import json_ready
         from capscale.cli.analysis_tables import grid, sentences
 
         budget = Budget(self.memory, self.flops, self.loss, self.tokens, self.tokens_per_parameter)
@@ -206,7 +206,8 @@ class Factorize:
     def __call__(self) -> int:
         """Factorizes and prints."""
         from capscale.analysis.factorization import best_rank_one, error_interval, from_runs, outer_product, printed
-        from capscale.analysis.report import json_ready, png, write_files
+        from capscale.analysis.numbers import json_ready
+        from capscale.analysis.report import png, write_files
         from capscale.cli.analysis_tables import grid
 
         if self.table is None:

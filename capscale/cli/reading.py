@@ -9,21 +9,18 @@ if TYPE_CHECKING:
     from capscale.analysis.reading.choices import Choices
     from capscale.analysis.table import Table
 
-Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
-"""A flag that is given once for each of its values."""
-
 
 @dataclass(frozen=True)
 class Reading:
-    """How the table is read."""
+    """How the table is read; `--map`, `--where`, `--fill` and `--replace` are given once for each of their values."""
 
-    map: Annotated[Repeated, tyro.conf.arg(metavar="NAME=COLUMN")] = ()
+    map: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=COLUMN")] = ()
     """Column that holds N, D, loss, weights, ...; N=params*1e6 also says its unit."""
-    where: Annotated[Repeated, tyro.conf.arg(metavar="COLUMN=VALUE")] = ()
+    where: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="COLUMN=VALUE")] = ()
     """Rows to read, such as family=llama; several values stand between commas."""
-    fill: Annotated[Repeated, tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    fill: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")] = ()
     """Value of empty cells, or of a column that is not there, such as activations=dense."""
-    replace: Annotated[Repeated, tyro.conf.arg(metavar="WORD=MEANING")] = ()
+    replace: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="WORD=MEANING")] = ()
     """Format or status that a word of the table means, such as 4bit=int4 or preempted=diverged."""
     keep_suspect: bool = False
     """Keep rows that look like unit mistakes."""

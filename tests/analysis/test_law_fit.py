@@ -54,18 +54,18 @@ def test_resamples_reach_their_own_optima():
     assert np.all(once.objective - many <= 1e-9)
 
 
-def test_resamples_are_refits_on_weighted_rows_widened_for_the_numbers_fitted():
-    """Against the refit of each weighting by itself. 9 free numbers of 60 rows make the deviations 8 % larger."""
-    fitted = fit(TABLE, LAWS["tanh"])
+def test_resamples_are_refits_on_weighted_rows_whose_residuals_are_widened():
+    """Against the refit of each weighting by itself. 7 numbers are fitted to 60 rows: sqrt(60 / chi2) is 1.07 about."""
+    fitted = fit(TABLE, LAWS["tanh"], Settings(shared="none"))
     draws = bootstrap(fitted, 8, seed=11)
-    weight = fitted.problem.weight * np.random.default_rng(11).exponential(size=(8, len(TABLE)))
-    refits = [fitted.solve(fitted.batch(np.tile(z, (8, 1)), weight=weight)) for z in fitted.optima[:3]]
-    best = np.argmin([refit.objective for refit in refits], axis=0)
-    alone = np.stack([refit.z for refit in refits])[best, np.arange(8)]
-    rows, numbers = len(TABLE), int(fitted.free.sum())
-    widened = fitted.z + np.sqrt(rows / (rows - numbers)) * (alone - fitted.z)
-    np.testing.assert_allclose(draws.z, np.clip(widened, fitted.lower, fitted.upper), rtol=1e-9, atol=1e-9)
-    assert np.abs(widened - alone).max() > 1e-3
+    random = np.random.default_rng(11)
+    weight, _ = random.exponential(size=(8, len(TABLE))), fitted.shared.draw(random, 8)
+    widen = np.sqrt(len(TABLE) / random.chisquare(len(TABLE) - 7, 8))
+    target = fitted.predicted + widen[:, None] * fitted.residuals
+    alone = fitted.solve(fitted.batch(np.tile(fitted.z, (8, 1)), weight=weight, target=target))
+    np.testing.assert_allclose(draws.z, alone.z, rtol=1e-9, atol=1e-9)
+    narrow = fitted.solve(fitted.batch(np.tile(fitted.z, (8, 1)), weight=weight))
+    assert np.abs(narrow.z - alone.z).max() > 1e-3
 
 
 def test_the_seed_of_the_settings_decides_the_resamples():

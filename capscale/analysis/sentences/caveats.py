@@ -5,11 +5,12 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from capscale.analysis.capacities import CapacityRow, has_error
 from capscale.analysis.kinds import LEAST_FORMATS
 from capscale.analysis.measure import why_no_dense_curve
-from capscale.analysis.sentences import fits
-from capscale.analysis.sentences.rule import Rule, always, listing, plural, say
-from capscale.analysis.study import CapacityRow, Study
+from capscale.analysis.sentences import fits, outlying
+from capscale.analysis.sentences.rule import Rule, Sentence, always, listing, plural, say
+from capscale.analysis.study import Study
 
 
 def _not_measured(study: Study) -> list[tuple[str, list[str]]]:
@@ -32,12 +33,13 @@ def _level_kinds(study: Study) -> list[str]:
 
 def _both_operands(study: Study) -> list[str]:
     first = study.core.first_of_curve
-    return [c.curve for c in study.capacities if "dense" not in (first[c.curve].weights, first[c.curve].activations)]
+    both = [c.curve for c in study.capacities if "dense" not in (first[c.curve].weights, first[c.curve].activations)]
+    return [c for c in both if has_error(first[c])]
 
 
 def _without_error(study: Study) -> list[str]:
-    both = set(_both_operands(study))
-    return [c.curve for c in study.capacities if not math.isfinite(c.gmse) and c.curve not in both]
+    first = study.core.first_of_curve
+    return [c.curve for c in study.capacities if not has_error(first[c.curve])]
 
 
 def _left_out(study: Study) -> int:
@@ -107,7 +109,49 @@ def _errors(study: Study) -> list[float]:
     return [r.loss_se for r in study.core.rows if math.isfinite(r.loss_se)]
 
 
+def _one_size(study: Study) -> bool:
+    return study.inspected is not None and len(study.inspected.not_told) > 0
+
+
+def _of_law(study: Study) -> list[Sentence]:
+    return say(fits.RULES, study.inspected) if study.inspected else []
+
+
+def _of_decoupled(study: Study) -> list[Sentence]:
+    """About rows that pull the decoupled law, where it is not the law spoken of already."""
+    free = study.free_inspected
+    return say(outlying.RULES, free) if free is not None and free is not study.inspected else []
+
+
+def _absolute(study: Study) -> list[str]:
+    """What a law of GMSE says of capacities where no run is dense, as shares of a dense model."""
+    law = study.law
+    if study.unit == "dense" or law is None or law.law.form is None:
+        return []
+    return [f"{c} {rho:.3f}" for c, rho in law.rho.items()]
+
+
+def _no_dense(study: Study) -> str:
+    law = (
+        f" By its form alone, in which GMSE 0 is a dense model, the {study.law.law.name} law puts rho at "
+        f"{listing(_absolute(study))} of dense models."
+        if study.law and _absolute(study)
+        else ""
+    )
+    return (
+        f"No run is dense, so capacities are shares of the size of a model in {study.unit}, not of a dense one, and no "
+        f"curve of rho goes through them.{law}"
+    )
+
+
 RULES = (
+    Rule(
+        "part missing",
+        always,
+        lambda study, item: f"There is no {item[0]} here: {item[1]}.",
+        each=lambda study: study.missing.items(),
+    ),
+    Rule("no dense runs", lambda study: study.unit not in ("dense", ""), _no_dense),
     Rule(
         "not measured",
         always,
@@ -161,7 +205,8 @@ RULES = (
         "no GMSE",
         lambda study: len(_without_error(study)) > 0,
         lambda study: (
-            f"{listing(_without_error(study))}: no GMSE is known, so no place in rank correlations and curves."
+            f"{listing(_without_error(study))}: no GMSE is known, so no place in rank correlations, curves and the law "
+            "of GMSE."
         ),
     ),
     Rule(
@@ -172,7 +217,8 @@ RULES = (
             f"{'has' if _left_out(study) == 1 else 'have'} a part in the laws fitted to the losses only."
         ),
     ),
-    Rule("fit", always, lambda study, s: f"{s.text}.", each=lambda study: say(fits.RULES, study.inspected)),
+    Rule("fit", always, lambda study, s: f"{s.text}.", each=_of_law),
+    Rule("decoupled fit", always, lambda study, s: f"{s.text}.", each=_of_decoupled),
     Rule(
         "capacities without exponents",
         lambda study: study.measured.method == "dense curve",
@@ -181,7 +227,7 @@ RULES = (
     Rule("capacities of the law", _by_joint_fit, _joint_fit),
     Rule(
         "exponents",
-        lambda study: study.law.problem.has_data_term,
+        lambda study: bool(study.inspected and study.law and study.law.problem.has_data_term) and not _one_size(study),
         lambda study: f"Exponents are of this table alone: {fits.ratio_words(study.law)}.",
     ),
     Rule(
@@ -209,7 +255,12 @@ RULES = (
     ),
     Rule(
         "constants",
-        always,
+        lambda study: study.law is not None and not study.dense_only,
         lambda study: "The law's constants belong to this family of models, this recipe and these kinds of formats.",
+    ),
+    Rule(
+        "constants of dense models",
+        lambda study: study.dense_only,
+        lambda study: "The law's constants belong to this family of models and this recipe.",
     ),
 )

@@ -6,6 +6,8 @@ from capscale.analysis.conditioning import conditioning
 from capscale.analysis.fit import Fit
 from capscale.analysis.inspection import Inspection
 from capscale.analysis.laws import RHO_BOUNDS
+from capscale.analysis.measure import unit_of
+from capscale.analysis.sentences import outlying
 from capscale.analysis.sentences.rule import Rule, always, listing, number, plural
 
 TIED = 0.95
@@ -20,8 +22,15 @@ CONSTANT_RATIO = 1.15
 """D/N within this factor counts as one ratio."""
 MOSTLY = 0.9
 """Share of residuals outside delta from which the objective is nearly that of least absolute deviations."""
+FEW = 3
+"""Rows beyond the fitted numbers from which their scatter tells its own size: of 3, to a factor of 2."""
 MISSED = 0.1
 """Fall of a profile below the fit's optimum, in its statistic, from which the fit has missed the best one."""
+
+
+def _spare(fit: Fit) -> int:
+    """Rows less fitted numbers."""
+    return int((fit.problem.weight > 0).sum() - fit.free.sum())
 
 
 def ratio_words(fit: Fit) -> str:
@@ -62,8 +71,9 @@ def _missed(of: Inspection) -> str:
     )
 
 
-def _loose(of: Inspection, name: str) -> bool:
-    low, high = of.profiles[name].interval()[1:]
+def loose(of: Inspection, name: str) -> bool:
+    """Whether profile and resamples of a number leave it open."""
+    low, high = of.interval(name)[1:]
     if not (np.isfinite(low) and np.isfinite(high)):
         return True
     if name == "E":
@@ -73,8 +83,14 @@ def _loose(of: Inspection, name: str) -> bool:
     return high / max(low, 1e-300) > WIDE_FACTOR
 
 
+def refused(of: Inspection) -> set[str]:
+    """Numbers and capacities, as `rho[FORMAT]`, whose intervals are not to be quoted: the rules below say why."""
+    wide = {name for name in of.profiles if loose(of, name)}
+    return wide | {f"rho[{curve}]" for curve in of.not_measured} | set(of.fit.bounds_hit)
+
+
 def _unidentified(of: Inspection, name: str) -> str:
-    estimate, low, high = of.profiles[name].interval()
+    estimate, low, high = of.interval(name)
     if np.isfinite(low) and np.isfinite(high):
         return f"{name} is not identified: {low:.3g} to {high:.3g} fit about as well as {estimate:.3g} (95 %)"
     if np.isfinite(low) or np.isfinite(high):
@@ -85,14 +101,14 @@ def _unidentified(of: Inspection, name: str) -> str:
 
 def _tied(of: Inspection) -> list[tuple[str, str, float]]:
     """Pairs of numbers that trade off, one of them not identified, with their correlation."""
-    loose = {n for n in of.profiles if _loose(of, n)}
+    wide = {n for n in of.profiles if loose(of, n)}
     about = conditioning(of.fit)
     return [
         (about.names[j], first, float(about.correlation[i, j]))
         for i, first in enumerate(about.names)
         for j in range(i)
         if abs(about.correlation[i, j]) >= TIED
-        and {first, about.names[j]} & loose
+        and {first, about.names[j]} & wide
         and not {first, about.names[j]} & {"A", "B"}
     ]
 
@@ -110,8 +126,9 @@ def _above_one(of: Inspection) -> list[str]:
 
 
 def _constraints(of: Inspection) -> list[str]:
-    given = of.fit.constraints
-    fixed = [f"{n} = {v:g}" for n, v in given.fixed.items()]
+    """Numbers that were put in, in words; a capacity of 1 that is the unit of the others is no claim about the runs."""
+    given, unit = of.fit.constraints, f"rho[{unit_of(of.fit)}]"
+    fixed = [f"{n} = {v:g}" for n, v in given.fixed.items() if n != unit]
     return fixed + [f"{n} = {m:g} ± {s:g}" for n, (m, s) in given.priors.items()]
 
 
@@ -164,6 +181,15 @@ def _priors_text(of: Inspection) -> str:
     return "priors were put in: " + ", ".join(f"{n} = {m:g} ± {s:g}" for n, (m, s) in of.fit.constraints.priors.items())
 
 
+def _not_measured(of: Inspection) -> list[tuple[str, list[str]]]:
+    """Reasons why capacities are not measured, each with its formats; but for the one that no number is told by."""
+    reasons: dict[str, list[str]] = {}
+    for curve, why in of.not_measured.items():
+        if not of.not_told:
+            reasons.setdefault(why, []).append(curve)
+    return list(reasons.items())
+
+
 GIVEN = (
     Rule("fixed numbers contradicted", _contradicted, _contradicted_text),
     Rule("fixed numbers agree", _agree, _agree_text),
@@ -183,15 +209,26 @@ GIVEN = (
     ),
 )
 """About fixed numbers and priors, which every command that fits may be given."""
+ABOUT = (*outlying.RULES, *GIVEN)
+"""What every command that uses a fit says of it."""
 RULES = (
+    *outlying.RULES,
     Rule("one budget of tokens", lambda of: not of.fit.problem.has_data_term, _one_budget),
     Rule("constant ratio", lambda of: of.fit.problem.has_data_term and _one_ratio(of.fit), _constant_ratio),
     Rule(
         "one size",
-        lambda of: _sizes(of.fit) == 1,
+        lambda of: len(of.not_told) > 0,
         lambda of: (
             f"every run has N = {of.fit.table.column('N')[0]:.4g}: how the loss falls with N is not in these runs, so "
             "neither alpha nor any capacity is measured by them"
+        ),
+    ),
+    Rule(
+        "few to spare",
+        lambda of: _spare(of.fit) <= FEW,
+        lambda of: (
+            f"{len(of.fit.table)} runs for {int(of.fit.free.sum())} fitted numbers: {_spare(of.fit)} left to tell the "
+            "error by, so that RMSE says little of it and intervals are rough"
         ),
     ),
     Rule("two sizes", lambda of: _sizes(of.fit) == 2, lambda of: "2 model sizes: alpha and E cannot both be measured"),
@@ -228,10 +265,10 @@ RULES = (
     Rule(
         "capacity not measured",
         always,
-        lambda of, c: f"rho of {c} is not measured: {of.not_measured[c]}",
-        each=lambda of: of.not_measured,
+        lambda of, item: f"rho of {listing(item[1])} is not measured: {item[0]}",
+        each=_not_measured,
     ),
-    Rule("unidentified", _loose, _unidentified, each=lambda of: of.profiles),
+    Rule("unidentified", loose, _unidentified, each=lambda of: of.profiles),
     Rule("tied", always, _tied_text, each=_tied),
     Rule(
         "bound",

@@ -2,7 +2,7 @@
 
 import math
 
-from capscale.analysis.sentences.rule import Rule, always, listing
+from capscale.analysis.sentences.rule import Rule, always, listing, plural
 from capscale.analysis.study import Study
 
 
@@ -11,7 +11,7 @@ def _any_unmeasured(study: Study) -> bool:
 
 
 def _open_interval(study: Study) -> bool:
-    intervals = [p.interval() for p in (*study.law_profiles.values(), *study.free_profiles.values())]
+    intervals = [p.interval() for of in study.inspections for p in of.profiles.values()]
     return any(not (math.isfinite(i.low) and math.isfinite(i.high)) for i in intervals)
 
 
@@ -27,6 +27,40 @@ def _drawn(study: Study) -> bool:
     return any(c.is_measured and math.isfinite(c.gmse) for c in study.capacities)
 
 
+def _formats(study: Study) -> str:
+    count = len([c for c in study.core.curves if c != "dense"])
+    return f"{plural(len(study.core), 'run')} in {plural(count, 'compressed format')}"
+
+
+def _reached(study: Study, model: str, parameters: str) -> str:
+    return (
+        f"Capacity ρ is the share of {model}'s size that a compressed model is worth: Nρ {parameters} reach the same "
+        "loss on the same data."
+    )
+
+
+OPENING = (
+    Rule(
+        "opening: dense runs",
+        lambda study: study.dense_only,
+        lambda study: f"{plural(len(study.core), 'dense run')}, none in a compressed format.",
+    ),
+    Rule(
+        "opening",
+        lambda study: study.unit == "dense" and not study.dense_only,
+        lambda study: f"{_formats(study)} and dense. {_reached(study, 'a dense model', 'dense parameters')}",
+    ),
+    Rule(
+        "opening: no dense runs",
+        lambda study: study.unit != "dense",
+        lambda study: f"{_formats(study)}, none dense.",
+    ),
+    Rule(
+        "opening: another unit",
+        lambda study: study.unit not in ("dense", ""),
+        lambda study: _reached(study, f"a {study.unit} model", f"parameters in {study.unit}"),
+    ),
+)
 CAPACITIES = (
     Rule(
         "note: dense curve",
@@ -41,10 +75,14 @@ CAPACITIES = (
         lambda study: study.measured.method == "joint fit",
         lambda study: "Measured: the decoupled law, one free ρ per format, fitted to all losses together.",
     ),
-    Rule("note: resamples", always, lambda study: f"Intervals: {len(study.measured.draws)} resamples."),
+    Rule(
+        "note: resamples",
+        lambda study: any(c.is_measured for c in study.capacities),
+        lambda study: f"Intervals: {len(study.measured.draws)} resamples.",
+    ),
     Rule(
         "note: over E",
-        always,
+        lambda study: study.free is not None,
         lambda study: (
             "Joint fit: the law with a free ρ per format; “over all E” is its range as E is fixed anywhere in its 95 % "
             "interval."
@@ -172,4 +210,4 @@ BENCH = (
     ),
 )
 """Of a law bench, a sequence of `Validation`."""
-EVERY = (*CAPACITIES, *FITS, *EQUIVALENTS, *CAPACITY, *LOSS, *AGREEMENT, *PROFILES, *PLANE, *BENCH)
+EVERY = (*OPENING, *CAPACITIES, *FITS, *EQUIVALENTS, *CAPACITY, *LOSS, *AGREEMENT, *PROFILES, *PLANE, *BENCH)

@@ -47,6 +47,11 @@ def say(rules: Sequence[Rule], subject: Any) -> list[Sentence]:
     return said
 
 
+def texts(rules: Sequence[Rule], subject: Any) -> list[str]:
+    """The sentences of `rules` that are true of `subject`, without the names of their rules."""
+    return [sentence.text for sentence in say(rules, subject)]
+
+
 def number(x: float, style: str = ".3g") -> str:
     """A number in prose, `NOT_MEASURED` for one that is not finite."""
     return format(x, style) if math.isfinite(x) else NOT_MEASURED

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterable
 
+from capscale.analysis.capacities import CapacityRow
+from capscale.analysis.differences import Difference
 from capscale.analysis.kinds import Kind
-from capscale.analysis.sentences import weights
+from capscale.analysis.sentences import fits, weights
 from capscale.analysis.sentences.rule import Rule, always, listing, plural
-from capscale.analysis.study import CapacityRow, Difference, Study
+from capscale.analysis.study import Study
 from capscale.analysis.uncertainty import Interval
 
 BY_CHANCE = 0.025
@@ -22,6 +24,11 @@ def _worth(c: CapacityRow) -> str:
     return f"{c.rho.estimate:.0%} of its size ({_span(c.rho)})"
 
 
+def _model(study: Study) -> str:
+    """What capacities are shares of the size of."""
+    return "a dense model" if study.unit == "dense" else f"a model in {study.unit}"
+
+
 def _span(rho: Interval) -> str:
     return f"{rho.low:.2f} to {rho.high:.2f}, 95 %"
 
@@ -29,8 +36,8 @@ def _span(rho: Interval) -> str:
 def _extremes(study: Study) -> str:
     rows = measured(study)
     return (
-        f"A model trained in {rows[-1].curve} is worth a dense model of {_worth(rows[-1])}; in {rows[0].curve}, one of "
-        f"{_worth(rows[0])}."
+        f"A model trained in {rows[-1].curve} is worth {_model(study)} of {_worth(rows[-1])}; in {rows[0].curve}, one "
+        f"of {_worth(rows[0])}."
     )
 
 
@@ -42,7 +49,7 @@ def _apart(study: Study) -> bool:
 def _level(study: Study) -> str:
     rows = measured(study)
     return (
-        f"No capacity stands out: from {rows[-1].curve}, worth a dense model of {_worth(rows[-1])}, to "
+        f"No capacity stands out: from {rows[-1].curve}, worth {_model(study)} of {_worth(rows[-1])}, to "
         f"{rows[0].curve}, {_worth(rows[0])}, the intervals overlap."
     )
 
@@ -153,17 +160,44 @@ def _tie(study: Study, t: Difference) -> str:
     )
 
 
+def _dense_law(study: Study) -> str:
+    of, draws = study.inspected, study.law_bootstrap
+    assert of is not None
+    assert draws is not None
+    told = [
+        f"{n} is {of.fit.values[n]:.3g} ({draws.interval(n).low:.3g} to {draws.interval(n).high:.3g}, 95 %)"
+        for n in of.profiles
+        if n not in of.not_told and not fits.loose(of, n)
+    ]
+    found = f": {listing(told)}" if told else ", none of whose exponents these runs identify"
+    return f"Every run is dense, and the report is of the dense law{found}."
+
+
+def _pulling(study: Study) -> list[str]:
+    return list(dict.fromkeys(r.run for of in study.inspections for r in of.outlying.rows))
+
+
+def _pulling_text(study: Study) -> str:
+    runs = _pulling(study)
+    return (
+        f"{plural(len(runs), 'run')} {'pulls' if len(runs) == 1 else 'pull'} the fits: {listing(runs)}; below stands "
+        "what they say without."
+    )
+
+
 RULES = (
+    Rule("runs that pull", lambda study: len(_pulling(study)) > 0, _pulling_text),
+    Rule("dense law", lambda study: study.dense_only, _dense_law),
     Rule(
         "nothing measured",
-        lambda study: not measured(study),
+        lambda study: len(study.capacities) > 0 and not measured(study),
         lambda study: "No capacity is measured by these runs.",
     ),
     Rule(
         "one format",
         lambda study: len(measured(study)) == 1,
         lambda study: (
-            f"A model trained in {measured(study)[0].curve} is worth a dense model of {_worth(measured(study)[0])}."
+            f"A model trained in {measured(study)[0].curve} is worth {_model(study)} of {_worth(measured(study)[0])}."
         ),
     ),
     Rule("extremes", _apart, _extremes),

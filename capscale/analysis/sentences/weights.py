@@ -2,8 +2,9 @@
 
 import math
 
+from capscale.analysis.capacities import CapacityRow
 from capscale.analysis.sentences.rule import Rule, listing, plural
-from capscale.analysis.study import CapacityRow, Study
+from capscale.analysis.study import Study
 from capscale.realised import ERROR_FACTOR
 
 

@@ -139,7 +139,7 @@ def benched(name: str) -> tuple[Validation, ...]:
 
 def closed(name: str) -> Study:
     """A study whose profiles have both ends."""
-    return replace(studied(name), inspected=only_profile("F"), free_profiles={})
+    return replace(studied(name), inspected=only_profile("F"), free_inspected=None)
 
 
 def without_gmse(name: str) -> Study:

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from capscale.analysis.capacities import CapacityRow
 from capscale.analysis.sentences import summary, weights
 from capscale.analysis.sentences.rule import say
-from capscale.analysis.study import CapacityRow
 from capscale.analysis.uncertainty import Interval
 from capscale.realised import UNTOLD, Realised
 

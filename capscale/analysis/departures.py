@@ -1,0 +1,109 @@
+"""How far formats stand from one curve rho(GMSE): what other studies say before a table does, and how formats are kin.
+
+The departure u of a format stretches the logarithm of its capacity, log rho = exp(-u) log rho(GMSE): a format of
+little error is near rho = 1 whatever its kind. It counts from the curve through the integer formats of its study; above
+0 is above the curve. Kinds have mean departures with signs, and formats of one kind scatter about theirs.
+`data/kind_departures.json` holds those of the paper's printed figures and of the experiments of this repository
+(`scripts/kind_departures.py` makes it); a table moves what they say by its own runs.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from capscale.analysis.operands import facts
+from capscale.analysis.table import Row
+from capscale.errors import UserError
+from capscale.formats.catalog import find
+from capscale.formats.compose import Then
+from capscale.formats.scalar import Scalar
+
+SAME_GRID, SAME_SCALE = 0.3, 0.3
+"""Shares of a format's own variance that it has in common with those of its operand and grid, and of its scale rule
+and rotation; the rest is its own. Judged, not measured: no study has crossed grids with scale rules."""
+
+
+@dataclass(frozen=True)
+class Kin:
+    """What a compressed operand has in common with others: equal fields are shared."""
+
+    operand: str
+    kind: str
+    grid: str
+    scale: str
+    name: str
+
+
+def kin(row: Row) -> tuple[Kin, ...]:
+    """The compressed operands of a row."""
+    found = []
+    for operand in ("weights", "activations"):
+        name = getattr(row, operand)
+        if name != "dense":
+            recipe = f"{row.hadamard} {'' if row.default_estimators else getattr(row, f'{operand}_estimator')}"
+            kind, grid, scale = _parts(name)
+            found.append(Kin(operand, kind, grid, f"{scale} {recipe}", f"{name} {recipe}"))
+    return tuple(found)
+
+
+@cache
+def _parts(name: str) -> tuple[str, str, str]:
+    """Kind, grid and scale rule; of a name outside the catalog its letters, so that lut3 and lut4 are one kind."""
+    try:
+        format = find(name)
+    except UserError:
+        letters = re.sub(r"[^a-z]+", " ", name.lower()).strip()
+        return letters or name, name, letters or name
+    scalar = format.scalar if isinstance(format, Then) else format
+    grid, scale = (repr(scalar.grid), f"{scalar.scale} {scalar.group}") if isinstance(scalar, Scalar) else (name, name)
+    return facts(name).kind, grid, scale
+
+
+@dataclass(frozen=True)
+class Departures:
+    """Departures by evidence: prior means of kinds, and deviations of kinds and of formats within a kind."""
+
+    means: dict[tuple[str, str], float]
+    of_kind: float
+    of_format: float
+
+    def mean(self, each: Sequence[Kin]) -> np.ndarray:
+        """Prior means (F,); 0 for a kind that no study has."""
+        return np.array([self.means.get((k.operand, k.kind), 0.0) for k in each])
+
+    def covariance(self, each: Sequence[Kin]) -> np.ndarray:
+        """Prior covariance (F, F)."""
+
+        def same(*fields: str) -> np.ndarray:
+            keys = [tuple(getattr(k, f) for f in ("operand", *fields)) for k in each]
+            return np.array([[a == b for b in keys] for a in keys], float).reshape(len(keys), len(keys))
+
+        own = 1 - SAME_GRID - SAME_SCALE
+        within = SAME_GRID * same("grid") + SAME_SCALE * same("scale") + own * same("name")
+        return self.of_kind**2 * same("kind") + self.of_format**2 * within
+
+
+@cache
+def departures() -> Departures:
+    """What the shipped evidence says.
+
+    A kind's mean is drawn to 0, that of the integers, as if one more study had found it there; deviations are those
+    of the kinds' means from 0 and of formats from the mean of their kind and study, pooled.
+    """
+    entries = json.loads(files("capscale.analysis").joinpath("data/kind_departures.json").read_text())["departures"]
+    studies: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for e in entries:
+        studies.setdefault((e["operand"], e["kind"]), {}).setdefault(e["study"], []).append(e["departure"])
+    averages = {kind: [float(np.mean(v)) for v in each.values()] for kind, each in studies.items()}
+    means = {kind: sum(v) / (len(v) + 1) for kind, v in averages.items()}
+    means[("weights", "int")] = 0.0  # by definition
+    others = [m for kind, v in averages.items() if kind != ("weights", "int") for m in v]
+    within = [x - np.mean(v) for each in studies.values() for v in each.values() if len(v) > 1 for x in v]
+    spent = sum(len(v) > 1 for each in studies.values() for v in each.values())
+    of_kind = float(np.sqrt(np.mean(np.square(others))))
+    return Departures(means, of_kind, float(np.sqrt(np.sum(np.square(within)) / (len(within) - spent))))

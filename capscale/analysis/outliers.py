@@ -1,0 +1,248 @@
+"""Rows that a law cannot be fitted to together with the others, and the fit without them.
+
+One row in other units can drag every number of a fit with it, and its own residual down to nothing; several hide one
+another. So the search starts from a fit that no third of the rows can move (least trimmed squares: Rousseeuw & Van
+Driessen 1999, from many random subsets), and takes rows in one by one, the nearest first, for as long as the next one
+is no surprise to those already in (Hadi & Simonoff 1993, J. Am. Stat. Assoc. 88, 1264). What then stays outside pulls.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import gammaln
+from scipy.stats import f as f_distribution
+from scipy.stats import t as t_distribution
+
+from capscale.analysis.conditioning import jacobian
+from capscale.analysis.fit import Fit, Settings, starting_points
+
+LEVEL = 0.01
+"""Share of tables of clean runs in which some row is named: the level of one row is this over the number of rows."""
+MOST = 1 / 3
+"""Share of rows, and of rows less fitted numbers, that may be named; beyond it is the law that is wrong."""
+SUBSETS = 32
+"""Random subsets that the search starts from."""
+CONCENTRATIONS = 3
+"""Times that each subset is replaced by the rows nearest to its fit."""
+ROUNDS = 5
+"""Most times that the law is fitted again to the rows kept, before the last answer stands."""
+FLAT = 1e-10
+"""Singular values of the rows inside, as a share of the largest, that count as none."""
+UNSEEN = 1e-6
+"""Share of a row's derivatives outside those of the rows kept from which these do not predict it."""
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """One row that pulls."""
+
+    run: str
+    curve: str
+    N: float
+    D: float
+    loss: float
+    predicted: float
+    """By the fit without any of the outlying rows."""
+    deviations: float
+    """Loss less prediction, in standard deviations of such a difference (studentized, leverage counted)."""
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """The rows that pull, the farthest first, and the same law fitted without all of them."""
+
+    rows: tuple[Outlier, ...]
+    without: Fit
+    """The fit itself where no row pulls. It keeps all rows; those left out have weight 0."""
+    law_is_wrong: bool = False
+    """True where the search ended at its limit, `MOST`."""
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Rows that the fit without the others is about (R,)."""
+        return self.without.problem.weight > 0
+
+    @property
+    def rmse(self) -> float:
+        """Root mean squared residual over the rows kept, in nats."""
+        return float(np.sqrt(np.mean(self.without.residuals[self.kept] ** 2)))
+
+    @property
+    def rho(self) -> dict[str, float]:
+        """Capacities without the rows that pull, of the formats that most rows are left of."""
+        left = {r.curve for r, keep in zip(self.without.table.rows, self.kept, strict=True) if keep} - {*self.formats}
+        return {c: rho for c, rho in self.without.rho.items() if c in left}
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats most of whose rows pull, to one side: the law misses those as a whole."""
+        size = Counter(r.curve for r in self.without.table.rows)
+        found = []
+        for curve in dict.fromkeys(r.curve for r in self.rows):
+            signs = [np.sign(r.deviations) for r in self.rows if r.curve == curve]
+            if len(signs) >= 2 and abs(sum(signs)) == len(signs) > size[curve] / 2:
+                found.append(curve)
+        return tuple(found)
+
+
+def outliers(fit: Fit) -> Outliers:
+    """The rows that `fit`'s law does not describe while it describes the rest, and the fit to the rest.
+
+    A row is outside where its studentized distance from the fit to the rows inside exceeds the quantile of Student's t
+    at `LEVEL` over twice the number of rows (Bonferroni), and where all rows outside together are too far for chance.
+    """
+    drop = most_rows(fit)
+    if drop < 1:
+        return Outliers((), fit)
+    outside, distance, at_limit = _search(replace(fit, z=_trimmed(fit, drop)), drop)
+    without = fit
+    for _ in range(ROUNDS):
+        if not outside.any():
+            return Outliers((), fit)
+        without = _without(fit, outside, without.z)
+        before = outside
+        outside, distance, at_limit = _search(replace(fit, z=without.z), drop)
+        if np.array_equal(before, outside):
+            break
+    predicted = without.predicted
+    rows = [
+        Outlier(r.run, r.curve, r.N, r.D, r.loss, float(predicted[i]), float(distance[i]))
+        for i, r in enumerate(fit.table.rows)
+        if outside[i]
+    ]
+    return Outliers(tuple(sorted(rows, key=lambda r: -abs(r.deviations))), without, at_limit)
+
+
+def most_rows(fit: Fit) -> int:
+    """How many rows may be named: a third of those that the fitted numbers leave over."""
+    rows = int((fit.problem.weight > 0).sum())
+    return int(MOST * (rows - fit.free.sum()))
+
+
+def _residuals(fit: Fit, z: np.ndarray) -> np.ndarray:
+    """Weighted residuals of coordinates z (M, p) in the units of the objective (M, R)."""
+    predicted = np.stack([replace(fit, z=one).predicted for one in z])
+    loss, root = fit.problem.loss, np.sqrt(fit.problem.weight)
+    return root * (np.log(loss) - np.log(predicted) if fit.settings.logarithmic else loss - predicted)
+
+
+def _nearest(fit: Fit, size: np.ndarray, count: int) -> np.ndarray:
+    """Which rows are the `count` of smallest size (M, R), one at least of each format that has a number of its own."""
+    size = np.where(fit.problem.weight > 0, size, np.inf)
+    curve = np.array([r.curve for r in fit.table.rows])
+    own = [curve == name.removeprefix("rho[").removesuffix("]") for name in fit.problem.names if "rho[" in name]
+    rank = size.copy()
+    for mine in own:
+        if mine.any():
+            best = np.flatnonzero(mine)[np.argmin(size[:, mine], axis=1)]
+            rank[np.arange(len(size)), best] = -1.0
+    order = np.argsort(rank, axis=1, kind="stable")
+    keep = np.zeros(size.shape, bool)
+    np.put_along_axis(keep, order[:, :count], True, axis=1)
+    return keep
+
+
+def _solve(fit: Fit, start: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates and objectives of fits to the rows kept (M, R), from `start` (M, p)."""
+    solved = fit.solve(fit.batch(start, weight=np.where(keep, fit.problem.weight, 0.0)))
+    return solved.z, np.where(np.isfinite(solved.objective), solved.objective, np.inf)
+
+
+def _trimmed(fit: Fit, drop: int) -> np.ndarray:
+    """Coordinates of the fit whose sum of squares over all rows but `drop` is smallest, over all starts."""
+    random = np.random.default_rng(fit.settings.seed)
+    rows, p = int((fit.problem.weight > 0).sum()), int(fit.free.sum())
+    few = min(rows - drop, max(p + 2, rows // 3))
+    spread = starting_points(fit.problem, fit.lower, fit.upper, Settings(starts=SUBSETS, seed=fit.settings.seed))
+    keep = _nearest(fit, random.random((SUBSETS, len(fit.table))), few)
+    z = np.concatenate([_solve(fit, spread, keep)[0], fit.optima[:3], fit.z[None]])
+    for _ in range(CONCENTRATIONS):
+        z, _ = _solve(fit, z, _nearest(fit, np.abs(_residuals(fit, z)), rows - drop))
+    squares = _residuals(fit, z) ** 2
+    inside = _nearest(fit, squares, rows - drop)
+    cost = np.sum(np.where(inside, squares, 0.0), axis=1)
+    return z[int(np.nanargmin(cost))]
+
+
+def _without(fit: Fit, outside: np.ndarray, near: np.ndarray) -> Fit:
+    """The law fitted to the other rows, from many starts and from `near`."""
+    kept = replace(fit.problem, weight=np.where(outside, 0.0, fit.problem.weight))
+    spread = starting_points(kept, fit.lower, fit.upper, fit.settings)
+    start = np.concatenate([near[None], fit.optima, spread])
+    z, objective = _solve(fit, start, np.tile(~outside, (len(start), 1)))
+    best = int(np.argmin(objective))
+    return replace(fit, problem=kept, z=z[best], objective=float(objective[best]), optima=z[best][None])
+
+
+def _search(at: Fit, drop: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Rows outside (R,), every row's distance in deviations (R,), and whether all that may be named are outside.
+
+    Linearised at the coordinates of `at`, so that a fit to any set of rows is a least-squares solution.
+    """
+    counted = np.flatnonzero(at.problem.weight > 0)
+    movable = at.free & ~np.isin(at.problem.names, at.bounds_hit)
+    slope = jacobian(at)[:, movable]
+    if at.settings.logarithmic:
+        slope = slope / at.predicted[:, None]
+    slope = (slope * np.sqrt(at.problem.weight)[:, None])[counted]
+    off = _residuals(at, at.z[None])[0][counted]
+    p, n = int(movable.sum()), len(counted)
+    inside = _nearest(at, np.abs(_residuals(at, at.z[None])), n - drop)[0][counted]
+    distance, outside = np.zeros(n), np.zeros(n, bool)
+    for m in range(n - drop, n):
+        distance = _distances(slope, off, inside, m - p)
+        order = np.argsort(np.abs(distance), kind="stable")
+        cut = float(t_distribution.isf(LEVEL / (2 * (m + 1)), m - p))
+        if abs(distance[order[m]]) > cut and _chance(slope, off, order, m, m - p) < LEVEL * 2.0 ** (m - n):
+            outside[order[m:]] = True
+            break
+        inside = np.zeros(n, bool)
+        inside[order[: m + 1]] = True
+    every, far = np.zeros(len(at.table), bool), np.zeros(len(at.table))
+    every[counted], far[counted] = outside, distance
+    return every, far, int(outside.sum()) == drop
+
+
+def _distances(slope: np.ndarray, off: np.ndarray, inside: np.ndarray, spare: int) -> np.ndarray:
+    """Distances of rows (n,) from the least-squares fit to those inside, in their own standard deviations.
+
+    A row whose derivatives (n, p) those inside do not span is not predicted by them, and at no distance.
+    """
+    basis, left, unseen = _left(slope, off, inside)
+    scale = np.sqrt(np.sum(left[inside] ** 2) / spare)
+    leverage = np.sum(basis**2, axis=1)
+    spread = np.sqrt(np.where(inside, np.maximum(1 - leverage, 0.0), 1 + leverage))
+    known = (spread > UNSEEN) & ~unseen & (scale > 0)
+    return np.where(known, left / np.where(known, spread * scale, 1.0), 0.0)
+
+
+def _chance(slope: np.ndarray, off: np.ndarray, order: np.ndarray, m: int, spare: int) -> float:
+    """Bound on how often clean rows have any set of as many outside as far as those after the first m of `order`.
+
+    An F test of one shift for each row outside, times the number of such sets (Bonferroni): the rows inside were
+    chosen for being close, and among few rows some choice is always far closer than the rest. With half of the level
+    for one row, a quarter for two, ..., all numbers of rows together stay within it.
+    """
+    inside = np.zeros(len(off), bool)
+    inside[order[:m]] = True
+    basis, left, _ = _left(slope, off, inside)
+    k, far, span = len(off) - m, left[~inside], basis[~inside]
+    rise = float(far @ np.linalg.solve(np.eye(k) + span @ span.T, far))
+    rest = float(np.sum(left[inside] ** 2)) / spare
+    log_sets = gammaln(len(off) + 1) - gammaln(k + 1) - gammaln(m + 1)
+    log_p = f_distribution.logsf(rise / k / rest, k, spare) if rest > 0 else -np.inf
+    return float(np.exp(min(log_sets + log_p, 0.0)))
+
+
+def _left(slope: np.ndarray, off: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows in the orthonormal coordinates of the fit to those inside (n, q), what it leaves (n,), and rows unseen."""
+    norms = np.linalg.norm(slope, axis=0)
+    slope = slope / np.where(norms > 0, norms, 1.0)
+    _, singular, V = np.linalg.svd(slope[inside], full_matrices=False)
+    told = singular > FLAT * singular[0]
+    V = V[told]
+    basis = slope @ V.T / singular[told]
+    left = off - basis @ (basis[inside].T @ off[inside])
+    unseen = np.linalg.norm(slope - slope @ V.T @ V, axis=1) > UNSEEN * np.linalg.norm(slope, axis=1)
+    return basis, left, unseen

@@ -1,0 +1,206 @@
+"""Which column of a file is which of ours, by the names that programs and people give them."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from capscale.analysis.reading.choices import Choices
+from capscale.analysis.reading.numbers import UNITS
+from capscale.errors import UserError
+
+NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "run": (
+        ("trajectory", "trajectory_id"),
+        ("run", "run_name", "run_id"),
+        ("name", "display_name", "experiment", "experiment_name", "exp_name", "exp", "id", "model_name"),
+    ),
+    "N": (
+        (
+            *("non_embedding_params", "non_embedding_parameters", "non_emb_params", "n_non_embedding", "n_nonemb"),
+            *("params_non_embedding", "parameters_non_embedding", "num_non_embedding_params", "params_non_emb"),
+            *("n_params_non_embedding", "n_non_embedding_params", "num_params_non_embedding", "nonembedding_params"),
+            *("num_non_embedding_parameters", "non_embedding_param_count", "n_non_emb", "non_embedding_size"),
+        ),
+        (
+            *("params", "n_params", "num_params", "nparams", "param_count", "params_count", "parameters", "n_param"),
+            *("num_parameters", "n_parameters", "parameter_count", "model_size", "model_params", "model_parameters"),
+            *("size", "number_of_parameters", "param", "n_model_params"),
+        ),
+        (
+            *("total_params", "total_parameters", "n_params_total", "params_total", "num_total_params"),
+            *("total_param_count", "params_with_embeddings", "all_params", "parameters_total", "n_total_params"),
+        ),
+    ),
+    "D": (
+        (
+            *("tokens", "n_tokens", "num_tokens", "train_tokens", "training_tokens", "tokens_seen", "total_tokens"),
+            *("tokens_total", "n_train_tokens", "num_train_tokens", "tokens_trained", "consumed_tokens", "ntokens"),
+            *("tokens_consumed", "token_count", "seen_tokens", "tokens_processed", "n_training_tokens"),
+            *("num_training_tokens", "total_train_tokens", "train_tokens_seen", "tokens_train", "trained_tokens"),
+        ),
+    ),
+    "loss": (
+        (
+            *("loss", "val_loss", "valid_loss", "validation_loss", "eval_loss", "test_loss", "dev_loss", "final_loss"),
+            *("final_val_loss", "final_eval_loss", "final_validation_loss", "final_valid_loss", "loss_val"),
+            *("loss_valid", "loss_eval", "loss_final", "heldout_loss", "held_out_loss", "lm_loss", "cross_entropy"),
+            *("val_cross_entropy", "val_ce", "ce_loss", "val_ce_loss", "nll", "val_nll", "eval_nll", "val_loss_final"),
+            *("loss_validation", "final_test_loss", "eval_ce_loss"),
+        ),
+    ),
+    "weights": (
+        ("weights",),
+        (
+            *("w_format", "weight_format", "weights_format", "w_quant", "weight_quant", "weight_quantization"),
+            *("w_dtype", "weight_dtype", "weights_dtype", "w_precision", "weight_precision", "format_w", "wformat"),
+            *("weights_quant", "weights_precision", "w_quantization", "weights_quantization", "quant_w", "w_type"),
+        ),
+        ("w_bits", "weight_bits", "weights_bits", "wbits", "bits_w", "w_bit", "num_bits_weight"),
+        (
+            *("format", "quantization", "quant", "precision", "scheme", "quant_scheme", "quantization_scheme"),
+            *("quantisation", "quant_format", "number_format", "representation", "dtype"),
+        ),
+    ),
+    "activations": (
+        ("activations",),
+        (
+            *("a_format", "activation_format", "activations_format", "act_format", "a_quant", "activation_quant"),
+            *("act_quant", "activation_quantization", "a_dtype", "activation_dtype", "act_dtype", "a_precision"),
+            *("activation_precision", "act_precision", "format_a", "aformat", "activations_quant", "acts"),
+            *("activations_dtype", "activations_precision", "a_quantization", "act", "quant_a", "a_type", "activation"),
+        ),
+        ("a_bits", "activation_bits", "activations_bits", "act_bits", "abits", "bits_a", "a_bit"),
+    ),
+    "status": (("status",), ("state", "run_state", "run_status")),
+    "seed": (("seed",), ("random_seed", "rng_seed", "seed_id", "init_seed")),
+    "family": (("family",), ("model_family",)),
+    "loss_se": (("loss_se",), ("loss_stderr", "val_loss_se", "val_loss_stderr", "loss_sem", "loss_std_err")),
+    "weights_gmse": (("weights_gmse",), ("w_gmse", "weight_gmse")),
+    "activations_gmse": (("activations_gmse",), ("a_gmse", "act_gmse", "activation_gmse")),
+}
+"""Names in lower case with underscores, best first: a later tier is looked at where no earlier one is there."""
+COUNTS = ("N", "D")
+RAW_NAMES = {"N": "N", "D": "D"}
+"""Ours alone as they stand: n and d are widths as often."""
+PREFIXES = re.compile(r"^(config|summary|hparams?|args|cfg|model|metrics?|quant|data)_(?=.)")
+OTHERS = {
+    "N": "taken as parameters without embeddings",
+    "total": "embeddings included, which no law here counts",
+}
+BITS = re.compile(r"\b(bits?|bpt)\b|_bits?(_per_token)?$", re.IGNORECASE)
+
+
+class Column(NamedTuple):
+    """One of ours, and where it comes from."""
+
+    name: str
+    source: str
+    factor: float = 1.0
+    note: str = ""
+    """What a reader should know about the choice."""
+    rivals: tuple[str, ...] = ()
+    """Columns of the same meaning that were not taken."""
+
+
+def plain_name(name: str) -> str:
+    """`valid/loss`, `Val Loss (nats)` and `valLoss` as valid_loss and val_loss."""
+    bare = re.sub(r"[\(\[].*?[\)\]]\s*$", "", name.strip())
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare)
+    return re.sub(r"[^a-z0-9]+", "_", snake.lower()).strip("_")
+
+
+def bare_names(name: str) -> Iterable[str]:
+    """The plain name, and without the group that trackers put before it: config_model_n_params, ..., n_params."""
+    plain = plain_name(name)
+    yield plain
+    while (match := PREFIXES.match(plain)) is not None:
+        plain = plain[match.end() :]
+        yield plain
+
+
+def _with_unit(name: str) -> Iterable[tuple[str, float]]:
+    """Readings of a name as that of a count and the unit in it: `params (M)`, tokens_B, n_params_in_millions."""
+    inside = re.search(
+        r"[\(\[]\s*(?:in\s+|x\s*|×\s*)?(.*?)(?:\s*(?:params?|parameters|tokens?))?\s*[\)\]]\s*$", name.strip()
+    )
+    unit = UNITS.get(inside[1].lower()) if inside else None
+    for bare in bare_names(name):
+        yield bare, unit or 1.0
+        base, _, last = bare.rpartition("_")
+        if base and last in UNITS:
+            yield base.removesuffix("_in"), UNITS[last]
+
+
+def _tier(ours: str, name: str) -> tuple[int, float] | None:
+    """How good a column's name is for one of ours, 0 the best, and the unit in it; None where it is another thing."""
+    if name.strip() == RAW_NAMES.get(ours):
+        return 0, 1.0
+    readings = _with_unit(name) if ours in COUNTS else ((bare, 1.0) for bare in bare_names(name))
+    for bare, unit in readings:
+        for tier, names in enumerate(NAMES[ours], 0 if ours not in RAW_NAMES else 1):
+            if bare in names or (ours in COUNTS and unit != 1.0 and bare == ours.lower()):
+                return tier, unit
+        if ours == "loss" and re.sub(r"_(nats?|bits?|bpt)(_per_token)?$", "", bare) in NAMES["loss"][0]:
+            return 0, 1.0
+    return None
+
+
+def find_columns(
+    names: Sequence[str], cells: Mapping[str, Sequence[Any]], choices: Choices, source: str
+) -> dict[str, Column]:
+    """Ours and where each comes from.
+
+    Args:
+      names: of the file's columns, in order.
+      cells: of every column; two of one meaning and the same content are one.
+      choices: what the reader has said, which goes first.
+      source: names the file in errors.
+
+    Raises:
+      UserError: several columns could be one of ours and differ, or a mapping names none that is there.
+    """
+    unknown = sorted(set(choices.columns) - {*NAMES, *EXACT})
+    if unknown:
+        raise UserError(f"--map {unknown[0]}=...: no such name; there are {', '.join([*NAMES, *EXACT])}")
+    mapped = {choices.columns[ours]: ours for ours in choices.columns}
+    found: dict[str, Column] = {}
+    for ours in (*NAMES, *EXACT):
+        if (said := choices.source(ours, names)) is not None:
+            rivals = tuple(n for n in names if ours == "loss" and n != said.column and _tier(ours, n) is not None)
+            found[ours] = Column(ours, said.column, said.factor, rivals=rivals)
+            continue
+        free = [n for n in names if n not in mapped]
+        if ours in EXACT:
+            if ours in free:
+                found[ours] = Column(ours, ours)
+            continue
+        tiers: dict[int, list[tuple[str, float]]] = {}
+        for name in free:
+            if (tier := _tier(ours, name)) is not None:
+                tiers.setdefault(tier[0], []).append((name, tier[1]))
+        if tiers:
+            found[ours] = _chosen(ours, tiers, cells, source)
+    return found
+
+
+EXACT = (
+    *("weights_estimator", "activations_estimator", "hadamard", "default_estimators", "weight"),
+    *("weights_realised_error", "weights_realised_error_end", "weights_pass_rate", "weights_pass_rate_end"),
+    *("weights_pass_rate_gaussian", "bits_per_byte"),
+)
+"""Ours that are known by their own name alone."""
+
+
+def _chosen(
+    ours: str, tiers: Mapping[int, list[tuple[str, float]]], cells: Mapping[str, Sequence[Any]], source: str
+) -> Column:
+    best = min(tiers)
+    (name, factor), *others = tiers[best]
+    differing = [n for n, f in others if f != factor or list(cells[n]) != list(cells[name])]
+    if differing and ours != "run":
+        shown = ", ".join(repr(n) for n, _ in tiers[best])
+        raise UserError(f"{source}: columns {shown} could each be {ours}; choose one: --map {ours}={name}")
+    note = ""
+    if ours == "N" and best > 1 and plain_name(name) not in ("n",):
+        note = OTHERS["N" if best == 2 else "total"]
+    return Column(ours, name, factor, note, tuple(n for n, _ in others))

@@ -1,0 +1,80 @@
+"""One run of a table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from capscale.realised import COLUMNS
+
+TOLD = COLUMNS[1:]
+"""Columns of what weights tell of themselves: nothing is fitted to them, so they are no part of a table's digest."""
+
+
+class Remark(NamedTuple):
+    """Something about one row that a reader must know."""
+
+    row: str
+    what: str
+
+
+class Row(NamedTuple):
+    """One run."""
+
+    run: str
+    """How remarks and errors name it."""
+    N: float
+    D: float
+    loss: float
+    """Nats per token."""
+    weights: str
+    activations: str
+    weights_estimator: str
+    activations_estimator: str
+    hadamard: str
+    family: str
+    """Of models: llama, olmo2, ..."""
+    weights_gmse: float
+    activations_gmse: float
+    loss_se: float
+    weight: float
+    seed: float
+    """NaN where the table has none."""
+    curve: str = ""
+    """Name of the format, unique in its table."""
+    default_estimators: bool = True
+    """Whether each operand's estimator was the default of its format when the row was written."""
+    weights_realised_error: float = math.nan
+    """What the weights tell of themselves: see `capscale.realised`; NaN where the table does not say."""
+    weights_realised_error_end: float = math.nan
+    weights_pass_rate: float = math.nan
+    weights_pass_rate_end: float = math.nan
+    weights_pass_rate_gaussian: float = math.nan
+    extra: Mapping[str, float] = {}
+    """The other numeric columns of its table, by their names; NaN where the row has none."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What makes two rows of one format."""
+        return self[4:10]
+
+    @property
+    def is_dense(self) -> bool:
+        """True where nothing is compressed."""
+        return self.weights == "dense" and self.activations == "dense"
+
+    @property
+    def is_plain(self) -> bool:
+        """True where the estimators are the defaults of the formats: a law of GMSE is about such rows."""
+        return self.default_estimators
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """The row as one line of a table: its own columns and the others, by their names."""
+        own = self._asdict()
+        return own | dict(own.pop("extra"))
+
+
+def named_rows(rows: Sequence[Row], column: str) -> str:
+    """Rows with one of their numbers, as errors name them; of many the first twelve."""
+    shown = [f"{r.run} ({column}={getattr(r, column):g})" for r in rows]
+    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")

@@ -140,8 +140,8 @@ def _best_use(
         low, high = np.log(1e2), np.log(1e15)
         if excess(high) > 0:
             raise UserError(
-                f"loss {budget.loss:g} is out of reach of {weights} at any size up to 1e15 parameters: the fit's E is "
-                f"{fit.values['E']:.3g}; ask for a larger loss or more tokens"
+                f"loss {budget.loss:g} is out of reach of {weights} at any size up to 1e15 parameters, where the fit "
+                f"says {budget.loss + excess(high):.3g}; ask for a larger loss or more tokens"
             )
         root = bisect(excess, low, high) if excess(low) > 0 else low
         N = float(np.exp(root))

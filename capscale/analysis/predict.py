@@ -5,7 +5,7 @@ about the law, and, for a kind of format that the fit has never seen, the error 
 kind, as measured on the paper's printed figures (`transfer_error`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -39,13 +39,14 @@ class Prediction:
 def target(
     weights: str, activations: str = "dense", *, N: float = 1e9, D: float = 1e11,
     weights_gmse: float = float("nan"), activations_gmse: float = float("nan"),
+    columns: Mapping[str, float] | None = None,
 ) -> Row:  # fmt: skip
-    """A row to predict; names outside the catalog need their GMSE.
+    """A row to predict; names outside the catalog need their GMSE. `columns` are others, for laws that read them.
 
     An estimator in brackets counts as the default where it is that of the format in either basis, rotated or not.
     """
     record = {"N": N, "D": D, "loss": 1.0, "weights": weights, "activations": activations, "run": "prediction"}
-    record |= {"weights_gmse": weights_gmse, "activations_gmse": activations_gmse}
+    record |= {"weights_gmse": weights_gmse, "activations_gmse": activations_gmse, **(columns or {})}
     plain, rotated = (
         make_table([record | {"hadamard": block}], "prediction", strict=False).rows[0] for block in (None, 128)
     )

@@ -287,7 +287,10 @@ def _column(law: Law, column: Column, row: Row) -> float:
     if column.compressed and row.is_dense:
         return 1.0  # harmless: the law masks it
     if column.missing is None:
-        raise UserError(f"{asked}, and this row has none; add it to the table, or name its column by --map")
+        raise UserError(
+            f"{asked}, and this row has none; add it to the table, or give it to a prediction: --column "
+            f"{column.name}=VALUE"
+        )
     return column.missing
 
 
@@ -297,8 +300,7 @@ def _check_columns(table: Table, law: Law) -> None:
     if names and not any(np.isfinite(r.extra.get(n, np.nan)) for r in table.rows for n in names):
         about = " or ".join(f"{c.name} ({c.meaning})" for c in law.columns)
         raise UserError(
-            f"{table.source}: the {law.name} law reads column {about}, and no row has one; add it to the table, or "
-            "name its column by --map"
+            f"{table.source}: the {law.name} law reads column {about}, and no row has one; add it to the table"
         )
 
 

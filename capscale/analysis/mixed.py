@@ -89,12 +89,6 @@ class Posterior:
         J = self.fit.problem.jacobian(self.z, arrays)
         return np.sum((np.hstack([J, S]) @ self.root) ** 2, axis=1)
 
-    def draw(self, random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates within their bounds (S, p) and departures (S, F)."""
-        each = random.normal(size=(count, self.root.shape[1])) @ self.root.T
-        p = len(self.z)
-        return np.clip(self.z + each[:, :p], self.fit.lower, self.fit.upper), self.u + each[:, p:]
-
 
 def members_of(fit: Fit, rows: Sequence[Row], every: Sequence[Kin]) -> np.ndarray:
     """Which departure each factor of each row has (R, K, F)."""

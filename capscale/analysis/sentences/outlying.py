@@ -41,13 +41,20 @@ def _format(of: Inspection, curve: str) -> str:
     )
 
 
+def _set_aside(of: Inspection) -> str:
+    """What the fit without outlying rows is without."""
+    single = len(single_rows(of))
+    parts = [plural(single, "outlying run")] if single else []
+    return listing([*parts, *(f"the runs of {c}" for c in of.outlying.formats)])
+
+
 def _without(of: Inspection) -> str:
     found, fit = of.outlying, of.fit
     now = found.without.values
     numbers = [f"{n} {number(now[n])} ({number(fit.values[n])})" for n in ("alpha", "beta", "E") if n in now]
     rho = [f"rho of {c} {number(x)} ({number(fit.rho[c])})" for c, x in found.rho.items() if c != "dense"]
     return (
-        f"without {plural(len(found.rows), 'outlying run')} the {fit.law.name} fit has RMSE {number(found.rmse)} nats "
+        f"without {_set_aside(of)} the {fit.law.name} fit has RMSE {number(found.rmse)} nats "
         f"({number(fit.rmse)} with), {listing([*numbers, *rho], 24)}; of clean tables about "
         f"{LEVEL:.0%} have a run named"
     )

@@ -17,10 +17,12 @@ class Laws:
         """Of one table, by one way of fitting."""
         self.table, self.settings = table, settings
         self.missing: dict[str, str] = {}
+        self.refusals: list[UserError] = []
         self.free: tuple[Inspection, Bootstrap] | None = None
 
-    def _reason(self, error: UserError) -> str:
-        return str(error).removeprefix(f"{self.table.source}: ")
+    def _refused(self, part: str, error: UserError) -> None:
+        self.missing[part] = str(error).removeprefix(f"{self.table.source}: ")
+        self.refusals.append(error)
 
     def decoupled(self, resamples: int) -> tuple[Inspection, Bootstrap] | None:
         """The law with a free capacity per format; None where every run is dense, or the table cannot carry it."""
@@ -28,7 +30,7 @@ class Laws:
             try:
                 self.free = _looked_at(_decoupled_fit(self.table, self.settings), resamples)
             except UserError as error:
-                self.missing["law with a free capacity per format"] = self._reason(error)
+                self._refused("law with a free capacity per format", error)
         return self.free
 
     def main(self, law: Law, constraints: Constraints, resamples: int) -> tuple[Inspection, Bootstrap] | None:
@@ -41,7 +43,7 @@ class Laws:
         except UserError as error:
             if constraints.fixed or constraints.priors:
                 raise
-            self.missing["law of GMSE"] = self._reason(error)
+            self._refused("law of GMSE", error)
         return self.free
 
 

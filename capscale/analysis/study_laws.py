@@ -28,9 +28,11 @@ class Laws:
         """The law with a free capacity per format; None where every run is dense, or the table cannot carry it."""
         if not all(r.is_dense for r in self.table.rows):
             try:
-                self.free = _looked_at(_decoupled_fit(self.table, self.settings), resamples)
+                fitted = _decoupled_fit(self.table, self.settings)
             except UserError as error:
                 self._refused("law with a free capacity per format", error)
+            else:
+                self.free = _looked_at(fitted, resamples)
         return self.free
 
     def main(self, law: Law, constraints: Constraints, resamples: int) -> tuple[Inspection, Bootstrap] | None:
@@ -39,12 +41,13 @@ class Laws:
             return _looked_at(fit(self.table, LAWS["dense"], self.settings, constraints), resamples)
         try:
             rows = of_known_error(rows_of(self.table, law))
-            return _looked_at(fit(rows, law, self.settings, constraints), resamples)
+            fitted = fit(rows, law, self.settings, constraints)
         except UserError as error:
             if constraints.fixed or constraints.priors:
                 raise
             self._refused("law of GMSE", error)
-        return self.free
+            return self.free
+        return _looked_at(fitted, resamples)
 
 
 def _looked_at(fitted: Fit, resamples: int) -> tuple[Inspection, Bootstrap]:

@@ -16,6 +16,7 @@ ORDER = (
     "checks",
     "files",
     "artifacts",
+    "outside",
     "kernels",
     "formats",
     "estimators",

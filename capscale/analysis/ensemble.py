@@ -14,10 +14,11 @@ import numpy as np
 from scipy.stats import t as student
 
 from capscale.analysis.fit import Constraints, Fit, Settings, fit
-from capscale.analysis.laws import COUPLED, DECOUPLED, DRIFT, TOKENS, Law
+from capscale.analysis.law import Law
 from capscale.analysis.mixed import Posterior, mixture
 from capscale.analysis.rollouts import Axis, Beyond, Rollout, beyond, cuts, roll_out
 from capscale.analysis.selection import rows_of
+from capscale.analysis.shipped.capacity import COUPLED, DECOUPLED, DRIFT, TOKENS
 from capscale.analysis.table import Row, Table
 from capscale.errors import UserError
 

@@ -8,9 +8,10 @@ from scipy.optimize import nnls
 from scipy.stats import norm, qmc
 
 from capscale.analysis.conditioning import jacobian
-from capscale.analysis.laws import Law, Numbers, additive, coupled
+from capscale.analysis.law import Law, Numbers
 from capscale.analysis.problem import Problem, pose
 from capscale.analysis.shared_errors import Asked, Level, SharedErrors, infer, shared_levels
+from capscale.analysis.shipped.capacity import additive, coupled
 from capscale.analysis.solver import Batch, Penalty, Solution, solve
 from capscale.analysis.table import Table
 from capscale.analysis.whitening import whiten

@@ -16,7 +16,7 @@ from scipy.stats import norm
 from capscale.analysis.conditioning import column_norms, jacobian
 from capscale.analysis.equivalence import equivalents, rising
 from capscale.analysis.fit import Fit
-from capscale.analysis.laws import RHO_BOUNDS
+from capscale.analysis.law import RHO_BOUNDS
 from capscale.analysis.operands import parts_of
 from capscale.analysis.table import Row, Table
 from capscale.analysis.uncertainty import Bootstrap

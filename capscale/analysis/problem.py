@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from capscale.analysis.laws import RHO_BOUNDS, Law, Numbers, Operand, Runs
+from capscale.analysis.law import RHO_BOUNDS, Column, Law, Numbers, Operand, Runs
 from capscale.analysis.operands import Part, facts, parts_of
 from capscale.analysis.table import Row, Table
 from capscale.capacity import LOG4, Factor, Parameter
@@ -253,9 +253,12 @@ def gather(
         group,
         Factor(bits, storage, sparsity),
         np.array([_own(law, r, curves) for r in rows], np.int64),
-        _operand(rows, "weights"),
-        _operand(rows, "activations"),
-        {c.name: np.array([_column(law, c, r) for r in rows]) for c in law.columns},
+        _operand(rows, law, "weights"),
+        _operand(rows, law, "activations"),
+        {
+            c.name: np.array([_column(law, c, r) for r in rows]) / {"N": N0, "D": D0, "": 1.0}[c.unit]
+            for c in law.columns
+        },
     )
 
 
@@ -274,21 +277,41 @@ def _own(law: Law, row: Row, curves: tuple[str, ...]) -> int:
     return curves.index(row.curve)
 
 
-def _column(law: Law, column: Any, row: Row) -> float:
-    value = getattr(row, "extra", {}).get(column.name, np.nan)
+def _column(law: Law, column: Column, row: Row) -> float:
+    value = row.extra.get(column.name, np.nan)
+    asked = f"{row.run}: the {law.name} law reads column {column.name} ({column.meaning})"
     if np.isfinite(value):
+        if column.positive and not value > 0:
+            raise UserError(f"{asked}, which must be above 0, and this row has {value:g}; mend it or leave the row out")
         return float(value)
+    if column.compressed and row.is_dense:
+        return 1.0  # harmless: the law masks it
     if column.missing is None:
-        raise UserError(
-            f"{row.run}: the {law.name} law reads column {column.name} ({column.meaning}), and this row has none; "
-            "add it to the table"
-        )
+        raise UserError(f"{asked}, and this row has none; add it to the table, or name its column by --map")
     return column.missing
 
 
-def _operand(rows: Sequence[Row], side: str) -> Operand:
+def _check_columns(table: Table, law: Law) -> None:
+    """Raises UserError for a table that has none of the columns that make the law what it is."""
+    names = [c.name for c in law.columns]
+    if names and not any(np.isfinite(r.extra.get(n, np.nan)) for r in table.rows for n in names):
+        about = " or ".join(f"{c.name} ({c.meaning})" for c in law.columns)
+        raise UserError(
+            f"{table.source}: the {law.name} law reads column {about}, and no row has one; add it to the table, or "
+            "name its column by --map"
+        )
+
+
+def _operand(rows: Sequence[Row], law: Law, side: str) -> Operand:
     names = [getattr(r, side) for r in rows]
     about = [facts(n) for n in names]
+    for row, name, fact in zip(rows, names, about, strict=True):
+        for field in law.needs if name != "dense" else ():
+            if not np.isfinite(fact.stored if field == "bits" else getattr(fact, field)):
+                raise UserError(
+                    f"{row.run}: the {law.name} law reads the {field} of a format, and {name!r} has none; leave its "
+                    "rows out by --where, or choose another law"
+                )
     present = np.array([n != "dense" for n in names])
 
     def of(values: Sequence[float], absent: float) -> np.ndarray:
@@ -315,7 +338,8 @@ def pose(table: Table, law: Law, fixed: Sequence[str] = ()) -> Problem:
     if law.dense:
         compressed = sum(not r.is_dense for r in table.rows)
         if compressed:
-            raise UserError(f"the dense law takes dense rows only; {compressed} of {len(table)} are not")
+            raise UserError(f"the {law.name} law takes dense rows only; {compressed} of {len(table)} are not")
+    _check_columns(table, law)
     parts = row_parts(table.rows, law)
     used = {group_of(law, p, r.curve) for mine, r in zip(parts, table.rows, strict=True) for p in mine}
     groups = tuple(c for c in table.curves if c in used)

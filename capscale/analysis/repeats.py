@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from capscale.analysis.row import Remark, Row, named_rows
+from capscale.analysis.shipped import SHIPPED
 from capscale.errors import UserError
 
 FAR = 6.0
 """Standard deviations of the table's noise between two repeats that are not of one configuration."""
 NEAR = 0.01
 """Relative difference of losses that repeats may always have: seeds of small models differ by as much."""
+CONDITIONS = tuple(sorted({column.name for law in SHIPPED for column in law.columns}))
+"""Columns of how a run was trained, by what laws read: rows that differ in one are no repeats of one another."""
 
 
 def with_runs_apart(rows: Sequence[Row]) -> tuple[list[Row], list[Remark]]:
@@ -41,7 +44,12 @@ def with_runs_apart(rows: Sequence[Row]) -> tuple[list[Row], list[Remark]]:
 
 
 def _configuration(row: Row) -> tuple[Any, ...]:
-    return row.N, row.identity, None if math.isnan(row.seed) else row.seed
+    return row.N, row.identity, _conditions(row), None if math.isnan(row.seed) else row.seed
+
+
+def _conditions(row: Row) -> tuple[tuple[str, float], ...]:
+    held = ((name, row.extra.get(name, math.nan)) for name in CONDITIONS)
+    return tuple((name, value) for name, value in held if math.isfinite(value))
 
 
 def without_repeats(rows: Sequence[Row], source: str, *, strict: bool) -> tuple[list[Row], list[Remark]]:
@@ -79,7 +87,7 @@ def _far_apart(rows: Sequence[Row]) -> list[Row]:
     """Repeats whose range exceeds `FAR` times the noise, as their neighbours and the other repeats show it."""
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        cells.setdefault((row.curve, row.N, row.D), []).append(row)
+        cells.setdefault((row.curve, row.N, row.D, _conditions(row)), []).append(row)
     repeated = {cell: group for cell, group in cells.items() if len(group) > 1}
     smooth = _scatter_of_means(cells)
     far = []

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from capscale.analysis.laws import Law
+from capscale.analysis.law import Law
 from capscale.analysis.table import Remark, Table
 from capscale.errors import UserError
 

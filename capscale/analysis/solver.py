@@ -129,7 +129,8 @@ def _program(layout: Layout, logarithmic: bool) -> Any:
             before = objective(r, s.z, s.delta)
             after = objective(residuals(candidate), candidate, s.delta)
             better = solved & (after < before)
-            promised = -0.5 * (gradient @ (candidate - s.z))
+            # Of the whole step: one that a bound cuts short may promise nothing far from the optimum.
+            promised = -0.5 * (gradient @ move)
             settled = (solved & (promised <= TOLERANCE * before) & (s.damping <= 1e-2)) | (s.damping >= 1e5)
             last = s.delta <= delta
             lower_delta = ~last & (settled | (better & (before - after < 1e-3 * before)))

@@ -18,7 +18,8 @@ from capscale.analysis.equivalence import SAME_TOKENS, Equivalent, equivalents
 from capscale.analysis.fit import Constraints, Fit, Settings
 from capscale.analysis.inspection import Inspection
 from capscale.analysis.kinds import Across, Kind, Points, across, kinds
-from capscale.analysis.laws import LAWS, Law
+from capscale.analysis.law import Law
+from capscale.analysis.laws import LAWS
 from capscale.analysis.measure import (
     Capacities,
     CapacityLaw,

@@ -3,7 +3,8 @@
 from capscale.analysis.capacities import has_error
 from capscale.analysis.fit import Constraints, Fit, Settings, fit
 from capscale.analysis.inspection import Inspection, inspect
-from capscale.analysis.laws import LAWS, Law
+from capscale.analysis.law import Law
+from capscale.analysis.laws import LAWS
 from capscale.analysis.selection import of_known_error, rows_of
 from capscale.analysis.table import Table
 from capscale.analysis.uncertainty import Bootstrap, bootstrap

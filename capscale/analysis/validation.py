@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from capscale.analysis.fit import Constraints, Fit, Settings, fit, starting_points
-from capscale.analysis.laws import LAWS, Law
+from capscale.analysis.law import Law
+from capscale.analysis.laws import LAWS, law_named
 from capscale.analysis.operands import facts
 from capscale.analysis.selection import rows_of
 from capscale.analysis.table import Table
@@ -161,7 +162,7 @@ def law_bench(
 
     Where tensors are sparse and quantized, tanh comes twice: rho of the joint GMSE, and the product over the stages.
     """
-    laws = [LAWS[name] for name in names]
+    laws = [law_named(name) for name in names]
     if "tanh" in names and any(len(facts(n).stages) > 1 for r in table.rows for n in (r.weights, r.activations)):
         laws.append(replace(LAWS["tanh"], name="tanh-product", combination="product"))
     return tuple(validate(table, law, settings, constraints) for law in laws)

@@ -12,13 +12,11 @@ if TYPE_CHECKING:
     from capscale.analysis.ensemble import Ensemble
     from capscale.analysis.fit import Constraints
     from capscale.analysis.inspection import Inspection
-    from capscale.analysis.laws import Law
+    from capscale.analysis.law import Law
     from capscale.analysis.shared_errors import Asked
 
-FormName = Literal[
-    "tanh", "tanh-sat", "logistic", "logistic-1-0", "kumar", "frantar", "decoupled", "dense", "tanh-coupled",
-    "decoupled-coupled", "tanh-tokens", "decoupled-tokens", "tanh-drift", "decoupled-drift",
-]  # fmt: skip
+FormName = Annotated[str, tyro.conf.arg(metavar="LAW")]
+"""Name of a law that ships, or a Python file with one: `mine.py`, or `mine.py:NAME` where it has several."""
 
 
 def parse_numbers(fix: tuple[str, ...], prior: tuple[str, ...]) -> "Constraints":
@@ -57,12 +55,12 @@ def parse_shared(text: str) -> "Asked":
 
 
 def law_of(form: FormName, share: str, combine: str) -> "Law":
-    """A law by its name, with how its numbers are shared and how stages combine."""
+    """A law by its name or file, with how its numbers are shared and how stages combine."""
     from dataclasses import replace
 
-    from capscale.analysis.laws import LAWS
+    from capscale.analysis.laws import law_named
 
-    law = LAWS[form]
+    law = law_named(form)
     return replace(law, sharing=law.sharing if share == "default" else share, combination=combine)  # pyright: ignore
 
 

@@ -2,12 +2,8 @@
 
 import difflib
 import importlib
-import importlib.util
 import pkgutil
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +27,7 @@ from capscale.files import (
     writing,
 )
 from capscale.models.ladder import Ladder, ladder
+from capscale.outside import errors_named, load_file
 from capscale.sweep.display import run_name
 from capscale.train.run import Run
 
@@ -86,44 +83,14 @@ def known_experiments() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(capscale.experiments.__path__))
 
 
-@contextmanager
-def _named(experiment: str, file: str) -> Iterator[None]:
-    """Turns what the code of an experiment raises into a `UserError` that names the line of its file.
-
-    What is raised without that file's doing is raised on, unless the file is the user's.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        if isinstance(error, SyntaxError):
-            place = f"{error.filename}, line {error.lineno}"
-        elif lines:
-            place = f"{file}, line {lines[-1]}"
-        elif experiment.endswith(".py"):
-            place = file  # such as a `runs` that takes other arguments
-        else:
-            raise
-        raise UserError(
-            f"experiment {experiment!r} cannot be read: {type(error).__name__}: {error} ({place}); mend the file"
-        ) from error
+def _named(experiment: str, file: str) -> AbstractContextManager[None]:
+    """What the code of an experiment raises, as a `UserError` that names the line of its file."""
+    return errors_named(f"experiment {experiment!r}", file, own=experiment.endswith(".py"))
 
 
 def _load(experiment: str) -> ModuleType:
     if experiment.endswith(".py"):
-        path = Path(experiment)
-        if not path.is_file():
-            raise UserError(f"experiment file {experiment!r} does not exist; check the path")
-        spec = importlib.util.spec_from_file_location(f"capscale_experiment_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses defined in the file look their module up here
-        with _named(experiment, str(spec.origin)):
-            spec.loader.exec_module(module)
-        return module
+        return load_file(Path(experiment), "experiment")
     if experiment not in known_experiments():
         close = difflib.get_close_matches(experiment, known_experiments(), n=3, cutoff=0.3) or known_experiments()
         raise UserError(

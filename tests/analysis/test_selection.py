@@ -1,7 +1,6 @@
 """Every command fits a law to the same rows of a table."""
 
 from contextlib import suppress
-from typing import get_args
 
 import pandas as pd
 import pytest
@@ -14,15 +13,13 @@ from capscale.analysis.laws import LAWS
 from capscale.analysis.selection import rows_of
 from capscale.analysis.table import make_table
 from capscale.cli import analysis
-from capscale.cli.fitting import FormName
 from capscale.errors import UserError
 
 RECORDS = [
     *runs({"int4": rho_of("int4"), "top50": 0.55, "top50 [forward_mask]": 0.7}, seed=0),
     *({**r, "D": 4e6, "run": f"long {i}"} for i, r in enumerate(runs({}, seed=0))),
 ]
-COUNTS = {"dense": 12, "decoupled": 24, "decoupled-coupled": 24}
-PLAIN = 20
+ALL, DENSE, PLAIN = 24, 12, 20
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ class Recorder:
         raise UserError("recorded")
 
 
-@pytest.mark.parametrize("form", get_args(FormName))
+@pytest.mark.parametrize("form", LAWS)
 def test_every_command_fits_a_law_to_the_same_rows(file, form, monkeypatch, tmp_path):
     recorder = Recorder()
     monkeypatch.setattr("capscale.analysis.fit.fit", recorder)
@@ -57,7 +54,8 @@ def test_every_command_fits_a_law_to_the_same_rows(file, form, monkeypatch, tmp_
     for command, arguments in asked:
         with suppress(UserError):
             tyro.cli(command, args=[file, *arguments])()
-    assert recorder.rows == {form: {COUNTS.get(form, PLAIN)}}
+    law = LAWS[form]
+    assert recorder.rows == {form: {DENSE if law.dense else ALL if law.per_format else PLAIN}}
 
 
 def test_so_does_the_report(file, monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 from capscale.analysis.conditioning import conditioning
 from capscale.analysis.fit import Fit
 from capscale.analysis.inspection import Inspection
-from capscale.analysis.laws import RHO_BOUNDS
+from capscale.analysis.law import RHO_BOUNDS
 from capscale.analysis.measure import unit_of
 from capscale.analysis.sentences import outlying
 from capscale.analysis.sentences.rule import Rule, always, listing, number, plural

@@ -87,7 +87,10 @@ OTHERS = {
     "N": "taken as parameters without embeddings",
     "total": "embeddings included, which no law here counts",
 }
-BITS = re.compile(r"\b(bits?|bpt)\b|_bits?(_per_token)?$", re.IGNORECASE)
+BITS = re.compile(r"\b(bits?|bpt)\b|_(bits?|bpt)(_per_token)?$", re.IGNORECASE)
+"""Losses in bits per token."""
+PER_BYTE = re.compile(r"byte|char|bpb|bpc", re.IGNORECASE)
+"""Losses that are none per token."""
 
 
 class Column(NamedTuple):
@@ -135,12 +138,14 @@ def _tier(ours: str, name: str) -> tuple[int, float] | None:
     """How good a column's name is for one of ours, 0 the best, and the unit in it; None where it is another thing."""
     if name.strip() == RAW_NAMES.get(ours):
         return 0, 1.0
+    if ours == "loss" and PER_BYTE.search(name):
+        return None
     readings = _with_unit(name) if ours in COUNTS else ((bare, 1.0) for bare in bare_names(name))
     for bare, unit in readings:
         for tier, names in enumerate(NAMES[ours], 0 if ours not in RAW_NAMES else 1):
             if bare in names or (ours in COUNTS and unit != 1.0 and bare == ours.lower()):
                 return tier, unit
-        if ours == "loss" and re.sub(r"_(nats?|bits?|bpt)(_per_token)?$", "", bare) in NAMES["loss"][0]:
+        if ours == "loss" and re.sub(r"(_in)?_(nats?|bits?|bpt)(_per_token)?$", "", bare) in NAMES["loss"][0]:
             return 0, 1.0
     return None
 

@@ -2,25 +2,24 @@
 
 import datetime
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from capscale.analysis.names import word
 from capscale.analysis.reading.choices import Choices
-from capscale.analysis.reading.columns import BITS, COUNTS, EXACT, NAMES, Column, find_columns, plain_name
-from capscale.analysis.reading.formats import Meaning, meaning
+from capscale.analysis.reading.column_names import EXACT, NAMES
+from capscale.analysis.reading.columns import BITS, COUNTS, Column, find_columns, plain_name, remark_on
 from capscale.analysis.reading.groups import is_group
 from capscale.analysis.reading.history import last_of_histories
+from capscale.analysis.reading.missing import refuse_missing
 from capscale.analysis.reading.numbers import Numbers, has_decimal_comma, is_missing, read_numbers
+from capscale.analysis.reading.operands import OPERANDS, is_empty, read_operands
 from capscale.analysis.reading.rows import chosen
 from capscale.analysis.row import Remark
 from capscale.errors import UserError
 
-OPERANDS = ("weights", "activations")
 WORDS = (*OPERANDS, "run", "status", "family", "weights_estimator", "activations_estimator", "hadamard")
 DIVERGED = ("diverged", "is_diverged", "has_diverged")
-NOTHING = frozenset({"none", "no"})
-"""Words that say of an operand that it is dense, and of a number that it is missing."""
 TRUE, FALSE = frozenset({"true", "yes", "1", "1.0"}), frozenset({"false", "no", "0", "0.0", "", "nan"})
 
 
@@ -68,13 +67,13 @@ def understand(records: Sequence[Mapping[str, Any]], choices: Choices, source: s
             numbers, column = _numbers(column, cells[column.source], places, comma)  # noqa: PLW2901
             columns[ours] = column
             found[ours] = numbers
-            remarks += _remark(column)
+            remarks += remark_on(column)
         elif ours not in (*OPERANDS, "run"):
             found[ours] = cells[column.source]
-            remarks += _remark(column)
+            remarks += remark_on(column)
     if "run" in columns:
-        remarks += _remark(columns["run"])
-    remarks += _read_operands(found, columns, cells, choices, places)
+        remarks += remark_on(columns["run"])
+    remarks += read_operands(found, columns, cells, choices, places)
     remarks += _read_status(found, cells, choices, source)
     used = {c.source for c in columns.values()} | {rival for c in columns.values() for rival in c.rivals}
     extra, ignored = [], [rival for c in columns.values() for rival in c.rivals]
@@ -88,6 +87,7 @@ def understand(records: Sequence[Mapping[str, Any]], choices: Choices, source: s
             extra.append(name)
         elif name not in DIVERGED:
             ignored.append(name)
+    refuse_missing(found, [*names, *(name for name in found if name in choices.fill)], source)
     rows = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
     rows, history = last_of_histories(rows)
     return Understood(rows, tuple(columns.values()), tuple(extra), tuple(ignored), (*remarks, *history))
@@ -117,17 +117,10 @@ def _fill(columns: dict[str, Column], cells: dict[str, list[Any]], choices: Choi
             remarks.append(Remark(source, f"of all {rows} rows"))
             continue
         before = cells[columns[ours].source]
-        empty = [_is_empty(cell, ours) for cell in before]
+        empty = [is_empty(cell, ours) for cell in before]
         cells[columns[ours].source] = [value if gap else cell for cell, gap in zip(before, empty, strict=True)]
         remarks.append(Remark(f"--fill {ours}={value}", f"in {sum(empty)} empty cells"))
     return remarks
-
-
-def _is_empty(cell: Any, ours: str) -> bool:
-    if isinstance(cell, float) and math.isnan(cell):
-        return True
-    dense = ours in OPERANDS and isinstance(cell, str) and cell.strip().lower() in NOTHING
-    return is_missing(cell) and not dense
 
 
 def _numbers(
@@ -162,66 +155,6 @@ def _extra(name: str, cells: Sequence[Any], places: Sequence[str], comma: bool) 
         return None
 
 
-def _read_operands(
-    found: dict[str, list[Any]],
-    columns: Mapping[str, Column],
-    cells: Mapping[str, Sequence[Any]],
-    choices: Choices,
-    places: Sequence[str],
-) -> list[Remark]:
-    """Formats of both operands, from a column each or from one that says both."""
-    remarks: list[Remark] = []
-    said: dict[str, list[Meaning | None]] = {}
-    for side in OPERANDS:
-        if (column := columns.get(side)) is None:
-            continue
-        words: dict[str, Meaning] = {}
-        said[side] = [
-            _operand(c, words, choices, f"{p}: {side}") for c, p in zip(cells[column.source], places, strict=True)
-        ]
-        found[side] = [None if m is None else m.name for m in said[side]]
-        renamed = [f"{w} is {_both(m)}" for w, m in words.items() if w != m.name or m.activations]
-        remarks += _remark(column._replace(note="; ".join([*([column.note] if column.note else []), *renamed])))
-        brought = [not is_missing(v) for v in found.get(f"{side}_gmse", [None] * len(places))]
-        unknown = {
-            m.name: m.remark for m, given in zip(said[side], brought, strict=True) if m and m.remark and not given
-        }
-        remarks += [Remark(f"{side} {name!r}", remark) for name, remark in unknown.items()]
-    pairs = [m is not None and m.activations is not None for m in said.get("weights", [])]
-    if any(pairs):
-        other = found.setdefault("activations", [None] * len(pairs))
-        for i, m in enumerate(said["weights"]):
-            if m is None:
-                continue
-            if m.activations is None and m.name == "dense" and "activations" not in columns:
-                other[i] = "dense"  # beside W4A4 a run that is called bf16 compresses neither operand
-            elif m.activations is not None:
-                if other[i] not in (None, m.activations):
-                    raise UserError(
-                        f"{places[i]}: {columns['weights'].source} says {m.activations} activations, and "
-                        f"{columns['activations'].source} {other[i]}; correct one of them"
-                    )
-                other[i] = m.activations
-    return remarks
-
-
-def _both(m: Meaning) -> str:
-    return m.name if m.activations is None else f"{m.name} weights and {m.activations} activations"
-
-
-def _operand(cell: Any, words: dict[str, Meaning], choices: Choices, place: str) -> Meaning | None:
-    """The format that a cell names, by the reader's words first; None where it says nothing."""
-    if _is_empty(cell, "weights"):
-        return None
-    text = word(cell, place).strip()
-    if text not in words:
-        try:
-            words[text] = meaning(choices.replace.get(text.lower(), text))
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from error
-    return words[text]
-
-
 def _read_status(
     found: dict[str, list[Any]], cells: Mapping[str, Sequence[Any]], choices: Choices, source: str
 ) -> list[Remark]:
@@ -239,13 +172,3 @@ def _read_status(
         found["status"] = ["diverged" if v in TRUE else b for v, b in zip(values, before, strict=True)]
         return [Remark(f"column {name!r}", "read as the status of runs that diverged")]
     return []
-
-
-def _remark(column: Column) -> Iterable[Remark]:
-    """Names the column where it is not called as ours is, or its numbers or words were not plain."""
-    if column.source == column.name:
-        return [Remark(f"column {column.name!r}", column.note)] if column.note else []
-    if column.source.startswith("--fill"):
-        return []
-    note = f": {column.note}" if column.note else ""
-    return [Remark(f"column {column.source!r}", f"read as {column.name}{note}")]

@@ -41,8 +41,11 @@ def _of_object(content: dict[str, Any], choices: Choices) -> list[dict[str, Any]
     lists = {k: v for k, v in content.items() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)}
     if len(lists) > 1:
         raise UserError(f"it holds several lists of objects, {', '.join(sorted(lists))}; give a file of one of them")
-    if lists:  # pandas' table has its schema beside it, other programs whatever they know of the runs
-        return next(iter(lists.values()))
+    if lists:
+        # pandas' table has its schema beside it, which names its index; others have what else they know of the runs.
+        schema = content.get("schema")
+        index = schema.get("primaryKey", []) if isinstance(schema, dict) else []
+        return [{k: v for k, v in record.items() if k not in index} for record in next(iter(lists.values()))]
     values = list(content.values())
     if all(isinstance(v, list) for v in values) and len({len(v) for v in values}) == 1:
         return [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]

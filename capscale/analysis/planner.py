@@ -67,7 +67,7 @@ class Option:
     told_apart: bool | None
     """Whether the runs say that the winner is better (95 %); None beyond where an interval is stated."""
     size: Interval | None = None
-    """Of least loss under a FLOP budget, with its 95 % interval."""
+    """Of least loss under a FLOP budget, with its 95 % interval; open where no interval of the loss is stated."""
     ratio: Interval | None = None
     """Tokens per parameter there."""
 
@@ -171,7 +171,10 @@ def _best_use(predictor: Predictor, budget: Budget, row: Row, speed: float) -> _
             )
         row = at(float(np.exp(bisect(excess, low, high) if excess(low) > 0 else low)))
     flops = FLOPS_PER_PARAMETER_TOKEN * row.N * row.D / speed
-    return _Use(predictor.predict(row), row.N * bits / 8, flops, size, ratio)
+    prediction = predictor.predict(row)
+    if size and ratio and not prediction.stated:
+        size, ratio = (Interval(i.estimate, -np.inf, np.inf) for i in (size, ratio))
+    return _Use(prediction, row.N * bits / 8, flops, size, ratio)
 
 
 def best_size(predictor: Predictor, row: Row, flops: float) -> tuple[Interval, Interval]:

@@ -130,7 +130,7 @@ class Plan:
         from capscale.analysis.planner import Budget, plan
         from capscale.analysis.sentences import predictions
         from capscale.analysis.sentences.rule import texts
-        from capscale.cli.analysis_tables import grid, sentences, span, stated
+        from capscale.cli.analysis_tables import grid, sentences, stated
 
         budget = Budget(self.memory, self.flops, self.loss, self.tokens, self.tokens_per_parameter)
         speed = dict(parse_numbers(self.speed, ()).fixed)

@@ -8,6 +8,7 @@ MOUNTED = {"capscale.kernels": "kernels", "capscale.experiments": "experiments"}
 
 EXTRAS = {
     "parquet": ["pyarrow>=18"],
+    "excel": ["openpyxl>=3.1"],
     "data": ["pyarrow>=18", "sentencepiece>=0.2", "tokenizers>=0.20", "datasets>=3"],
     "tpu": ["jax[tpu]>=0.10.2,<0.13"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
@@ -17,7 +18,7 @@ EXTRAS = {
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
 }
-TESTED = ("tpu", "data", "ray", "tensorboard", "gcs", "s3")
+TESTED = ("tpu", "data", "excel", "ray", "tensorboard", "wandb", "gcs", "s3")
 
 
 def mounted_packages() -> list[str]:

@@ -17,6 +17,8 @@ from capscale.checks import check_finite, check_number
 from capscale.errors import UserError
 
 LOG4 = float(np.log(4.0))
+FLOPS_PER_PARAMETER_TOKEN = 6.0
+"""Of training (Kaplan et al. 2020, arXiv 2001.08361)."""
 
 
 class Parameter(NamedTuple):
@@ -189,6 +191,18 @@ class Scaling:
         """Predicted loss in nats per token."""
         size = self.A * (np.asarray(N, np.float64) * rho) ** -self.alpha
         return (size + self.B * np.asarray(D, np.float64) ** -self.beta) ** self.g + self.E
+
+    def compute_optimal(self, flops: Any, rho: Any = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Size and tokens of least loss at 6 N D FLOPs, in closed form (Hoffmann et al. 2022, eq. 4), for any g > 0.
+
+        `N^(alpha + beta) = (alpha A rho^-alpha) / (beta B) (flops / 6)^beta`. Raises UserError without a data term.
+        """
+        if self.B <= 0 or self.beta <= 0:
+            raise UserError(f"B={self.B:g}, beta={self.beta:g}: the loss does not fall with tokens, so no size is best")
+        product = np.asarray(flops, np.float64) / FLOPS_PER_PARAMETER_TOKEN
+        ratio = self.alpha * self.A * np.asarray(rho, np.float64) ** -self.alpha / (self.beta * self.B)
+        N = (ratio * product**self.beta) ** (1 / (self.alpha + self.beta))
+        return N, product / N
 
     def dense_equivalent(self, loss: Any, D: Any) -> np.ndarray:
         """Size of the dense model that reaches `loss` on `D` tokens; infinite where D or E alone forbid it."""

@@ -3,8 +3,8 @@
     python scripts/kind_departures.py
 
 Studies: the paper's printed figures (INT weights and activations of Figure 6, sparse weights and activations of Figure
-2b), and the committed rows of `experiments/results/micro_capacity.csv`. Formats with rho above .97 are left out: the
-logarithm of what is nearly 1 is noise.
+2b), the capacities that QuEST's authors fitted, and the committed rows of `experiments/results/micro_capacity.csv`.
+Formats with rho above .97 are left out: the logarithm of what is nearly 1 is noise.
 """
 
 import json
@@ -93,12 +93,24 @@ def of_experiment(name: str) -> list[dict[str, Any]]:
     return entries(f"experiments/results/{name}.csv", "weights", points, integers)
 
 
+QUEST = {"int1": 0.0205, "int2": 0.1519, "int3": 0.4331, "int4": 0.6918, "e2m1": 0.6296}
+"""Capacities of weights and activations together that QuEST's authors fitted to their runs (`for_plots` of their
+repository, arXiv 2502.05003)."""
+
+
+def of_quest() -> list[dict[str, Any]]:
+    """The floating-point format of QuEST beside its integers: both operands alike, so that a root makes one's."""
+    points = [(name, float(rho**0.5)) for name, rho in QUEST.items()]
+    integers = curve([(n, r) for n, r in points if n != "e2m1"])
+    return entries("arXiv 2502.05003, stored fit", "weights", points, integers)
+
+
 def main() -> None:
     """Computes and writes."""
     content = {
         "source": "scripts/kind_departures.py",
         "unit": "u of log rho = exp(-u) log rho(GMSE), the curve that of the integer weights of the same study",
-        "departures": [*of_figures(), *of_experiment("micro_capacity")],
+        "departures": [*of_figures(), *of_quest(), *of_experiment("micro_capacity")],
     }
     OUT.write_text(json.dumps(content, indent=1) + "\n")
 

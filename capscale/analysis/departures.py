@@ -34,6 +34,8 @@ class Kin:
 
     operand: str
     kind: str
+    scalar: bool
+    """One number a value: integers, floats and other grids, which differ less among themselves than from sparsity."""
     grid: str
     scale: str
     name: str
@@ -47,8 +49,17 @@ def kin(row: Row) -> tuple[Kin, ...]:
         if name != "dense":
             recipe = f"{row.hadamard} {'' if row.default_estimators else getattr(row, f'{operand}_estimator')}"
             kind, grid, scale = _parts(name)
-            found.append(Kin(operand, kind, grid, f"{scale} {recipe}", f"{name} {recipe}"))
+            found.append(Kin(operand, kind, is_scalar(name), grid, f"{scale} {recipe}", f"{name} {recipe}"))
     return tuple(found)
+
+
+@cache
+def is_scalar(name: str) -> bool:
+    """Whether a format rounds value by value to a grid; False for names outside the catalog."""
+    try:
+        return isinstance(find(name), Scalar)
+    except UserError:
+        return False
 
 
 @cache
@@ -69,8 +80,9 @@ class Departures:
     """Departures by evidence: prior means of kinds, and deviations of kinds and of formats within a kind."""
 
     means: dict[tuple[str, str], float]
-    of_kind: float
-    of_format: float
+    of_kind: tuple[float, float]
+    """Of scalar kinds, and of the others."""
+    of_format: tuple[float, float]
 
     def mean(self, each: Sequence[Kin]) -> np.ndarray:
         """Prior means (F,); 0 for a kind that no study has."""
@@ -85,7 +97,12 @@ class Departures:
 
         own = 1 - SAME_GRID - SAME_SCALE
         within = SAME_GRID * same("grid") + SAME_SCALE * same("scale") + own * same("name")
-        return self.of_kind**2 * same("kind") + self.of_format**2 * within
+        kinds, formats = (np.array([pair[not k.scalar] for k in each]) for pair in (self.of_kind, self.of_format))
+        return np.outer(kinds, kinds) * same("kind") + np.outer(formats, formats) * within
+
+    def deviation(self, of: Kin) -> float:
+        """Prior deviation of one format of a kind that no run has."""
+        return float(np.hypot(self.of_kind[not of.scalar], self.of_format[not of.scalar]))
 
 
 @cache
@@ -96,14 +113,19 @@ def departures() -> Departures:
     of the kinds' means from 0 and of formats from the mean of their kind and study, pooled.
     """
     entries = json.loads(files("capscale.analysis").joinpath("data/kind_departures.json").read_text())["departures"]
-    studies: dict[tuple[str, str], dict[str, list[float]]] = {}
+    studies: dict[tuple[str, str, bool], dict[str, list[float]]] = {}
     for e in entries:
-        studies.setdefault((e["operand"], e["kind"]), {}).setdefault(e["study"], []).append(e["departure"])
-    averages = {kind: [float(np.mean(v)) for v in each.values()] for kind, each in studies.items()}
-    means = {kind: sum(v) / (len(v) + 1) for kind, v in averages.items()}
+        key = e["operand"], e["kind"], is_scalar(e["format"])
+        studies.setdefault(key, {}).setdefault(e["study"], []).append(e["departure"])
+    averages = {key: [float(np.mean(v)) for v in each.values()] for key, each in studies.items()}
+    means = {key[:2]: sum(v) / (len(v) + 1) for key, v in averages.items()}
     means[("weights", "int")] = 0.0  # by definition
-    others = [m for kind, v in averages.items() if kind != ("weights", "int") for m in v]
-    within = [x - np.mean(v) for each in studies.values() for v in each.values() if len(v) > 1 for x in v]
-    spent = sum(len(v) > 1 for each in studies.values() for v in each.values())
-    of_kind = float(np.sqrt(np.mean(np.square(others))))
-    return Departures(means, of_kind, float(np.sqrt(np.sum(np.square(within)) / (len(within) - spent))))
+
+    def pooled(*, scalar: bool) -> tuple[float, float]:
+        of_kind = [m for key, v in averages.items() if key[2] == scalar and key[:2] != ("weights", "int") for m in v]
+        groups = [np.array(v) for key, each in studies.items() if key[2] == scalar for v in each.values() if len(v) > 1]
+        squares, freedom = sum(float(np.sum((g - g.mean()) ** 2)) for g in groups), sum(len(g) - 1 for g in groups)
+        return float(np.sqrt(np.mean(np.square(of_kind)))), float(np.sqrt(squares / freedom))
+
+    (kind, format), (other_kind, other_format) = pooled(scalar=True), pooled(scalar=False)
+    return Departures(means, (kind, other_kind), (format, other_format))

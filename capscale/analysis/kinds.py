@@ -6,17 +6,19 @@ formats of this one whose GMSE the others span.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+from scipy.optimize import least_squares
 from scipy.stats import rankdata
 
+from capscale.analysis.factorization import printed
 from capscale.analysis.measure import REFITS, Capacities, CapacityLaw, through_points
-from capscale.analysis.operands import kind_of
-from capscale.analysis.predict import transfer_error
+from capscale.analysis.operands import gaussian_error, kind_of
 from capscale.analysis.table import Row, Table
 from capscale.analysis.uncertainty import Interval
-from capscale.capacity import Form
+from capscale.capacity import TANH, Capacity, Form
 
 LEAST_FORMATS = 3
 """Formats of one kind below which a rank correlation says nothing: two are in order or not by the toss of a coin."""
@@ -131,6 +133,34 @@ def across(points: Points, form: Form | None) -> Across:
         inside = all(-tolerance <= d.rho.low and d.rho.high <= tolerance for d in departures)
         verdict = "holds" if inside and len(departures) == len(names) else "open"
     return Across(verdict, rank, tuple(departures), tolerance)
+
+
+@cache
+def transfer_error() -> float:
+    """RMS error of rho when one F and C go through the kinds of formats of the paper's printed figures.
+
+    INT weights and INT activations of Figure 6, weight and activation sparsity of Figure 2b: each kind is predicted
+    from the others, and the errors are pooled.
+    """
+    kinds = []
+    integers, sparse = printed()["6"], printed()["2b"]
+    for matrix, prefix in ((integers, "int"), (sparse, "top")):
+        i, j = matrix.dense
+        for names, rho in ((matrix.row_names, matrix.capacity[:, j]), (matrix.column_names, matrix.capacity[i])):
+            named = [(n if prefix == "int" else f"{float(n) * 100:.0f}", r) for n, r in zip(names, rho, strict=True)]
+            kinds.append([(gaussian_error(prefix + n), r) for n, r in named if n not in ("16", "0")])
+    errors: list[float] = []
+    for k, held in enumerate(kinds):
+        known = np.array([pair for other, kind in enumerate(kinds) if other != k for pair in kind])
+
+        def off(v: np.ndarray, pairs: np.ndarray = known) -> np.ndarray:
+            return Capacity(TANH, (("F", v[0]), ("C", v[1]))).rho(pairs[:, 0]) - pairs[:, 1]
+
+        F, C = least_squares(
+            off, [0.4, 1.4], bounds=([p.lower for p in TANH.parameters], [p.upper for p in TANH.parameters])
+        ).x
+        errors += list(off(np.array([F, C]), np.array(held)))
+    return float(np.sqrt(np.mean(np.square(errors))))
 
 
 def _departure(points: Points, form: Form | None, name: str, kinds: int) -> Departure | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import least_squares
+from scipy.stats import norm
 
 from capscale.analysis.conditioning import column_norms, jacobian
 from capscale.analysis.equivalence import equivalents, rising
@@ -71,14 +72,23 @@ def from_joint_fit(draws: Bootstrap) -> Capacities:
     names = [c for c in fit.rho if c != held]
     columns = [list(fit.rho).index(c) for c in names]
     every, flat = draws.rho[:, columns], _deviations(fit)
-    counts = Counter(r.curve for r in fit.table.rows)
-    for k, c in enumerate(names):
-        if counts[c] == 1 and flat[c] <= FLAT:
+    lone = {c for c, runs in Counter(r.curve for r in fit.table.rows).items() if runs == 1 and c in names}
+    for c in sorted(lone):
+        k, deviation = names.index(c), flat[c] * _own_error(fit, lone)
+        if deviation <= FLAT:
             random = np.random.default_rng([fit.settings.seed, k])
-            every[:, k] = _widened(every[:, k], fit.rho[c], flat[c], random)
+            every[:, k] = _widened(every[:, k], fit.rho[c], deviation, random)
     reason = why_no_size(fit)
     why_not = tuple(reason or _why_not(fit.rho[c], every[:, k], flat[c]) for k, c in enumerate(names))
     return Capacities("joint fit", tuple(names), np.array([fit.rho[c] for c in names]), every, why_not)
+
+
+def _own_error(fit: Fit, lone: set[str]) -> float:
+    """Error of a single run over the objective's scale, at least 1: many runs average theirs, a lone one does not."""
+    left = np.abs([r for r, row in zip(fit.residuals, fit.table.rows, strict=True) if row.curve not in lone])
+    spent = int(fit.free.sum()) - len(lone)
+    deviation = np.median(left) / norm.ppf(0.75) * np.sqrt(len(left) / max(len(left) - spent, 1))
+    return max(1.0, float(deviation / max(fit.noise**0.5, 1e-9)))
 
 
 def _widened(draws: np.ndarray, rho: float, deviation: float, random: np.random.Generator) -> np.ndarray:

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from capscale.analysis.arrays import Arrays
 from capscale.analysis.conditioning import column_norms
 from capscale.analysis.departures import Kin, departures, kin
 from capscale.analysis.fit import Fit
 from capscale.analysis.operands import parts_of
-from capscale.analysis.problem import Arrays
 from capscale.analysis.table import Row
 from capscale.analysis.whitening import whiten
 
@@ -88,12 +88,6 @@ class Posterior:
             arrays = arrays._replace(stretch=np.exp(-members @ self.u))
         J = self.fit.problem.jacobian(self.z, arrays)
         return np.sum((np.hstack([J, S]) @ self.root) ** 2, axis=1)
-
-    def draw(self, random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates within their bounds (S, p) and departures (S, F)."""
-        each = random.normal(size=(count, self.root.shape[1])) @ self.root.T
-        p = len(self.z)
-        return np.clip(self.z + each[:, :p], self.fit.lower, self.fit.upper), self.u + each[:, p:]
 
 
 def members_of(fit: Fit, rows: Sequence[Row], every: Sequence[Kin]) -> np.ndarray:

@@ -55,6 +55,8 @@ class Outliers:
     rows: tuple[Outlier, ...]
     without: Fit
     """The fit itself where no row pulls. It keeps all rows; those left out have weight 0."""
+    formats: tuple[str, ...] = ()
+    """Formats most of whose rows pull, to one side: the law misses these as a whole, and all of their rows are out."""
     law_is_wrong: bool = False
     """True where the search ended at its limit, `MOST`."""
 
@@ -70,20 +72,9 @@ class Outliers:
 
     @property
     def rho(self) -> dict[str, float]:
-        """Capacities without the rows that pull, of the formats that most rows are left of."""
-        left = {r.curve for r, keep in zip(self.without.table.rows, self.kept, strict=True) if keep} - {*self.formats}
+        """Capacities without the rows that pull, of the formats that rows are left of."""
+        left = {r.curve for r, keep in zip(self.without.table.rows, self.kept, strict=True) if keep}
         return {c: rho for c, rho in self.without.rho.items() if c in left}
-
-    @property
-    def formats(self) -> tuple[str, ...]:
-        """Formats most of whose rows pull, to one side: the law misses those as a whole."""
-        size = Counter(r.curve for r in self.without.table.rows)
-        found = []
-        for curve in dict.fromkeys(r.curve for r in self.rows):
-            signs = [np.sign(r.deviations) for r in self.rows if r.curve == curve]
-            if len(signs) >= 2 and abs(sum(signs)) == len(signs) > size[curve] / 2:
-                found.append(curve)
-        return tuple(found)
 
 
 def outliers(fit: Fit) -> Outliers:
@@ -91,27 +82,60 @@ def outliers(fit: Fit) -> Outliers:
 
     A row is outside where its studentized distance from the fit to the rows inside exceeds the quantile of Student's t
     at `LEVEL` over twice the number of rows (Bonferroni), and where all rows outside together are too far for chance.
+    Formats that are outside as a whole are set aside first, and the others searched again.
     """
-    drop = most_rows(fit)
+    found = _found(fit)
+    formats = () if found.law_is_wrong else _as_a_whole(found)
+    if not formats:
+        return found
+    out = np.array([r.curve in formats for r in fit.table.rows])
+    first = tuple(r for r in found.rows if r.curve in formats)
+    weight = np.where(out, 0.0, fit.problem.weight)
+    rest = _found(_without(replace(fit, problem=replace(fit.problem, weight=weight)), ~(weight > 0), found.without.z))
+    return Outliers((*first, *rest.rows), rest.without, formats, rest.law_is_wrong)
+
+
+def _found(fit: Fit) -> Outliers:
+    """The rows outside, whatever their formats."""
+    drop, counted = most_rows(fit), fit.problem.weight > 0
     if drop < 1:
         return Outliers((), fit)
-    outside, distance, at_limit = _search(replace(fit, z=_trimmed(fit, drop)), drop)
+    at = _trimmed(fit, drop)
+    outside, distance, at_limit = _search(at, drop)
     without = fit
     for _ in range(ROUNDS):
         if not outside.any():
             return Outliers((), fit)
-        without = _without(fit, outside, without.z)
-        before = outside
-        outside, distance, at_limit = _search(replace(fit, z=without.z), drop)
+        without = _without(fit, outside, at.z)
+        if _without_rows(fit, outside):
+            break  # nothing tells the capacity of such a format any more, to search again beside it
+        at, before = replace(fit, z=without.z, upper=without.upper), outside
+        outside, distance, at_limit = _search(at, drop)
         if np.array_equal(before, outside):
             break
-    predicted = without.predicted
+    predicted = at.predicted
     rows = [
         Outlier(r.run, r.curve, r.N, r.D, r.loss, float(predicted[i]), float(distance[i]))
         for i, r in enumerate(fit.table.rows)
-        if outside[i]
+        if counted[i] and not without.problem.weight[i] > 0
     ]
-    return Outliers(tuple(sorted(rows, key=lambda r: -abs(r.deviations))), without, at_limit)
+    return Outliers(tuple(sorted(rows, key=lambda r: -abs(r.deviations))), without, law_is_wrong=at_limit)
+
+
+def _without_rows(fit: Fit, outside: np.ndarray) -> bool:
+    """Whether all rows of some format are outside."""
+    kept = {r.curve for r, out in zip(fit.table.rows, outside, strict=True) if not out}
+    return not kept.issuperset(r.curve for r in fit.table.rows)
+
+
+def _as_a_whole(found: Outliers) -> tuple[str, ...]:
+    size = Counter(r.curve for r in found.without.table.rows)
+    formats = []
+    for curve in dict.fromkeys(r.curve for r in found.rows):
+        signs = [np.sign(r.deviations) for r in found.rows if r.curve == curve]
+        if curve != "dense" and len(signs) >= 2 and abs(sum(signs)) == len(signs) > size[curve] / 2:
+            formats.append(curve)
+    return tuple(formats)
 
 
 def most_rows(fit: Fit) -> int:
@@ -145,12 +169,22 @@ def _nearest(fit: Fit, size: np.ndarray, count: int) -> np.ndarray:
 
 def _solve(fit: Fit, start: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates and objectives of fits to the rows kept (M, R), from `start` (M, p)."""
-    solved = fit.solve(fit.batch(start, weight=np.where(keep, fit.problem.weight, 0.0)))
+    weight = np.where(keep, fit.problem.weight, 0.0)
+    solved = fit.solve(fit.batch(start, weight=weight, upper=_upper(fit, keep)))
     return solved.z, np.where(np.isfinite(solved.objective), solved.objective, np.inf)
 
 
-def _trimmed(fit: Fit, drop: int) -> np.ndarray:
-    """Coordinates of the fit whose sum of squares over all rows but `drop` is smallest, over all starts."""
+def _upper(fit: Fit, keep: np.ndarray) -> np.ndarray:
+    """Upper bounds of fits to the rows kept (M, R): E ends at the smallest loss of those, which one row can mistake."""
+    upper = np.tile(fit.upper, (len(keep), 1))
+    if "E" in fit.problem.names and fit.free[fit.problem.names.index("E")]:
+        counted = keep & (fit.problem.weight > 0)
+        upper[:, fit.problem.names.index("E")] = np.where(counted, fit.problem.loss, np.inf).min(axis=1)
+    return upper
+
+
+def _trimmed(fit: Fit, drop: int) -> Fit:
+    """The fit whose sum of squares over all rows but `drop` is smallest, over all starts."""
     random = np.random.default_rng(fit.settings.seed)
     rows, p = int((fit.problem.weight > 0).sum()), int(fit.free.sum())
     few = min(rows - drop, max(p + 2, rows // 3))
@@ -158,21 +192,23 @@ def _trimmed(fit: Fit, drop: int) -> np.ndarray:
     keep = _nearest(fit, random.random((SUBSETS, len(fit.table))), few)
     z = np.concatenate([_solve(fit, spread, keep)[0], fit.optima[:3], fit.z[None]])
     for _ in range(CONCENTRATIONS):
-        z, _ = _solve(fit, z, _nearest(fit, np.abs(_residuals(fit, z)), rows - drop))
+        keep = _nearest(fit, np.abs(_residuals(fit, z)), rows - drop)
+        z, _ = _solve(fit, z, keep)
     squares = _residuals(fit, z) ** 2
     inside = _nearest(fit, squares, rows - drop)
-    cost = np.sum(np.where(inside, squares, 0.0), axis=1)
-    return z[int(np.nanargmin(cost))]
+    best = int(np.nanargmin(np.sum(np.where(inside, squares, 0.0), axis=1)))
+    return replace(fit, z=z[best], upper=_upper(fit, keep[best][None])[0])
 
 
 def _without(fit: Fit, outside: np.ndarray, near: np.ndarray) -> Fit:
     """The law fitted to the other rows, from many starts and from `near`."""
     kept = replace(fit.problem, weight=np.where(outside, 0.0, fit.problem.weight))
-    spread = starting_points(kept, fit.lower, fit.upper, fit.settings)
+    upper = _upper(fit, ~outside[None])[0]
+    spread = starting_points(kept, fit.lower, upper, fit.settings)
     start = np.concatenate([near[None], fit.optima, spread])
     z, objective = _solve(fit, start, np.tile(~outside, (len(start), 1)))
     best = int(np.argmin(objective))
-    return replace(fit, problem=kept, z=z[best], objective=float(objective[best]), optima=z[best][None])
+    return replace(fit, problem=kept, upper=upper, z=z[best], objective=float(objective[best]), optima=z[best][None])
 
 
 def _search(at: Fit, drop: int) -> tuple[np.ndarray, np.ndarray, bool]:

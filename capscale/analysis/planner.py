@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from scipy.stats import t as student
 
 from capscale.analysis.conditioning import residual_deviation
+from capscale.analysis.ensemble import Ensemble, beyond_runs
 from capscale.analysis.fit import Fit
-from capscale.analysis.predict import Prediction, predict, storage_bits, target
+from capscale.analysis.predict import Prediction, Predictor, storage_bits, target
 from capscale.analysis.table import Row
-from capscale.analysis.uncertainty import Bootstrap
+from capscale.analysis.uncertainty import Interval
+from capscale.capacity import FLOPS_PER_PARAMETER_TOKEN
 from capscale.checks import check_finite
 from capscale.errors import UserError
 
-FLOPS_PER_PARAMETER_TOKEN = 6.0
+SIZES = 241
+"""Sizes among which the best one under a FLOP budget is looked for, over seven decades; a parabola refines it."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,12 @@ class Option:
     flops: float
     behind: float
     """Expected loss behind the winner (nats); for a target loss, memory over the winner's."""
-    told_apart: bool
-    """False where the resamples do not say that the winner is better (95 %)."""
+    told_apart: bool | None
+    """Whether the runs say that the winner is better (95 %); None beyond where an interval is stated."""
+    size: Interval | None = None
+    """Of least loss under a FLOP budget, with its 95 % interval; open where no interval of the loss is stated."""
+    ratio: Interval | None = None
+    """Tokens per parameter there."""
 
 
 @dataclass(frozen=True)
@@ -82,30 +90,43 @@ class Plan:
 
 
 def plan(
-    fit: Fit,
-    draws: Bootstrap,
+    ensemble: Ensemble,
     budget: Budget,
     formats: Sequence[tuple[str, str]],
     speed: Mapping[str, float] | None = None,
+    count: int = 1000,
 ) -> Plan:
     """The best (N, D) of every (weights, activations) pair under the budget, ranked."""
     if not formats:
         raise UserError("no formats to choose from; give catalog names")
-    found = [_best_use(fit, draws, budget, pair, (speed or {}).get(pair[0], 1.0)) for pair in formats]
+    rows = tuple(target(w, a) for w, a in formats)
+    predictor = Predictor(ensemble, rows, count)
+    found = [_best_use(predictor, budget, row, (speed or {}).get(row.weights, 1.0)) for row in rows]
     goal = budget.loss is not None
-    found.sort(key=(lambda f: f[1]) if goal else (lambda f: f[0].loss.estimate))
+    found.sort(key=(lambda f: f.memory) if goal else (lambda f: f.prediction.loss.estimate))
     winner = found[0]
     options = []
-    for prediction, memory, flops in found:
-        # The same resample of the law judges both formats: what they share cancels. Equal losses are compared at
-        # the winner's memory, where the other format's model is smaller and its loss higher.
-        there = predict(fit, draws, _of_memory(prediction.row, winner[1], budget)) if goal else prediction
-        difference = there.loss_draws - winner[0].loss_draws
-        apart = prediction is winner[0] or float(np.quantile(difference, 0.05)) > 0
-        behind = memory / winner[1] if goal else prediction.loss.estimate - winner[0].loss.estimate
-        options.append(Option(prediction, memory, flops, float(behind), apart))
+    for use in found:
+        # The same draws judge both formats: what they share cancels. Equal losses are compared at the winner's memory,
+        # where the other format's model is smaller and its loss higher.
+        row = _of_memory(use.prediction.row, winner.memory, budget) if goal else use.prediction.row
+        there = predictor.predict(row) if goal else use.prediction
+        behind = use.memory / winner.memory if goal else use.prediction.loss.estimate - winner.prediction.loss.estimate
+        apart = True if use is winner else _apart(ensemble, there, winner.prediction)
+        options.append(Option(use.prediction, use.memory, use.flops, float(behind), apart, use.size, use.ratio))
     pair = [o.prediction.row for o in options[:2]]
-    return Plan(tuple(options), _next_run(fit, pair) if len(pair) == 2 else None)
+    return Plan(tuple(options), _next_run(ensemble.best, pair) if len(pair) == 2 else None)
+
+
+def _apart(ensemble: Ensemble, other: Prediction, winner: Prediction) -> bool | None:
+    """Whether the other's loss is above the winner's in 95 % of draws; None where no interval is stated."""
+    if not (other.stated and winner.stated):
+        return None
+    difference = other.draws - winner.draws
+    freedom = float(ensemble.calibration.freedom(beyond_runs(ensemble.table, [other.row, winner.row])).min())
+    middle = float(np.median(difference))
+    widen = student.ppf(0.95, freedom) / student.ppf(0.95, 1e9) if np.isfinite(freedom) else 1.0
+    return middle - widen * (middle - float(np.quantile(difference, 0.05))) > 0
 
 
 def _of_memory(row: Row, memory: float, budget: Budget) -> Row:
@@ -113,41 +134,80 @@ def _of_memory(row: Row, memory: float, budget: Budget) -> Row:
     return row._replace(N=N, D=budget.tokens_of(N))
 
 
-def _best_use(
-    fit: Fit, draws: Bootstrap, budget: Budget, pair: tuple[str, str], speed: float
-) -> tuple[Prediction, float, float]:
-    weights, activations = pair
-    bits = storage_bits(weights)
+@dataclass(frozen=True)
+class _Use:
+    """A format's best use of the budget."""
 
-    def loss_at(N: float, D: float) -> float:
-        return _loss(fit, target(weights, activations, N=N, D=D))
+    prediction: Prediction
+    memory: float
+    flops: float
+    size: Interval | None = None
+    ratio: Interval | None = None
 
+
+def _best_use(predictor: Predictor, budget: Budget, row: Row, speed: float) -> _Use:
+    bits = storage_bits(row.weights)
+
+    def at(N: float) -> Row:
+        return row._replace(N=N, D=budget.tokens_of(N))
+
+    size = ratio = None
     if budget.memory is not None:
-        N = 8 * budget.memory / bits
-        D = budget.tokens_of(N)
+        row = at(8 * budget.memory / bits)
     elif budget.flops is not None:
-        work = budget.flops * speed / FLOPS_PER_PARAMETER_TOKEN
-        sizes = np.geomspace(work**0.5 / 1e4, work**0.5 * 1e3, 400)
-        N = float(sizes[int(np.argmin([loss_at(n, work / n) for n in sizes]))])
-        D = work / N
+        size, ratio = best_size(predictor, row, budget.flops * speed)
+        row = row._replace(N=size.estimate, D=size.estimate * ratio.estimate)
     else:
         assert budget.loss is not None
 
         def excess(log_n: float) -> float:
-            N = float(np.exp(log_n))
-            return loss_at(N, budget.tokens_of(N)) - float(budget.loss or 0)
+            return float(predictor.mean([at(float(np.exp(log_n)))])[0]) - float(budget.loss or 0)
 
         low, high = np.log(1e2), np.log(1e15)
         if excess(high) > 0:
             raise UserError(
-                f"loss {budget.loss:g} is out of reach of {weights} at any size up to 1e15 parameters, where the fit "
-                f"says {budget.loss + excess(high):.3g}; ask for a larger loss or more tokens"
+                f"loss {budget.loss:g} is out of reach of {row.weights} at any size up to 1e15 parameters: there it is "
+                f"{excess(high) + budget.loss:.3g}; ask for a larger loss or more tokens"
             )
-        root = bisect(excess, low, high) if excess(low) > 0 else low
-        N = float(np.exp(root))
-        D = budget.tokens_of(N)
-    prediction = predict(fit, draws, target(weights, activations, N=N, D=D))
-    return prediction, N * bits / 8, FLOPS_PER_PARAMETER_TOKEN * N * D / speed
+        row = at(float(np.exp(bisect(excess, low, high) if excess(low) > 0 else low)))
+    flops = FLOPS_PER_PARAMETER_TOKEN * row.N * row.D / speed
+    prediction = predictor.predict(row)
+    if size and ratio and not prediction.stated:
+        size, ratio = (Interval(i.estimate, -np.inf, np.inf) for i in (size, ratio))
+    return _Use(prediction, row.N * bits / 8, flops, size, ratio)
+
+
+def best_size(predictor: Predictor, row: Row, flops: float) -> tuple[Interval, Interval]:
+    """Size of least loss at 6 N D = flops, and tokens per parameter there, with 95 % intervals.
+
+    On a grid refined by a parabola, for any law; `Scaling.compute_optimal` is the closed form of the additive one.
+    Raises UserError where the runs have one number of tokens: nothing then says what a token is worth.
+    """
+    if not predictor.ensemble.best.problem.has_data_term:
+        D = predictor.ensemble.table.column("D")[0]
+        raise UserError(
+            f"{predictor.ensemble.table.source}: every run has D = {D:.4g}, so nothing says what a token is worth: a "
+            "FLOP budget cannot be divided; add runs of other D, or give --memory or --loss"
+        )
+    work = flops / FLOPS_PER_PARAMETER_TOKEN
+    sizes = np.geomspace(work**0.5 / 1e4, work**0.5 * 1e3, SIZES)
+    rows = [row._replace(N=float(n), D=work / float(n)) for n in sizes]
+    estimate = _lowest(sizes, predictor.mean(rows))
+    draws = [_lowest(sizes, losses) for d in predictor.draws for losses in d.loss(rows)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    size = Interval(estimate, float(low), float(high))
+    return size, Interval(*(float(work / n**2) for n in (size.estimate, size.high, size.low)))
+
+
+def _lowest(sizes: np.ndarray, losses: np.ndarray) -> float:
+    """The size of least loss: the vertex of the parabola in log N about the smallest."""
+    k = int(np.argmin(losses))
+    if k in (0, len(sizes) - 1):
+        return float(sizes[k])
+    below, middle, above = losses[k - 1 : k + 2]
+    curvature = below - 2 * middle + above
+    shift = 0.5 * (below - above) / curvature if curvature > 0 else 0.0
+    return float(np.exp(np.log(sizes[k]) + shift * np.log(sizes[1] / sizes[0])))
 
 
 def bisect(f: Callable[[float], float], low: float, high: float, steps: int = 80) -> float:
@@ -158,35 +218,31 @@ def bisect(f: Callable[[float], float], low: float, high: float, steps: int = 80
     return (low + high) / 2
 
 
-def _loss(fit: Fit, row: Row, z: np.ndarray | None = None) -> float:
-    return float(fit.problem.predict(fit.z if z is None else z, fit.problem.gather([row]))[0])
-
-
-def _gradient(fit: Fit, row: Row) -> np.ndarray:
-    """Derivative of the predicted loss by the free coordinates."""
-    steps = np.eye(len(fit.z))[fit.free] * 1e-6
-    return np.array([(_loss(fit, row, fit.z + s) - _loss(fit, row, fit.z - s)) / 2e-6 for s in steps])
+def _gradients(fit: Fit, rows: Sequence[Row]) -> np.ndarray:
+    """Derivatives of the predicted losses by the free coordinates (R, p)."""
+    return fit.problem.jacobian(fit.z, fit.problem.gather(rows))[:, fit.free]
 
 
 def _next_run(fit: Fit, pair: Sequence[Row]) -> NextRun:
     """Among the table's formats at its own and at twice its largest sizes and tokens: by linearised covariance."""
-    J = np.stack([_gradient(fit, r) for r in fit.table.rows])
+    J = _gradients(fit, fit.table.rows)
     noise = residual_deviation(fit) ** 2
     # A weak ridge keeps directions that the table does not measure at all finite: there any run helps.
     information = J.T @ J / noise + 1e-9 * np.trace(J.T @ J / noise) * np.eye(J.shape[1])
     covariance = np.linalg.inv(information)
-    wanted = _gradient(fit, pair[1]) - _gradient(fit, pair[0])
+    first, second = _gradients(fit, pair)
+    wanted = second - first
     before = float(wanted @ covariance @ wanted)
     N, D = fit.table.column("N"), fit.table.column("D")
     sizes, tokens = (
         sorted({N.min(), float(np.median(N)), N.max(), 2 * N.max()}),
         sorted({D.min(), D.max(), 2 * D.max()}),
     )
-    best, after = fit.table.rows[0], np.inf
-    for curve, n, d in product(fit.table.first_of_curve.values(), sizes, tokens):
-        row = curve._replace(N=float(n), D=float(d), run="next")
-        g = covariance @ _gradient(fit, row)
-        remaining = before - float(wanted @ g) ** 2 / (noise + float(_gradient(fit, row) @ g))
-        if remaining < after:
-            best, after = row, remaining
-    return NextRun(best, before**0.5, max(after, 0.0) ** 0.5)
+    rows = [
+        curve._replace(N=float(n), D=float(d), run="next")
+        for curve, n, d in product(fit.table.first_of_curve.values(), sizes, tokens)
+    ]
+    G = _gradients(fit, rows)
+    remaining = before - (G @ covariance @ wanted) ** 2 / (noise + np.sum((G @ covariance) * G, axis=1))
+    best = int(np.argmin(remaining))
+    return NextRun(rows[best], before**0.5, max(float(remaining[best]), 0.0) ** 0.5)

@@ -107,8 +107,8 @@ def capacity_against_error(study: Study) -> Figure:
                 _points(axes, [at[c.curve] for c in chosen], chosen, (color, marker, inside, kind))
     axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     axes.set_xlabel("GMSE: mean squared error of the format on Gaussian data, known before training")
-    model = "a dense model" if study.unit == "dense" else f"a {as_label(study.unit)} model"
-    axes.set_ylabel(f"capacity ρ: share of {model}'s size")
+    model = "a dense model" if study.unit == "dense" else f"a model in {as_label(study.unit)}"
+    axes.set_ylabel(f"capacity ρ: share of the size of {model}")
     _ideal_bits_above(axes)
     _legend(axes, study, "lower left", curves=True)
     place_labels(axes, [Named(at[c.curve], c.rho.estimate, c.curve, c.rho.low, c.rho.high) for c in rows], lines)

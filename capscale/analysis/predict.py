@@ -1,39 +1,54 @@
 """Capacity and loss of a representation that may never have been trained, with an interval that admits the unknown.
 
-Four sources of error are added: the fit's own (bootstrap), the law's misfit of whole formats, the scatter of runs
-about the law, and, for a kind of format that the fit has never seen, the error of carrying one law from kind to
-kind, as measured on the paper's printed figures (`transfer_error`).
+An ensemble of laws (`ensemble`) predicts: the spread of its laws, the errors of their numbers and of what rows share,
+the departures of formats and kinds from the law (`departures`), the scatter of single runs, and, beyond the runs, what
+the laws missed when they were rolled out on the table itself. Where the table could not try a distance, no interval
+is stated.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.stats import t as student
 
-from capscale.analysis.factorization import printed
-from capscale.analysis.fit import Fit
-from capscale.analysis.operands import facts, gaussian_error, parts_of
+from capscale.analysis.departures import departures, kin
+from capscale.analysis.drawing import Draws, draw
+from capscale.analysis.ensemble import LEVEL, NORMAL, Ensemble, beyond_runs
+from capscale.analysis.operands import facts
+from capscale.analysis.rollouts import Beyond
 from capscale.analysis.table import Row, make_table
-from capscale.analysis.uncertainty import Bootstrap, Interval
-from capscale.capacity import TANH, Capacity
+from capscale.analysis.uncertainty import Interval
 from capscale.errors import UserError
 from capscale.estimator_names import split_name
+
+NEAR_GMSE = 1.05
+"""Factor of GMSE within which a format counts as inside those of the runs."""
+NOT_STATED = float("inf")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a fit says of one representation at (N, D)."""
+    """What an ensemble says of one representation at (N, D)."""
 
     row: Row
     rho: Interval
+    """Capacity."""
     loss: Interval
-    """NaN ends without N and D."""
-    dense_equivalent: float
-    loss_draws: np.ndarray
-    """Resamples of the format's expected loss, without the scatter of single runs (S,)."""
+    """Of a single run, in nats per token; infinite ends where no interval is stated."""
+    dense_equivalent: Interval
+    """Parameters: N rho."""
+    beyond: tuple[float, float]
+    """How far beyond the runs, in e-folds of N and of D."""
+    draws: np.ndarray
+    """Of the expected loss, without the scatter of single runs; those of one `Predictor` belong together (S,)."""
     notes: tuple[str, ...]
+
+    @property
+    def stated(self) -> bool:
+        """Whether an interval of the loss is stated."""
+        return bool(np.isfinite(self.loss.low))
 
 
 def target(
@@ -53,115 +68,152 @@ def target(
     return plain if plain.is_plain or not rotated.is_plain else rotated
 
 
-def predict(fit: Fit, draws: Bootstrap, row: Row, level: float = 0.95) -> Prediction:
+@dataclass(frozen=True)
+class Predictor:
+    """Predictions of several representations by the same draws, so that what they share cancels in differences."""
+
+    ensemble: Ensemble
+    rows: tuple[Row, ...]
+    """Of the representations, at any N and D."""
+    count: int = 1000
+    level: float = LEVEL
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if not row.is_plain and not self.ensemble.best.law.per_format:
+                raise UserError(
+                    f"{row.curve}: a law of GMSE cannot see the estimator and would say of it what it says of the "
+                    "default; ask for the format without brackets, or read its measured capacity in `capscale report`"
+                )
+
+    @cached_property
+    def draws(self) -> tuple[Draws, ...]:
+        """As many from each component as its share; the seed is that of the fits."""
+        return draw(self.ensemble.components(self.rows), self.count, self.ensemble.best.settings.seed)
+
+    @cached_property
+    def _missed(self) -> np.ndarray:
+        """Standard normals of what the laws miss beyond the runs: of all formats in common, and of each (1 + R, S)."""
+        random = np.random.default_rng([self.ensemble.best.settings.seed, 1])
+        return random.normal(size=(1 + len(self.rows), sum(len(d.scatter) for d in self.draws)))
+
+    def mean(self, rows: Sequence[Row]) -> np.ndarray:
+        """Expected loss of rows of the representations (R,)."""
+        total = sum(d.share for d in self.draws)
+        return sum((d.share / total * d.posterior.loss(rows) for d in self.draws), np.zeros(len(rows)))
+
+    def expected(self, row: Row, beyond: Beyond) -> np.ndarray:
+        """Draws of the expected loss, with what the laws miss beyond the runs (S,)."""
+        losses = np.concatenate([d.loss([row])[:, 0] for d in self.draws])
+        strength = np.array([1 + abs(float(np.log(np.median(self._rho(row)))))])
+        calibration = self.ensemble.calibration
+        deviation = float(np.sqrt(calibration.added(beyond, strength)[0]))
+        own = 1 + [r[4:10] for r in self.rows].index(row[4:10])
+        common = calibration.common
+        return losses + deviation * (np.sqrt(common) * self._missed[0] + np.sqrt(1 - common) * self._missed[own])
+
+    def _rho(self, row: Row) -> np.ndarray:
+        return np.ones(1) if row.is_dense else np.concatenate([d.rho(row) for d in self.draws])
+
+    def predict(self, row: Row) -> Prediction:
+        """Capacity and loss of one of the representations at the row's N and D."""
+        by = beyond_runs(self.ensemble.table, [row])
+        calibration = self.ensemble.calibration
+        losses, rho = self.expected(row, by), self._rho(row)
+        scatter = np.concatenate([d.scatter for d in self.draws])
+        estimate = float(self.mean([row])[0])
+        ends = np.quantile(losses + scatter, [(1 - self.level) / 2, (1 + self.level) / 2])
+        freedom = float(calibration.freedom(by)[0])
+        widen = float(student.ppf((1 + LEVEL) / 2, freedom)) / NORMAL if np.isfinite(freedom) else 1.0
+        low, high = estimate + widen * (ends - estimate)
+        stated = bool(calibration.stated(by)[0])
+        loss = Interval(estimate, *((float(low), float(high)) if stated else (-NOT_STATED, NOT_STATED)))
+        middle, below, above = np.quantile(rho, [0.5, (1 - self.level) / 2, (1 + self.level) / 2])
+        capacity = Interval(float(middle), float(below), float(above))
+        return Prediction(
+            row=row,
+            rho=capacity,
+            loss=loss,
+            dense_equivalent=Interval(*(float(x * row.N) for x in capacity)),
+            beyond=(float(by.N[0]), float(by.D[0])),
+            draws=losses,
+            notes=(*self._notes(row, by, stated=stated),),
+        )
+
+    def _notes(self, row: Row, by: Beyond, *, stated: bool) -> list[str]:
+        ensemble = self.ensemble
+        notes = [*_kinds(ensemble, row), *_errors(ensemble, row)]
+        for axis, value, far in (("N", row.N, float(by.N[0])), ("D", row.D, float(by.D[0]))):
+            if far > 0:
+                notes.append(_distance(ensemble, axis, value, far))
+        if not stated:
+            notes.append("no interval of the loss is stated there: nothing in these runs tells how wrong the laws are")
+        if not ensemble.best.problem.has_data_term and float(by.D[0]) > 0:
+            D = ensemble.table.column("D")[0]
+            notes.append(f"every run has D = {D:.4g}: the loss is the one at that D, whatever D is asked for")
+        return notes
+
+
+def predict(ensemble: Ensemble, row: Row, count: int = 1000, level: float = LEVEL) -> Prediction:
     """Capacity and loss of `row`'s representation at its N and D.
 
-    Raises UserError where its estimators are not the defaults of its formats and the fit is a law of GMSE.
+    Raises UserError where its estimators are not the defaults of its formats and the laws are of GMSE.
     """
-    problem = fit.problem
-    if not row.is_plain and not fit.law.per_format:
-        raise UserError(
-            f"{row.curve}: a law of GMSE cannot see the estimator and would say of it what it says of the default; "
-            "ask for the format without brackets, or read its measured capacity in `capscale report`"
-        )
-    arrays = problem.gather([row])
-    unseen = unseen_kinds(fit, row)
-    # One stream of numbers a format: two formats' errors are their own, and a format's are the same wherever asked.
-    random = np.random.default_rng([fit.settings.seed, *f"{row.weights}/{row.activations}".encode()])
-    z = np.concatenate([fit.z[None], draws.z])
-    rho = np.exp(problem.log_rho(z, arrays)[:, 0])
-    if unseen:
-        # A miss of the law from kind to kind is a shift of rho, common to all sizes.
-        shift = np.concatenate([[0.0], random.normal(0.0, transfer_error(), len(z) - 1)])
-        moved = np.clip(rho + shift, 0.25 * rho, 1.5)
-    else:
-        moved = rho
-    log_shift = np.log(moved / rho)
-    loss = np.array(
-        [problem.predict(one, arrays._replace(log_n=arrays.log_n + s))[0] for one, s in zip(z, log_shift, strict=True)]
+    return Predictor(ensemble, (row,), count, level).predict(row)
+
+
+def _distance(ensemble: Ensemble, axis: str, value: float, far: float) -> str:
+    calibration = ensemble.calibration
+    seen = ensemble.table.column(axis)
+    reach = calibration.reach["N" if axis == "N" else "D"]
+    folds = calibration.folds["N" if axis == "N" else "D"]
+    within = far <= reach * 1.05
+    tried = (
+        f"rollouts of these runs ({folds} {'cut' if folds == 1 else 'cuts'}) tried {np.exp(reach):.2g} times"
+        if folds
+        else "no rollout of these runs is possible in that direction"
     )
-    loss[1:] += random.normal(0.0, format_error(fit), len(loss) - 1)
-    n, p = len(fit.table), int(fit.free.sum())
-    scatter = random.choice(fit.residuals, len(z) - 1) * np.sqrt(n / max(n - p, 1))
-    return Prediction(
-        row=row,
-        rho=_interval(moved, moved[1:], level),
-        loss=_interval(loss, loss[1:] + scatter, level),
-        dense_equivalent=float(moved[0] * row.N),
-        loss_draws=loss[1:],
-        notes=_notes(fit, row, unseen),
-    )
+    where = f"{np.exp(far):.3g} times beyond the runs ({seen.min():.3g} to {seen.max():.3g})"
+    # Longer than any training of about that size is beyond, though other sizes were trained as long.
+    if axis == "D" and seen.min() <= value <= seen.max():
+        where = f"{np.exp(far):.3g} times beyond the trainings of about that size"
+    return f"{axis} = {value:.3g} is {where}: extrapolated; {tried}{'' if within else ', and no farther'}"
 
 
-def _interval(values: np.ndarray, spread: np.ndarray, level: float) -> Interval:
-    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values[0]), float(low), float(high))
-
-
-def format_error(fit: Fit) -> float:
-    """RMS of the formats' mean residuals beyond what the scatter of their runs explains, in nats."""
-    residuals, excess = fit.residuals, []
-    curve = np.array([r.curve for r in fit.table.rows])
-    for name in fit.table.curves:
-        mine = residuals[curve == name]
-        if len(mine) > 1:
-            excess.append(np.mean(mine) ** 2 - np.var(mine, ddof=1) / len(mine))
-    return float(np.sqrt(max(np.mean(excess), 0.0))) if excess else 0.0
-
-
-def unseen_kinds(fit: Fit, row: Row) -> tuple[str, ...]:
-    """Kinds of the row's formats that the fit has no runs of, as "weights sparse"; none for an unfitted format name."""
-    product = fit.law.combination == "product"
-    seen = {(p.operand, p.kind) for r in fit.table.rows for p in parts_of(r, product=product)}
-    asked = [(p.operand, p.kind) for p in parts_of(row, product=product)]
-    return tuple(f"{operand} {kind}" for operand, kind in asked if (operand, kind) not in seen)
-
-
-def _notes(fit: Fit, row: Row, unseen: Sequence[str]) -> tuple[str, ...]:
+def _kinds(ensemble: Ensemble, row: Row) -> list[str]:
+    evidence = departures()
     notes = []
-    if unseen:
-        known = sorted({f"{p.operand} {p.kind}" for r in fit.table.rows for p in parts_of(r, product=False)})
-        notes.append(
-            f"no runs of {', '.join(unseen)} in this fit (it has {', '.join(known) or 'dense only'}): the interval is "
-            f"widened by {transfer_error():.3f} in rho, the error of one law through all kinds in the paper's figures"
-        )
-    N, D = fit.table.column("N"), fit.table.column("D")
-    for name, value, seen in (("N", row.N, N), ("D", row.D, D)):
-        if not seen.min() / 1.01 <= value <= seen.max() * 1.01:
-            notes.append(
-                f"{name} = {value:.3g} is beyond the runs ({seen.min():.3g} to {seen.max():.3g}): extrapolated"
+    known = sorted({f"{k.operand} {k.kind}" for r in ensemble.table.rows for k in kin(r)})
+    for k in kin(row) if not ensemble.best.law.per_format else ():
+        if f"{k.operand} {k.kind}" not in known:
+            mean = evidence.means.get((k.operand, k.kind))
+            told = (
+                f"other studies put it {'above' if mean >= 0 else 'below'} the curve of integers: log rho times "
+                f"{np.exp(-mean):.2f}"
+                if mean is not None
+                else "no study here has it"
             )
-    if not fit.problem.has_data_term and abs(np.log(row.D / D[0])) > 0.01:
-        notes.append(f"every run has D = {D[0]:.4g}: the loss is the one at that D, whatever D is asked for")
-    return tuple(notes)
+            spread = float(np.exp(evidence.deviation(k)))
+            notes.append(
+                f"no runs of {k.operand} {k.kind} in this fit (it has {', '.join(known) or 'dense only'}); {told}, and "
+                f"formats of such a kind differ by a factor of about {spread:.2f} in log rho, which the interval admits"
+            )
+    return notes
 
 
-@cache
-def transfer_error() -> float:
-    """RMS error of rho when one F and C go through the kinds of formats of the paper's printed figures.
-
-    INT weights and INT activations of Figure 6, weight and activation sparsity of Figure 2b: each kind is predicted
-    from the others, and the errors are pooled.
-    """
-    kinds = []
-    integers, sparse = printed()["6"], printed()["2b"]
-    for matrix, prefix in ((integers, "int"), (sparse, "top")):
-        i, j = matrix.dense
-        for names, rho in ((matrix.row_names, matrix.capacity[:, j]), (matrix.column_names, matrix.capacity[i])):
-            named = [(n if prefix == "int" else f"{float(n) * 100:.0f}", r) for n, r in zip(names, rho, strict=True)]
-            kinds.append([(gaussian_error(prefix + n), r) for n, r in named if n not in ("16", "0")])
-    errors: list[float] = []
-    for k, held in enumerate(kinds):
-        known = np.array([pair for other, kind in enumerate(kinds) if other != k for pair in kind])
-
-        def off(v: np.ndarray, pairs: np.ndarray = known) -> np.ndarray:
-            return Capacity(TANH, (("F", v[0]), ("C", v[1]))).rho(pairs[:, 0]) - pairs[:, 1]
-
-        F, C = least_squares(
-            off, [0.4, 1.4], bounds=([p.lower for p in TANH.parameters], [p.upper for p in TANH.parameters])
-        ).x
-        errors += list(off(np.array([F, C]), np.array(held)))
-    return float(np.sqrt(np.mean(np.square(errors))))
+def _errors(ensemble: Ensemble, row: Row) -> list[str]:
+    notes = []
+    for operand in ("weights", "activations") if not ensemble.best.law.per_format else ():
+        error = getattr(row, f"{operand}_gmse")
+        rows = [r for r in ensemble.table.rows if getattr(r, operand) != "dense"]
+        seen = [getattr(r, f"{operand}_gmse") for r in rows]
+        if getattr(row, operand) != "dense" and seen and np.all(np.isfinite(seen)):
+            low, high = min(seen), max(seen)
+            if not low / NEAR_GMSE <= error <= high * NEAR_GMSE:
+                notes.append(
+                    f"GMSE of {operand} {error:.3g} is beyond those of the runs ({low:.3g} to {high:.3g}): extrapolated"
+                )
+    return notes
 
 
 def storage_bits(name: str) -> float:

@@ -29,7 +29,7 @@ RECORDED = ("width", "bits_per_byte", "learning_rate", "steps", "diverged_at_ste
 
 
 def _number(record: Mapping[str, Any], name: str, source: str, run: str, default: float = math.nan) -> float:
-    value = record.get(name)
+    value: Any = record.get(name)
     try:
         number = default if is_missing(value) else float(value)
     except (TypeError, ValueError) as e:

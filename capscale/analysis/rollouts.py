@@ -22,6 +22,8 @@ LEAST_LENGTHS = 2
 """Trainings of one size from which longer ones are predicted."""
 NEAR = np.log(1.25)
 """Sizes within this of the nearest one say how long models of a size were trained."""
+NO_DISTANCE = 0.05
+"""E-folds that count as within the runs: sizes and tokens are rounded."""
 MOST_STEPS = 12
 """Distinct sizes, or lengths of one size, from which cuts are made at quantiles."""
 QUANTILES = (0.5, 0.65, 0.8)
@@ -81,7 +83,7 @@ def beyond(table: Table, of: Table, train: np.ndarray | None = None) -> Beyond:
         lengths, ratios = known_D[near], (known_D - known_N)[near]
         in_tokens = max(0.0, d - lengths.max(), lengths.min() - d)
         out_D[i] = min(in_tokens, max(0.0, d - n - ratios.max(), ratios.min() - d + n))
-    return Beyond(np.where(out_N < 1e-6, 0.0, out_N), np.where(out_D < 1e-6, 0.0, out_D))
+    return Beyond(*(np.where(x < NO_DISTANCE, 0.0, x) for x in (out_N, out_D)))
 
 
 def cuts(table: Table, most: int | None = None) -> tuple[Cut, ...]:

@@ -1,79 +1,103 @@
-"""Rows in: sweep directories, CSV / JSON / JSONL / Parquet tables, and QuEST's published runs."""
+"""Rows in: sweep directories, tables in files of any kind, runs of trackers, and QuEST's published runs."""
 
-import io
-from typing import Any
+from typing import Any, NamedTuple
 
-import pandas as pd
 from etils import epath
 
 from capscale.analysis.quest import is_quest, quest_records
 from capscale.analysis.reading.choices import Choices
+from capscale.analysis.reading.columns import Column
+from capscale.analysis.reading.files import flattened, read_file
+from capscale.analysis.reading.json_tables import flat
+from capscale.analysis.reading.tensorboard import is_events, read_events
+from capscale.analysis.reading.understand import understand
+from capscale.analysis.reading.wandb import is_run_file, read_runs
 from capscale.analysis.table import Remark, Table, make_table
 from capscale.artifacts import DIGEST, check_result, check_seal
 from capscale.errors import UserError
-from capscale.files import is_there, parse_json, plain_name, unreadable
+from capscale.files import files_below, is_there, parse_json, plain_name, unreadable
+
+ABSENT = "no such file or sweep directory; give DIR of `capscale sweep --out DIR` or a table"
+
+
+class Reading(NamedTuple):
+    """A table, and what was understood of the file that it comes from."""
+
+    table: Table
+    columns: tuple[Column, ...]
+    """Ours, and where each comes from."""
+    extra: tuple[str, ...]
+    """Other numeric columns, which come with the rows."""
+    ignored: tuple[str, ...]
+    """Columns that nothing is read from."""
 
 
 def read(path: epath.PathLike, *, strict: bool = True, choices: Choices | None = None) -> Table:
-    """The table at `path`: a sweep directory, or a file by its suffix.
+    """The table at `path`; see `read_all`."""
+    return read_all(path, strict=strict, choices=choices).table
 
-    A JSON list with QuEST's columns is recognised by them. `strict=False` lets rows of a file pass that look like
-    unit mistakes. Raises UserError naming the file and what to do.
+
+def read_all(path: epath.PathLike, *, strict: bool = True, choices: Choices | None = None) -> Reading:
+    """The table at `path`, with what was understood of its columns.
+
+    A directory is a sweep, or holds runs of W&B or TensorBoard; of a file its suffix says what it is. A JSON list
+    with QuEST's columns is recognised by them.
+
+    Args:
+      path: a file or directory, which may lie in object storage.
+      strict: False lets rows of a file pass that look like unit mistakes, or of which many would be set aside.
+      choices: what the reader says of columns, rows and words.
+
+    Raises:
+      UserError: naming the file and what to do.
     """
-    path = epath.Path(path)
+    path, choices = epath.Path(path), choices or Choices()
     if not is_there(path):
-        raise UserError(f"{path}: no such file or sweep directory; give DIR of `capscale sweep --out DIR` or a table")
+        raise UserError(f"{path}: {ABSENT}")
     if path.is_dir():
-        return read_sweep(path)
+        if not (path / "sweep.json").exists() and (records := _tracked(path)):
+            return _made(records, path, choices, strict=strict)
+        return read_sweep(path, choices)
     if path.stat().length == 0:
         raise UserError(f"{path}: empty file; expected named columns N, D, loss, weights, activations")
-    records = _records(path)
-    if records and is_quest(records[0]):
-        records = quest_records(records)
-    return make_table(records, str(path), strict=strict)
+    if is_events(path):
+        return _made(read_events(path.parent, [path]), path, choices, strict=strict)
+    if is_run_file(path):
+        return _made([flat(record) for record in read_runs([path])], path, choices, strict=strict)
+    cells = read_file(path, choices)
+    if cells.records and is_quest(cells.records[0]):
+        return _made(quest_records(cells.records), path, choices, strict=strict)
+    cells = flattened(cells)
+    remarks = tuple(Remark(path.name, note) for note in cells.notes)
+    return _made(cells.records, path, choices, strict=strict, remarks=remarks)
 
 
-def _records(path: epath.Path) -> list[dict[str, Any]]:
-    try:
-        match path.suffix.lower():
-            case ".csv":
-                return _plain(pd.read_csv(io.BytesIO(path.read_bytes()), comment="#"))
-            case ".jsonl":
-                return _objects(_lines(path), path)
-            case ".json":
-                return _objects(parse_json(path.read_bytes()), path)
-            case ".parquet":
-                return _plain(pd.read_parquet(io.BytesIO(path.read_bytes())))
-    except ImportError as e:
-        raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'capscale[parquet]'") from e
-    except OSError as e:
-        raise UserError(unreadable(path, e)) from e
-    except ValueError as e:
-        if isinstance(e, UserError):
-            raise
-        raise UserError(f"{path}: not a readable {path.suffix[1:]} file: {e}") from e
-    raise UserError(f"{path}: unknown suffix {path.suffix!r}; use .csv, .json, .jsonl or .parquet")
+def _made(
+    records: list[dict[str, Any]],
+    path: epath.Path,
+    choices: Choices,
+    *,
+    strict: bool,
+    remarks: tuple[Remark, ...] = (),
+    context: dict[str, Any] | None = None,
+) -> Reading:
+    found = understand(records, choices, str(path))
+    remarks = (*remarks, *found.remarks)
+    table = make_table(found.records, str(path), strict=strict, remarks=remarks, context=context)
+    return Reading(table, found.columns, found.extra, found.ignored)
 
 
-def _lines(path: epath.Path) -> list[Any]:
-    """The values of JSON lines; `ValueError` names the line that is none."""
-    found = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        try:
-            found += [parse_json(line)] if line.strip() else []
-        except ValueError as e:
-            raise ValueError(f"line {number}: {e}") from e
-    return found
+def _tracked(directory: epath.Path) -> list[dict[str, Any]]:
+    """Records of the runs that a tracker has left below a directory; none where there is none."""
 
+    def refuse(error: OSError) -> None:
+        raise UserError(unreadable(error.filename or directory, error)) from error
 
-def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in record.items()} for record in frame.to_dict("records")]
-
-
-def _objects(content: Any, path: epath.Path) -> list[dict[str, Any]]:
-    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise UserError(f"{path}: expected a list of JSON objects, one per run")
-    return content
+    files = list(files_below(directory, refuse))
+    events, runs = [f for f in files if is_events(f)], [f for f in files if is_run_file(f)]
+    if events and runs:
+        raise UserError(f"{directory}: it holds runs of both TensorBoard and W&B; give the directory of one of them")
+    return read_events(directory, events) if events else [flat(record) for record in read_runs(runs)]
 
 
 def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
@@ -91,7 +115,7 @@ def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def read_sweep(directory: epath.PathLike) -> Table:
+def read_sweep(directory: epath.PathLike, choices: Choices | None = None) -> Reading:
     """The rows of a sweep directory, with its command, versions, corpus and wall time as context.
 
     Runs that the sweep expects and that have no result yet are remarks, and so are diverged ones. Its units are known:
@@ -123,4 +147,4 @@ def read_sweep(directory: epath.PathLike) -> Table:
     if not rows:
         raise UserError(f"{directory}: no finished run of {len(expected)}; start the sweep again")
     context = {**sweep, "training_seconds": seconds, "finished": len(rows), "expected": len(expected)}
-    return make_table(rows, str(directory), strict=False, remarks=tuple(remarks), context=context)
+    return _made(rows, directory, choices or Choices(), strict=False, remarks=tuple(remarks), context=context)

@@ -34,7 +34,6 @@ from capscale.analysis.study_laws import Laws
 from capscale.analysis.table import Row, Table
 from capscale.analysis.uncertainty import Bootstrap
 from capscale.capacity import Form
-from capscale.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def study(
     core = core_rows(table)
     measured = _measured(core, made, free, resamples, settings)
     if main is None and not measured.measured.any():
-        raise UserError(next(iter(made.missing.values())))
+        raise made.refusals[0]
     unit = unit_of(free[0].fit) if free else "dense" if "dense" in table.curves else ""
     # A form of rho is about shares of dense models.
     form = (law.form or LAWS["tanh"].form) if unit == "dense" else None

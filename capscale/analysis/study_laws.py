@@ -18,18 +18,22 @@ class Laws:
         """Of one table, by one way of fitting."""
         self.table, self.settings = table, settings
         self.missing: dict[str, str] = {}
+        self.refusals: list[UserError] = []
         self.free: tuple[Inspection, Bootstrap] | None = None
 
-    def _reason(self, error: UserError) -> str:
-        return str(error).removeprefix(f"{self.table.source}: ")
+    def _refused(self, part: str, error: UserError) -> None:
+        self.missing[part] = str(error).removeprefix(f"{self.table.source}: ")
+        self.refusals.append(error)
 
     def decoupled(self, resamples: int) -> tuple[Inspection, Bootstrap] | None:
         """The law with a free capacity per format; None where every run is dense, or the table cannot carry it."""
         if not all(r.is_dense for r in self.table.rows):
             try:
-                self.free = _looked_at(_decoupled_fit(self.table, self.settings), resamples)
+                fitted = _decoupled_fit(self.table, self.settings)
             except UserError as error:
-                self.missing["law with a free capacity per format"] = self._reason(error)
+                self._refused("law with a free capacity per format", error)
+            else:
+                self.free = _looked_at(fitted, resamples)
         return self.free
 
     def main(self, law: Law, constraints: Constraints, resamples: int) -> tuple[Inspection, Bootstrap] | None:
@@ -38,12 +42,13 @@ class Laws:
             return _looked_at(fit(self.table, LAWS["dense"], self.settings, constraints), resamples)
         try:
             rows = of_known_error(rows_of(self.table, law))
-            return _looked_at(fit(rows, law, self.settings, constraints), resamples)
+            fitted = fit(rows, law, self.settings, constraints)
         except UserError as error:
             if constraints.fixed or constraints.priors:
                 raise
-            self.missing["law of GMSE"] = self._reason(error)
-        return self.free
+            self._refused("law of GMSE", error)
+            return self.free
+        return _looked_at(fitted, resamples)
 
 
 def _looked_at(fitted: Fit, resamples: int) -> tuple[Inspection, Bootstrap]:

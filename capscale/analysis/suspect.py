@@ -40,27 +40,33 @@ def refuse_unit_mistakes(rows: Sequence[Row], records: Sequence[Mapping[str, Any
     if below := _too_few_tokens(rows):
         raise UserError(
             f"{source}: fewer tokens than parameters: {named_rows(below, 'D')}; D counts tokens, not batches or "
-            f"billions, and N non-embedding parameters; if D counts millions: --map D=D*1e6; {PASS}"
+            f"billions, and N non-embedding parameters; {_unit_remedy('D', below, rows)}; {PASS}"
         )
     if above := _too_many_tokens(rows):
         raise UserError(
             f"{source}: more tokens per parameter than in any run, or in the other rows: "
-            f"{named_rows(above, 'N')}; N counts parameters, not millions or billions; if it counts millions: "
-            f"--map N=N*1e6; {PASS}"
+            f"{named_rows(above, 'N')}; N counts parameters, not millions or billions; "
+            f"{_unit_remedy('N', above, rows)}; {PASS}"
         )
     for name, least, noun in (("N", LEAST_N, "parameters"), ("D", LEAST_D, "tokens")):
         if small := [row for row in rows if getattr(row, name) < least]:
             raise UserError(
-                f"{source}: under {least:,.0f} {noun}: {named_rows(small, name)}; if {name} counts millions or "
-                f"billions: --map {name}={name}*1e6 or *1e9; {PASS}"
+                f"{source}: under {least:,.0f} {noun}: {named_rows(small, name)}; "
+                f"{_unit_remedy(name, small, rows)}; {PASS}"
             )
     as_bits = [r for r, record in zip(rows, records, strict=True) if _is_in_bits(r, record)]
     as_bits += [r for r in _jumps_by_bits(rows) if r not in as_bits]
-    if as_bits := as_bits or _all_in_bits(rows):
+    if as_bits := as_bits or _all_in_bits(rows) or _format_in_bits(rows):
         raise UserError(
             f"{source}: the loss looks like bits, not nats per token: {named_rows(as_bits, 'loss')}; bits per token "
-            f"become nats times ln 2 = 0.6931: --map loss=loss*0.693147; {PASS}"
+            f"become nats times ln 2 = 0.6931, by --map loss=COLUMN*0.693147 if all rows are; {PASS}"
         )
+
+
+def _unit_remedy(name: str, odd: Sequence[Row], rows: Sequence[Row]) -> str:
+    if len(odd) < len(rows) / 2:
+        return "correct these rows if they are in millions or billions"
+    return f"if it counts millions or billions: --map {name}=COLUMN*1e6 or *1e9"
 
 
 def _too_few_tokens(rows: Sequence[Row]) -> list[Row]:
@@ -94,6 +100,21 @@ def _all_in_bits(rows: Sequence[Row]) -> list[Row]:
     dense = [row for row in rows if row.is_dense and row.N >= 1e6 and row.D >= 1e7]
     over = [row.loss / float(TEXT.loss(row.N, row.D, 1.0)) for row in dense]
     return dense if len(dense) >= 3 and BITS_RATIO[0] < np.median(over) < BITS_RATIO[1] else []
+
+
+def _format_in_bits(rows: Sequence[Row]) -> list[Row]:
+    """All rows of a format that lie above the dense ones of their N and D by 1 / ln 2, whatever these are."""
+    dense = {(row.N, row.D): row.loss for row in rows if row.is_dense}
+    curves: dict[str, list[Row]] = {}
+    for row in rows:
+        if not row.is_dense and (row.N, row.D) in dense:
+            curves.setdefault(row.curve, []).append(row)
+    for group in curves.values():
+        over = np.array([row.loss / dense[row.N, row.D] for row in group])
+        # A format that is that bad would be so by more at some sizes than at others.
+        if len(group) >= 3 and 1.40 < np.median(over) < 1.58 and np.ptp(over) < 0.03 * np.median(over):
+            return group
+    return []
 
 
 def _jumps_by_bits(rows: Sequence[Row]) -> list[Row]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from capscale.analysis.curves import with_curves
 from capscale.analysis.reading.groups import refuse_mixtures
+from capscale.analysis.reading.missing import REQUIRED, refuse_missing
 from capscale.analysis.reading.numbers import is_missing
 from capscale.analysis.reading.status import ended
 from capscale.analysis.records import DENSE_REMEDY, OPERANDS, digest, row_of, with_extra
@@ -26,7 +27,6 @@ from capscale.errors import UserError
 
 __all__ = ["REQUIRED", "Remark", "Row", "Table", "make_table"]
 
-REQUIRED = ("N", "D", "loss", "weights", "activations")
 MOST_SET_ASIDE = 1 / 3
 """Share of rows that may have diverged before it is rather their reading that went wrong."""
 
@@ -97,11 +97,7 @@ def make_table(
         unit mistakes, repeats lie far apart, or more than a third of the rows would be set aside.
     """
     columns = {name for record in records for name in record}
-    missing = [c for c in REQUIRED if c not in columns]
-    if missing:
-        bits = "loss" in missing and columns & {"bits_per_byte", "loss_bits", "bpb"}
-        hint = "; a loss in bits becomes nats per token times ln 2, and times bytes per token" if bits else ""
-        raise UserError(f"{source}: no column {missing}; it has {sorted(columns)}{hint}{_remedy(missing)}")
+    refuse_missing(columns, columns, source)
     records = with_extra(records)
     _refuse_gaps(records, source)
     rows = [row_of(record, i, source) for i, record in enumerate(records)]
@@ -131,13 +127,6 @@ def make_table(
     return Table(tuple(rows), source, digest(rows), (*notes, *shared, *repeats), context or {})
 
 
-def _remedy(missing: Sequence[str]) -> str:
-    """How to name what holds a missing column."""
-    operands = [name for name in missing if name in OPERANDS]
-    said = f"; say which it is: --map {missing[0]}=COLUMN"
-    return said + (f", or --fill {operands[0]}=dense where no run compresses them" if operands else "")
-
-
 def _refuse_gaps(records: Sequence[Mapping[str, Any]], source: str) -> None:
     """Refuses rows that do not say what an operand is: missing is not dense."""
     for side in OPERANDS:
@@ -161,8 +150,10 @@ def _set_aside(rows: Sequence[Row], records: Sequence[Mapping[str, Any]], source
         )
     found: dict[int, str] = {}
     for i, (row, record, fine) in enumerate(zip(rows, records, states, strict=True)):
-        if not fine or (not math.isfinite(row.loss) and not is_missing(record["loss"])):
+        if not math.isfinite(row.loss) and (not fine or not is_missing(record["loss"])):
             found[i] = "diverged, it has no loss to fit"
+        elif not fine:
+            found[i] = f"diverged, by its status {record['status']!r}"
         elif is_missing(record["loss"]):
             found[i] = "it has no loss"
     return found

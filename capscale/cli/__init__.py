@@ -32,7 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
         quiet_clients()
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its cache is nobody's concern
 
-        from capscale.cli import analysis, data, describe, formats, launch, planning, preflight, status, sweep
+        from capscale.cli import (
+            analysis,
+            data,
+            describe,
+            formats,
+            importing,
+            launch,
+            planning,
+            preflight,
+            status,
+            sweep,
+        )
 
         commands = {
             "gmse": formats.Gmse,
@@ -44,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             "status": status.Status,
             "preflight": preflight.Preflight,
             "launch": launch.Launch,
+            "import": importing.Import,
             "fit": analysis.Fit,
             "report": analysis.Report,
             "bench": planning.Bench,

@@ -33,6 +33,11 @@ def span(interval: Interval, style: str = ".4g") -> str:
     return f"> {interval.low:{style}}" if low else f"< {interval.high:{style}}" if high else "–"
 
 
+def stated(interval: Interval, style: str) -> str:
+    """An interval of a prediction, or that none is stated."""
+    return span(interval, style) if math.isfinite(interval.low) else "not stated"
+
+
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table whose first column is text and whose others are numbers."""
     table = Table(title=escape(title), title_justify="left")

@@ -9,12 +9,11 @@ from capscale.cli.reading import Reading
 from capscale.errors import UserError
 
 if TYPE_CHECKING:
+    from capscale.analysis.ensemble import Ensemble
     from capscale.analysis.fit import Constraints
-    from capscale.analysis.fit import Fit as Fitted
     from capscale.analysis.inspection import Inspection
     from capscale.analysis.law import Law
     from capscale.analysis.shared_errors import Asked
-    from capscale.analysis.uncertainty import Bootstrap
 
 FormName = Annotated[str, tyro.conf.arg(metavar="LAW")]
 """Name of a law that ships, or a Python file with one: `mine.py`, or `mine.py:NAME` where it has several."""
@@ -93,24 +92,26 @@ class Fitting:
     """Gaussian priors, NAME=MEAN:DEVIATION."""
     delta: float = 1e-3
     """Huber threshold, in nats."""
-    bootstrap: int = 1000
-    """Resamples."""
+    alone: bool = False
+    """Use the law as it is, without its relatives: coupled, with capacity on tokens, and with drift in D/N."""
+    draws: int = 1000
+    """Draws that intervals are taken from."""
     shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
     """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
 
-    def fitted(self, path: str) -> "tuple[Fitted, Bootstrap, Inspection]":
-        """The law fitted to the rows that it is about, its resamples, and the free fit where numbers were given."""
-        from capscale.analysis.fit import Settings, fit
+    def gathered(self, path: str) -> "tuple[Ensemble, Inspection]":
+        """The law and its relatives fitted to the rows they are about, and what there is to say of the law itself."""
+        from capscale.analysis.ensemble import family, gathered
+        from capscale.analysis.fit import Settings
         from capscale.analysis.inspection import inspect
-        from capscale.analysis.selection import rows_of
-        from capscale.analysis.uncertainty import bootstrap
 
         law = law_of(self.form, self.share, self.combine)
-        table = rows_of(self.reading.table(path), law)
+        table = self.reading.table(path)
         settings = Settings(self.delta, shared=parse_shared(self.shared))
-        result = fit(table, law, settings, parse_numbers(self.fix, self.prior))
-        return result, bootstrap(result, self.bootstrap), inspect(result, profiled=False)
+        laws = (law,) if self.alone else family(law)
+        ensemble = gathered(table, laws, settings, parse_numbers(self.fix, self.prior))
+        return ensemble, inspect(ensemble.fits[0], profiled=False)
 
 
 def said_of(inspected: "Inspection") -> "dict[str, Any]":
@@ -125,6 +126,22 @@ def said_of(inspected: "Inspection") -> "dict[str, Any]":
         "outlying": outlying_numbers(inspected.outlying),
         "against_free_fit": comparison_numbers(inspected.comparison),
         "remarks": [r._asdict() for r in fit.table.remarks],
+    }
+
+
+def numbers_of(ensemble: "Ensemble") -> "dict[str, Any]":
+    """An ensemble for JSON: its laws with their weights, the rollouts, and what intervals rest on."""
+    calibration = ensemble.calibration
+    return {
+        "laws": [
+            {"law": f.law.name, "equation": f.law.equation, "weight": float(w), "rmse": f.rmse}
+            for f, w in zip(ensemble.fits, ensemble.weights, strict=True)
+        ],
+        "left_out": dict(ensemble.left_out),
+        "rollouts": [{"axis": f.axis, "cut": f.cut, "rows": len(f.error), "rmse": f.rmse} for f in ensemble.folds],
+        "growth": calibration.growth,
+        "reach": calibration.reach,
+        "covered_without_growth": calibration.covered,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from capscale.cli.bench import Bench
-from capscale.cli.fitting import Fitting, parse_columns, parse_numbers, said_of, words_about
+from capscale.cli.fitting import Fitting, numbers_of, parse_columns, parse_numbers, said_of, words_about
 from capscale.cli.reading import Reading
 from capscale.errors import UserError
 
@@ -48,9 +48,12 @@ class Predict:
         """Fits, predicts and prints."""
         from capscale.analysis.numbers import json_ready
         from capscale.analysis.predict import predict, target
-        from capscale.cli.analysis_tables import grid, sentences
+        from capscale.analysis.sentences import predictions
+        from capscale.analysis.sentences.rule import texts
+        from capscale.cli.analysis_tables import grid, sentences, span, stated
 
-        fit, draws, inspected = self.fitting.fitted(self.table)
+        ensemble, inspected = self.fitting.gathered(self.table)
+        fit = ensemble.best
         nan = float("nan")
         row = target(
             self.weights,
@@ -63,7 +66,7 @@ class Predict:
         )
         if not row.is_dense and max(row.weights_gmse, row.activations_gmse) == 0:
             raise UserError(f"{row.curve}: GMSE is zero; nothing is compressed")
-        found = predict(fit, draws, row)
+        found = predict(ensemble, row, self.fitting.draws)
         content = {
             "weights": row.weights,
             "activations": row.activations,
@@ -73,20 +76,23 @@ class Predict:
             "activations_gmse": row.activations_gmse,
             "rho": found.rho._asdict(),
             "loss": found.loss._asdict(),
-            "dense_equivalent": found.dense_equivalent,
+            "dense_equivalent": found.dense_equivalent._asdict(),
+            "stated": found.stated,
+            "beyond": dict(zip(("N", "D"), found.beyond, strict=True)),
             "notes": list(found.notes),
             "fit": said_of(inspected),
+            "ensemble": numbers_of(ensemble),
         }
         if self.json:
             print(json.dumps(json_ready(content), indent=1))
             return 0
         rows = [
             ("rho", f"{found.rho.estimate:.3f}", f"{found.rho.low:.3f} – {found.rho.high:.3f}"),
-            ("loss, nats per token", f"{found.loss.estimate:.4f}", f"{found.loss.low:.4f} – {found.loss.high:.4f}"),
-            ("dense-equivalent size", f"{found.dense_equivalent:.4g}", ""),
+            ("loss, nats per token", f"{found.loss.estimate:.4f}", stated(found.loss, ".4f")),
+            ("dense-equivalent size", f"{found.dense_equivalent.estimate:.4g}", span(found.dense_equivalent)),
         ]
         grid(f"{row.curve} at N = {row.N:.4g}, D = {row.D:.4g}", ("", "predicted", "95 %"), rows)
-        sentences("To be known", [*words_about(inspected), *found.notes])
+        sentences("To be known", [*words_about(inspected), *texts(predictions.RULES, ensemble), *found.notes])
         sentences("Rows", [f"{r.row}: {r.what}" for r in fit.table.remarks])
         return 0
 
@@ -125,15 +131,17 @@ class Plan:
         """Fits, plans and prints."""
         from capscale.analysis.numbers import json_ready
         from capscale.analysis.planner import Budget, plan
-        from capscale.cli.analysis_tables import grid, sentences
+        from capscale.analysis.sentences import predictions
+        from capscale.analysis.sentences.rule import texts
+        from capscale.cli.analysis_tables import grid, sentences, stated
 
         budget = Budget(self.memory, self.flops, self.loss, self.tokens, self.tokens_per_parameter)
         speed = dict(parse_numbers(self.speed, ()).fixed)
         if any(not 0 < factor < float("inf") for factor in speed.values()):
             raise UserError(f"--speed {' '.join(self.speed)}: factors must be positive and finite")
-        fit, draws, inspected = self.fitting.fitted(self.table)
+        ensemble, inspected = self.fitting.gathered(self.table)
         pairs = [(w, a or "dense") for w, _, a in (name.partition("/") for name in self.formats)]
-        found = plan(fit, draws, budget, pairs, speed)
+        found = plan(ensemble, budget, pairs, speed, self.fitting.draws)
         options = [
             {
                 "format": o.prediction.row.curve,
@@ -145,6 +153,8 @@ class Plan:
                 "rho": o.prediction.rho.estimate,
                 "behind": o.behind,
                 "told_apart": o.told_apart,
+                "size": o.size and o.size._asdict(),
+                "tokens_per_parameter": o.ratio and o.ratio._asdict(),
                 "notes": list(o.prediction.notes),
             }
             for o in found.options
@@ -158,6 +168,7 @@ class Plan:
         }
         if self.json:
             content = {"options": options, "next_run": following, "fit": said_of(inspected)}
+            content |= {"ensemble": numbers_of(ensemble)}
             print(json.dumps(json_ready(content), indent=1))
             return 0
         behind = "memory / winner's" if self.loss is not None else "loss behind"
@@ -168,14 +179,28 @@ class Plan:
                 f"{o['D']:.3g}",
                 f"{o['memory_bytes']:.3g}",
                 f"{o['loss']['estimate']:.4f}",
-                f"{o['loss']['low']:.3f} – {o['loss']['high']:.3f}",
+                stated(found.options[i].prediction.loss, ".3f"),
                 f"{o['behind']:.4f}",
-                "" if i == 0 else "yes" if o["told_apart"] else "no",
+                "" if i == 0 else {True: "yes", False: "no", None: "not known"}[o["told_apart"]],
             )
             for i, o in enumerate(options)
         ]
         grid("Best first", ("format", "N", "D", "bytes", "loss", "95 %", behind, "told apart"), rows)
-        lines = [*words_about(inspected), *dict.fromkeys(n for o in found.options for n in o.prediction.notes)]
+        sized = [(o.prediction.row.curve, o.size, o.ratio) for o in found.options if o.size and o.ratio]
+        if sized:
+            grid(
+                "Size of least loss, and tokens per parameter there",
+                ("format", "N", "95 %", "D/N", "95 %"),
+                [
+                    (c, f"{s.estimate:.3g}", stated(s, ".3g"), f"{r.estimate:.3g}", stated(r, ".3g"))
+                    for c, s, r in sized
+                ],
+            )
+        lines = [
+            *words_about(inspected),
+            *texts(predictions.RULES, ensemble),
+            *dict.fromkeys(n for o in found.options for n in o.prediction.notes),
+        ]
         if found.next_run is not None:
             r = found.next_run
             lines.append(
@@ -183,7 +208,7 @@ class Plan:
                 f"formats' difference from {r.deviation_before:.2g} to {r.deviation_after:.2g} nats, if the law holds"
             )
         sentences("To be known", lines)
-        sentences("Rows", [f"{r.row}: {r.what}" for r in fit.table.remarks])
+        sentences("Rows", [f"{r.row}: {r.what}" for r in ensemble.table.remarks])
         return 0
 
 

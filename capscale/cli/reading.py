@@ -7,6 +7,7 @@ import tyro
 
 if TYPE_CHECKING:
     from capscale.analysis.reading.choices import Choices
+    from capscale.analysis.rows import Reading as Read
     from capscale.analysis.table import Table
 
 
@@ -32,8 +33,12 @@ class Reading:
 
         return Choices.parse(self.map, self.where, self.fill, self.replace)
 
-    def table(self, path: str) -> "Table":
-        """The table at `path`, read as the flags say."""
-        from capscale.analysis.rows import read
+    def read(self, path: str) -> "Read":
+        """The table at `path`, read as the flags say, and what was understood of it."""
+        from capscale.analysis.rows import read_all
 
-        return read(path, strict=not self.keep_suspect, choices=self.choices)
+        return read_all(path, strict=not self.keep_suspect, choices=self.choices)
+
+    def table(self, path: str) -> "Table":
+        """The table alone."""
+        return self.read(path).table

@@ -123,12 +123,3 @@ def test_predict_plan_factorize_bench(sweep, tmp_path, capsys):
         assert json.loads(capsys.readouterr().out)
     assert len(list((tmp_path / "f").glob("*.png"))) == 6
     assert (tmp_path / "b" / "bench.png").exists()
-
-
-def test_dense_runs_alone_are_refused(tmp_path):
-    file = tmp_path / "dense.csv"
-    file.write_text(
-        "N,D,loss,weights,activations\n" + "".join(f"{n},1e9,{3 - n / 1e7},dense,dense\n" for n in (1e6, 2e6, 3e6))
-    )
-    with pytest.raises(UserError, match="dense runs only"):
-        study(read(file))

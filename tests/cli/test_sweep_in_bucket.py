@@ -105,7 +105,7 @@ def test_a_sweep_begins_in_an_empty_bucket_and_survives_its_worker(place, gs, ca
     assert f"2 of 2 results in {out} (0 trained now)" in capsys.readouterr().out
     assert main(["status", out]) == 0
     assert capsys.readouterr().out.startswith("2 done\n")
-    table = read_sweep(out)
+    table = read_sweep(out).table
     assert sorted(row.loss for row in table.rows) == sorted(result["row"]["loss"] for result in found.values())
     gs.put("other/sweep.txt", b"something else")
     assert main(sweep(gs, f"{gs.url}/other")) == BAD_INPUT

@@ -5,80 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from capscale.analysis.reading.choices import Choices
+from capscale.analysis.reading.column_names import EXACT, NAMES
 from capscale.analysis.reading.numbers import UNITS
+from capscale.analysis.row import Remark
 from capscale.errors import UserError
 
-NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "run": (
-        ("trajectory", "trajectory_id"),
-        ("run", "run_name", "run_id"),
-        ("name", "display_name", "experiment", "experiment_name", "exp_name", "exp", "id", "model_name"),
-    ),
-    "N": (
-        (
-            *("non_embedding_params", "non_embedding_parameters", "non_emb_params", "n_non_embedding", "n_nonemb"),
-            *("params_non_embedding", "parameters_non_embedding", "num_non_embedding_params", "params_non_emb"),
-            *("n_params_non_embedding", "n_non_embedding_params", "num_params_non_embedding", "nonembedding_params"),
-            *("num_non_embedding_parameters", "non_embedding_param_count", "n_non_emb", "non_embedding_size"),
-        ),
-        (
-            *("params", "n_params", "num_params", "nparams", "param_count", "params_count", "parameters", "n_param"),
-            *("num_parameters", "n_parameters", "parameter_count", "model_size", "model_params", "model_parameters"),
-            *("size", "number_of_parameters", "param", "n_model_params"),
-        ),
-        (
-            *("total_params", "total_parameters", "n_params_total", "params_total", "num_total_params"),
-            *("total_param_count", "params_with_embeddings", "all_params", "parameters_total", "n_total_params"),
-        ),
-    ),
-    "D": (
-        (
-            *("tokens", "n_tokens", "num_tokens", "train_tokens", "training_tokens", "tokens_seen", "total_tokens"),
-            *("tokens_total", "n_train_tokens", "num_train_tokens", "tokens_trained", "consumed_tokens", "ntokens"),
-            *("tokens_consumed", "token_count", "seen_tokens", "tokens_processed", "n_training_tokens"),
-            *("num_training_tokens", "total_train_tokens", "train_tokens_seen", "tokens_train", "trained_tokens"),
-        ),
-    ),
-    "loss": (
-        (
-            *("loss", "val_loss", "valid_loss", "validation_loss", "eval_loss", "test_loss", "dev_loss", "final_loss"),
-            *("final_val_loss", "final_eval_loss", "final_validation_loss", "final_valid_loss", "loss_val"),
-            *("loss_valid", "loss_eval", "loss_final", "heldout_loss", "held_out_loss", "lm_loss", "cross_entropy"),
-            *("val_cross_entropy", "val_ce", "ce_loss", "val_ce_loss", "nll", "val_nll", "eval_nll", "val_loss_final"),
-            *("loss_validation", "final_test_loss", "eval_ce_loss"),
-        ),
-    ),
-    "weights": (
-        ("weights",),
-        (
-            *("w_format", "weight_format", "weights_format", "w_quant", "weight_quant", "weight_quantization"),
-            *("w_dtype", "weight_dtype", "weights_dtype", "w_precision", "weight_precision", "format_w", "wformat"),
-            *("weights_quant", "weights_precision", "w_quantization", "weights_quantization", "quant_w", "w_type"),
-        ),
-        ("w_bits", "weight_bits", "weights_bits", "wbits", "bits_w", "w_bit", "num_bits_weight"),
-        (
-            *("format", "quantization", "quant", "precision", "scheme", "quant_scheme", "quantization_scheme"),
-            *("quantisation", "quant_format", "number_format", "representation", "dtype"),
-        ),
-    ),
-    "activations": (
-        ("activations",),
-        (
-            *("a_format", "activation_format", "activations_format", "act_format", "a_quant", "activation_quant"),
-            *("act_quant", "activation_quantization", "a_dtype", "activation_dtype", "act_dtype", "a_precision"),
-            *("activation_precision", "act_precision", "format_a", "aformat", "activations_quant", "acts"),
-            *("activations_dtype", "activations_precision", "a_quantization", "act", "quant_a", "a_type", "activation"),
-        ),
-        ("a_bits", "activation_bits", "activations_bits", "act_bits", "abits", "bits_a", "a_bit"),
-    ),
-    "status": (("status",), ("state", "run_state", "run_status")),
-    "seed": (("seed",), ("random_seed", "rng_seed", "seed_id", "init_seed")),
-    "family": (("family",), ("model_family",)),
-    "loss_se": (("loss_se",), ("loss_stderr", "val_loss_se", "val_loss_stderr", "loss_sem", "loss_std_err")),
-    "weights_gmse": (("weights_gmse",), ("w_gmse", "weight_gmse")),
-    "activations_gmse": (("activations_gmse",), ("a_gmse", "act_gmse", "activation_gmse")),
-}
-"""Names in lower case with underscores, best first: a later tier is looked at where no earlier one is there."""
 COUNTS = ("N", "D")
 RAW_NAMES = {"N": "N", "D": "D"}
 """Ours alone as they stand: n and d are widths as often."""
@@ -87,7 +18,10 @@ OTHERS = {
     "N": "taken as parameters without embeddings",
     "total": "embeddings included, which no law here counts",
 }
-BITS = re.compile(r"\b(bits?|bpt)\b|_bits?(_per_token)?$", re.IGNORECASE)
+BITS = re.compile(r"\b(bits?|bpt)\b|_(bits?|bpt)(_per_token)?$", re.IGNORECASE)
+"""Losses in bits per token."""
+PER_BYTE = re.compile(r"byte|char|bpb|bpc", re.IGNORECASE)
+"""Losses that are none per token."""
 
 
 class Column(NamedTuple):
@@ -135,12 +69,14 @@ def _tier(ours: str, name: str) -> tuple[int, float] | None:
     """How good a column's name is for one of ours, 0 the best, and the unit in it; None where it is another thing."""
     if name.strip() == RAW_NAMES.get(ours):
         return 0, 1.0
+    if ours == "loss" and PER_BYTE.search(name):
+        return None
     readings = _with_unit(name) if ours in COUNTS else ((bare, 1.0) for bare in bare_names(name))
     for bare, unit in readings:
         for tier, names in enumerate(NAMES[ours], 0 if ours not in RAW_NAMES else 1):
             if bare in names or (ours in COUNTS and unit != 1.0 and bare == ours.lower()):
                 return tier, unit
-        if ours == "loss" and re.sub(r"_(nats?|bits?|bpt)(_per_token)?$", "", bare) in NAMES["loss"][0]:
+        if ours == "loss" and re.sub(r"(_in)?_(nats?|bits?|bpt)(_per_token)?$", "", bare) in NAMES["loss"][0]:
             return 0, 1.0
     return None
 
@@ -183,14 +119,6 @@ def find_columns(
     return found
 
 
-EXACT = (
-    *("weights_estimator", "activations_estimator", "hadamard", "default_estimators", "weight"),
-    *("weights_realised_error", "weights_realised_error_end", "weights_pass_rate", "weights_pass_rate_end"),
-    *("weights_pass_rate_gaussian", "bits_per_byte"),
-)
-"""Ours that are known by their own name alone."""
-
-
 def _chosen(
     ours: str, tiers: Mapping[int, list[tuple[str, float]]], cells: Mapping[str, Sequence[Any]], source: str
 ) -> Column:
@@ -204,3 +132,13 @@ def _chosen(
     if ours == "N" and best > 1 and plain_name(name) not in ("n",):
         note = OTHERS["N" if best == 2 else "total"]
     return Column(ours, name, factor, note, tuple(n for n, _ in others))
+
+
+def remark_on(column: Column) -> list[Remark]:
+    """Names the column where it is not called as ours is, or its numbers or words were not plain."""
+    if column.source == column.name:
+        return [Remark(f"column {column.name!r}", column.note)] if column.note else []
+    if column.source.startswith("--fill"):
+        return []
+    note = f": {column.note}" if column.note else ""
+    return [Remark(f"column {column.source!r}", f"read as {column.name}{note}")]

@@ -43,7 +43,7 @@ def read_text(content: bytes) -> Text:
     rows = [(number, _cells(line, separator)) for number, line in lines]
     if separator == "|":  # a table of Markdown has bars around it, and a rule below its header
         rows = [(n, row[1:-1] if row[:1] == [""] and row[-1:] == [""] else row) for n, row in rows]
-        rows = [(n, row) for n, row in rows if not all(cell and set(cell) <= set("-:") for cell in row)]
+        rows = [(n, row) for n, row in rows if not all(set(cell.strip()) in ({"-"}, {"-", ":"}) for cell in row)]
     header = [cell.strip() for cell in rows[0][1]]
     while header and not header[-1]:  # spreadsheets end lines with separators
         header.pop()

@@ -34,8 +34,8 @@ def _formats(study: Study) -> str:
 
 def _reached(study: Study, model: str, parameters: str) -> str:
     return (
-        f"Capacity ρ is the share of {model}'s size that a compressed model is worth: Nρ {parameters} reach the same "
-        "loss on the same data."
+        f"Capacity ρ is the share of the size of {model} that a compressed model is worth: Nρ {parameters} reach the "
+        "same loss on the same data."
     )
 
 
@@ -58,7 +58,7 @@ OPENING = (
     Rule(
         "opening: another unit",
         lambda study: study.unit not in ("dense", ""),
-        lambda study: _reached(study, f"a {study.unit} model", f"parameters in {study.unit}"),
+        lambda study: _reached(study, f"a model in {study.unit}", f"parameters in {study.unit}"),
     ),
 )
 CAPACITIES = (

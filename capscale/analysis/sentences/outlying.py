@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from capscale.analysis.inspection import Inspection
 from capscale.analysis.outliers import LEVEL, Outlier
-from capscale.analysis.sentences.rule import Rule, listing, number, plural
+from capscale.analysis.sentences.rule import Rule, always, listing, number, plural
 
 MOST_ROWS = 12
 """Rows that are spoken of one by one; report.json has all."""
@@ -41,13 +41,20 @@ def _format(of: Inspection, curve: str) -> str:
     )
 
 
+def _set_aside(of: Inspection) -> str:
+    """What the fit without outlying rows is without."""
+    single = len(single_rows(of))
+    parts = [plural(single, "outlying run")] if single else []
+    return listing([*parts, *(f"the runs of {c}" for c in of.outlying.formats)])
+
+
 def _without(of: Inspection) -> str:
     found, fit = of.outlying, of.fit
     now = found.without.values
     numbers = [f"{n} {number(now[n])} ({number(fit.values[n])})" for n in ("alpha", "beta", "E") if n in now]
     rho = [f"rho of {c} {number(x)} ({number(fit.rho[c])})" for c, x in found.rho.items() if c != "dense"]
     return (
-        f"without {plural(len(found.rows), 'outlying run')} the {fit.law.name} fit has RMSE {number(found.rmse)} nats "
+        f"without {_set_aside(of)} the {fit.law.name} fit has RMSE {number(found.rmse)} nats "
         f"({number(fit.rmse)} with), {listing([*numbers, *rho], 24)}; of clean tables about "
         f"{LEVEL:.0%} have a run named"
     )
@@ -74,7 +81,7 @@ RULES = (
         lambda of: f"and so do {plural(len(_more(of)), 'more run')}: {listing(r.run for r in _more(of))}",
     ),
     Rule("law wrong", lambda of: of.outlying.law_is_wrong, _wrong),
-    Rule("outlying format", lambda of, curve: True, _format, each=lambda of: of.outlying.formats),
+    Rule("outlying format", always, _format, each=lambda of: of.outlying.formats),
     Rule("without outlying rows", lambda of: len(of.outlying.rows) > 0, _without),
 )
 """Of an `Inspection`."""
@@ -107,9 +114,7 @@ def _bench_without(bench: Sequence[Inspection]) -> str:
 
 
 BENCH = (
-    Rule(
-        "bench: outlying row", lambda bench, item: True, _bench_row, each=lambda bench: list(_named(bench))[:MOST_ROWS]
-    ),
+    Rule("bench: outlying row", always, _bench_row, each=lambda bench: list(_named(bench))[:MOST_ROWS]),
     Rule("bench: without outlying rows", lambda bench: any(of.outlying.rows for of in bench), _bench_without),
 )
 """Of the inspections of a bench, one for each law that was fitted."""

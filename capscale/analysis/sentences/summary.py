@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from capscale.analysis.capacities import CapacityRow
 from capscale.analysis.differences import Difference
 from capscale.analysis.kinds import Kind
-from capscale.analysis.sentences import fits, weights
+from capscale.analysis.sentences import fits, outlying, weights
 from capscale.analysis.sentences.rule import Rule, always, listing, plural
 from capscale.analysis.study import Study
 from capscale.analysis.uncertainty import Interval
@@ -174,14 +174,16 @@ def _dense_law(study: Study) -> str:
 
 
 def _pulling(study: Study) -> list[str]:
-    return list(dict.fromkeys(r.run for of in study.inspections for r in of.outlying.rows))
+    """Single runs and formats that pull some law of the study."""
+    single = dict.fromkeys(r.run for of in study.inspections for r in outlying.single_rows(of))
+    return [*single, *dict.fromkeys(f"the runs of {c}" for of in study.inspections for c in of.outlying.formats)]
 
 
 def _pulling_text(study: Study) -> str:
     runs = _pulling(study)
     return (
-        f"{plural(len(runs), 'run')} {'pulls' if len(runs) == 1 else 'pull'} the fits: {listing(runs)}; below stands "
-        "what they say without."
+        f"Not all runs are described by the laws that the others follow: {listing(runs)}; what the fits are without "
+        "them stands below."
     )
 
 

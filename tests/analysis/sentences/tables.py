@@ -30,6 +30,19 @@ def true_rho(*names: str) -> dict[str, float]:
     return {n: rho_of(n) for n in names}
 
 
+WIDE = (1e7, 3e7, 1e8, 3e8, 1e9)
+
+
+def off(of: Table, *rows: int) -> Table:
+    """The table with some losses raised by a nat."""
+    changed = tuple(r._replace(loss=r.loss + 1.0) if i in rows else r for i, r in enumerate(of.rows))
+    return replace(of, rows=changed)
+
+
+def without_dense(of: Table) -> Table:
+    return of.select(np.array([not r.is_dense for r in of.rows]))
+
+
 # fmt: off
 TABLES = {
     # One curve, integers and sparse in order, another estimator told apart.
@@ -60,6 +73,16 @@ TABLES = {
     "two seeds": lambda: make_table(
         [{**r, "seed": s, "run": f"{r['run']} {s}", "loss": r["loss"] + 0.002 * s} for s in (0, 1)
          for r in runs(true_rho("int2", "int4", "top50", "2:4"))], "made", strict=False,
+    ),
+    "dense runs": lambda: table({}, sizes=(1e7, 1e8, 1e9), tokens=(2e9, 8e9, 3e10), law=TRUTH),
+    "no dense runs": lambda: without_dense(table(true_rho("int2", "int4", "int8"), tokens=(1e6, 2e6, 4e6))),
+    "unknown errors": lambda: table({"mine": 0.5, "another": 0.4}),
+    "tiny": lambda: table(true_rho("int4"), sizes=WIDE[:4], law=TRUTH),
+    # One loss far off.
+    "one off": lambda: off(table(true_rho("int2", "int4", "int8"), sizes=WIDE), 5),
+    # More losses off than are spoken of one by one.
+    "many off": lambda: off(
+        table(true_rho(*INTEGERS, *SPARSE), sizes=WIDE, tokens=(1e9, 4e9), law=TRUTH), *range(2, 80, 6)
     ),
     "extra dense": lambda: make_table(
         runs(true_rho(*INTEGERS)) + [{**r, "D": 4e6, "run": f"long {i}"} for i, r in enumerate(runs({}))], "made",
@@ -142,6 +165,7 @@ def closed(name: str) -> Study:
     return replace(studied(name), inspected=only_profile("F"), free_inspected=None)
 
 
-def without_gmse(name: str) -> Study:
-    found = studied(name)
-    return replace(found, capacities=(replace(found.capacities[0], gmse=float("nan")), *found.capacities[1:]))
+@cache
+def inspected(name: str) -> tuple[Inspection, ...]:
+    """Of every law of the bench that was fitted."""
+    return tuple(inspect(v.fit, profiled=False) for v in benched(name) if v.fit is not None)

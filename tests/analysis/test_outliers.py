@@ -1,0 +1,206 @@
+"""Rows that pull a fit are named, hidden ones too, and clean tables have none; the fit without them is the true one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import TRUTH, rho_of
+
+from capscale.analysis.conditioning import jacobian
+from capscale.analysis.fit import Settings, fit
+from capscale.analysis.laws import LAWS
+from capscale.analysis.outliers import most_rows, outliers
+from capscale.analysis.rows import read
+from capscale.analysis.table import make_table
+from capscale.cli import main
+
+SIZES, RATIOS = (3e7, 1e8, 3e8, 1e9), (25.0, 50.0, 100.0, 200.0)
+FORMATS = ("dense", "int4", "int3", "int2")
+QUICK = Settings(starts=16)
+CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
+
+
+def records(seed=0, *, sizes=SIZES, ratios=RATIOS, noise=0.004, **rho):
+    """Runs of the true law: formats of four sizes and four ratios, 64 in all."""
+    random = np.random.default_rng(seed)
+    capacity = {name: rho.get(name, rho_of(name)) for name in FORMATS}
+    return [
+        {"run": f"{name}-{N:g}-{q:g}", "N": N, "D": q * N, "weights": name, "activations": "dense",
+         "loss": float(TRUTH.loss(N, q * N, capacity[name])) + random.normal(0, noise)}
+        for name in FORMATS for N in sizes for q in ratios
+    ]  # fmt: skip
+
+
+def changed(rows, **losses):
+    """The rows with some losses moved, by place."""
+    return [{**r, "loss": r["loss"] + losses.get(f"row{i}", 0.0)} for i, r in enumerate(rows)]
+
+
+def fitted(rows, law="tanh", settings=QUICK):
+    return fit(make_table(rows, "made", strict=False), LAWS[law], settings)
+
+
+def names(found):
+    return {r.run for r in found.rows}
+
+
+@pytest.mark.parametrize("law", ["tanh", "decoupled"])
+def test_a_loss_that_is_off_is_named_and_left_out(law):
+    rows = changed(records(), row20=7.0)
+    found = outliers(fitted(rows, law))
+    assert names(found) == {rows[20]["run"]}
+    (row,) = found.rows
+    assert row.loss - row.predicted == pytest.approx(7.0, abs=0.02)
+    assert row.deviations > 500
+    clean = fitted(records()[:20] + records()[21:], law)
+    assert found.without.objective == pytest.approx(clean.objective, rel=1e-6)
+    assert found.rmse == pytest.approx(clean.rmse, rel=1e-3)
+    for curve, rho in clean.rho.items():
+        assert found.rho[curve] == pytest.approx(rho, abs=1e-3)
+
+
+def test_one_row_in_millions_is_named_though_the_fit_bends_to_it():
+    rows = records()
+    rows[37]["N"] /= 1e6
+    whole = fitted(rows)
+    found = outliers(whole)
+    assert names(found) == {rows[37]["run"]}
+    assert whole.rmse > 0.1
+    assert found.rmse < 0.005
+    assert found.without.values["alpha"] == pytest.approx(TRUTH.alpha, abs=0.02)
+    assert abs(whole.values["alpha"] - TRUTH.alpha) > 0.1
+
+
+@pytest.mark.parametrize("law", ["tanh", "decoupled"])
+def test_several_do_not_hide_one_another(law):
+    rows = changed(records(), row5=6.0, row20=7.0, row35=1.2, row50=-1.0)
+    rows[60]["N"] /= 1e6
+    found = outliers(fitted(rows, law))
+    assert names(found) == {rows[i]["run"] for i in (5, 20, 35, 50, 60)}
+    assert found.rho["int4"] == pytest.approx(rho_of("int4"), abs=0.02)
+    assert not found.law_is_wrong
+
+
+def test_a_loss_below_the_irreducible_one_does_not_bound_it():
+    rows = records()
+    rows[30]["loss"] = 0.7
+    found = outliers(fitted(rows))
+    assert names(found) == {rows[30]["run"]}
+    assert found.without.values["E"] == pytest.approx(TRUTH.E, abs=0.05)
+
+
+def test_a_format_that_the_law_misses_is_set_aside_as_a_whole():
+    found = outliers(fitted(records(int2=40.0)))
+    assert found.formats == ("int2",)
+    assert {r.curve for r in found.rows} == {"int2"}
+    assert "int2" not in found.rho
+    assert found.without.values["E"] == pytest.approx(TRUTH.E, abs=0.05)
+
+
+def test_beyond_a_third_it_is_the_law():
+    random = np.random.default_rng(0)
+    rows = [{**r, "loss": r["loss"] + (random.choice([-1, 1]) if i % 5 < 2 else 0)} for i, r in enumerate(records())]
+    whole = fitted(rows)
+    found = outliers(whole)
+    assert not found.rows or (found.law_is_wrong and len(found.rows) == most_rows(whole))
+
+
+@pytest.mark.parametrize(
+    ("law", "ratios", "tables"),
+    [("tanh", RATIOS, 30), ("decoupled", RATIOS, 30), ("tanh", (25.0, 100.0), 30)]
+    + [
+        pytest.param(law, ratios, 200, marks=pytest.mark.slow)
+        for law in ("tanh", "decoupled")
+        for ratios in (RATIOS, (25.0, 100.0), (50.0,))
+    ],
+)
+def test_clean_tables_have_none(law, ratios, tables):
+    named = sum(bool(outliers(fitted(records(seed, ratios=ratios), law)).rows) for seed in range(tables))
+    assert named <= max(0.03 * tables, 1)
+
+
+def test_deviations_are_those_of_a_fit_without_the_row():
+    rows = changed(records(), row40=0.03)
+    whole = fitted(rows)
+    found = outliers(whole)
+    (row,) = found.rows
+    assert row.run == rows[40]["run"]
+    rest = fit(whole.table.select(np.array([r.run != row.run for r in whole.table.rows])), LAWS["tanh"], QUICK)
+    z = rest.z.copy()
+    z[0] += z[2] * np.log(whole.problem.N0 / rest.problem.N0) * -1  # coordinates of the other table's N0 and D0
+    z[1] += z[3] * np.log(whole.problem.D0 / rest.problem.D0) * -1
+    at = replace(whole, z=z)
+    J, one = jacobian(at), [r.run for r in whole.table.rows].index(row.run)
+    kept = np.arange(len(J)) != one
+    step = np.linalg.lstsq(J[kept], at.residuals[kept], rcond=None)[0]  # least squares, where the fit is Huber's
+    left = at.residuals - J @ step
+    variance = np.sum(left[kept] ** 2) / (kept.sum() - J.shape[1])
+    leverage = J[one] @ np.linalg.inv(J[kept].T @ J[kept]) @ J[one]
+    assert row.deviations == pytest.approx(left[one] / np.sqrt(variance * (1 + leverage)), rel=0.01)
+
+
+def test_a_row_of_weight_zero_is_nothing_to_name():
+    rows = [{**r, "weight": 0.0 if i == 20 else 1.0} for i, r in enumerate(changed(records(), row20=7.0))]
+    assert not outliers(fitted(rows)).rows
+
+
+def test_the_only_run_of_a_format_is_met_by_its_own_number():
+    rows = [*records()[:16], {**records()[20], "loss": 4.2}]
+    found = outliers(fitted(rows, "decoupled"))
+    assert not found.rows
+
+
+def test_too_few_runs_to_tell():
+    rows = records(ratios=(50.0,))[:8]
+    whole = fitted(rows, "decoupled")
+    assert most_rows(whole) < 1
+    assert outliers(whole).without is whole
+
+
+def test_logarithmic_fits():
+    found = outliers(fitted(changed(records(), row20=7.0), settings=replace(QUICK, logarithmic=True)))
+    assert names(found) == {records()[20]["run"]}
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there: small tables that were judged wrongly")
+@pytest.mark.parametrize("law", ["tanh", "decoupled"])
+@pytest.mark.parametrize(
+    ("file", "run"), [("one_outlier", "int4-100M-25"), ("one_row_in_millions", "int3-300M-25"), ("plain", None)]
+)
+def test_known_tables(file, run, law):
+    found = outliers(fit(read(CASES / f"{file}.csv", strict=False), LAWS[law]))
+    assert names(found) == ({run} if run else set())
+    assert found.rho["int4"] == pytest.approx(0.8196, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A table of which one loss is seven nats too high."""
+    import pandas as pd
+
+    path = tmp_path_factory.mktemp("table") / "runs.csv"
+    pd.DataFrame(changed(records(), row20=7.0)).to_csv(path, index=False)
+    return str(path)
+
+
+COMMANDS = {
+    "fit": ["--bootstrap", "20"],
+    "predict": ["--weights", "int3", "--bootstrap", "20"],
+    "plan": ["--memory", "1e9", "--tokens", "1e10", "--formats", "dense", "int4", "--bootstrap", "20"],
+    "bench": ["--laws", "tanh"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_names_them(command, file, capsys):
+    assert main([command, file, "--keep-suspect", *COMMANDS[command]]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "int4-1e+08-25 (int4, N = 1e+08, D = 2.5e+09) pulls the" in printed
+    assert main([command, file, "--keep-suspect", *COMMANDS[command], "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    told = content["fit"]["outlying"] if "fit" in content else content["outlying"]
+    told = told.get("tanh", told)
+    assert [r["run"] for r in told["rows"]] == ["int4-1e+08-25"]
+    assert told["without"]["rho"]["int4"] == pytest.approx(rho_of("int4"), abs=0.02)

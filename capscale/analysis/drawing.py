@@ -7,6 +7,7 @@ log(-log rho), to which a departure is added, is linear in numbers and departure
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -101,16 +102,14 @@ def _tiled(arrays: Arrays, times: int) -> Arrays:
     """The rows again and again."""
     rows = len(arrays.log_n)
 
-    def again(x: object) -> object:
+    def again(x: Any) -> Any:
         if isinstance(x, np.ndarray) and x.ndim and len(x) == rows:
             return np.concatenate([x] * times)
         if isinstance(x, tuple):
             return type(x)(*(again(y) for y in x))
         return {k: again(v) for k, v in x.items()} if isinstance(x, dict) else x
 
-    tiled = again(arrays)
-    assert isinstance(tiled, Arrays)
-    return tiled
+    return again(arrays)
 
 
 def draw(components: Sequence[tuple[float, Posterior]], count: int, seed: int) -> tuple[Draws, ...]:

@@ -253,7 +253,7 @@ def _calibration(folds: Sequence[Fold], table: Table) -> Calibration:
     mine = {axis: [f for f in folds if f.axis == axis] for axis in AXES}
     for axis in ("D", "N"):  # rows beyond in N may lie beyond in D too, whose part is known then
         growth[axis] = _growth(mine[axis], axis, growth)
-    reach = {a: max((float(getattr(f.beyond, a).max()) for f in mine[a]), default=0.0) for a in AXES}
+    reach: dict[Axis, float] = {a: max((float(getattr(f.beyond, a).max()) for f in mine[a]), default=0.0) for a in AXES}
     # Larger models that were trained longer were tried in both directions at once.
     reach["D"] = max(reach["D"], max((float(f.beyond.D.max()) for f in folds), default=0.0))
     inside = [np.abs(f.error) <= 1.96 * np.sqrt(f.variance) for f in folds]
@@ -295,7 +295,7 @@ def _common(folds: Sequence[Fold], table: Table) -> float:
                 spread = float(np.var(errors, ddof=1))
                 between += max(np.mean(errors) ** 2 - spread / n, 0.0)
                 within += spread
-    return between / (between + within) if between + within > 0 else 0.5
+    return float(between / (between + within)) if between + within > 0 else 0.5
 
 
 def half_widths(

@@ -126,7 +126,7 @@ def _apart(ensemble: Ensemble, other: Prediction, winner: Prediction) -> bool | 
     freedom = float(ensemble.calibration.freedom(beyond_runs(ensemble.table, [other.row, winner.row])).min())
     middle = float(np.median(difference))
     widen = student.ppf(0.95, freedom) / student.ppf(0.95, 1e9) if np.isfinite(freedom) else 1.0
-    return middle - widen * (middle - float(np.quantile(difference, 0.05))) > 0
+    return bool(middle - widen * (middle - float(np.quantile(difference, 0.05))) > 0)
 
 
 def _of_memory(row: Row, memory: float, budget: Budget) -> Row:

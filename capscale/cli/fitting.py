@@ -60,7 +60,7 @@ def parse_shared(text: str) -> "Asked":
         return "auto"
     if text == "none":
         return "none"
-    named = [part.strip() for part in text.split(",")]
+    named: list[Any] = [part.strip() for part in text.split(",")]
     if unknown := [name for name in named if name not in LEVELS]:
         raise UserError(f"--shared {text!r}: {unknown[0]!r} is none of {', '.join(LEVELS)}; or write auto, or none")
     return tuple(level for level in LEVELS if level in named)

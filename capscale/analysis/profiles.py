@@ -151,6 +151,7 @@ def _from_optima(fit: Fit, i: int, values: np.ndarray) -> _Points:
     return found.sorted()
 
 
+@np.errstate(invalid="ignore")  # a law may overflow at a bound, before and after alike
 def _from_neighbours(fit: Fit, i: int, found: _Points, noise: float) -> _Points:
     """Inner fits from the solutions on both sides and between them, until none gets better.
 
@@ -175,11 +176,12 @@ def _from_neighbours(fit: Fit, i: int, found: _Points, noise: float) -> _Points:
 
 
 def _objective(fit: Fit, z: np.ndarray) -> np.ndarray:
-    """The fit's objective at coordinates z (M, p)."""
+    """The fit's objective at coordinates z (M, p); not finite where a law overflows, as it may at a bound."""
     s, problem = fit.settings, fit.problem
-    predicted = problem.predict(z)
-    residuals = np.log(predicted) - np.log(problem.loss) if s.logarithmic else predicted - problem.loss
-    size = np.abs(fit.whiten(residuals.T).T)
+    with np.errstate(all="ignore"):
+        predicted = problem.predict(z)
+        residuals = np.log(predicted) - np.log(problem.loss) if s.logarithmic else predicted - problem.loss
+        size = np.abs(fit.whiten(residuals.T).T)
     huber = np.where(size <= s.delta, 0.5 * size**2, s.delta * (size - 0.5 * s.delta))
     prior = 0.5 * np.sum(fit.penalty.precision * (z - fit.penalty.centre) ** 2, axis=1)
     return huber @ problem.weight + prior

@@ -26,7 +26,7 @@ def with_runs_apart(rows: Sequence[Row]) -> tuple[list[Row], list[Remark]]:
     """
     configurations: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
     for row in rows:
-        configurations[row.run].add(_configuration(row))
+        configurations[row.run].add(_model(row))
     apart = []
     for row in rows:
         if len(configurations[row.run]) > 1:
@@ -43,8 +43,14 @@ def with_runs_apart(rows: Sequence[Row]) -> tuple[list[Row], list[Remark]]:
     return apart, [Remark(f"{len(several)} runs with several D ({shown})", said)] if several else []
 
 
+def _model(row: Row) -> tuple[Any, ...]:
+    """What stays the same along one run; its epochs and the like grow with D."""
+    return row.N, row.identity, None if math.isnan(row.seed) else row.seed
+
+
 def _configuration(row: Row) -> tuple[Any, ...]:
-    return row.N, row.identity, _conditions(row), None if math.isnan(row.seed) else row.seed
+    size, identity, seed = _model(row)
+    return size, identity, _conditions(row), seed
 
 
 def _conditions(row: Row) -> tuple[tuple[str, float], ...]:

@@ -17,7 +17,7 @@ def last_of_histories(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str,
 
     The rows of a run with several D are its checkpoints, and stay. Without a column of steps nothing is left out.
     """
-    names = {name for record in records for name in record if plain_name(str(name)) in STEPS}
+    names = {name for name in {name for record in records for name in record} if plain_name(str(name)) in STEPS}
     if len(names) != 1 or any("loss" not in record for record in records):
         return list(records), []
     (step,) = names

@@ -31,6 +31,11 @@ def test_checkpoints_stay_rows_of_one_run():
     assert "checkpoints of one run each" in remark.what
 
 
+def test_epochs_that_grow_along_a_run_do_not_break_it_up():
+    rows = [r | {"epochs": r["D"] / 1e9} for r in checkpoints()]
+    assert {r.run for r in make_table(rows, "x").rows} == set(LAST.run)
+
+
 def test_which_rows_are_of_one_run_is_part_of_the_digest_and_names_are_not():
     rows = [{k: v for k, v in r.items() if k != "step"} for r in checkpoints()]
     shared = make_table(rows, "x").sha256

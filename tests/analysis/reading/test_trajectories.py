@@ -49,6 +49,13 @@ def test_a_name_of_several_configurations_is_completed():
     assert any(r.run == "llama [int4 N=30000000]" for r in table.rows)
 
 
+def test_a_name_of_a_whole_series_makes_no_run_of_it():
+    rows = [{k: v for k, v in r.items() if k != "step"} for r in checkpoints(run="llama")]
+    table = make_table(rows, "x")
+    assert len({r.run for r in table.rows}) == len(table) == 24
+    assert not table.remarks
+
+
 def test_bits_per_byte_are_those_of_the_row_itself():
     """Not of another row with the same name."""
     rows = [r | {"bits_per_byte": 1.0, "run": "llama"} for r in LAST.to_dict("records")]

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from capscale.analysis.arrays import Arrays
 from capscale.analysis.mixed import Posterior, members_of
-from capscale.analysis.problem import STEP, Arrays
+from capscale.analysis.problem import STEP
 from capscale.analysis.table import Row
 
 FARTHEST = 5.0

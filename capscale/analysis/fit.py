@@ -9,6 +9,7 @@ from scipy.stats import norm, qmc
 
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.law import Law, Numbers
+from capscale.analysis.law_check import check_loss
 from capscale.analysis.problem import Problem, pose
 from capscale.analysis.shared_errors import Asked, Level, SharedErrors, infer, shared_levels
 from capscale.analysis.shipped.capacity import additive, coupled
@@ -248,8 +249,11 @@ def _amplitudes(problem: Problem, z: np.ndarray, solved: list[int]) -> np.ndarra
     """Coordinates of the amplitudes that meet the losses best where the other numbers are those of z."""
     layout, names = problem.layout, problem.names
     base = Numbers(layout.numbers(z) | dict(problem.law.linear_at) | {names[k]: 0.0 for k in solved})
-    rest = layout.loss(base, z, problem.arrays)
-    columns = [layout.loss(Numbers(base | {names[k]: 1.0}), z, problem.arrays) - rest for k in solved]
+    with np.errstate(all="ignore"):
+        rest = layout.loss(base, z, problem.arrays)
+        columns = [layout.loss(Numbers(base | {names[k]: 1.0}), z, problem.arrays) - rest for k in solved]
+    if not np.all(np.isfinite(columns)):
+        return z[solved]  # such a start leads nowhere; others may
     root = np.sqrt(problem.weight)
     found, _ = nnls(np.stack(columns, 1) * root[:, None], (problem.loss - rest) * root)
     logs = np.array([problem.parameters[k].log for k in solved])
@@ -278,11 +282,12 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
             f"{table.source}: every run has the loss {problem.loss[0]:g}: nothing depends on size, tokens or format "
             "there, and no law can be fitted; check the column"
         )
-    if law.free and "dense" not in table.curves and not _anchored(constraints):
+    if law.per_format and "dense" not in table.curves and not _anchored(constraints):
         raise UserError(
             f"{table.source}: no dense rows, so capacities have no unit; add dense runs or fix one: "
             f"--fix '{problem.names[-1]}=1'"
         )
+    check_loss(problem, 0.5 * np.sum([q.start for q in problem.parameters], axis=1))
     flat = Penalty(np.zeros(len(lower)), np.zeros(len(lower)))
     start = starting_points(problem, lower, upper, settings)
     shared = shared_levels(table, settings.shared)
@@ -302,7 +307,7 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
 
 
 def _anchored(constraints: Constraints) -> bool:
-    return any(name.startswith("rho[") for name in (*constraints.fixed, *constraints.priors))
+    return any("[" in name for name in (*constraints.fixed, *constraints.priors))
 
 
 def bounds(problem: Problem, constraints: Constraints) -> tuple[np.ndarray, np.ndarray]:

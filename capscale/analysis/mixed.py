@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from capscale.analysis.arrays import Arrays
 from capscale.analysis.conditioning import column_norms
 from capscale.analysis.departures import Kin, departures, kin
 from capscale.analysis.fit import Fit
 from capscale.analysis.operands import parts_of
-from capscale.analysis.problem import Arrays
 from capscale.analysis.table import Row
 from capscale.analysis.whitening import whiten
 

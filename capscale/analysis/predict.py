@@ -6,7 +6,7 @@ the laws missed when they were rolled out on the table itself. Where the table c
 is stated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,13 +54,14 @@ class Prediction:
 def target(
     weights: str, activations: str = "dense", *, N: float = 1e9, D: float = 1e11,
     weights_gmse: float = float("nan"), activations_gmse: float = float("nan"),
+    columns: Mapping[str, float] | None = None,
 ) -> Row:  # fmt: skip
-    """A row to predict; names outside the catalog need their GMSE.
+    """A row to predict; names outside the catalog need their GMSE. `columns` are others, for laws that read them.
 
     An estimator in brackets counts as the default where it is that of the format in either basis, rotated or not.
     """
     record = {"N": N, "D": D, "loss": 1.0, "weights": weights, "activations": activations, "run": "prediction"}
-    record |= {"weights_gmse": weights_gmse, "activations_gmse": activations_gmse}
+    record |= {"weights_gmse": weights_gmse, "activations_gmse": activations_gmse, **(columns or {})}
     plain, rotated = (
         make_table([record | {"hadamard": block}], "prediction", strict=False).rows[0] for block in (None, 128)
     )

@@ -86,7 +86,7 @@ class _Points(NamedTuple):
 def profiles(of: Fit) -> dict[str, Profile]:
     """Profile of every fitted number but A and B, whose values hang on the units of N and D."""
     pairs = zip(of.problem.names, of.free, strict=True)
-    return {n: profile(of, n) for n, free in pairs if free and n not in ("A", "B")}
+    return {n: profile(of, n) for n, free in pairs if free and n not in of.problem.with_units}
 
 
 def profile(fit: Fit, name: str, points: int = 24) -> Profile:
@@ -96,8 +96,8 @@ def profile(fit: Fit, name: str, points: int = 24) -> Profile:
     Raises UserError for a number that was not fitted.
     """
     names = fit.problem.names
-    if name not in names or name in ("A", "B") or not fit.free[names.index(name)]:
-        free = [n for n, f in zip(names, fit.free, strict=True) if f and n not in ("A", "B")]
+    if name not in names or name in fit.problem.with_units or not fit.free[names.index(name)]:
+        free = [n for n, f in zip(names, fit.free, strict=True) if f and n not in fit.problem.with_units]
         raise UserError(f"no profile of {name!r}; the fitted numbers are {', '.join(free)}")
     i = names.index(name)
     centre, low, high = fit.z[i], fit.lower[i], fit.upper[i]

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from capscale.analysis.problem import Arrays, Layout, Problem
+from capscale.analysis.arrays import Arrays
+from capscale.analysis.problem import Layout, Problem
 from capscale.analysis.whitening import whiten
 
 TOLERANCE = 1e-13

@@ -79,10 +79,12 @@ class Bootstrap:
         lows, highs = self.fit.z.copy(), self.fit.z.copy()
         lows[free], highs[free] = centre - times * below, centre + times * above
         ends = self.fit.problem.report(np.stack([lows, highs]))
-        # A and B are reported at their own alpha and beta: their ends come from the draws inside the box.
+        # A and B are reported at their own alpha and beta, and so is what else has units: their ends come from the
+        # draws inside the box.
         inside = reach <= times
         values = self.values[inside]
-        ends[0, :2], ends[1, :2] = values[:, :2].min(0), values[:, :2].max(0)
+        units = [i for i, n in enumerate(self.fit.problem.names) if n in self.fit.problem.with_units]
+        ends[0, units], ends[1, units] = values[:, units].min(0), values[:, units].max(0)
         names = [n for n, f in zip(self.fit.problem.names, free, strict=True) if f]
         columns = [i for i, f in enumerate(free) if f]
         return {n: Interval(self.fit.values[n], *map(float, ends[:, i])) for n, i in zip(names, columns, strict=True)}
@@ -91,7 +93,7 @@ class Bootstrap:
     def rho(self) -> np.ndarray:
         """Capacity of every curve of the table in every resample (S, curves), in the order of `fit.rho`."""
         where = {r.curve: i for i, r in enumerate(self.fit.table.rows)}
-        rows = np.array([where[c] for c in self.fit.rho])
+        rows = np.array([where[c] for c in self.fit.rho], np.int64)
         problem = self.fit.problem
         return np.exp(problem.log_rho(self.z)[:, rows])
 

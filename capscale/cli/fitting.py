@@ -40,6 +40,18 @@ def parse_numbers(fix: tuple[str, ...], prior: tuple[str, ...]) -> "Constraints"
     return Constraints(fixed, priors)
 
 
+def parse_columns(column: tuple[str, ...]) -> dict[str, float]:
+    """`epochs=4`; UserError for anything else."""
+    found = {}
+    for text in column:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError as e:
+            raise UserError(f"--column {text!r}: write NAME=VALUE, such as epochs=4") from e
+    return found
+
+
 def parse_shared(text: str) -> "Asked":
     """`auto`, `none`, or levels with commas between; UserError for anything else."""
     from capscale.analysis.shared_errors import LEVELS

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from capscale.cli.bench import Bench
-from capscale.cli.fitting import Fitting, numbers_of, parse_numbers, said_of, words_about
+from capscale.cli.fitting import Fitting, numbers_of, parse_columns, parse_numbers, said_of, words_about
 from capscale.cli.reading import Reading
 from capscale.errors import UserError
 
@@ -38,6 +38,8 @@ class Predict:
     """For weights outside the catalog."""
     activations_gmse: float | None = None
     """For activations outside the catalog."""
+    column: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """Another column that the law reads, such as epochs=4; given once for each."""
     fitting: tyro.conf.OmitArgPrefixes[Fitting] = field(default_factory=Fitting)
     json: bool = False
     """Print JSON and nothing else."""
@@ -60,6 +62,7 @@ class Predict:
             D=float(fit.table.column("D").max()) if self.D is None else self.D,
             weights_gmse=nan if self.weights_gmse is None else self.weights_gmse,
             activations_gmse=nan if self.activations_gmse is None else self.activations_gmse,
+            columns=parse_columns(self.column),
         )
         if not row.is_dense and max(row.weights_gmse, row.activations_gmse) == 0:
             raise UserError(f"{row.curve}: GMSE is zero; nothing is compressed")

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from capscale.analysis.arrays import gather
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.law import Numbers
 from capscale.analysis.laws import LAWS
-from capscale.analysis.problem import Layout, gather
+from capscale.analysis.problem import Layout
 from capscale.analysis.selection import rows_of
 from capscale.analysis.table import make_table
 from capscale.errors import UserError

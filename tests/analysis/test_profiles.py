@@ -28,9 +28,10 @@ def roughness(found: Profile) -> float:
 
 @pytest.mark.parametrize("name", ["alpha", "C"])
 def test_a_profile_that_used_to_spike_rises_to_both_sides(rough, name, monkeypatch):
+    """Without a second look from neighbours, too: inner fits ended early where a bound cut the solver's step short."""
     assert roughness(profile(rough, name)) < 0.02
     monkeypatch.setattr(profiling, "_from_neighbours", lambda fit, i, found, noise: found)
-    assert roughness(profile(rough, name)) > 1.0
+    assert roughness(profile(rough, name)) < 0.02
 
 
 def test_no_profile_goes_below_the_optimum(rough):

@@ -1,6 +1,7 @@
 """Laws that ship, each held to the numbers that its paper prints and to its limits."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_sun_has_the_published_critical_tokens_and_layouts():
     [(16.8, 0.722, 45.0, 0.245, (1.59, 2.16, 2.63)), (294.0, 0.821, 468.0, 0.392, (1.60, 2.17, 2.63))],
     ids=["T5", "ViT"],
 )
-def test_frantar_gives_the_dense_sizes_that_its_table_4_prints(a_S, b_S, c_S, b_N, published):
+def test_frantar_gives_the_dense_sizes_that_the_paper_prints(a_S, b_S, c_S, b_N, published):
     """Dense models as good as sparse ones of as many non-zero weights, at 50, 75 and 87.5 % zeros."""
     form = FORMS["frantar"]
     for sparsity, larger in zip((0.5, 0.75, 0.875), published, strict=True):
@@ -148,7 +149,7 @@ def test_data_constrained_counts_repeats_as_the_paper_does():
     c4 = {"A": math.exp(6.255414), "B": math.exp(7.3049974), "E": math.exp(0.6254804)}
     c4 |= {"alpha": 0.3526596, "beta": 0.3526596, "R_N": 5.309743, "R_D": 15.387756}
     U, N, D = 1e9, 2e8, 8e9
-    suits = 0.051 * U  # U_N = 0.051 U, eq. 19
+    suits = 0.051 * U  # U_N = 0.051 U, appendix A
     N_eff = suits + 5.309743 * suits * (1 - math.exp(-(N / suits - 1) / 5.309743))
     D_eff = U + 15.387756 * U * (1 - math.exp(-7 / 15.387756))
     expected = 521 / N_eff**0.3526596 + 1488 / D_eff**0.3526596 + 1.87
@@ -209,3 +210,14 @@ def test_dremov_adds_three_errors_to_chinchilla():
 def test_every_law_says_its_equation_and_source(law):
     assert law.formula and law.source  # noqa: PT018
     assert law.equation.startswith("L = ")
+
+
+def test_the_page_of_laws_has_every_law_with_its_equation_and_source():
+    lines = (Path(__file__).resolve().parents[2] / "docs" / "laws.md").read_text().splitlines()
+    cells = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+    columns = {column.name for law in LAWS.values() for column in law.columns}
+    assert set(cells) == set(LAWS) | columns
+    for name, law in LAWS.items():
+        assert law.equation.removeprefix("L = ") in cells[name], name
+        assert cells[name].endswith(f"| {law.source} |"), name
+        assert all(f"`{column.name}`" in cells[name] for column in law.columns), name

@@ -25,7 +25,7 @@ def worth(x: Runs, once: Any, repeats: Any, R: Any) -> Any:
 
 
 def data_constrained(x: Runs, p: Numbers) -> Any:
-    """Chinchilla in effective parameters and tokens where tokens repeat: arXiv 2305.16264, eq. 5, 6 and 18.
+    """Chinchilla in effective parameters and tokens where tokens repeat: arXiv 2305.16264, eq. 5 and 6.
 
     D' = U + U R_D (1 - exp(-(D / U - 1) / R_D)) of U unique tokens; N' alike of U_N, the parameters that Chinchilla's
     law gives U, or N if that is less.
@@ -49,7 +49,7 @@ def broken(x: Runs, p: Numbers) -> Any:
 
 
 def farseer(x: Runs, p: Numbers) -> Any:
-    """exp(a3 N^gamma + b3) + exp(a2 N^beta + b2) D^-exp(a1 N^alpha + b1): arXiv 2506.10972, eq. 8."""
+    """exp(a3 N^gamma + b3) + exp(a2 N^beta + b2) D^-exp(a1 N^alpha + b1): arXiv 2506.10972."""
     N = x.N * x.rho
     power = x.xp.exp(p.a1 * N**p.alpha + p.b1)
     return x.xp.exp(p.a3 * N**p.gamma + p.b3) + x.xp.exp(p.a2 * N**p.beta + p.b2 - power * x.xp.log(x.D))
@@ -76,7 +76,7 @@ DATA_CONSTRAINED = Law(
     data_constrained,
     formula="A N'^-alpha + B D'^-beta + E; D' = U (1 + R_D (1 - exp(-(D / U - 1) / R_D))), N' alike of the N that "
     "suits U",
-    source="Muennighoff et al. 2023, arXiv 2305.16264, eq. 5, 6 and 18",
+    source="Muennighoff et al. 2023, arXiv 2305.16264, eq. 5 and 6",
     dense=True,
     linear=("E",),  # A and B say how many parameters suit the tokens
     units=size_and_tokens,
@@ -120,7 +120,7 @@ FARSEER = Law(
     ),
     farseer,
     formula="exp(a3 N^gamma + b3) + exp(a2 N^beta + b2) D^-exp(a1 N^alpha + b1)",
-    source="Li et al. 2025, arXiv 2506.10972, eq. 8",
+    source="Li et al. 2025, arXiv 2506.10972",
     dense=True,
     units=lambda p: {"a1": (-p.alpha, 0.0), "a2": (-p.beta, 0.0), "a3": (-p.gamma, 0.0)},
 )

@@ -72,7 +72,7 @@ def robustified(x: Runs, bits: Any, post: Any, C: Any) -> Any:
 
 
 def kumar_after_training(x: Runs, p: Numbers) -> Any:
-    """Chinchilla in N_eff, and what rounding weights to P_post bits after training adds: arXiv 2411.04330, eq. 9, 10.
+    """Chinchilla in N_eff, and what rounding weights to P_post bits after training adds: arXiv 2411.04330.
 
     N_eff = N (1 - exp(-P_w / gamma_w)) (1 - exp(-P_a / gamma_a)). The addition is C_T exp(-P_post / gamma_post)
     D^g_D N_eff^-g_N times 1 - exp(-C_x (P_x - P_post)) of weights and of activations; P_x is 16 where the training
@@ -108,10 +108,11 @@ def sun(x: Runs, p: Numbers) -> Any:
 
 
 def dremov(x: Runs, p: Numbers) -> Any:
-    """Chinchilla in all tokens + the error of QAT that follows dense training: arXiv 2509.22935, section 5.
+    """Chinchilla in all tokens + the error of QAT that follows dense training: arXiv 2509.22935.
 
     theta 2^(-kappa P) + phi 2^(-chi P) N^-psi S_q^-omega + lambda 2^(-mu P) N^-nu S_d^-xi S_q^-rho, P bits of the
     weights, S = 8 D / (N P) tokens of a phase per byte of the weights: S_d of the dense phase, S_q of QAT.
+    xi may have either sign: a longer dense phase may make weights easier or harder to quantize.
     """
     P = x.weights.bits
     dense, qat = (8 * x.columns[name] / (x.N * P) for name in ("dense_tokens", "qat_tokens"))
@@ -169,7 +170,7 @@ KUMAR_AFTER_TRAINING = Law(
     kumar_after_training,
     formula="A N_eff^-alpha + B D^-beta + E + C_T exp(-P_post / gamma_post) D^g_D N_eff^-g_N "
     "prod_x (1 - exp(-C_x (P_x - P_post))); N_eff = N prod_x (1 - exp(-P_x / gamma_x)), x weights, activations",
-    source="Kumar et al. 2024, arXiv 2411.04330, eq. 9 and 10, without the KV cache",
+    source="Kumar et al. 2024, arXiv 2411.04330, the unified law without the KV cache",
     linear=("A", "B", "E", "C_T"),
     data_term=("B", "beta", "g_D"),
     units=lambda p: size_and_tokens(p) | {"C_T": (p.g_N, -p.g_D)},
@@ -218,7 +219,7 @@ DREMOV = Law(
     dremov,
     formula="A N^-alpha + B D^-beta + E + theta 2^(-kappa P) + phi 2^(-chi P) N^-psi S_q^-omega "
     "+ lambda 2^(-mu P) N^-nu S_d^-xi S_q^-rho; S = 8 tokens / (N P) of QAT and of the dense phase before it",
-    source="Dremov et al. 2025, arXiv 2509.22935, section 5",
+    source="Dremov et al. 2025, arXiv 2509.22935",
     linear=("A", "B", "E", "theta", "phi", "lambda"),
     data_term=("B", "beta"),
     units=lambda p: (

@@ -197,8 +197,10 @@ def solve(
         done += threads.map(lambda chunk: run(rows(chunk, start), 400), chunks[1:])
     merged = Solution(*(np.concatenate(x)[:B] for x in zip(*done, strict=True)))
     slow = np.flatnonzero(~merged.converged)
-    for i in range(0, len(slow), CHUNK):
-        index = slow[np.minimum(np.arange(i, i + CHUNK), len(slow) - 1)]
-        for field, value in zip(merged, run(rows(index, merged.z), 4000), strict=True):
+    chunks = [slow[np.minimum(np.arange(i, i + CHUNK), len(slow) - 1)] for i in range(0, len(slow), CHUNK)]
+    with ThreadPoolExecutor(THREADS) as threads:
+        again = list(threads.map(lambda chunk: run(rows(chunk, merged.z), 4000), chunks))
+    for index, solution in zip(chunks, again, strict=True):
+        for field, value in zip(merged, solution, strict=True):
             field[index] = value
     return merged

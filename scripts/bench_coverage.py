@@ -40,7 +40,7 @@ SIZES, RATIOS = np.array([3e7, 1e8, 3e8, 1e9]), np.array([25.0, 50.0, 100.0, 200
 NEW = (2e9, 2e11)
 """N and D of the new run."""
 NOISE, SHARED = 0.004, 0.006
-RESAMPLES = 400
+RESAMPLES = 300
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def new_run(draws: Bootstrap, random: np.random.Generator) -> tuple[float, float
 
 
 def replicate(task: tuple[str, int]) -> list[tuple[str, str, bool, bool, float]]:
-    """Of each interval of one table: number, method, whether it holds the truth, whether it is refused, and its width."""
+    """Of each interval of one table: number, method, whether it holds the truth, whether it is refused, its width."""
     name, seed = task
     design = DESIGNS[name]
     random = np.random.default_rng([seed, list(DESIGNS).index(name)])
@@ -112,7 +112,13 @@ def replicate(task: tuple[str, int]) -> list[tuple[str, str, bool, bool, float]]
     own = random.normal(0, NOISE) + (random.normal(0, SHARED) if design.shared else 0.0)
     low, high = new_run(draws, random)
     out.append(
-        ("new run", "bootstrap", low <= float(design.law.loss(*NEW)) + own <= high, "new run" in unsaid, high - low)
+        (
+            "new run",
+            "bootstrap",
+            low <= float(design.law.loss(*NEW)) + own <= high,
+            bool(inspected.not_told),
+            high - low,
+        )
     )
     return out
 

@@ -68,5 +68,24 @@ def references(fit: Fit) -> list[Reference]:
     else:
         each = [estimates(ratio) for ratio in shared.grid[most]]
         shifts, widths = np.array([(z - where) / unit for z, _ in each]), np.array([w / unit for _, w in each])
-    column = np.cumsum(free) - 1
-    return [Reference(probability, shifts[:, k], widths[:, k], fit.freedom) for k in np.maximum(column, 0)]
+    column = np.maximum(np.cumsum(free) - 1, 0)
+    return [Reference(probability, shifts[:, k], widths[:, k], fit.freedom) for k in column]
+
+
+def linear_theory(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviation of every coordinate (p,), and where all go with one unit of each (p, p); 0 where not fitted.
+
+    Beside the optimum: numbers on a bound stay there, unless it is they that move.
+    """
+    free = np.flatnonzero(fit.free)
+    inside = np.flatnonzero(fit.free & ~np.isin(fit.problem.names, fit.bounds_hit))
+    J = fit.whiten(jacobian(fit)) * np.sqrt(fit.problem.weight)[:, None]
+    norms = np.maximum(np.linalg.norm(J, axis=0), 1e-150)
+    deviation, trace = np.zeros(len(fit.z)), np.zeros((len(fit.z), len(fit.z)))
+    for i in free:
+        others = inside[inside != i]
+        moves, *_ = np.linalg.lstsq(J[:, others] / norms[others], -J[:, i], rcond=1e-9)
+        left = np.linalg.norm(J[:, i] + J[:, others] / norms[others] @ moves)
+        deviation[i] = fit.noise**0.5 / max(left, 1e-9 * norms[i])
+        trace[i, i], trace[i, others] = 1.0, moves / norms[others]
+    return deviation, trace

@@ -64,14 +64,20 @@ def is_scalar(name: str) -> bool:
 
 @cache
 def _parts(name: str) -> tuple[str, str, str]:
-    """Kind, grid and scale rule; of a name outside the catalog its letters, so that lut3 and lut4 are one kind."""
+    """Kind, grid and scale rule (its class, of a format without one).
+
+    Of a name outside the catalog the letters are its kind, so that lut3 and lut4 are one.
+    """
     try:
         format = find(name)
     except UserError:
         letters = re.sub(r"[^a-z]+", " ", name.lower()).strip()
         return letters or name, name, letters or name
     scalar = format.scalar if isinstance(format, Then) else format
-    grid, scale = (repr(scalar.grid), f"{scalar.scale} {scalar.group}") if isinstance(scalar, Scalar) else (name, name)
+    if isinstance(scalar, Scalar):
+        grid, scale = repr(scalar.grid), f"{scalar.scale} {scalar.group}"
+    else:
+        grid, scale = name, type(format).__name__
     return facts(name).kind, grid, scale
 
 

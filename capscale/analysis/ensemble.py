@@ -26,7 +26,7 @@ AXES: tuple[Axis, ...] = ("N", "D")
 LEVEL = 0.95
 NORMAL = 1.959964
 """Quantile of the normal distribution for it."""
-PRIOR_FOLDS = 2.0
+PRIOR_FOLDS = 4.0
 """Degrees of freedom of a growth that no fold has told."""
 LEAST_BEYOND = 0.05
 """Distance that a row beyond a cut counts at least as, in e-folds."""

@@ -212,18 +212,20 @@ def noise_scale(residuals: np.ndarray, weight: np.ndarray, delta: float, paramet
 
     Half the objective's rise over tau is then a log-likelihood ratio, for any delta (Huber & Ronchetti, Robust
     Statistics, ch. 13): for a delta beyond all residuals tau is their variance, for a tiny one that of a median.
-    E psi' is the density of residuals near zero. Counting rows there would count the rows that the fit passes
-    through exactly; a Gaussian kernel of Silverman's width over all rows does not.
+    E psi' is the density of residuals near zero, by a Gaussian kernel of Silverman's width. Least absolute deviations
+    pass through p rows exactly, whose zeros say nothing of either mean and are left out; least squares shrink all
+    residuals by sqrt((n - p) / n) instead. In between both are done by the share of rows outside delta.
     """
-    keep = weight > 0
-    r, n = residuals[keep], int(keep.sum())
-    inflate = np.sqrt(n / max(n - parameters, 1))
-    r = r * inflate
+    r = residuals[weight > 0]
+    n = len(r)
+    outside = float(np.mean(np.abs(r) > delta))
+    r = r[np.argsort(np.abs(r), kind="stable")[min(round(outside * parameters), n - 1) :]]
+    r = r * (n / max(n - parameters, 1)) ** ((1 - outside) / 2)
     spread = np.std(r)
     if spread == 0:
         return 0.0
     quartiles = np.subtract(*np.percentile(r, [75, 25])) / 1.349
-    width = 0.9 * min(spread, quartiles if quartiles > 0 else spread) * n**-0.2
+    width = 0.9 * min(spread, quartiles if quartiles > 0 else spread) * len(r) ** -0.2
     inside = np.mean(norm.cdf((delta - r) / width) - norm.cdf((-delta - r) / width))
     return float(np.mean(np.clip(r, -delta, delta) ** 2) / max(inside, 1e-12))
 

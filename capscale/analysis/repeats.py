@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from capscale.analysis.reading.history import is_step
 from capscale.analysis.row import Remark, Row, named_rows
 from capscale.analysis.shipped import SHIPPED
 from capscale.errors import UserError
@@ -22,29 +23,37 @@ CONDITIONS = tuple(sorted({column.name for law in SHIPPED for column in law.colu
 def with_runs_apart(rows: Sequence[Row]) -> tuple[list[Row], list[Remark]]:
     """Rows whose `run` is shared only by checkpoints of one run: several D of one size, format and seed.
 
-    A name that stands for runs of several sizes or formats is completed by them.
+    A name that stands for runs of several sizes or formats is completed by them; without a column of steps it is the
+    name of a series, whose rows are runs of their own.
     """
     configurations: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
     for row in rows:
-        configurations[row.run].add(_configuration(row))
+        configurations[row.run].add(_model(row))
     apart = []
     for row in rows:
         if len(configurations[row.run]) > 1:
             seed = "" if math.isnan(row.seed) else f" seed {row.seed:g}"
-            apart.append(row._replace(run=f"{row.run} [{row.curve} N={row.N:.12g}{seed}]"))
+            tokens = "" if any(is_step(name) for name in row.extra) else f" D={row.D:.12g}"
+            apart.append(row._replace(run=f"{row.run} [{row.curve} N={row.N:.12g}{tokens}{seed}]"))
         else:
             apart.append(row)
-    tokens: dict[str, set[float]] = defaultdict(set)
+    trained: dict[str, set[float]] = defaultdict(set)
     for row in apart:
-        tokens[row.run].add(row.D)
-    several = [run for run, found in tokens.items() if len(found) > 1]
+        trained[row.run].add(row.D)
+    several = [run for run, found in trained.items() if len(found) > 1]
     shown = ", ".join(several[:3]) + (", ..." if len(several) > 3 else "")
     said = "their rows are checkpoints of one run each; give runs that are independent names of their own"
     return apart, [Remark(f"{len(several)} runs with several D ({shown})", said)] if several else []
 
 
+def _model(row: Row) -> tuple[Any, ...]:
+    """What stays the same along one run; its epochs and the like grow with D."""
+    return row.N, row.identity, None if math.isnan(row.seed) else row.seed
+
+
 def _configuration(row: Row) -> tuple[Any, ...]:
-    return row.N, row.identity, _conditions(row), None if math.isnan(row.seed) else row.seed
+    size, identity, seed = _model(row)
+    return size, identity, _conditions(row), seed
 
 
 def _conditions(row: Row) -> tuple[tuple[str, float], ...]:

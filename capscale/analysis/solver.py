@@ -32,6 +32,8 @@ remaining distance is up to a few hundred times that."""
 CHUNK = 8
 """Problems stepped together: a wide vmap would run all of them for as long as the slowest one needs."""
 THREADS = 2
+FILLED = 1536
+"""Rows up to which tables are filled up with rows of weight 0, so that those of about one length share a program."""
 
 
 class Batch(NamedTuple):
@@ -175,15 +177,14 @@ def solve(
     """
     p = len(problem.parameters)
     penalty = penalty or Penalty(np.zeros(p), np.zeros(p))
+    arrays, batch, group = _filled(problem.arrays, batch, group)
     used = np.any(np.asarray(batch.ratio) > 0, axis=0)
     group, ratio = group[used], np.asarray(batch.ratio, np.float64)[:, used]
     program = _program(problem.layout, logarithmic)
 
     def run(part: Batch, limit: int) -> Solution:
         with float64_on_cpu():
-            return Solution(
-                *(np.asarray(x) for x in program(problem.arrays, group, part, penalty, _Way(delta, limit, warm)))
-            )
+            return Solution(*(np.asarray(x) for x in program(arrays, group, part, penalty, _Way(delta, limit, warm))))
 
     def rows(index: np.ndarray, start: np.ndarray) -> Batch:
         weight, target, lower, upper = (np.asarray(x, np.float64)[index] for x in batch[:4])
@@ -198,8 +199,23 @@ def solve(
         done += threads.map(lambda chunk: run(rows(chunk, start), 400), chunks[1:])
     merged = Solution(*(np.concatenate(x)[:B] for x in zip(*done, strict=True)))
     slow = np.flatnonzero(~merged.converged)
-    for i in range(0, len(slow), CHUNK):
-        index = slow[np.minimum(np.arange(i, i + CHUNK), len(slow) - 1)]
-        for field, value in zip(merged, run(rows(index, merged.z), 4000), strict=True):
+    chunks = [slow[np.minimum(np.arange(i, i + CHUNK), len(slow) - 1)] for i in range(0, len(slow), CHUNK)]
+    with ThreadPoolExecutor(THREADS) as threads:
+        again = list(threads.map(lambda chunk: run(rows(chunk, merged.z), 4000), chunks))
+    for index, solution in zip(chunks, again, strict=True):
+        for field, value in zip(merged, solution, strict=True):
             field[index] = value
     return merged
+
+
+def _filled(arrays: Arrays, batch: Batch, group: np.ndarray) -> tuple[Arrays, Batch, np.ndarray]:
+    """The same with the last row repeated, of weight 0, up to the next of 32, 48, 64, 96, 128, ... rows."""
+    rows = group.shape[1]
+    if rows > FILLED:
+        return arrays, batch, group
+    length = next(n for power in range(5, 11) for n in (2**power, 3 * 2 ** (power - 1)) if n >= rows)
+    index = np.minimum(np.arange(length), rows - 1)
+    weight = np.where(np.arange(length) < rows, np.asarray(batch.weight)[:, index], 0.0)
+    filled = batch._replace(weight=weight, target=np.asarray(batch.target)[:, index])
+    longer = jax.tree.map(lambda x: np.asarray(x)[index] if np.ndim(x) else x, arrays)
+    return longer, filled, group[:, index]

@@ -59,7 +59,8 @@ def refuse_unit_mistakes(rows: Sequence[Row], records: Sequence[Mapping[str, Any
     if as_bits := as_bits or _all_in_bits(rows) or _format_in_bits(rows):
         raise UserError(
             f"{source}: the loss looks like bits, not nats per token: {named_rows(as_bits, 'loss')}; bits per token "
-            f"become nats times ln 2 = 0.6931, by --map loss=COLUMN*0.693147 if all rows are; {PASS}"
+            f"become nats times ln 2 = 0.6931, by --map loss=COLUMN*0.693147 if all rows are, "
+            f"and a perplexity by its logarithm; {PASS}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ class Bootstrap:
         columns = [i for i, f in enumerate(free) if f]
         return {n: Interval(self.fit.values[n], *map(float, ends[:, i])) for n, i in zip(names, columns, strict=True)}
 
-    @property
+    @cached_property
     def rho(self) -> np.ndarray:
         """Capacity of every curve of the table in every resample (S, curves), in the order of `fit.rho`."""
         where = {r.curve: i for i, r in enumerate(self.fit.table.rows)}

@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Protocol
 
+from capscale.cli.compiled import keep_compiled
 from capscale.cli.screen import on_screen
 from capscale.errors import UserError
 
@@ -69,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not isinstance(parsed, sweep.Sweep | sweep.Run):
             # What does not train leaves accelerators to what does, and has the same numbers on every machine.
             os.environ["JAX_PLATFORMS"] = "cpu"
+        if isinstance(parsed, analysis.Fit | analysis.Report | planning.Bench | planning.Predict | planning.Plan):
+            keep_compiled()
         return parsed()
     except UserError as error:
         from capscale.files import printable

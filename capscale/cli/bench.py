@@ -92,6 +92,7 @@ class Bench:
         columns = ("law", "runs", "numbers", "fit", "size held out", "format held out", "largest held out")
         grid("RMSE of the loss in nats", columns, shown)
         sentences("To be known", texts(BENCH_NOTES, bench))
+        sentences("Rows", [f"{r.row}: {r.what}" for r in table.remarks])
         sentences("Outlying runs", texts(outlying.BENCH, [i for _, i in given]))
         sentences("Given numbers", [f"{name}: {text}" for name, i in given for text in texts(fits.GIVEN, i)])
         sentences("Left out", [f"{v.law.name}: {v.why}" for v in bench if v.why])

@@ -236,8 +236,9 @@ class Factorize:
         from capscale.analysis.factorization import best_rank_one, error_interval, from_runs, outer_product, printed
         from capscale.analysis.numbers import json_ready
         from capscale.analysis.report import png, write_files
-        from capscale.cli.analysis_tables import grid
+        from capscale.cli.analysis_tables import grid, sentences
 
+        remarks: list[str] = []
         if self.table is None:
             matrices = list(printed().values())
         else:
@@ -246,6 +247,7 @@ class Factorize:
             from capscale.analysis.uncertainty import bootstrap
 
             table = self.reading.table(self.table)
+            remarks = [f"{r.row}: {r.what}" for r in table.remarks]
             matrices = [from_runs(table, bootstrap(fit(table, LAWS["decoupled"]), self.bootstrap))]
         found = [(m, [outer_product(m), best_rank_one(m)]) for m in matrices]
         content = []
@@ -286,4 +288,5 @@ class Factorize:
         ]
         columns = ("matrix", "entries", "mean |error|", "largest", "mean error", "product too low")
         grid("Measured minus predicted capacity", columns, rows)
+        sentences("Rows", remarks)
         return 0

@@ -83,7 +83,7 @@ def test_a_name_of_a_whole_file_is_refused_by_its_row(table, capsys):
     table.write_text(json.dumps(rows))
     assert main(["fit", str(table)]) == 2
     err = capsys.readouterr().err
-    assert "runs.json: row 4: a name of 4,000 characters, 'longlong" in err
+    assert f"runs.json: {rows[3]['run']}: weights: a name of 4,000 characters, 'longlong" in err
     assert len(err) < 300
 
 

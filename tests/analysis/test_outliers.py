@@ -83,6 +83,15 @@ def test_several_do_not_hide_one_another(law):
     assert not found.law_is_wrong
 
 
+@pytest.mark.parametrize("law", ["tanh", "decoupled"])
+def test_as_many_as_hide_from_every_start_but_a_clean_subset(law):
+    rows = records()
+    off = (2, 9, 16, 23, 30, 37, 44, 51, 58)
+    for i in off:
+        rows[i]["N"] /= 1e6
+    assert names(outliers(fitted(rows, law))) == {rows[i]["run"] for i in off}
+
+
 def test_a_loss_below_the_irreducible_one_does_not_bound_it():
     rows = records()
     rows[30]["loss"] = 0.7

@@ -298,9 +298,9 @@ def test_bad_paths(tmp_path):
     (tmp_path / "empty.csv").touch()
     with pytest.raises(UserError, match="empty file"):
         read(tmp_path / "empty.csv")
-    (tmp_path / "x.txt").write_text("1")
+    (tmp_path / "x.doc").write_text("1")
     with pytest.raises(UserError, match="unknown suffix"):
-        read(tmp_path / "x.txt")
+        read(tmp_path / "x.doc")
     (tmp_path / "x.json").write_text('{"a": 1}')
     with pytest.raises(UserError, match="list of JSON objects"):
         read(tmp_path / "x.json")

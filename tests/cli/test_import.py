@@ -63,7 +63,7 @@ def test_every_command_asks_what_it_is_not_told(command, left_out, message, plac
 
 
 def test_remarks_are_shown_by_a_command_that_fits(place, capsys):
-    assert main(["predict", "runs.csv", *FLAGS, "--weights", "int3", "--bootstrap", "4"]) == 0
+    assert main(["fit", "runs.csv", *FLAGS, "--bootstrap", "4", "--starts", "4"]) == 0
     assert "read as N" in capsys.readouterr().out
 
 

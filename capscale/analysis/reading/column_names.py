@@ -6,7 +6,7 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "run": (
         ("trajectory", "trajectory_id"),
         ("run", "run_name", "run_id"),
-        ("name", "display_name", "experiment", "experiment_name", "exp_name", "exp", "id", "model_name"),
+        ("name", "display_name", "experiment_name", "exp_name", "id"),
     ),
     "N": (
         (

@@ -4,6 +4,7 @@ import gzip
 import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -52,9 +53,9 @@ def read_file(path: epath.Path, choices: Choices) -> Cells:
             case ".jsonl" | ".ndjson":
                 return Cells(records_of(_lines(content), choices))
             case ".parquet":
-                return Cells(_plain(pd.read_parquet(io.BytesIO(content))))
+                return _decoded(_parquet, content)
             case ".xlsx":
-                return _workbook(content)
+                return _decoded(_workbook, content)
     except ImportError as e:
         name, package, extra = PACKAGES.get(suffix, (suffix, str(e.name), "dev"))
         raise UserError(f"{path}: reading {name} needs {package}: pip install 'capscale[{extra}]'") from e
@@ -64,7 +65,7 @@ def read_file(path: epath.Path, choices: Choices) -> Cells:
         raise UserError(unreadable(path, e)) from e
     except UserError as e:
         raise e if str(e).startswith(str(path)) else UserError(f"{path}: {e}") from e
-    except (ValueError, KeyError) as e:  # openpyxl raises KeyError for a zip that is no workbook
+    except ValueError as e:
         raise UserError(f"{path}: not a readable {suffix[1:]} file: {e}") from e
     raise UserError(f"{path}: unknown suffix {path.suffix!r}; use {', '.join(SUFFIXES)}, or one of them with .gz")
 
@@ -93,8 +94,19 @@ def _lines(content: bytes) -> list[Any]:
     return found
 
 
-def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in record.items()} for record in frame.to_dict("records")]
+def _decoded(decode: Callable[[bytes], Cells], content: bytes) -> Cells:
+    """The cells of a binary file, whose packages raise errors of any type for one that is damaged."""
+    try:
+        return decode(content)
+    except (ImportError, ValueError):
+        raise
+    except Exception as e:
+        raise ValueError(f"{type(e).__name__}: {e}") from e
+
+
+def _parquet(content: bytes) -> Cells:
+    frame = pd.read_parquet(io.BytesIO(content))
+    return Cells([{str(k): v for k, v in record.items()} for record in frame.to_dict("records")])
 
 
 def _workbook(content: bytes) -> Cells:

@@ -12,12 +12,17 @@ STEPS = ("step", "global_step", "trainer_global_step", "iteration", "iter", "tra
 """Columns that count steps, as `plain_name` has them."""
 
 
+def is_step(name: str) -> bool:
+    """Whether a column of that name counts the steps of a run."""
+    return plain_name(name) in STEPS
+
+
 def last_of_histories(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Remark]]:
     """Without the steps that have no loss, and of a run whose D is the same at every step its last alone.
 
     The rows of a run with several D are its checkpoints, and stay. Without a column of steps nothing is left out.
     """
-    names = {name for record in records for name in record if plain_name(str(name)) in STEPS}
+    names = {name for name in {name for record in records for name in record} if is_step(str(name))}
     if len(names) != 1 or any("loss" not in record for record in records):
         return list(records), []
     (step,) = names

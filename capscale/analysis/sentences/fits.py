@@ -85,8 +85,11 @@ def loose(of: Inspection, name: str) -> bool:
 
 def refused(of: Inspection) -> set[str]:
     """Numbers and capacities, as `rho[FORMAT]`, whose intervals are not to be quoted: the rules below say why."""
-    wide = {name for name in of.profiles if loose(of, name)}
-    return wide | {f"rho[{curve}]" for curve in of.not_measured} | set(of.fit.bounds_hit)
+    found = {name for name in of.profiles if loose(of, name)} | set(of.fit.bounds_hit) | set(of.not_told)
+    found |= {f"rho[{curve}]" for curve in of.not_measured}
+    if of.fit.problem.has_data_term and _one_ratio(of.fit):
+        found |= {"alpha", "beta", "E"}
+    return found | ({"alpha", "E"} if _sizes(of.fit) == 2 else set())
 
 
 def _unidentified(of: Inspection, name: str) -> str:

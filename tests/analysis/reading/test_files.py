@@ -4,6 +4,7 @@ import datetime
 import gzip
 import json
 import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -113,6 +114,12 @@ def test_workbooks(tmp_path):
             PLAIN.to_excel(book, sheet_name=name, index=False)
     with pytest.raises(UserError, match="sheets 'first', 'second' hold tables; save the one"):
         read(path)
+    PLAIN.to_excel(path, index=False)
+    with zipfile.ZipFile(path) as book, zipfile.ZipFile(damaged := tmp_path / "damaged.xlsx", "w") as other:
+        for name in book.namelist():
+            other.writestr(name, book.read(name)[: -40 if "sheet1" in name else None])
+    with pytest.raises(UserError, match=r"damaged.xlsx: not a readable xlsx file: ParseError"):
+        read(damaged)
     path.write_bytes(b"PK\3\4 no workbook")
     with pytest.raises(UserError, match=r"runs.xlsx: (damaged|not a readable)"):
         read(path)

@@ -45,6 +45,13 @@ def test_unknown_words_are_asked_about(reading):
     assert len(reading(frame, where=["status=finished"])) == 63
 
 
+def test_a_run_without_a_loss_is_set_aside_by_name(reading):
+    table = reading(with_value(PLAIN.assign(state="finished"), 5, loss=None))
+    assert {r.row: r.what for r in table.remarks}[PLAIN.run[5]] == "set aside: it has no loss"
+    with pytest.raises(UserError, match="32 of 64 rows would be set aside: 32 it has no loss"):
+        reading(PLAIN.assign(loss=PLAIN.loss.where(PLAIN.index % 2 == 0)))
+
+
 def test_truth_values_of_divergence(reading):
     assert len(reading(with_value(PLAIN.assign(diverged=False), 5, diverged=True))) == 63
     with pytest.raises(UserError, match="column 'diverged' says 'maybe'"):

@@ -31,6 +31,11 @@ def test_checkpoints_stay_rows_of_one_run():
     assert "checkpoints of one run each" in remark.what
 
 
+def test_epochs_that_grow_along_a_run_do_not_break_it_up():
+    rows = [r | {"epochs": r["D"] / 1e9} for r in checkpoints()]
+    assert {r.run for r in make_table(rows, "x").rows} == set(LAST.run)
+
+
 def test_which_rows_are_of_one_run_is_part_of_the_digest_and_names_are_not():
     rows = [{k: v for k, v in r.items() if k != "step"} for r in checkpoints()]
     shared = make_table(rows, "x").sha256
@@ -42,6 +47,13 @@ def test_a_name_of_several_configurations_is_completed():
     table = make_table(checkpoints(run="llama"), "x")
     assert len({r.run for r in table.rows}) == len({(r.N, r.weights) for r in table.rows}) == 8
     assert any(r.run == "llama [int4 N=30000000]" for r in table.rows)
+
+
+def test_a_name_of_a_whole_series_makes_no_run_of_it():
+    rows = [{k: v for k, v in r.items() if k != "step"} for r in checkpoints(run="llama")]
+    table = make_table(rows, "x")
+    assert len({r.run for r in table.rows}) == len(table) == 24
+    assert not table.remarks
 
 
 def test_bits_per_byte_are_those_of_the_row_itself():

@@ -64,7 +64,7 @@ CASES = {
     "opening": (lambda: studied("good"), "38 runs in 8 compressed formats and dense", lambda: studied("dense runs")),
     "opening: dense runs": (lambda: studied("dense runs"), "9 dense runs, none", lambda: studied("good")),
     "opening: no dense runs": (lambda: studied("no dense runs"), "none dense", lambda: studied("good")),
-    "opening: another unit": (lambda: studied("no dense runs"), "of the size of a model in int8", lambda: studied("good")),
+    "opening: another unit": (lambda: studied("no dense runs"), "size of a model in int8", lambda: studied("good")),
     "note: resamples": (lambda: studied("good"), "60 resamples", lambda: studied("one size")),
     "note: over E": (lambda: studied("good"), "over all E", lambda: studied("dense runs")),
     "bench: outlying row": (

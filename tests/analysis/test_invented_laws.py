@@ -8,6 +8,7 @@ from capscale.analysis.fit import Settings, fit
 from capscale.analysis.law import Numbers
 from capscale.analysis.laws import LAWS
 from capscale.analysis.problem import Layout
+from capscale.analysis.profiles import profiles
 from capscale.analysis.selection import rows_of
 from capscale.analysis.table import make_table
 from capscale.errors import UserError
@@ -174,3 +175,14 @@ def test_rows_that_differ_in_what_a_law_reads_are_no_repeats():
     rows = [row | {"run": f"{epochs:g} epochs", "epochs": epochs} for epochs in (1.0, 4.0)]
     assert len(make_table(rows, "x", strict=False)) == 2
     assert len(make_table([row | {"run": r["run"], "epochs": 4.0} for r in rows], "x", strict=False)) == 1
+
+
+def test_profiles_of_a_law_that_overflows_at_a_bound_come_without_warnings():
+    """(N_c / N)^(alpha_N / alpha_D) does where alpha_D is small. Numbers with units have no profile."""
+    table = rows_of(invented("kaplan", noise=0.003), LAWS["kaplan"])
+    found = profiles(fit(table, LAWS["kaplan"], Settings(starts=16, shared="none")))
+    assert set(found) == {"alpha_N", "alpha_D"}
+    for name, curve in found.items():
+        interval = curve.interval()
+        assert interval.low < interval.estimate < interval.high
+        assert abs(interval.estimate - CASES["kaplan"][0][name]) < interval.high - interval.low

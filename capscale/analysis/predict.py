@@ -27,6 +27,8 @@ from capscale.estimator_names import split_name
 
 NEAR_GMSE = 1.05
 """Factor of GMSE within which a format counts as inside those of the runs."""
+MOST_DRAWS = 100_000
+"""Held in memory at once; the ends of a 95 % interval of so many are known to three digits."""
 NOT_STATED = float("inf")
 
 
@@ -104,6 +106,8 @@ class Predictor:
     level: float = LEVEL
 
     def __post_init__(self) -> None:
+        if not 20 <= self.count <= MOST_DRAWS:
+            raise UserError(f"draws={self.count}: at least 20 and at most {MOST_DRAWS:,} draws; a thousand will do")
         object.__setattr__(self, "rows", tuple(as_in(self.ensemble.table, r) for r in self.rows))
         for row in self.rows:
             if not row.is_plain and not self.ensemble.best.law.per_format:

@@ -6,6 +6,7 @@ the laws missed when they were rolled out on the table itself. Where the table c
 is stated.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,15 +17,18 @@ from scipy.stats import t as student
 from capscale.analysis.departures import departures, kin
 from capscale.analysis.drawing import Draws, draw
 from capscale.analysis.ensemble import LEVEL, NORMAL, Ensemble, beyond_runs
+from capscale.analysis.mixed import mixture
 from capscale.analysis.operands import facts
 from capscale.analysis.rollouts import Beyond
-from capscale.analysis.table import Row, make_table
+from capscale.analysis.table import Row, Table, make_table
 from capscale.analysis.uncertainty import Interval
 from capscale.errors import UserError
 from capscale.estimator_names import split_name
 
 NEAR_GMSE = 1.05
 """Factor of GMSE within which a format counts as inside those of the runs."""
+MOST_DRAWS = 100_000
+"""Held in memory at once; the ends of a 95 % interval of so many are known to three digits."""
 NOT_STATED = float("inf")
 
 
@@ -68,6 +72,29 @@ def target(
     return plain if plain.is_plain or not rotated.is_plain else rotated
 
 
+def as_in(table: Table, row: Row) -> Row:
+    """The row with the rotation that the table's runs of its formats have, or most of its compressed runs."""
+    compressed = [r for r in table.rows if not r.is_dense and r.is_plain]
+    same = [r for r in compressed if (r.weights, r.activations) == (row.weights, row.activations)] or compressed
+    counts = Counter(r.hadamard for r in same)
+    return row._replace(hadamard=max(counts, key=lambda h: (counts[h], h))) if counts else row
+
+
+def format_error(ensemble: Ensemble) -> float:
+    """RMS of the formats' mean residuals beyond what the scatter of their runs explains, by the best law, in nats.
+
+    Departures are of rho: a format near rho = 1 that stands off all the same has another recipe, or another law.
+    """
+    best = ensemble.best
+    residuals, excess = best.problem.loss - mixture(best)[0].loss(best.table.rows), []
+    curve = np.array([r.curve for r in best.table.rows])
+    for name in best.table.curves:
+        mine = residuals[curve == name]
+        if len(mine) > 1:
+            excess.append(np.mean(mine) ** 2 - np.var(mine, ddof=1) / len(mine))
+    return float(np.sqrt(max(np.mean(excess), 0.0))) if excess else 0.0
+
+
 @dataclass(frozen=True)
 class Predictor:
     """Predictions of several representations by the same draws, so that what they share cancels in differences."""
@@ -79,6 +106,9 @@ class Predictor:
     level: float = LEVEL
 
     def __post_init__(self) -> None:
+        if not 20 <= self.count <= MOST_DRAWS:
+            raise UserError(f"draws={self.count}: at least 20 and at most {MOST_DRAWS:,} draws; a thousand will do")
+        object.__setattr__(self, "rows", tuple(as_in(self.ensemble.table, r) for r in self.rows))
         for row in self.rows:
             if not row.is_plain and not self.ensemble.best.law.per_format:
                 raise UserError(
@@ -90,6 +120,11 @@ class Predictor:
     def draws(self) -> tuple[Draws, ...]:
         """As many from each component as its share; the seed is that of the fits."""
         return draw(self.ensemble.components(self.rows), self.count, self.ensemble.best.settings.seed)
+
+    @cached_property
+    def format_error(self) -> float:
+        """Deviation of formats from the law in nats, beyond their departures."""
+        return format_error(self.ensemble)
 
     @cached_property
     def _missed(self) -> np.ndarray:
@@ -105,6 +140,8 @@ class Predictor:
     def expected(self, row: Row, beyond: Beyond) -> np.ndarray:
         """Draws of the expected loss, with what the laws miss beyond the runs (S,)."""
         losses = np.concatenate([d.loss([row])[:, 0] for d in self.draws])
+        random = np.random.default_rng([self.ensemble.best.settings.seed, *f"{row.weights}/{row.activations}".encode()])
+        losses = losses + random.normal(0.0, self.format_error, len(losses))
         strength = np.array([1 + abs(float(np.log(np.median(self._rho(row)))))])
         calibration = self.ensemble.calibration
         deviation = float(np.sqrt(calibration.added(beyond, strength)[0]))
@@ -117,6 +154,7 @@ class Predictor:
 
     def predict(self, row: Row) -> Prediction:
         """Capacity and loss of one of the representations at the row's N and D."""
+        row = as_in(self.ensemble.table, row)
         by = beyond_runs(self.ensemble.table, [row])
         calibration = self.ensemble.calibration
         losses, rho = self.expected(row, by), self._rho(row)

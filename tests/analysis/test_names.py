@@ -55,7 +55,7 @@ def test_a_report_shows_them_as_they_are(table, tmp_path, capsys):
 
 
 def test_a_prediction_of_one_shows_it_as_it_is(table, capsys):
-    assert main(["predict", str(table), "--weights", "[/b]", "--weights-gmse", "0.1", "--bootstrap", "20"]) == 0
+    assert main(["predict", str(table), "--weights", "[/b]", "--weights-gmse", "0.1", "--draws", "20"]) == 0
     assert "[/b] at N" in capsys.readouterr().out
 
 
@@ -98,9 +98,9 @@ def test_numbers_of_a_csv_are_numbers():
         (["--D=nan"], "D must be finite and positive"),
         (["--weights-gmse=inf"], "weights_gmse=inf must be finite"),
         (["--weights-gmse=-1"], "weights_gmse=-1 must be at least 0"),
-        (["--bootstrap=99999999999"], "bootstrap=99999999999: at most 1,000,000 resamples"),
+        (["--draws=99999999999"], "draws=99999999999: at least 20 and at most 100,000 draws"),
     ],
 )
 def test_numbers_of_a_prediction_are_checked(flags, message, table, capsys):
-    assert main(["predict", str(table), "--weights", "int3", *["--bootstrap=4"][: "--b" not in flags[0]], *flags]) == 2
+    assert main(["predict", str(table), "--weights", "int3", *["--draws=20"][: "--draws" not in flags[0]], *flags]) == 2
     assert message in capsys.readouterr().err

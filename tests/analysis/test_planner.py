@@ -6,7 +6,7 @@ from capscale.analysis.ensemble import family, gathered
 from capscale.analysis.fit import Settings
 from capscale.analysis.laws import LAWS
 from capscale.analysis.planner import Budget, best_size, plan
-from capscale.analysis.predict import Predictor, predict, storage_bits, target
+from capscale.analysis.predict import Predictor, format_error, predict, storage_bits, target
 from capscale.analysis.table import make_table
 from capscale.capacity import Scaling
 from capscale.errors import UserError
@@ -107,14 +107,32 @@ def test_memory_budget_ranks_as_the_true_law(fitted):
     assert found.next_run.deviation_after < found.next_run.deviation_before
 
 
-def test_formats_within_the_laws_misfit_are_not_told_apart():
+def test_formats_that_scatter_about_the_law_are_told_apart_less_well(fitted):
     frame = well_spread(120, 0.003, 2)
     misfit = dict(zip(FORMATS, np.random.default_rng(0).normal(0, 0.02, len(FORMATS)), strict=True))
     frame["loss"] += [misfit[w] for w in frame["weights"]]
-    pairs = [(n, "dense") for n in ("int8", "int7", "int1")]
-    options = plan(ensemble_of(frame), Budget(flops=1e19), pairs).options
-    assert not options[1].told_apart
-    assert options[2].told_apart
+    scattered = ensemble_of(frame)
+    rows = tuple(target(n, N=2e8, D=2e10) for n in ("int7", "int6"))
+    spreads = []
+    for ensemble in (fitted, scattered):
+        predictor = Predictor(ensemble, rows)
+        one, other = (predictor.predict(r).draws for r in rows)
+        spreads.append(np.std(other - one))
+    assert spreads[1] > 1.5 * spreads[0]
+    options = plan(scattered, Budget(flops=1e19), [(n, "dense") for n in ("int8", "int1")]).options
+    assert options[1].told_apart is True
+
+
+def test_what_formats_are_off_by_in_nats_is_part_of_predictions(fitted):
+    """A format that is better than dense has no departure that says so."""
+    frame = well_spread(120, 0.003, 2)
+    frame["loss"] -= np.where(frame["weights"] == "int8", 0.03, 0.0)
+    odd = ensemble_of(frame)
+    assert format_error(fitted) < 0.002
+    assert 0.004 < format_error(odd) < 0.03
+    row = target("int7", N=2e8, D=2e10)
+    widths = [predict(e, row).loss.high - predict(e, row).loss.low for e in (fitted, odd)]
+    assert widths[1] > widths[0] + 2 * format_error(odd)
 
 
 def test_beyond_what_was_tried_nothing_is_told_apart(fitted):

@@ -15,8 +15,8 @@ from capscale.cli import analysis
 
 COMMANDS = {
     "fit": (analysis.Fit, ["--starts", "16", "--bootstrap", "20"]),
-    "predict": (analysis.Predict, ["--weights", "int3", "--bootstrap", "20"]),
-    "plan": (analysis.Plan, ["--memory", "1e4", "--tokens", "2e6", "--bootstrap", "20"]),
+    "predict": (analysis.Predict, ["--weights", "int3", "--draws", "20"]),
+    "plan": (analysis.Plan, ["--memory", "1e4", "--tokens", "2e6", "--draws", "20"]),
     "bench": (analysis.Bench, ["--laws", "tanh"]),
     "report": (analysis.Report, ["--bootstrap", "20"]),
 }

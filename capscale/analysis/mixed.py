@@ -28,6 +28,8 @@ SCALES = np.geomspace(1e-3, 10.0, 41)
 """Of the prior covariance of departures: its posterior is taken on this grid."""
 PRIOR_FREEDOM = 4.0
 """Of the scaled inverse chi-squared prior of that scale, about 1: as if four formats had been seen."""
+LEAST_NOISE = 1e-12
+"""Variance of single runs below which none is taken, in nats squared: losses have six digits."""
 OUTLYING = 5.0
 """Robust standard deviations to which residuals are drawn in, as by the fit itself."""
 WIDE = 10.0
@@ -159,7 +161,7 @@ def _posterior(model: "_Model") -> Posterior:
             break
     step = model.linearised(theta)
     z, u = model.unknowns(theta)
-    half = np.linalg.inv(np.linalg.cholesky(step.precision)).T  # half half^T = precision^-1
+    half = np.linalg.inv(step.factor)  # half half^T = precision^-1
     to = np.zeros((len(z) + len(u), len(theta)))
     to[np.flatnonzero(model.inside), np.arange(model.width.size)] = model.width
     to[len(z) :, model.width.size :] = np.sqrt(step.scale) * model.L
@@ -168,10 +170,10 @@ def _posterior(model: "_Model") -> Posterior:
 
 
 class _Step(NamedTuple):
-    """One linearisation: its solution, precision of the standardised unknowns, and the variances."""
+    """One linearisation: its solution, the factor R of R^T R, the precision, and the variances."""
 
     theta: np.ndarray
-    precision: np.ndarray
+    factor: np.ndarray
     noise: float
     scale: float
 
@@ -259,11 +261,12 @@ class _Model:
         y0, G0 = y - basis @ (basis.T @ y), G - basis @ (basis.T @ G)
         scale, noise = _scales(y0, G0, max(len(y) - basis.shape[1], 1))
         prior = np.concatenate([np.ones(free), np.full(len(self.every), 1 / scale)])
-        information = design.T @ design / noise + np.diag(prior)
-        solved = np.linalg.solve(information, design.T @ y / noise)
-        # In units of the standard normal b: what `posterior` makes its root of.
-        root = np.sqrt(1 / prior)
-        return _Step(solved, information * np.outer(root, root), noise, scale)
+        # A row for each run and one for each prior: their QR factor squares to the precision, and is never squared.
+        stacked = np.vstack([design / np.sqrt(noise), np.diag(np.sqrt(prior))])
+        Q, R = np.linalg.qr(stacked)
+        solved = np.linalg.solve(R, Q[: len(y)].T @ (y / np.sqrt(noise)))
+        # In units of the standard normal b: what `_posterior` makes its root of.
+        return _Step(solved, R * np.sqrt(1 / prior), noise, scale)
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
@@ -283,7 +286,7 @@ def _drawn_in(y: np.ndarray, basis: np.ndarray) -> np.ndarray:
 def _scales(y: np.ndarray, G: np.ndarray, left: int) -> tuple[float, float]:
     """Posterior mean of the scale of departures, and the noise there, by restricted likelihood on a grid."""
     if not G.shape[1]:
-        return 1.0, max(float(y @ y) / left, 1e-16)
+        return 1.0, max(float(y @ y) / left, LEAST_NOISE)
     U, singular, _ = np.linalg.svd(G, full_matrices=False)
     power, along = singular**2, U.T @ y
     outside = max(float(y @ y - along @ along), 1e-300)
@@ -294,7 +297,7 @@ def _scales(y: np.ndarray, G: np.ndarray, left: int) -> tuple[float, float]:
         noise = first
         for _ in range(20):  # the noise at this scale: a fixed point of its estimating equation
             within = np.sum(along**2 / (1 + scale * power / noise))
-            noise = max((outside + within) / left, 1e-16)
+            noise = max((outside + within) / left, LEAST_NOISE)
         noises.append(noise)
         total = 1 + scale * power / noise
         log.append(

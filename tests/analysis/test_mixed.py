@@ -88,3 +88,10 @@ def test_shared_errors_are_part_of_a_new_size():
     shared = np.sqrt(sum(p.share * p.shared for p in each))
     assert 0.01 < shared < 0.04
     assert np.sqrt(each[0].noise) < 0.005
+
+
+def test_runs_without_noise_have_a_posterior():
+    found = fit(table(INTEGERS, noise=0.0), LAWS["tanh"], QUICK)
+    (one,) = mixture(found, [target("int6", N=3e8, D=8e9)])
+    assert np.all(np.isfinite(one.root))
+    assert one.loss(found.table.rows) == pytest.approx(found.problem.loss, abs=1e-4)

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,10 +175,9 @@ def main() -> None:
             show(lines)
             print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
             found += lines
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({**begun, "resamples": RESAMPLES, "lines": found}, file, indent=1)
-            file.write("\n")
+            if arguments.json:
+                text = json.dumps({**begun, "resamples": RESAMPLES, "lines": found}, indent=1)
+                Path(arguments.json).write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ class Fit:
         from capscale.analysis.numbers import comparison_numbers, findings, fit_numbers, json_ready, outlying_numbers
         from capscale.analysis.report import png, write_files
         from capscale.analysis.selection import rows_of
+        from capscale.analysis.sentences.fits import refused
         from capscale.analysis.uncertainty import bootstrap
 
         law = law_of(self.form, self.share, self.combine)
@@ -77,6 +78,7 @@ class Fit:
             "bootstrap": {n: draws.interval(n)._asdict() for n in fitted.values},
             "bootstrap_rho": {c: i._asdict() for c, i in inspected.rho.items()},
             "not_measured": inspected.not_measured,
+            "not_identified": sorted(refused(inspected)),
             "not_told": inspected.not_told,
             "outlying": outlying_numbers(inspected.outlying),
             "bootstrap_converged": float(draws.converged.mean()),

@@ -67,7 +67,7 @@ def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
             for c, i in capacities
         ]
         grid("Capacities", ("format", "rho", "95 % bootstrap"), rows)
-    rows = []
+    rows, unsaid = [], fits.refused(inspected)
     for name, value in fit.values.items():
         if name.startswith("rho["):
             continue
@@ -76,6 +76,9 @@ def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
             continue
         if name in inspected.not_told:
             rows.append((name, "not measured", "–", "–"))
+            continue
+        if name in unsaid:
+            rows.append((name, number(value), "not identified", "–"))
             continue
         profile = span(profiles[name].interval()) if name in profiles else ""
         rows.append((name, number(value), span(draws.interval(name)), profile))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from capscale.analysis.fit import Constraints
     from capscale.analysis.inspection import Inspection
     from capscale.analysis.law import Law
-    from capscale.analysis.shared_errors import Asked
+    from capscale.analysis.shared_errors import Asked, Level
 
 FormName = Annotated[str, tyro.conf.arg(metavar="LAW")]
 """Name of a law that ships, or a Python file with one: `mine.py`, or `mine.py:NAME` where it has several."""
@@ -60,10 +60,11 @@ def parse_shared(text: str) -> "Asked":
         return "auto"
     if text == "none":
         return "none"
-    named: list[Any] = [part.strip() for part in text.split(",")]
+    named = [part.strip() for part in text.split(",")]
     if unknown := [name for name in named if name not in LEVELS]:
         raise UserError(f"--shared {text!r}: {unknown[0]!r} is none of {', '.join(LEVELS)}; or write auto, or none")
-    return tuple(level for level in LEVELS if level in named)
+    found: list[Level] = [level for level in LEVELS if level in named]
+    return tuple(found)
 
 
 def law_of(form: FormName, share: str, combine: str) -> "Law":

@@ -1,16 +1,22 @@
 """Errors that rows share, against dense matrices, and what fits make of them."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import norm
+from scipy.stats import t as student
 from synthetic import frame_of
 
+from capscale.analysis.calibration import Reference, references
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.laws import LAWS
 from capscale.analysis.shared_errors import ABSENT, DEVIATIONS, SharedErrors, infer, shared_levels
 from capscale.analysis.solver import float64_on_cpu
 from capscale.analysis.table import make_table
+from capscale.analysis.uncertainty import bootstrap
 from capscale.analysis.whitening import whiten
 from capscale.errors import UserError
 
@@ -152,3 +158,46 @@ def test_an_error_of_cells_is_found_and_whitened_out():
             objective, np.clip(start, *np.array(bounds).T), method="L-BFGS-B", bounds=bounds, options=options
         )
         assert found.objective <= other.fun + 1e-9
+
+
+def test_an_error_shared_by_size_is_in_the_intervals():
+    """By linear theory, with 24 draws of an error by size: taken as independent, alpha is missed by half of them."""
+    base = fit(designed(noise=0.0), LAWS["tanh"], Settings(starts=4))
+    J, size = base.problem.jacobian(base.z), np.unique(base.table.column("N"), return_inverse=True)[1]
+    alpha, covered = base.problem.names.index("alpha"), {"auto": 0, "none": 0}
+    for seed in range(24):
+        random = np.random.default_rng(seed)
+        errors = random.normal(0, 0.004, len(size)) + random.normal(0, 0.006, 4)[size]
+        for asked in covered:
+            shared = infer(shared_levels(base.table, asked), errors, J, np.ones(len(size), bool))
+            drawn = replace(base, problem=replace(base.problem, loss=base.predicted + errors), shared=shared)
+            both = drawn.whiten(np.column_stack([J, errors]))
+            off, (left,), *_ = np.linalg.lstsq(both[:, :-1], both[:, -1])
+            spread = np.sqrt(left / drawn.freedom * np.linalg.inv(both[:, :-1].T @ both[:, :-1])[alpha, alpha])
+            covered[asked] += (off[alpha] / spread) ** 2 <= references(drawn)[alpha].limit(0.95)
+    assert covered["auto"] >= 21
+    assert covered["none"] <= 18
+
+
+def test_resamples_do_not_stay_beside_the_optimum_where_the_objective_is_flat():
+    table = designed(sizes=1, seed=4)
+    draws = bootstrap(fit(table, LAWS["decoupled"], Settings(starts=8)), 60)
+    low, high = draws.interval("rho[int4]")[1:]
+    assert high > 4 * low
+    assert draws.interval("alpha").high > 4 * draws.interval("alpha").low
+
+
+def test_a_new_run_draws_the_errors_of_its_groups_as_well_as_its_own():
+    draws = bootstrap(fit(designed(cell=0.012, seed=2), LAWS["tanh"], Settings(starts=8)), 2000)
+    drawn = [draws.run_errors(new, np.random.default_rng(0)) for new in ((), ("cell",))]
+    own, cell = (np.median(np.abs(errors)) / norm.ppf(0.75) for errors in drawn)
+    assert own == pytest.approx(0.004, rel=0.2)
+    assert cell == pytest.approx(np.hypot(0.004, 0.012), rel=0.35)
+
+
+def test_few_runs_have_the_limit_of_students_t():
+    one = Reference(np.ones(1), np.zeros(1), np.ones(1), 3)
+    assert one.limit(0.95) == pytest.approx(student.ppf(0.975, 3) ** 2)
+    wide = Reference(np.array([0.5, 0.5]), np.zeros(2), np.array([1.0, 3.0]), 10_000)
+    reach = np.sqrt(wide.limit(0.95))
+    assert norm.cdf(reach) + norm.cdf(reach / 3) - 1 == pytest.approx(0.95, abs=1e-3)

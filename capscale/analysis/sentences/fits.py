@@ -7,7 +7,7 @@ from capscale.analysis.fit import Fit
 from capscale.analysis.inspection import Inspection
 from capscale.analysis.law import RHO_BOUNDS
 from capscale.analysis.measure import unit_of
-from capscale.analysis.sentences import outlying
+from capscale.analysis.sentences import outlying, shared
 from capscale.analysis.sentences.rule import Rule, always, listing, number, plural
 
 TIED = 0.95
@@ -235,6 +235,7 @@ RULES = (
         ),
     ),
     Rule("two sizes", lambda of: _sizes(of.fit) == 2, lambda of: "2 model sizes: alpha and E cannot both be measured"),
+    *shared.RULES,
     Rule(
         "not converged",
         lambda of: not of.fit.converged,

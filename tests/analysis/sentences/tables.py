@@ -10,6 +10,7 @@ from capscale.analysis.fit import Constraints, Fit, Settings, fit
 from capscale.analysis.inspection import Inspection, inspect
 from capscale.analysis.laws import LAWS
 from capscale.analysis.selection import rows_of
+from capscale.analysis.shared_errors import SharedErrors
 from capscale.analysis.study import Study, study
 from capscale.analysis.table import Table, make_table
 from capscale.analysis.uncertainty import bootstrap
@@ -129,6 +130,15 @@ def moved(coordinate: str, z: float, law: str = "tanh") -> Inspection:
     """The good table's fit with one coordinate moved."""
     fit = fitted("good", law)
     return with_fit(law, z=np.where(np.array(fit.problem.names) == coordinate, z, fit.z))
+
+
+def sharing(probability: float, ratio: float, runs: int | None = None) -> Inspection:
+    """The good table's fit with an error shared by size, and perhaps its rows as checkpoints of some runs."""
+    rows = len(fitted("good").table)
+    group = np.unique(fitted("good").table.column("N"), return_inverse=True)[1]
+    posterior = np.array([[0.0], [4.0]]), np.array([1 - probability, probability])
+    unit = np.arange(rows) % (runs or rows)
+    return with_fit(shared=SharedErrors(("size",), group[None], np.array([ratio]), *posterior, unit))
 
 
 def with_delta(delta: float) -> Inspection:

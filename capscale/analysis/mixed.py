@@ -159,7 +159,10 @@ def _posterior(model: "_Model") -> Posterior:
             break
     step = model.linearised(theta)
     z, u = model.unknowns(theta)
-    half = np.linalg.inv(np.linalg.cholesky(step.precision)).T  # half half^T = precision^-1
+    # half half^T = precision^-1. The prior's part of it is the identity: where noise is tiny, rounding makes smaller
+    # eigenvalues.
+    values, vectors = np.linalg.eigh(step.precision)
+    half = vectors / np.sqrt(np.maximum(values, 1.0))
     to = np.zeros((len(z) + len(u), len(theta)))
     to[np.flatnonzero(model.inside), np.arange(model.width.size)] = model.width
     to[len(z) :, model.width.size :] = np.sqrt(step.scale) * model.L

@@ -14,9 +14,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from capscale.analysis.fit import Constraints, Fit, Settings, fit
+from capscale.analysis.forecasts import Tried, moments, try_cut
 from capscale.analysis.law import Law
 from capscale.analysis.mixed import Posterior, mixture
-from capscale.analysis.rollouts import Axis, Beyond, Rollout, beyond, cuts, roll_out
+from capscale.analysis.rollouts import Axis, Beyond, beyond, cuts
 from capscale.analysis.selection import rows_of
 from capscale.analysis.shipped.capacity import COUPLED, DECOUPLED, DRIFT, TOKENS
 from capscale.analysis.table import Row, Table
@@ -171,30 +172,33 @@ def gathered(
             left_out.append((law.name, str(error)))
     if not fits:
         raise UserError(left_out[0][1])
-    rolled = _rolled(fits)
-    folds = _folds(fits, rolled)
-    weights = _weights(fits, rolled, chosen)
-    return Ensemble(chosen, tuple(fits), weights, folds, _calibration(folds, chosen), tuple(left_out))
+    tried = [[try_cut(f, cut) for f in fits] for cut in cuts(chosen, MOST_CUTS)]
+    return combined(fits, tried, left_out)
 
 
-def _rolled(fits: Sequence[Fit]) -> list[tuple[Rollout, ...]]:
-    """Cuts below which every law can be fitted, each with the laws' rollouts (L,)."""
-    found = []
-    for cut in cuts(fits[0].table, MOST_CUTS):
-        each = [roll_out(f, cut) for f in fits]
-        if all(r is not None for r in each):
-            found.append(tuple(r for r in each if r is not None))
-    return found
+def combined(
+    fits: Sequence[Fit], tried: Sequence[Sequence[Tried | None]], left_out: Sequence[tuple[str, str]] = ()
+) -> Ensemble:
+    """The ensemble of laws fitted to one table and tried below the same cuts, each a sequence of the laws' (L,).
+
+    Cuts below which some law cannot be fitted say nothing of the weights, and are left out.
+    """
+    table = fits[0].table
+    whole = [tuple(t for t in each if t is not None) for each in tried]
+    rolled = [each for each in whole if len(each) == len(fits)]
+    folds = _folds(table, rolled)
+    weights = _weigh(_scores(rolled, table, None), len(fits))
+    return Ensemble(table, tuple(fits), weights, folds, calibrate(folds, table), tuple(left_out))
 
 
-def _scores(rolled: Sequence[tuple[Rollout, ...]], table: Table, inside: np.ndarray | None) -> np.ndarray:
+def _scores(rolled: Sequence[tuple[Tried, ...]], table: Table, inside: np.ndarray | None) -> np.ndarray:
     """Mean squared errors of the laws (folds, L) on the held-out rows, or on those of them `inside` a smaller table."""
     loss = table.column("loss")
     rows = []
     for each in rolled:
-        test = each[0].test if inside is None else each[0].test & inside
+        test = each[0].rollout.test if inside is None else each[0].rollout.test & inside
         if test.any():
-            rows.append([np.mean((loss - r.predicted)[test] ** 2) for r in each])
+            rows.append([np.mean((loss - t.rollout.predicted)[test] ** 2) for t in each])
     return np.array(rows).reshape(len(rows), len(rolled[0]) if rolled else 0)
 
 
@@ -207,48 +211,26 @@ def _weigh(scores: np.ndarray, laws: int) -> np.ndarray:
     return weight / weight.sum()
 
 
-def _weights(fits: Sequence[Fit], rolled: Sequence[tuple[Rollout, ...]], table: Table) -> np.ndarray:
-    return _weigh(_scores(rolled, table, None), len(fits))
-
-
-def _folds(fits: Sequence[Fit], rolled: Sequence[tuple[Rollout, ...]]) -> tuple[Fold, ...]:
+def _folds(table: Table, rolled: Sequence[tuple[Tried, ...]]) -> tuple[Fold, ...]:
     """What an ensemble that knew the rows below each cut only would have said of those beyond."""
     found: list[Fold] = []
-    losses = fits[0].table.column("loss")
-    table = fits[0].table
+    losses = table.column("loss")
     for k, each in enumerate(rolled):
-        first = each[0]
-        earlier = [r for r in rolled[:k] if r[0].axis == first.axis]
-        weights = _weigh(_scores(earlier, table, first.train), len(fits))
-        rows = [r for r, t in zip(table.rows, first.test, strict=True) if t]
-        means, variances, shares, logs = [], [], [], []
-        for f, r, w in zip(fits, each, weights, strict=True):
-            refit = _at(f, r)
-            for p in mixture(refit, rows, train=first.train):
-                means.append(p.loss(rows))
-                variances.append(p.variance(rows) + p.noise + p.shared)
-                shares.append(w * p.share)
-                logs.append(p.log_rho(rows))
-        share = np.array(shares)[:, None]
-        mean = np.sum(share * np.array(means), axis=0)
-        spread = np.sum(share * (np.array(variances) + (np.array(means) - mean) ** 2), axis=0)
-        error = table.column("loss")[first.test] - mean
-        if np.median(spread) > np.var(losses):
+        first = each[0].rollout
+        earlier = [r for r in rolled[:k] if r[0].rollout.axis == first.axis]
+        weights = _weigh(_scores(earlier, table, first.train), len(each))
+        said = moments([(float(w), t.forecast) for w, t in zip(weights, each, strict=True)])
+        if np.median(said.variance) > np.var(losses):
             continue  # the rows below the cut say nothing of those beyond
         by = Beyond(first.beyond.N[first.test], first.beyond.D[first.test])
-        found.append(
-            Fold(first.axis, first.cut, by, first.test, error, spread, weights, 1 + np.abs(share[:, 0] @ logs))
-        )
+        error = losses[first.test] - said.mean
+        strength = 1 + np.abs(said.log_rho)
+        found.append(Fold(first.axis, first.cut, by, first.test, error, said.variance, weights, strength))
     return tuple(found)
 
 
-def _at(fit: Fit, rollout: Rollout) -> Fit:
-    """The fit at the optimum of its rollout."""
-
-    return replace(fit, z=rollout.z)
-
-
-def _calibration(folds: Sequence[Fold], table: Table) -> Calibration:
+def calibrate(folds: Sequence[Fold], table: Table) -> Calibration:
+    """What the rollouts say of how intervals grow beyond the runs, and how far these are stated."""
     growth: dict[Axis, float] = {"N": 0.0, "D": 0.0}
     mine = {axis: [f for f in folds if f.axis == axis] for axis in AXES}
     for axis in ("D", "N"):  # rows beyond in N may lie beyond in D too, whose part is known then

@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 
 from capscale.analysis.factorization import Factorization
 from capscale.analysis.labels import INK, Named, as_label, place_labels
-from capscale.analysis.plots import COLORS, MARKERS, new_axes, plain_axes
+from capscale.analysis.plots import COLORS, new_axes, plain_axes
 from capscale.analysis.profiles import LEVEL, Profile
 from capscale.analysis.study import Study
-from capscale.analysis.validation import Validation
 
 TOP = 2.3
 """Of a profile's picture, over its limit: about three standard deviations."""
@@ -82,27 +81,6 @@ def factorization_maps(found: Factorization) -> Figure:
             axes.set_ylabel(as_label(matrix.rows), fontsize=9)
         axes.set_title(title, fontsize=10)
         axes.tick_params(length=0)
-    return figure
-
-
-def bench_plot(bench: Sequence[Validation]) -> Figure:
-    """RMSE of every law on runs that it has and has not seen."""
-    fitted = [v for v in bench if v.fit is not None]
-    figure, axes = new_axes(7.2, 0.42 * len(fitted) + 1.5)
-    columns = ("fit", "size held out", "format held out", "largest held out")
-    for c, column in enumerate(columns):
-        x = [v.line[column] for v in fitted]
-        y = np.arange(len(fitted)) + 0.16 * (c - 1.5)
-        axes.plot(x, y, MARKERS[c], color=(INK, *COLORS)[c], markersize=5.5, label=column)
-    axes.set_yticks(range(len(fitted)), [v.law.name for v in fitted])
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    ticks = [t for t in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if low <= t <= high]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("RMSE of the loss, nats (left is better; a law without a mark cannot predict unseen formats)")
-    axes.legend(fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -17,7 +17,6 @@ from capscale.analysis.outliers import Outliers
 from capscale.analysis.sentences import caveats, fits, notes, summary
 from capscale.analysis.sentences.rule import say, texts
 from capscale.analysis.study import Study
-from capscale.analysis.validation import Validation
 from capscale.realised import COLUMNS
 
 
@@ -136,8 +135,8 @@ def capacity_numbers(c: CapacityRow) -> dict[str, Any]:
     return dict(zip(CAPACITY_COLUMNS, (*told, *c.weights), strict=True))
 
 
-def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dict[str, Any]:
-    """Every number of the report."""
+def numbers(study: Study, command: str) -> dict[str, Any]:
+    """Every number of the report, the law bench aside."""
     draws = study.law_bootstrap
     return {
         "provenance": provenance(study, command),
@@ -177,9 +176,6 @@ def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dic
         "rows": [r.line for r in study.table.rows],
         "findings": findings(study.inspected) if study.inspected else [],
         "remarks": [r._asdict() for r in study.table.remarks],
-        "bench": [
-            {"law": v.law.name, "equation": v.law.equation, "why_not": v.why, "rows": v.rows, **v.line} for v in bench
-        ],
         "reading": texts(summary.RULES, study),
         "limits": texts(caveats.RULES, study),
         "notes": {
@@ -187,7 +183,6 @@ def numbers(study: Study, command: str, bench: Sequence[Validation] = ()) -> dic
             "capacities": texts(notes.CAPACITIES, study),
             "fits": texts(notes.FITS, study),
             "equivalents": texts(notes.EQUIVALENTS, study),
-            "bench": texts(notes.BENCH, bench),
         },
     }
 

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from capscale.analysis import plots
-from capscale.analysis.figures import bench_plot, error_against_bits, profile_curves
+from capscale.analysis.bench_figure import CAPTION, bench_plot
+from capscale.analysis.figures import error_against_bits, profile_curves
+from capscale.analysis.leaderboard import TableBench
 from capscale.analysis.operands import facts
 from capscale.analysis.sentences import notes
 from capscale.analysis.sentences.rule import Rule, say
 from capscale.analysis.study import Study
-from capscale.analysis.validation import Validation
-
-BENCH_CAPTION = (
-    "The law bench: errors of every law on the runs it was fitted to, and on sizes, formats and largest runs that were "
-    "held out. Laws that do not apply to this table are listed with their reason in report.json."
-)
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Picture:
     figure: Figure
 
 
-def pictures(study: Study, bench: Sequence[Validation] = ()) -> list[Picture]:
+def pictures(study: Study, bench: TableBench | None = None) -> list[Picture]:
     """The figures that there is something to draw in, in the order of the page."""
     first = study.core.first_of_curve
     shown = [c for c in study.capacities if c.is_measured]
@@ -69,4 +65,4 @@ def pictures(study: Study, bench: Sequence[Validation] = ()) -> list[Picture]:
         for there, name, rules, draw in drawn
         if there
     ]
-    return [*found, *([Picture("bench", BENCH_CAPTION, bench_plot(bench))] if bench else [])]
+    return [*found, *([Picture("bench", f"The law bench. {CAPTION}", bench_plot([bench]))] if bench else [])]

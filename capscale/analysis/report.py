@@ -12,11 +12,12 @@ import jinja2
 from etils import epath
 from matplotlib.figure import Figure
 
+from capscale.analysis.bench_numbers import table_numbers
+from capscale.analysis.leaderboard import TableBench
 from capscale.analysis.names import as_cell
 from capscale.analysis.numbers import CAPACITY_COLUMNS, json_ready, numbers
 from capscale.analysis.pictures import pictures
 from capscale.analysis.study import Study
-from capscale.analysis.validation import Validation
 from capscale.files import make_directory, writing
 from capscale.realised import ERROR_FACTOR, PASS_SHARE
 
@@ -42,9 +43,14 @@ def environment() -> jinja2.Environment:
     return env
 
 
-def write_report(study: Study, directory: epath.PathLike, command: str, bench: Sequence[Validation] = ()) -> epath.Path:
+def content_of(study: Study, command: str, bench: TableBench | None = None) -> dict[str, Any]:
+    """Every number of the report, those of the law bench under `bench`, which is empty without one."""
+    return numbers(study, command) | {"bench": table_numbers(bench) if bench else {}}
+
+
+def write_report(study: Study, directory: epath.PathLike, command: str, bench: TableBench | None = None) -> epath.Path:
     """Write report.html, the figures, capacities.csv, rows.csv and report.json; returns the page's path."""
-    content = numbers(study, command, bench)
+    content = content_of(study, command, bench)
     images = [(p, png(p.figure)) for p in pictures(study, bench)]
     page = (
         environment()

@@ -88,7 +88,7 @@ def beyond(table: Table, of: Table, train: np.ndarray | None = None) -> Beyond:
 
 def cuts(table: Table, most: int | None = None) -> tuple[Cut, ...]:
     """The cuts in N and in D that a table allows, those that leave least first; at most `most` of each."""
-    found = [_of_known_formats(table, c) for c in (*_cuts_in_size(table), *_cuts_in_length(table))]
+    found = [usable(table, c) for c in (*_cuts_in_size(table), *_cuts_in_length(table))]
     kept: list[Cut] = []
     for axis in ("N", "D"):
         mine = [c for c in found if c.axis == axis and c.test.any()]
@@ -96,39 +96,53 @@ def cuts(table: Table, most: int | None = None) -> tuple[Cut, ...]:
     return tuple(kept)
 
 
-def _of_known_formats(table: Table, cut: Cut) -> Cut:
-    """Formats that no row below the cut has are another question than how far a law reaches."""
+def usable(table: Table, cut: Cut) -> Cut:
+    """The cut without held-out rows of formats that no row below it has: those are another question than reach."""
     curve = np.array([r.curve for r in table.rows])
     return cut._replace(test=cut.test & np.isin(curve, np.unique(curve[cut.train])))
+
+
+def size_cut(table: Table, limit: float) -> Cut:
+    """Models of up to `limit` parameters, and the larger ones."""
+    N = table.column("N")
+    return Cut("N", f"N <= {limit:.4g}", limit >= N, limit < N)
+
+
+def ratio_cut(table: Table, limit: float) -> Cut:
+    """Trainings of up to `limit` tokens per parameter, and the longer ones."""
+    ratio = table.column("D") / table.column("N")
+    return Cut("D", f"D/N <= {limit:.4g}", limit >= ratio, limit < ratio)
+
+
+def longest_left_out(table: Table, count: int) -> Cut:
+    """All but the `count` longest trainings of each size, of sizes that keep `LEAST_LENGTHS`; others stay whole."""
+    N, D = table.column("N"), table.column("D")
+    train, test = np.ones(len(N), bool), np.zeros(len(N), bool)
+    for n in np.unique(N):
+        mine = n == N
+        each = np.unique(D[mine])
+        if len(each) - count < LEAST_LENGTHS:
+            continue
+        longer = mine & (each[-count] <= D)
+        train &= ~longer
+        test |= longer
+    return Cut("D", f"without the longest {count} of each size", train, test)
 
 
 def _cuts_in_size(table: Table) -> list[Cut]:
     N = table.column("N")
     sizes = np.unique(N)
     limits = sizes[LEAST_SIZES - 1 : -1] if len(sizes) <= MOST_STEPS else np.quantile(N, QUANTILES, method="lower")
-    return [Cut("N", f"N <= {limit:.4g}", limit >= N, limit < N) for limit in np.unique(limits)]
+    return [size_cut(table, float(limit)) for limit in np.unique(limits)]
 
 
 def _cuts_in_length(table: Table) -> list[Cut]:
     N, D = table.column("N"), table.column("D")
     lengths = [len(np.unique(D[n == N])) for n in np.unique(N)]
     if len(lengths) > MOST_STEPS or max(lengths) > MOST_STEPS:
-        ratio = D / N
-        limits = np.unique(np.quantile(ratio, QUANTILES, method="lower"))
-        return [Cut("D", f"D/N <= {limit:.4g}", limit >= ratio, limit < ratio) for limit in limits]
-    found = []
-    for left_out in range(max(lengths) - LEAST_LENGTHS, 0, -1):
-        train, test = np.ones(len(N), bool), np.zeros(len(N), bool)
-        for n in np.unique(N):
-            mine = n == N
-            each = np.unique(D[mine])
-            if len(each) - left_out < LEAST_LENGTHS:
-                continue
-            longer = mine & (each[-left_out] <= D)
-            train &= ~longer
-            test |= longer
-        found.append(Cut("D", f"without the longest {left_out} of each size", train, test))
-    return found
+        limits = np.unique(np.quantile(D / N, QUANTILES, method="lower"))
+        return [ratio_cut(table, float(limit)) for limit in limits]
+    return [longest_left_out(table, count) for count in range(max(lengths) - LEAST_LENGTHS, 0, -1)]
 
 
 def roll_out(fit: Fit, cut: Cut) -> Rollout | None:
@@ -161,9 +175,3 @@ def _refit(fit: Fit, weight: np.ndarray) -> Fit:
     solution = fit.solve(fit.batch(starts, weight=weight[None]))
     best = int(np.nanargmin(solution.objective))
     return replace(fit, z=solution.z[best], objective=float(solution.objective[best]))
-
-
-def roll_out_all(fit: Fit, most: int | None = None) -> tuple[Rollout, ...]:
-    """All cuts of the fit's table that its law can be fitted below."""
-    found = (roll_out(fit, cut) for cut in cuts(fit.table, most))
-    return tuple(r for r in found if r is not None)

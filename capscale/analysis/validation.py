@@ -1,18 +1,18 @@
-"""The law bench: how well each law predicts runs that it was not fitted to.
+"""How well one law predicts runs that it was not fitted to.
 
 Held-out rows keep their place with weight zero, so every fold is one more problem of the same compiled program.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from capscale.analysis.ensemble import NORMAL, Ensemble, calibrate, half_widths
 from capscale.analysis.fit import Constraints, Fit, Settings, fit, starting_points
+from capscale.analysis.forecasts import Tried, moments, try_cut
 from capscale.analysis.law import Law
-from capscale.analysis.laws import LAWS, law_named
-from capscale.analysis.operands import facts
-from capscale.analysis.selection import rows_of
+from capscale.analysis.rollouts import Axis, Cut
 from capscale.analysis.table import Table
 from capscale.errors import UserError
 
@@ -28,43 +28,65 @@ class Fold:
     rows: np.ndarray
     """Which rows were held out (R,), boolean."""
     errors: np.ndarray
-    """Measured minus predicted loss of those rows, in nats."""
+    """Measured minus predicted loss of those rows, in nats (T,)."""
 
     @property
     def rmse(self) -> float:
         """Root mean squared error of the fold."""
-        return float(np.sqrt(np.mean(self.errors**2)))
+        return pooled((self,))
+
+
+@dataclass(frozen=True)
+class BeyondCut(Fold):
+    """The rows beyond one cut, with the intervals that were stated of them."""
+
+    axis: Axis
+    inside: np.ndarray
+    """Which of the losses lie inside their stated 95 % intervals (T,)."""
+    width: np.ndarray
+    """Of those intervals, in nats (T,)."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """One law's line in the bench."""
+    """One line of the bench: a law on a table, or the ensemble.
 
-    law: Law
-    fit: Fit | None
-    """None where the table cannot carry the law; `why` says why."""
-    sizes: tuple[Fold, ...] = ()
+    Attributes:
+      name, equation: of the law; of the ensemble its name and its laws.
+      fit: None where the table cannot carry the law, and of the ensemble.
+      runs: how many it was fitted to; 0 where it could not be.
+      numbers: how many were fitted.
+      rmse: of the runs that it was fitted to, in nats.
+      beyond: rollouts, a fold for each cut below which it could be fitted.
+      formats: a fold for each format left out; empty for laws that cannot predict a format they have not seen.
+      tried: what the rollouts of a law are, by cut (None: it could not be fitted below that one).
+      why: the reason where the table cannot carry it.
+    """
+
+    name: str
+    equation: str
+    fit: Fit | None = None
+    runs: int = 0
+    numbers: int = 0
+    rmse: float = float("nan")
+    beyond: tuple[BeyondCut, ...] = ()
     formats: tuple[Fold, ...] = ()
-    """Empty for laws that cannot predict a format they have not seen."""
-    largest: Fold | None = None
+    tried: tuple[Tried | None, ...] = ()
     why: str = ""
 
-    @property
-    def rows(self) -> int:
-        """How many runs the law was fitted to."""
-        return len(self.fit.table) if self.fit else 0
+    def along(self, axis: Axis) -> tuple[BeyondCut, ...]:
+        """The rollouts in one direction."""
+        return tuple(f for f in self.beyond if f.axis == axis)
 
     @property
-    def line(self) -> dict[str, float]:
-        """RMSE in nats of the fit, and of each kind of held-out rows; NaN where there is none."""
-        nan = float("nan")
-        return {
-            "numbers": float(self.fit.free.sum()) if self.fit else nan,
-            "fit": self.fit.rmse if self.fit else nan,
-            "size held out": pooled(self.sizes),
-            "format held out": pooled(self.formats),
-            "largest held out": self.largest.rmse if self.largest else nan,
-        }
+    def inside(self) -> float:
+        """Share of the rows beyond all cuts whose loss is inside its 95 % interval; NaN without any."""
+        return float(np.mean(np.concatenate([f.inside for f in self.beyond]))) if self.beyond else float("nan")
+
+    @property
+    def width(self) -> float:
+        """Median width of those intervals, in nats; NaN without any."""
+        return float(np.median(np.concatenate([f.width for f in self.beyond]))) if self.beyond else float("nan")
 
 
 def pooled(folds: Sequence[Fold]) -> float:
@@ -87,46 +109,71 @@ def hold_out(whole: Fit, masks: Mapping[str, np.ndarray]) -> tuple[Fold, ...]:
     return tuple(folds)
 
 
-def size_masks(table: Table) -> dict[str, np.ndarray]:
-    """One mask per model size."""
-    N = table.column("N")
-    return {f"N = {n:.4g}": n == N for n in np.unique(N)}
-
-
 def format_masks(table: Table) -> dict[str, np.ndarray]:
     """One mask per compressed format."""
     curve = np.array([r.curve for r in table.rows])
     return {c: curve == c for c in table.curves if not table.first_of_curve[c].is_dense}
 
 
-def largest_mask(table: Table, above: float | None = None) -> np.ndarray:
-    """The largest third of the sizes, or all sizes above `above`."""
-    N = table.column("N")
-    sizes = np.unique(N)
-    limit = sizes[-max(1, len(sizes) // 3)] if above is None else above
-    return (limit <= N) if above is None else (limit < N)
-
-
 def validate(
-    table: Table, law: Law, settings: Settings | None = None, constraints: Constraints | None = None
+    table: Table,
+    law: Law,
+    cuts: Sequence[Cut] = (),
+    settings: Settings | None = None,
+    constraints: Constraints | None = None,
 ) -> Validation:
-    """Fit a law to the rows it is about, and hold out each size, each format and the largest runs.
+    """Fit a law to all rows of a table, predict those beyond each cut, and those of each format, from the others.
 
-    A law that does not fit says why.
+    A law that the table cannot carry says why.
     """
     try:
-        table = rows_of(table, law)
         whole = fit(table, law, settings, constraints)
     except UserError as e:
-        return Validation(law, None, why=str(e))
-    unseen = not law.per_format and not _alone_in_group(whole)
+        return Validation(law.name, law.equation, why=str(e).removeprefix(f"{table.source}: "))
+    tried = tuple(try_cut(whole, cut) for cut in cuts)
     return Validation(
-        law,
+        law.name,
+        law.equation,
         whole,
-        hold_out(whole, size_masks(table)),
-        hold_out(whole, format_masks(table)) if unseen else (),
-        hold_out(whole, {"largest sizes": largest_mask(table)})[0],
+        len(table),
+        int(whole.free.sum()),
+        whole.rmse,
+        tuple(_beyond(whole, t) for t in tried if t is not None),
+        hold_out(whole, format_masks(table)) if _predicts_formats(whole) else (),
+        tried,
     )
+
+
+def _beyond(whole: Fit, tried: Tried) -> BeyondCut:
+    """Errors of the law itself, and its intervals, which lie about what its mixed model says."""
+    rollout, said = tried.rollout, moments([(1.0, tried.forecast)])
+    loss = whole.problem.loss[rollout.test]
+    half = NORMAL * np.sqrt(said.variance)
+    errors = loss - rollout.predicted[rollout.test]
+    return BeyondCut(rollout.cut, rollout.test, errors, rollout.axis, np.abs(loss - said.mean) <= half, 2 * half)
+
+
+def validate_ensemble(ensemble: Ensemble) -> Validation:
+    """The line of an ensemble: every cut's intervals are calibrated by the rollouts of the other cuts."""
+    folds = []
+    for k, fold in enumerate(ensemble.folds):
+        calibration = calibrate([f for j, f in enumerate(ensemble.folds) if j != k], ensemble.table)
+        half = half_widths(fold.variance, fold.beyond, fold.strength, calibration)
+        folds.append(BeyondCut(fold.cut, fold.test, fold.error, fold.axis, np.abs(fold.error) <= half, 2 * half))
+    predicted = ensemble.weights @ np.array([f.predicted for f in ensemble.fits])
+    return Validation(
+        f"ensemble ({len(ensemble.fits)} laws)",
+        "weighted by rollouts: " + ", ".join(ensemble.law_names),
+        runs=len(ensemble.table),
+        numbers=int(sum(f.free.sum() for f in ensemble.fits)),
+        rmse=float(np.sqrt(np.mean((ensemble.table.column("loss") - predicted) ** 2))),
+        beyond=tuple(folds),
+    )
+
+
+def _predicts_formats(whole: Fit) -> bool:
+    """Whether the law says something of a format that it was not fitted to."""
+    return not whole.law.per_format and len(format_masks(whole.table)) > 1 and not _alone_in_group(whole)
 
 
 def _alone_in_group(fit: Fit) -> bool:
@@ -137,32 +184,3 @@ def _alone_in_group(fit: Fit) -> bool:
         for g in groups[present]:
             users.setdefault(int(g), set()).add(row.curve)
     return any(len(curves) < 2 for curves in users.values())
-
-
-BENCH = (
-    "decoupled",
-    "tanh",
-    "tanh-sat",
-    "logistic",
-    "logistic-1-0",
-    "kumar",
-    "frantar",
-    "decoupled-coupled",
-    "tanh-coupled",
-)
-
-
-def law_bench(
-    table: Table,
-    names: Sequence[str] = BENCH,
-    settings: Settings | None = None,
-    constraints: Constraints | None = None,
-) -> tuple[Validation, ...]:
-    """All laws on one table, whichever wins.
-
-    Where tensors are sparse and quantized, tanh comes twice: rho of the joint GMSE, and the product over the stages.
-    """
-    laws = [law_named(name) for name in names]
-    if "tanh" in names and any(len(facts(n).stages) > 1 for r in table.rows for n in (r.weights, r.activations)):
-        laws.append(replace(LAWS["tanh"], name="tanh-product", combination="product"))
-    return tuple(validate(table, law, settings, constraints) for law in laws)

@@ -123,7 +123,7 @@ class Report:
     bootstrap: int = 1000
     """Resamples."""
     bench: bool = False
-    """Add the law bench: every law, on runs that it has and has not seen."""
+    """Add the law bench: every law, on runs that it has and has not seen (`capscale bench`)."""
     shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
     """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
@@ -138,10 +138,10 @@ class Report:
 
         from capscale.analysis.fit import Settings
         from capscale.analysis.laws import LAWS
-        from capscale.analysis.numbers import json_ready, numbers
-        from capscale.analysis.report import write_report
+        from capscale.analysis.leaderboard import law_bench
+        from capscale.analysis.numbers import json_ready
+        from capscale.analysis.report import content_of, write_report
         from capscale.analysis.study import study
-        from capscale.analysis.validation import law_bench
 
         table = self.reading.table(self.table)
         settings = Settings(delta=self.delta, shared=parse_shared(self.shared))
@@ -149,10 +149,10 @@ class Report:
         result = study(table, LAWS[self.form], settings, constraints, resamples=self.bootstrap)
         table_path = epath.Path(self.table)
         where = table_path / "report" if table_path.is_dir() else epath.Path("report")
-        bench = law_bench(table, settings=settings) if self.bench else ()
+        bench = law_bench(table, settings=settings) if self.bench else None
         page = write_report(result, self.out or where, command_line(), bench)
         if self.json:
-            print(json.dumps(json_ready(numbers(result, command_line(), bench)), indent=1))
+            print(json.dumps(json_ready(content_of(result, command_line(), bench)), indent=1))
         else:
             from capscale.cli.analysis_tables import print_study
 

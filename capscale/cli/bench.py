@@ -1,99 +1,141 @@
-"""The command that compares all laws on one table."""
+"""The command that compares all laws, on one table or several."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from capscale.cli.fitting import FormName, parse_numbers, parse_shared
 from capscale.cli.reading import Reading
+from capscale.errors import UserError
+
+if TYPE_CHECKING:
+    from capscale.analysis.leaderboard import TableBench
+    from capscale.analysis.table import Table
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The law bench: every law on one table, on runs that it has and has not seen.
+    """The law bench: all laws on one table or several, ranked by what they predict of larger models and longer
+    trainings that they were not fitted to.
 
     Example:
-      capscale bench runs.csv --out bench
+      capscale bench runs.csv others.csv --out bench
     """
 
-    table: tyro.conf.Positional[str]
-    """Sweep directory or table of runs."""
+    tables: tyro.conf.Positional[tuple[str, ...]]
+    """Sweep directories or tables of runs, which need not have formats in common."""
     delta: float = 1e-3
     """Huber threshold, in nats."""
     laws: tuple[FormName, ...] = ()
-    """Laws to compare. None: all but the dense one."""
+    """Laws to compare. None: all that ship and that the table can carry."""
+    cuts_N: Annotated[tuple[float, ...], tyro.conf.arg(metavar="PARAMETERS")] = ()
+    """Fit up to these sizes and predict larger models. None: the cuts that the table allows."""
+    cuts_D: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COUNT|D/N=RATIO")] = ()
+    """Leave out this many of the longest trainings of each size (1), or those beyond a ratio (D/N=100), and predict
+    them. None: the cuts that the table allows."""
     fix: tuple[str, ...] = ()
     """Numbers held fixed in every law, NAME=VALUE."""
     shared: Annotated[str, tyro.conf.arg(metavar="auto|none|LEVELS")] = "auto"
     """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Directory for bench.png, bench.json and bench.csv."""
+    """Directory for the page, index.html, and bench.json, bench.csv and bench.png."""
     json: bool = False
     """Print JSON and nothing else."""
 
     def __call__(self) -> int:
         """Fits every law, holds runs out and prints."""
-        from capscale.analysis.fit import Settings
-        from capscale.analysis.inspection import inspect
-        from capscale.analysis.numbers import comparison_numbers, json_ready, outlying_numbers
-        from capscale.analysis.report import csv_bytes, png, write_files
-        from capscale.analysis.sentences import fits, outlying
-        from capscale.analysis.sentences.notes import BENCH as BENCH_NOTES
-        from capscale.analysis.sentences.rule import texts
-        from capscale.analysis.validation import BENCH, law_bench
-        from capscale.cli.analysis_tables import grid, number, sentences
+        from capscale.analysis.bench_numbers import bench_numbers
+        from capscale.analysis.numbers import json_ready
+        from capscale.cli.analysis import command_line
 
-        table = self.reading.table(self.table)
-        bench = law_bench(
-            table,
-            self.laws or BENCH,
-            Settings(self.delta, shared=parse_shared(self.shared)),
-            parse_numbers(self.fix, ()),
-        )
-        lines = [{"law": v.law.name, "equation": v.law.equation, "rows": v.rows, **v.line} for v in bench]
-        given = [(v.law.name, inspect(v.fit, profiled=False)) for v in bench if v.fit is not None]
-        folds = {
-            v.law.name: {f.name: f.rmse for f in (*v.sizes, *v.formats, *([v.largest] if v.largest else []))}
-            for v in bench
-        }
-        text = json.dumps(
-            json_ready(
-                {
-                    "laws": lines,
-                    "folds": folds,
-                    "left_out": {v.law.name: v.why for v in bench if v.why},
-                    "against_free_fit": {name: comparison_numbers(i.comparison) for name, i in given},
-                    "outlying": {name: outlying_numbers(i.outlying) for name, i in given},
-                    "notes": texts(BENCH_NOTES, bench),
-                }
-            ),
-            indent=1,
-        )
+        benches = self._benches()
+        numbers = bench_numbers(benches)
+        page = None
         if self.out is not None:
-            from capscale.analysis.figures import bench_plot
+            from capscale.analysis.bench_page import write_bench
 
-            files = {"bench.json": text.encode(), "bench.csv": csv_bytes(lines), "bench.png": png(bench_plot(bench))}
-            write_files(self.out, files)
+            page = write_bench(benches, numbers, self.out, command_line())
         if self.json:
-            print(text)
+            print(json.dumps(json_ready(numbers), indent=1))
             return 0
-        shown = [
-            (
-                v.law.name,
-                str(v.rows) if v.fit else "–",
-                number(v.line["numbers"], ".0f"),
-                *(number(x, ".4f") for x in [*v.line.values()][1:]),
-            )
-            for v in bench
-        ]
-        columns = ("law", "runs", "numbers", "fit", "size held out", "format held out", "largest held out")
-        grid("RMSE of the loss in nats", columns, shown)
-        sentences("To be known", texts(BENCH_NOTES, bench))
-        sentences("Rows", [f"{r.row}: {r.what}" for r in table.remarks])
-        sentences("Outlying runs", texts(outlying.BENCH, [i for _, i in given]))
-        sentences("Given numbers", [f"{name}: {text}" for name, i in given for text in texts(fits.GIVEN, i)])
-        sentences("Left out", [f"{v.law.name}: {v.why}" for v in bench if v.why])
+        _print(numbers)
+        if page is not None:
+            print(page)
         return 0
+
+    def _benches(self) -> "list[TableBench]":
+        """All tables, read before the first is fitted; UserError where none carries any of the laws."""
+        from capscale.analysis.cut_offs import parse_cut_offs
+        from capscale.analysis.ensemble import MOST_CUTS
+        from capscale.analysis.fit import Settings
+        from capscale.analysis.laws import law_named
+        from capscale.analysis.leaderboard import law_bench
+
+        laws = [law_named(name) for name in self.laws]
+        settings = Settings(self.delta, shared=parse_shared(self.shared))
+        constraints, cut_offs = parse_numbers(self.fix, ()), parse_cut_offs(self.cuts_N, self.cuts_D, MOST_CUTS)
+        tables = self._tables()
+        benches = [law_bench(table, laws, settings, constraints, cut_offs) for table in tables]
+        if not any(b.fitted for b in benches):
+            why = "; ".join(f"{law}: {reason}" for b in benches for law, reason in b.left_out.items())
+            raise UserError(f"{', '.join(self.tables)}: no law can be fitted: {why}")
+        asked = len(self.cuts_N) + len(self.cuts_D)
+        never = set.intersection(*(set(b.impossible) for b in benches)) if asked else set()
+        if never:
+            sizes = "; ".join(
+                f"{b.table.source}: N {b.table.column('N').min():.4g} to {b.table.column('N').max():.4g}, "
+                f"D/N {(b.table.column('D') / b.table.column('N')).min():.4g} to "
+                f"{(b.table.column('D') / b.table.column('N')).max():.4g}"
+                for b in benches
+            )
+            raise UserError(f"{sorted(never)[0]}: leaves nothing to fit or nothing to predict in any table ({sizes})")
+        return benches
+
+    def _tables(self) -> "list[Table]":
+        if not self.tables:
+            raise UserError("no table to compare laws on; give one or several: capscale bench runs.csv others.csv")
+        twice = [name for i, name in enumerate(self.tables) if name in self.tables[:i]]
+        if twice:
+            raise UserError(f"{twice[0]}: given twice; give every table once")
+        return [self.reading.table(path) for path in self.tables]
+
+
+def _print(numbers: dict[str, Any]) -> None:
+    from capscale.cli.analysis_tables import grid, sentences
+
+    tables = numbers["tables"]
+    if len(tables) > 1:
+        columns = ("law", "mean rank", *(f"{t['table']}, {axis}" for t in tables for axis in ("N", "D")))
+        grid("Leaderboard", columns, [_standing(s, tables) for s in numbers["leaderboard"]])
+        sentences("To be known", numbers["notes"])
+    for t in tables:
+        columns = ("law", "numbers", "fit", "larger N", "longer D", "new format", "inside", "width")
+        grid(f"{t['table']}: RMSE of the loss of {t['runs']} runs in nats", columns, [_line(v) for v in t["laws"]])
+        one = numbers["notes"] if len(tables) == 1 else []
+        sentences("To be known", [*one, *t["notes"]])
+        sentences("Rows", [f"{r['row']}: {r['what']}" for r in t["remarks"]])
+        sentences("Outlying runs", t["outlying_runs"])
+        sentences("Given numbers", t["given"])
+        sentences("Left out", [f"{law}: {why}" for law, why in t["left_out"].items()])
+
+
+def _standing(s: dict[str, Any], tables: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    from capscale.cli.analysis_tables import number
+
+    found = [s["law"], number(s["mean_rank"], ".3g")]
+    for t in tables:
+        mark = " *" if t["table"] in s["not_fitted_on"] else ""
+        ranks = s["ranks"][t["table"]]
+        found += [number(ranks.get(axis, float("nan")), ".3g") + mark for axis in ("N", "D")]
+    return tuple(found)
+
+
+def _line(v: dict[str, Any]) -> tuple[str, ...]:
+    from capscale.cli.analysis_tables import number
+
+    errors = (number(v[name], ".4f") for name in ("rmse", "rmse_N", "rmse_D", "rmse_format"))
+    return (v["law"], str(v["numbers"]), *errors, number(v["inside"], ".0%"), number(v["width"], ".3f"))

@@ -209,7 +209,6 @@ def test_every_command_names_them(command, file, capsys):
     assert "int4-1e+08-25 (int4, N = 1e+08, D = 2.5e+09) pulls the" in printed
     assert main([command, file, "--keep-suspect", *COMMANDS[command], "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
-    told = content["fit"]["outlying"] if "fit" in content else content["outlying"]
-    told = told.get("tanh", told)
+    told = content["tables"][0]["outlying"]["tanh"] if "tables" in content else content.get("fit", content)["outlying"]
     assert [r["run"] for r in told["rows"]] == ["int4-1e+08-25"]
     assert told["without"]["rho"]["int4"] == pytest.approx(rho_of("int4"), abs=0.02)

@@ -9,11 +9,12 @@ import pytest
 from capscale.analysis.fit import Constraints, Settings, fit
 from capscale.analysis.inspection import inspect
 from capscale.analysis.laws import LAWS
+from capscale.analysis.leaderboard import law_bench
 from capscale.analysis.quest import quest_records
 from capscale.analysis.rows import read
 from capscale.analysis.sentences import fits
 from capscale.analysis.sentences.rule import say
-from capscale.analysis.validation import hold_out, law_bench, validate
+from capscale.analysis.validation import hold_out, validate
 from capscale.capacity import Scaling
 from capscale.errors import UserError
 
@@ -127,10 +128,12 @@ def test_held_out_formats_and_sizes(rotated):
 
 
 def test_bench_names_the_laws_that_do_not_apply(rotated):
-    bench = {v.law.name: v for v in law_bench(rotated, ("decoupled", "tanh", "frantar"))}
-    assert bench["frantar"].fit is None
-    assert "sparsity" in bench["frantar"].why
-    assert np.isnan(bench["decoupled"].line["format held out"])  # it has no number for an unseen format
+    bench = law_bench(rotated, [LAWS[name] for name in ("decoupled", "tanh", "frantar")])
+    line = {v.name: v for v in bench.lines}
+    assert line["frantar"].fit is None
+    assert "sparsity" in bench.left_out["frantar"]
+    assert not line["decoupled"].formats  # it has no number for an unseen format
+    assert len(line["tanh"].along("N")) == bench.cuts_along("N") > 0
 
 
 def test_gain_from_tokens_depends_on_the_format(table):

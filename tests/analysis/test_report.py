@@ -122,4 +122,5 @@ def test_predict_plan_factorize_bench(sweep, tmp_path, capsys):
         assert tyro.cli(command, args=arguments)() == 0
         assert json.loads(capsys.readouterr().out)
     assert len(list((tmp_path / "f").glob("*.png"))) == 6
-    assert (tmp_path / "b" / "bench.png").exists()
+    for name in ("index.html", "bench.json", "bench.csv", "bench.png"):
+        assert (tmp_path / "b" / name).exists()

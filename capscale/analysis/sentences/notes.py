@@ -193,21 +193,4 @@ PLANE = (
         ),
     ),
 )
-BENCH = (
-    Rule(
-        "note: bench on different rows",
-        lambda bench: len({v.rows for v in bench if v.fit is not None}) > 1,
-        lambda bench: (
-            "Laws are about different runs ("
-            + listing(f"{v.law.name} {v.rows}" for v in bench if v.fit is not None)
-            + "): errors compare between those of as many."
-        ),
-    ),
-    Rule(
-        "note: bench with gaps",
-        lambda bench: any(not math.isfinite(x) for v in bench for x in v.line.values()),
-        lambda bench: "A dash: the law does not apply, or cannot predict a format that it has not seen.",
-    ),
-)
-"""Of a law bench, a sequence of `Validation`."""
-EVERY = (*OPENING, *CAPACITIES, *FITS, *EQUIVALENTS, *CAPACITY, *LOSS, *AGREEMENT, *PROFILES, *PLANE, *BENCH)
+EVERY = (*OPENING, *CAPACITIES, *FITS, *EQUIVALENTS, *CAPACITY, *LOSS, *AGREEMENT, *PROFILES, *PLANE)

@@ -6,15 +6,16 @@ from functools import cache
 import numpy as np
 from synthetic import TRUTH, frame_of, rho_of, runs
 
+from capscale.analysis.cut_offs import CutOffs
 from capscale.analysis.fit import Constraints, Fit, Settings, fit
 from capscale.analysis.inspection import Inspection, inspect
 from capscale.analysis.laws import LAWS
+from capscale.analysis.leaderboard import TableBench, law_bench
 from capscale.analysis.selection import rows_of
 from capscale.analysis.shared_errors import SharedErrors
 from capscale.analysis.study import Study, study
 from capscale.analysis.table import Table, make_table
 from capscale.analysis.uncertainty import bootstrap
-from capscale.analysis.validation import Validation, law_bench
 
 INTEGERS = ("int1", "int2", "int4", "int8")
 SPARSE = ("top75", "2:4", "top50")
@@ -64,6 +65,7 @@ TABLES = {
     "two curves": lambda: table(true_rho(*INTEGERS) | {n: rho_of(n) + 0.25 for n in SPARSE}),
     "both operands": lambda: table({f"{n} x {n}": rho_of(n) ** 2 for n in INTEGERS[1:]}),
     "several budgets": lambda: table(true_rho("int2", "int4"), sizes=(3e7, 1e8, 3e8), tokens=(2e9, 8e9), law=TRUTH),
+    "grid": lambda: table(true_rho("int2", "int4"), sizes=WIDE, tokens=(2e9, 8e9, 3e10), law=TRUTH),
     "two sizes": lambda: table(true_rho("int2", "int4"), sizes=(3e7, 3e8), tokens=(2e9, 4e9, 8e9), law=TRUTH),
     "constant ratio": lambda: make_table(
         frame_of(
@@ -166,8 +168,8 @@ def resampled(name: str, law: str) -> Inspection:
 
 
 @cache
-def benched(name: str) -> tuple[Validation, ...]:
-    return law_bench(TABLES[name](), ("decoupled", "tanh"), QUICK)
+def benched(name: str, *laws: str, cut_offs: CutOffs | None = None) -> TableBench:
+    return law_bench(TABLES[name](), [LAWS[law] for law in laws or ("decoupled", "tanh")], QUICK, cut_offs=cut_offs)
 
 
 def closed(name: str) -> Study:
@@ -175,7 +177,6 @@ def closed(name: str) -> Study:
     return replace(studied(name), inspected=only_profile("F"), free_inspected=None)
 
 
-@cache
 def inspected(name: str) -> tuple[Inspection, ...]:
     """Of every law of the bench that was fitted."""
-    return tuple(inspect(v.fit, profiled=False) for v in benched(name) if v.fit is not None)
+    return benched(name).inspections

@@ -23,10 +23,11 @@ from tables import (
     with_prior,
 )  # fmt: skip
 
-from capscale.analysis.sentences import caveats, fits, notes, outlying, summary, weights
+from capscale.analysis.cut_offs import CutOffs
+from capscale.analysis.sentences import bench, caveats, fits, notes, outlying, summary, weights
 from capscale.analysis.sentences.rule import always, say
 
-EVERY = (*summary.RULES, *caveats.RULES, *fits.RULES, *notes.EVERY, *outlying.BENCH)
+EVERY = (*summary.RULES, *caveats.RULES, *fits.RULES, *notes.EVERY, *bench.EVERY, *outlying.BENCH)
 RULES = {rule.name: rule for rule in EVERY}
 
 
@@ -174,10 +175,32 @@ CASES = {
     "note: not measured": (lambda: studied("one size"), "has its reason", lambda: studied("good")),
     "note: open ends": (lambda: studied("one size"), "A dash", lambda: closed("good")),
     "note: beyond the dense sizes": (lambda: studied("small"), "beyond", lambda: studied("one format")),
-    "note: bench on different rows": (
-        lambda: benched("good"), r"decoupled 38 and tanh 34", lambda: benched("reversed"),
+    "bench: held-out rows": (
+        lambda: benched("grid"), r"of larger models \(.* of longer trainings \(", lambda: benched("several budgets"),
     ),
-    "note: bench with gaps": (lambda: benched("good"), "A dash", lambda: benched("good")[1:]),
+    "bench: no cuts": (
+        lambda: benched("good"), "no longer trainings can be held out: there are too few lengths",
+        lambda: benched("grid"),
+    ),
+    "bench: cut-offs without rows": (
+        lambda: benched("grid", cut_offs=CutOffs(sizes=(1e8, 1e12))), r"or nothing to predict: N <= 1e\+12$",
+        lambda: benched("grid"),
+    ),
+    "bench: fewer cuts": (
+        lambda: benched("one format"), r"decoupled \(2 of 3 cuts in N\)", lambda: benched("two seeds"),
+    ),
+    "bench: other runs": (
+        lambda: benched("grid", "tanh", "dense"), r"dense is about 15 of the 45 runs, and ranks last",
+        lambda: benched("grid"),
+    ),
+    "bench: gaps": (lambda: benched("grid"), "A dash", lambda: benched("grid", "tanh")),
+    "bench: ensemble": (lambda: benched("grid"), r"for each of its \d cuts", lambda: benched("several budgets")),
+    "bench: ranks": (lambda: [benched("grid")], "1 the best", lambda: [benched("several budgets")]),
+    "bench: no ranks": (lambda: [benched("several budgets")], "laws stand by their RMSE", lambda: [benched("grid")]),
+    "bench: not fitted": (
+        lambda: [benched("grid"), benched("unknown errors")], r"marked \* could not be fitted",
+        lambda: [benched("grid")],
+    ),
     "caption: capacity": (lambda: studied("good"), "Each point is a format", lambda: studied("both operands")),
     "caption: curves of kinds": (lambda: studied("good"), "integer and sparse", lambda: studied("one format")),
     "caption: one curve": (lambda: studied("good"), "thin dashed", lambda: studied("reversed")),
@@ -214,7 +237,7 @@ def test_not_said_where_false(name):
 
 @pytest.mark.parametrize("name", sorted(set(TABLES) - {"two sizes", "constant ratio"}))
 def test_no_sentence_has_a_number_that_is_none(name):
-    rules = (*summary.RULES, *caveats.RULES, *(rule for rule in notes.EVERY if rule not in notes.BENCH))
+    rules = (*summary.RULES, *caveats.RULES, *notes.EVERY)
     for said in say(rules, studied(name)):
         assert not re.search(r"\b(nan|inf)\b|None|\b0 (runs|points)\b", said.text), said
 

@@ -92,7 +92,7 @@ class Bootstrap:
     def rho(self) -> np.ndarray:
         """Capacity of every curve of the table in every resample (S, curves), in the order of `fit.rho`."""
         where = {r.curve: i for i, r in enumerate(self.fit.table.rows)}
-        rows = np.array([where[c] for c in self.fit.rho])
+        rows = np.array([where[c] for c in self.fit.rho], np.int64)
         problem = self.fit.problem
         return np.exp(problem.log_rho(self.z)[:, rows])
 

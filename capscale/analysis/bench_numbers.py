@@ -1,13 +1,13 @@
 """Every number of the law bench, for JSON, CSV, the page and the terminal alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capscale.analysis.leaderboard import RANKED, Standing, TableBench, standings
 from capscale.analysis.numbers import comparison_numbers, outlying_numbers
 from capscale.analysis.sentences import fits, outlying
 from capscale.analysis.sentences.bench import ALL_TABLES, BENCH
-from capscale.analysis.sentences.rule import texts
+from capscale.analysis.sentences.rule import listing, texts
 from capscale.analysis.validation import Validation, pooled
 
 
@@ -50,6 +50,7 @@ def table_numbers(bench: TableBench) -> dict[str, Any]:
         if ensemble
         else {},
         "left_out": bench.left_out,
+        "left_out_by_reason": by_reason(bench.left_out),
         "against_free_fit": {name: comparison_numbers(i.comparison) for name, i in names.items()},
         "outlying": {name: outlying_numbers(i.outlying) for name, i in names.items()},
         "notes": texts(BENCH, bench),
@@ -57,6 +58,14 @@ def table_numbers(bench: TableBench) -> dict[str, Any]:
         "given": [f"{name}: {text}" for name, i in names.items() for text in texts(fits.GIVEN, i)],
         "remarks": [r._asdict() for r in bench.table.remarks],
     }
+
+
+def by_reason(left_out: Mapping[str, str]) -> list[str]:
+    """Laws left out in words, those of one reason together."""
+    laws: dict[str, list[str]] = {}
+    for law, why in left_out.items():
+        laws.setdefault(why, []).append(law)
+    return [f"{listing(names, 99)}: {why}" for why, names in laws.items()]
 
 
 def in_order(bench: TableBench) -> list[Validation]:

@@ -82,3 +82,18 @@ def parse_cut_offs(sizes: Sequence[float], lengths: Sequence[str], most: int | N
                 f"the tokens per parameter to fit up to, such as {RATIO}100"
             )
     return CutOffs(tuple(sizes), tuple(longest), tuple(ratios), most)
+
+
+def refuse_impossible(cut_offs: CutOffs, tables: Sequence[Table]) -> None:
+    """Raises UserError for a cut-off that leaves nothing to fit or nothing to predict in each of the tables."""
+    never = [words for words in cut_offs.impossible(tables[0]) if all(words in cut_offs.impossible(t) for t in tables)]
+    if not never:
+        return
+    spans = []
+    for table in tables:
+        N, ratio = table.column("N"), table.column("D") / table.column("N")
+        spans.append(f"{table.source} has N {N.min():.4g} to {N.max():.4g}, D/N {ratio.min():.4g} to {ratio.max():.4g}")
+    raise UserError(
+        f"{never[0]}: this cut-off leaves nothing to fit or nothing to predict; {'; '.join(spans)}; choose --cuts-N or "
+        "--cuts-D inside"
+    )

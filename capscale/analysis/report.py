@@ -37,6 +37,7 @@ def environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("capscale.analysis", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     env.filters["g"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.4g}"
+    env.filters["g3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3g}"
     env.filters["f3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3f}"
     env.filters["percent"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.0%}"
     env.filters["base64"] = lambda b: base64.b64encode(b).decode()

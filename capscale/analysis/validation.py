@@ -162,7 +162,7 @@ def validate_ensemble(ensemble: Ensemble) -> Validation:
         folds.append(BeyondCut(fold.cut, fold.test, fold.error, fold.axis, np.abs(fold.error) <= half, 2 * half))
     predicted = ensemble.weights @ np.array([f.predicted for f in ensemble.fits])
     return Validation(
-        f"ensemble ({len(ensemble.fits)} laws)",
+        f"ensemble ({len(ensemble.fits) + len(ensemble.left_out)} laws)",
         "weighted by rollouts: " + ", ".join(ensemble.law_names),
         runs=len(ensemble.table),
         numbers=int(sum(f.free.sum() for f in ensemble.fits)),

@@ -69,7 +69,8 @@ class Bench:
 
     def _benches(self) -> "list[TableBench]":
         """All tables, read before the first is fitted; UserError where none carries any of the laws."""
-        from capscale.analysis.cut_offs import parse_cut_offs
+        from capscale.analysis.bench_numbers import by_reason
+        from capscale.analysis.cut_offs import parse_cut_offs, refuse_impossible
         from capscale.analysis.ensemble import MOST_CUTS
         from capscale.analysis.fit import Settings
         from capscale.analysis.laws import law_named
@@ -79,20 +80,11 @@ class Bench:
         settings = Settings(self.delta, shared=parse_shared(self.shared))
         constraints, cut_offs = parse_numbers(self.fix, ()), parse_cut_offs(self.cuts_N, self.cuts_D, MOST_CUTS)
         tables = self._tables()
+        refuse_impossible(cut_offs, tables)
         benches = [law_bench(table, laws, settings, constraints, cut_offs) for table in tables]
-        if not any(b.fitted for b in benches):
-            why = "; ".join(f"{law}: {reason}" for b in benches for law, reason in b.left_out.items())
+        if not any(v.fit is not None for b in benches for v in b.lines):
+            why = "; ".join(reason for b in benches for reason in by_reason(b.left_out))
             raise UserError(f"{', '.join(self.tables)}: no law can be fitted: {why}")
-        asked = len(self.cuts_N) + len(self.cuts_D)
-        never = set.intersection(*(set(b.impossible) for b in benches)) if asked else set()
-        if never:
-            sizes = "; ".join(
-                f"{b.table.source}: N {b.table.column('N').min():.4g} to {b.table.column('N').max():.4g}, "
-                f"D/N {(b.table.column('D') / b.table.column('N')).min():.4g} to "
-                f"{(b.table.column('D') / b.table.column('N')).max():.4g}"
-                for b in benches
-            )
-            raise UserError(f"{sorted(never)[0]}: leaves nothing to fit or nothing to predict in any table ({sizes})")
         return benches
 
     def _tables(self) -> "list[Table]":
@@ -120,7 +112,7 @@ def _print(numbers: dict[str, Any]) -> None:
         sentences("Rows", [f"{r['row']}: {r['what']}" for r in t["remarks"]])
         sentences("Outlying runs", t["outlying_runs"])
         sentences("Given numbers", t["given"])
-        sentences("Left out", [f"{law}: {why}" for law, why in t["left_out"].items()])
+        sentences("Left out", t["left_out_by_reason"])
 
 
 def _standing(s: dict[str, Any], tables: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -107,11 +107,11 @@ def test_numbers_page_and_csv_say_the_same(benches, tmp_path):
     for line, row in zip(told, lines, strict=True):
         assert (row["table"], row["law"]) == (line["table"], line["law"])
         assert float(row["rmse_N"]) == line["rmse_N"]
-        wanted = [f"{line[k]:.4g}" for k in ("rmse", "rmse_N", "rmse_D")]
+        wanted = [f"{line[k]:.3g}" for k in ("rmse", "rmse_N", "rmse_D")]
         assert any(c[0] == line["law"] and c[3:6] == wanted for c in cells if len(c) == 11), line
     for s in content["leaderboard"]:
-        ranks = [f"{s['ranks'][t['table']][axis]:.4g}" for t in content["tables"] for axis in ("N", "D")]
-        assert [s["law"], f"{s['mean_rank']:.4g}", *ranks] in cells
+        ranks = [f"{s['ranks'][t['table']][axis]:.3g}" for t in content["tables"] for axis in ("N", "D")]
+        assert [s["law"], f"{s['mean_rank']:.3g}", *ranks] in cells
     assert "http" not in page.replace("http-equiv", ""), "the page needs nothing from elsewhere"
     assert "frantar: " in page
 

@@ -113,8 +113,8 @@ def test_fit_refuses_bad_numbers(sweep, arguments):
 
 def test_predict_plan_factorize_bench(sweep, tmp_path, capsys):
     runs = [
-        (analysis.Predict, [str(sweep), "--weights", "int3", "--bootstrap", "50", "--json"]),
-        (analysis.Plan, [str(sweep), "--memory", "1e4", "--tokens", "2048000", "--bootstrap", "50", "--json"]),
+        (analysis.Predict, [str(sweep), "--weights", "int3", "--draws", "50", "--json"]),
+        (analysis.Plan, [str(sweep), "--memory", "1e4", "--tokens", "2048000", "--draws", "50", "--json"]),
         (analysis.Factorize, ["--out", str(tmp_path / "f"), "--json"]),
         (analysis.Bench, [str(sweep), "--laws", "tanh", "kumar", "--out", str(tmp_path / "b"), "--json"]),
     ]
@@ -124,3 +124,15 @@ def test_predict_plan_factorize_bench(sweep, tmp_path, capsys):
     assert len(list((tmp_path / "f").glob("*.png"))) == 6
     for name in ("index.html", "bench.json", "bench.csv", "bench.png"):
         assert (tmp_path / "b" / name).exists()
+
+
+def test_report_has_the_bench(sweep, tmp_path, capsys):
+    command = tyro.cli(analysis.Report, args=[str(sweep), "--bootstrap", "20", "--bench", "--out", str(tmp_path)])
+    assert command() == 0
+    bench = json.loads((tmp_path / "report.json").read_text())["bench"]
+    assert {line["law"] for line in bench["laws"]} >= {"tanh", "decoupled-coupled", "ensemble (4 laws)"}
+    assert "sparsity" in bench["left_out"]["frantar"]
+    page = (tmp_path / "report.html").read_text()
+    assert (tmp_path / "bench.png").exists()
+    for line in bench["laws"]:
+        assert f"<td>{line['rmse_N']:.3g}</td>" in page

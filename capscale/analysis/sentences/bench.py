@@ -29,10 +29,14 @@ def _elsewhere(bench: TableBench) -> list[Validation]:
 
 def _ensemble_errors(bench: TableBench) -> str:
     folds = len(next(v for v in bench.lines if v.name.startswith("ensemble")).beyond)
+    grow = (
+        f"Its intervals beyond each of its {folds} cuts grow as its errors beyond the others say"
+        if folds > 1
+        else "It has no intervals that other cuts could calibrate, and states those of its theory alone"
+    )
     return (
-        "The ensemble predicts as `capscale predict` does: its errors, too, have the departures of formats, and its "
-        f"intervals for each of its {plural(folds, 'cut')} grow as its errors beyond the other cuts say. It is not "
-        "fitted again without a format"
+        "The ensemble predicts as `capscale predict` does: its errors, too, have the departures of formats. "
+        f"{grow}. It is not fitted again without a format"
     )
 
 

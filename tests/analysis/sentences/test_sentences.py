@@ -194,7 +194,7 @@ CASES = {
         lambda: benched("grid"),
     ),
     "bench: gaps": (lambda: benched("grid"), "A dash", lambda: benched("grid", "tanh")),
-    "bench: ensemble": (lambda: benched("grid"), r"for each of its \d cuts", lambda: benched("several budgets")),
+    "bench: ensemble": (lambda: benched("grid"), r"each of its \d cuts grow", lambda: benched("several budgets")),
     "bench: ranks": (lambda: [benched("grid")], "1 the best", lambda: [benched("several budgets")]),
     "bench: no ranks": (lambda: [benched("several budgets")], "laws stand by their RMSE", lambda: [benched("grid")]),
     "bench: not fitted": (

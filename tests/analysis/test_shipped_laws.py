@@ -221,3 +221,10 @@ def test_the_page_of_laws_has_every_law_with_its_equation_and_source():
         assert law.equation.removeprefix("L = ") in cells[name], name
         assert cells[name].endswith(f"| {law.source} |"), name
         assert all(f"`{column.name}`" in cells[name] for column in law.columns), name
+
+
+def test_kaplan_is_finite_where_the_power_of_N_overflows():
+    numbers = {"N_c": 8.8e13, "D_c": 5.4e13, "alpha_N": 0.076, "alpha_D": 0.001}
+    assert loss_at("kaplan", numbers, 1e8, 1e9) == pytest.approx((8.8e13 / 1e8) ** 0.076, rel=1e-9)
+    without_tokens = numbers | {"D_c": 0.0, "alpha_D": 0.095}
+    assert loss_at("kaplan", without_tokens, 1e8, 1e9) == pytest.approx((8.8e13 / 1e8) ** 0.076, rel=1e-12)

@@ -8,10 +8,16 @@ from typing import Any
 from capscale.analysis.law import ALPHA, BETA, EXPONENT_BOUNDS, A, B, Column, E, Law, Numbers, Runs, size_and_tokens
 from capscale.capacity import Parameter
 
+SMALLEST = 1e-300
+"""Added to a term that may be 0 before its logarithm is taken, in float64."""
+
 
 def coupled_ratios(x: Runs, p: Numbers) -> Any:
     """((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D: arXiv 2001.08361, eq. 1.5."""
-    return ((p.N_c / (x.N * x.rho)) ** (p.alpha_N / p.alpha_D) + p.D_c / x.D) ** p.alpha_D
+    of_N, of_D = x.xp.log(p.N_c / (x.N * x.rho)) * (p.alpha_N / p.alpha_D), p.D_c / x.D
+    # The larger term is taken out of the sum: the power of N overflows where alpha_D is small, and D_c may be 0.
+    larger = x.xp.maximum(of_N, x.xp.log(of_D + SMALLEST))
+    return x.xp.exp(p.alpha_D * (larger + x.xp.log(x.xp.exp(of_N - larger) + of_D * x.xp.exp(-larger))))
 
 
 def ratios_in_units(p: Numbers) -> dict[str, tuple[Any, Any]]:

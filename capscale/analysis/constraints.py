@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import f as f_distribution
 
-from capscale.analysis.fit import Constraints, Fit, fit
+from capscale.analysis.fit import Constraints, Fit, fit, under
 from capscale.errors import UserError
 
 LEVEL = 0.95
@@ -37,8 +37,9 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """RMSE with the constraints over RMSE without; infinite where the free fit meets every run."""
-        return self.constrained.rmse / self.free.rmse if self.free.rmse > 0 else float("inf")
+        """RMSE with the constraints over RMSE without, of what runs do not share; infinite over a free fit of 0."""
+        free = unshared(self.free)
+        return unshared(self.constrained) / free if free > 0 else float("inf")
 
     @property
     def limit(self) -> float:
@@ -61,6 +62,11 @@ class Comparison:
         return tuple(r for r in self.releases if r.closes >= PULLS)
 
 
+def unshared(fit: Fit) -> float:
+    """Root mean square of the residuals less what runs share, in units of the objective."""
+    return float(np.sqrt(np.mean(fit.whitened**2)))
+
+
 def compare(constrained: Fit) -> Comparison | None:
     """The fit held against the free one; None without constraints, or where the free fit cannot be made.
 
@@ -73,13 +79,16 @@ def compare(constrained: Fit) -> Comparison | None:
     free = _refit(constrained, without(given, *names))
     if free is None:
         return None
+    # Misfit of wrong numbers looks like errors that sizes share: the free fit says what they share.
+    constrained = under(constrained, free.shared)
     # A number that the free fit has no use for (B on a table of one D) was not held.
-    gap = constrained.rmse - free.rmse
+    gap = unshared(constrained) - unshared(free)
     releases = []
     for name in names:
         alone = _refit(constrained, without(given, name))
         if alone is not None and name in alone.values:
-            closes = (constrained.rmse - alone.rmse) / gap if gap > 0 else 0.0
+            alone = under(alone, free.shared)
+            closes = (unshared(constrained) - unshared(alone)) / gap if gap > 0 else 0.0
             releases.append(Release(name, alone.values[name], alone.rmse, float(np.clip(closes, 0, 1))))
     found = Comparison(constrained, free, tuple(sorted(releases, key=lambda r: -r.closes)))
     return found if int(free.free.sum()) > int(constrained.free.sum()) or given.priors else None

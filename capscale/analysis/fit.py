@@ -294,18 +294,31 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
     start = starting_points(problem, lower, upper, settings)
     shared = shared_levels(table, settings.shared)
     draft = Fit(problem, table, settings, constraints, lower, upper, flat, start[0], np.inf, False, 0, start, shared)
-    result, ends = _best(draft, start)
+    result = with_shared_errors(*_best(draft, start))
+    if constraints.priors:
+        penalty = _penalty(problem, constraints, result.noise)
+        result, _ = _best(replace(result, penalty=penalty), np.vstack([result.z[None], start]))
+    return result
+
+
+def with_shared_errors(result: Fit, ends: np.ndarray) -> Fit:
+    """A fit without shared errors and where its starts ended (M, p): what its residuals say of them, and refitted."""
     for _ in range(REFITS):
-        found = infer(shared, result.loss_units, jacobian(result)[:, result.free], problem.weight > 0)
+        active = result.problem.weight > 0
+        found = infer(result.shared, result.loss_units, jacobian(result)[:, result.free], active)
         same = np.array_equal(found.ratio, result.shared.ratio)
         result = replace(result, shared=found)
         if same:
             break
         result, ends = _best(result, ends)
-    if constraints.priors:
-        penalty = _penalty(problem, constraints, result.noise)
-        result, _ = _best(replace(result, penalty=penalty), np.vstack([result.z[None], start]))
     return result
+
+
+def under(fit: Fit, shared: SharedErrors) -> Fit:
+    """The law fitted with these shared errors, in place of those that its own residuals speak of."""
+    if np.array_equal(fit.shared.ratio, shared.ratio):
+        return fit
+    return _best(replace(fit, shared=shared), np.vstack([fit.z[None], fit.optima]))[0]
 
 
 def _anchored(constraints: Constraints) -> bool:

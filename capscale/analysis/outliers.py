@@ -15,7 +15,7 @@ from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
 from capscale.analysis.conditioning import jacobian
-from capscale.analysis.fit import Fit, Settings, starting_points
+from capscale.analysis.fit import Fit, Settings, starting_points, with_shared_errors
 
 LEVEL = 0.01
 """Share of tables of clean runs in which some row is named: the level of one row is this over the number of rows."""
@@ -85,8 +85,19 @@ def outliers(fit: Fit) -> Outliers:
 
     A row is outside where its studentized distance from the fit to the rows inside exceeds the quantile of Student's t
     at `LEVEL` over twice the number of rows (Bonferroni), and where all rows outside together are too far for chance.
-    Formats that are outside as a whole are set aside first, and the others searched again.
+    Formats that are outside as a whole are set aside first, and the others searched again. Rows are taken as
+    independent in the search: what they seem to share may be the doing of one that is off; the fit without them has its
+    own shared errors.
     """
+    found = _searched(replace(fit, shared=fit.shared.none()))
+    if not found.rows:
+        return replace(found, without=fit)
+    start = found.without.z[None]
+    return replace(found, without=with_shared_errors(found.without, start)) if fit.shared.levels else found
+
+
+def _searched(fit: Fit) -> Outliers:
+    """The rows outside, formats as a whole first."""
     found = _found(fit)
     formats = () if found.law_is_wrong else _as_a_whole(found)
     if not formats:

@@ -52,6 +52,11 @@ class SharedErrors:
     probability: np.ndarray
     unit: np.ndarray
 
+    def none(self) -> "SharedErrors":
+        """The same levels without any error."""
+        K = len(self.levels)
+        return replace(self, ratio=np.zeros(K), grid=np.zeros((1, K)), probability=np.ones(1))
+
     @property
     def present(self) -> dict[Level, float]:
         """Posterior probability that a level has errors of its own."""

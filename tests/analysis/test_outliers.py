@@ -196,8 +196,8 @@ def file(tmp_path_factory):
 
 COMMANDS = {
     "fit": ["--bootstrap", "20"],
-    "predict": ["--weights", "int3", "--bootstrap", "20"],
-    "plan": ["--memory", "1e9", "--tokens", "1e10", "--formats", "dense", "int4", "--bootstrap", "20"],
+    "predict": ["--weights", "int3", "--draws", "20"],
+    "plan": ["--memory", "1e9", "--tokens", "1e10", "--formats", "dense", "int4", "--draws", "20"],
     "bench": ["--laws", "tanh"],
 }
 

@@ -21,6 +21,7 @@ from capscale.errors import UserError
 FILE = Path(__file__).resolve().parents[2].parent / "shared" / "rundata" / "quest" / "runs_for_scaling.json"
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"{FILE} is not there: QuEST's published runs")
 
+INDEPENDENT = Settings(shared="none")
 STORED = Scaling(A=8.1340, alpha=0.06273, B=86.412, beta=0.24129, E=0.00142)
 FP4, FOUR_EIGHT = "e2m1 [trust-radius 0.3186]", "4:8-pairs+int4-dense-scales"
 STORED_RHO = {
@@ -103,7 +104,8 @@ def test_capacities_stand_whatever_E_is(rotated, E):
 
 
 def test_alpha_does_not_stand(rotated):
-    alphas = [fit(rotated, LAWS["decoupled"], constraints=Constraints({"E": E})).values["alpha"] for E in (0.0, 1.25)]
+    held = [Constraints({"E": E}) for E in (0.0, 1.25)]
+    alphas = [fit(rotated, LAWS["decoupled"], INDEPENDENT, given).values["alpha"] for given in held]
     assert alphas == pytest.approx([0.065, 0.135], abs=0.004)
 
 
@@ -119,7 +121,7 @@ def test_tanh_ranks_ahead_of_kumar(rotated):
 
 
 def test_held_out_formats_and_sizes(rotated):
-    bench = validate(rotated, LAWS["tanh"])
+    bench = validate(rotated, LAWS["tanh"], INDEPENDENT)
     assert {f.name for f in bench.formats} == set(rotated.curves) - {"dense"}
     for fold in bench.formats:
         assert fold.rmse <= (0.022 if " x " in fold.name else 0.009), fold.name

@@ -1,11 +1,11 @@
 """Fixed numbers and priors held against the runs: the fit with them beside the fit without, and which of them pulls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import f as f_distribution
 
-from capscale.analysis.fit import Constraints, Fit, fit, under
+from capscale.analysis.fit import Constraints, Fit, Settings, fit, least_squares
 from capscale.errors import UserError
 
 LEVEL = 0.95
@@ -35,11 +35,13 @@ class Comparison:
     releases: tuple[Release, ...]
     """One for each number that can be freed, the one that pulls most first."""
 
+    shared_ratio: float | None = None
+    """`ratio` by least squares of what runs do not share, where the free fit has errors that they do."""
+
     @property
     def ratio(self) -> float:
-        """RMSE with the constraints over RMSE without, of what runs do not share; infinite over a free fit of 0."""
-        free = unshared(self.free)
-        return unshared(self.constrained) / free if free > 0 else float("inf")
+        """RMSE with the constraints over RMSE without; infinite where the free fit meets every run."""
+        return self.constrained.rmse / self.free.rmse if self.free.rmse > 0 else float("inf")
 
     @property
     def limit(self) -> float:
@@ -53,18 +55,18 @@ class Comparison:
 
     @property
     def contradicted(self) -> bool:
-        """True where the runs deny the constraints."""
-        return self.ratio > self.limit
+        """True where the runs deny the constraints, as independent ones and with the errors that they share."""
+        return self.ratio > self.limit and not self.allowed
+
+    @property
+    def allowed(self) -> bool:
+        """True where only errors that runs share let the constraints stand."""
+        return self.ratio > self.limit and self.shared_ratio is not None and self.shared_ratio <= self.limit
 
     @property
     def pulling(self) -> tuple[Release, ...]:
         """The numbers that close at least half of the gap when they alone are freed."""
         return tuple(r for r in self.releases if r.closes >= PULLS)
-
-
-def unshared(fit: Fit) -> float:
-    """Root mean square of the residuals less what runs share, in units of the objective."""
-    return float(np.sqrt(np.mean(fit.whitened**2)))
 
 
 def compare(constrained: Fit) -> Comparison | None:
@@ -76,22 +78,33 @@ def compare(constrained: Fit) -> Comparison | None:
     names = [n for n in (*given.fixed, *given.priors) if not _unit(constrained, n)]
     if not names:
         return None
-    free = _refit(constrained, without(given, *names))
-    if free is None:
+    # Misfit of wrong numbers looks like errors that sizes share: the fits are compared as of independent runs.
+    independent = replace(constrained.settings, shared="none")
+    held, free = (_refit(constrained, c, independent) for c in (given, without(given, *names)))
+    if free is None or held is None:
         return None
-    # Misfit of wrong numbers looks like errors that sizes share: the free fit says what they share.
-    constrained = under(constrained, free.shared)
     # A number that the free fit has no use for (B on a table of one D) was not held.
-    gap = unshared(constrained) - unshared(free)
+    gap = held.rmse - free.rmse
     releases = []
     for name in names:
-        alone = _refit(constrained, without(given, name))
+        alone = _refit(constrained, without(given, name), independent)
         if alone is not None and name in alone.values:
-            alone = under(alone, free.shared)
-            closes = (unshared(constrained) - unshared(alone)) / gap if gap > 0 else 0.0
+            closes = (held.rmse - alone.rmse) / gap if gap > 0 else 0.0
             releases.append(Release(name, alone.values[name], alone.rmse, float(np.clip(closes, 0, 1))))
-    found = Comparison(constrained, free, tuple(sorted(releases, key=lambda r: -r.closes)))
-    return found if int(free.free.sum()) > int(constrained.free.sum()) or given.priors else None
+    ordered = tuple(sorted(releases, key=lambda r: -r.closes))
+    found = Comparison(held, free, ordered, _with_shared_errors(constrained, without(given, *names)))
+    return found if int(free.free.sum()) > int(held.free.sum()) or given.priors else None
+
+
+def _with_shared_errors(constrained: Fit, fewer: Constraints) -> float | None:
+    """The ratio by least squares of whitened residuals, which an F test is about; None where runs share no errors."""
+    free = _refit(constrained, fewer, constrained.settings)
+    if free is None or not np.any(free.shared.ratio > 0):
+        return None
+    with_all, without_them = (
+        float(np.sqrt(np.mean(least_squares(f, free.shared).whitened ** 2))) for f in (constrained, free)
+    )
+    return with_all / without_them if without_them > 0 else float("inf")
 
 
 def without(given: Constraints, *names: str) -> Constraints:
@@ -104,9 +117,9 @@ def _unit(constrained: Fit, name: str) -> bool:
     return name.startswith("rho[") and "dense" not in constrained.table.curves
 
 
-def _refit(constrained: Fit, constraints: Constraints) -> Fit | None:
+def _refit(constrained: Fit, constraints: Constraints, settings: Settings) -> Fit | None:
     """None where the rows are too few for the numbers that would be free."""
     try:
-        return fit(constrained.table, constrained.law, constrained.settings, constraints)
+        return fit(constrained.table, constrained.law, settings, constraints)
     except UserError:
         return None

@@ -24,6 +24,8 @@ SAME = 1e-7
 """Starts whose objectives agree to this share ended in the same optimum."""
 DISTINCT = 1e-3
 """Optima this much worse count as different ones."""
+BEYOND = 100.0
+"""A Huber threshold beyond any residual: least squares."""
 REFITS = 3
 """Rounds between the optimum and the variances of shared errors: both stand still after one or two."""
 
@@ -314,11 +316,10 @@ def with_shared_errors(result: Fit, ends: np.ndarray) -> Fit:
     return result
 
 
-def under(fit: Fit, shared: SharedErrors) -> Fit:
-    """The law fitted with these shared errors, in place of those that its own residuals speak of."""
-    if np.array_equal(fit.shared.ratio, shared.ratio):
-        return fit
-    return _best(replace(fit, shared=shared), np.vstack([fit.z[None], fit.optima]))[0]
+def least_squares(fit: Fit, shared: SharedErrors) -> Fit:
+    """The law fitted by least squares with these shared errors, from the optima of `fit`."""
+    other = replace(fit, shared=shared, settings=replace(fit.settings, delta=BEYOND))
+    return _best(other, np.vstack([fit.z[None], fit.optima]))[0]
 
 
 def _anchored(constraints: Constraints) -> bool:

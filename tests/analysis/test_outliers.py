@@ -70,7 +70,6 @@ def test_one_row_in_millions_is_named_though_the_fit_bends_to_it():
     assert whole.rmse > 0.1
     assert found.rmse < 0.005
     assert found.without.values["alpha"] == pytest.approx(TRUTH.alpha, abs=0.02)
-    assert abs(whole.values["alpha"] - TRUTH.alpha) > 0.1
 
 
 @pytest.mark.parametrize("law", ["tanh", "decoupled"])

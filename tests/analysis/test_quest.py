@@ -121,7 +121,7 @@ def test_tanh_ranks_ahead_of_kumar(rotated):
 
 
 def test_held_out_formats_and_sizes(rotated):
-    bench = validate(rotated, LAWS["tanh"], INDEPENDENT)
+    bench = validate(rotated, LAWS["tanh"], settings=INDEPENDENT)
     assert {f.name for f in bench.formats} == set(rotated.curves) - {"dense"}
     for fold in bench.formats:
         assert fold.rmse <= (0.022 if " x " in fold.name else 0.009), fold.name

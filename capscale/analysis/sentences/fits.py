@@ -145,7 +145,20 @@ def _against_free(of: Inspection) -> str:
 
 
 def _agree(of: Inspection) -> bool:
-    return of.comparison is not None and not of.comparison.contradicted
+    return of.comparison is not None and not of.comparison.contradicted and not of.comparison.allowed
+
+
+def _allowed(of: Inspection) -> bool:
+    return of.comparison is not None and of.comparison.allowed
+
+
+def _allowed_text(of: Inspection) -> str:
+    assert of.comparison is not None
+    return (
+        f"independent runs would contradict what was given: {_against_free(of)}, and true numbers exceed "
+        f"{of.comparison.limit:.3g} times in one of 20 tables; with the errors that runs share here it is "
+        f"{number(of.comparison.shared_ratio or 0.0)} times, and they do not"
+    )
 
 
 def _contradicted(of: Inspection) -> bool:
@@ -196,6 +209,7 @@ def _not_measured(of: Inspection) -> list[tuple[str, list[str]]]:
 GIVEN = (
     Rule("fixed numbers contradicted", _contradicted, _contradicted_text),
     Rule("fixed numbers agree", _agree, _agree_text),
+    Rule("fixed numbers allowed", _allowed, _allowed_text),
     Rule("fixed numbers that pull", lambda of: _contradicted(of) and len(of.comparison.pulling) > 0, _pull_text),
     Rule(
         "fixed numbers pull together",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tables import (
     TABLES,
+    allowed,
     benched,
     closed,
     given,
@@ -135,6 +136,10 @@ CASES = {
     ),
     "fixed numbers agree": (
         lambda: given("good", alpha=0.22), "do not contradict", lambda: given("good", alpha=0.05),
+    ),
+    "fixed numbers allowed": (
+        lambda: allowed("good", alpha=0.05), "with the errors that runs share here it is 1.01 times",
+        lambda: given("good", alpha=0.05),
     ),
     "fixed numbers that pull": (
         lambda: given("good", alpha=0.05, F=0.41), "alpha pulls: freed alone, alpha goes to",

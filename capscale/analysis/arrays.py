@@ -1,4 +1,4 @@
-"""What a law reads of rows, as arrays; and what it refuses of them."""
+"""Rows as the arrays that a law reads, and refusals of rows that it cannot read."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from capscale.errors import UserError
 
 
 class Arrays(NamedTuple):
-    """What a law reads of R rows with at most K compressed factors each."""
+    """Arrays of R rows with at most K compressed factors each, as a law reads them."""
 
     log_n: Any  # (R,) log N / N0
     log_d: Any  # (R,) log D / D0
@@ -64,7 +64,7 @@ def row_parts(rows: Sequence[Row], law: Law) -> list[tuple[Part, ...]]:
 def gather(
     rows: Sequence[Row], law: Law, known: tuple[tuple[str, ...], tuple[str, ...]], centre: tuple[float, float]
 ) -> Arrays:
-    """What the law reads of any rows, fitted or to be predicted; UserError for a format it has no numbers for.
+    """Arrays that the law reads of any rows, fitted or to be predicted; UserError for a format it has no numbers for.
 
     `known`: groups, and formats with numbers of their own; `centre`: N0 and D0.
     """

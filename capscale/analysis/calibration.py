@@ -30,7 +30,7 @@ class Reference:
     freedom: int
 
     def limit(self, level: float) -> float:
-        """What the statistic stays below with probability `level`."""
+        """Quantile of the statistic at `level`."""
         if len(self.probability) == 1 and self.shift[0] == 0 and self.width[0] == 1:
             return float(student.ppf((1 + level) / 2, self.freedom)) ** 2
 

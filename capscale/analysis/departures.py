@@ -30,7 +30,7 @@ and rotation; the rest is its own. Judged, not measured: no study has crossed gr
 
 @dataclass(frozen=True)
 class Kin:
-    """What a compressed operand has in common with others: equal fields are shared."""
+    """Traits of a compressed operand: two operands share those that are equal."""
 
     operand: str
     kind: str
@@ -113,7 +113,7 @@ class Departures:
 
 @cache
 def departures() -> Departures:
-    """What the shipped evidence says.
+    """Departures by the shipped evidence.
 
     A kind's mean is drawn to 0, that of the integers, as if one more study had found it there; deviations are those
     of the kinds' means from 0 and of formats from the mean of their kind and study, pooled.

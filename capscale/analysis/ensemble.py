@@ -39,7 +39,7 @@ MOST_CUTS = 4
 
 @dataclass(frozen=True)
 class Fold:
-    """What the ensemble said of the rows beyond one cut, knowing only those below it."""
+    """Predictions of the rows beyond one cut by an ensemble that knows only those below it."""
 
     axis: Axis
     cut: str
@@ -212,7 +212,7 @@ def _weigh(scores: np.ndarray, laws: int) -> np.ndarray:
 
 
 def _folds(table: Table, rolled: Sequence[tuple[Tried, ...]]) -> tuple[Fold, ...]:
-    """What an ensemble that knew the rows below each cut only would have said of those beyond."""
+    """Predictions of the rows beyond each cut by an ensemble that knows only those below it."""
     found: list[Fold] = []
     losses = table.column("loss")
     for k, each in enumerate(rolled):
@@ -230,7 +230,7 @@ def _folds(table: Table, rolled: Sequence[tuple[Tried, ...]]) -> tuple[Fold, ...
 
 
 def calibrate(folds: Sequence[Fold], table: Table) -> Calibration:
-    """What the rollouts say of how intervals grow beyond the runs, and how far these are stated."""
+    """Growth of intervals beyond the runs, and how far these are stated, by the rollouts."""
     growth: dict[Axis, float] = {"N": 0.0, "D": 0.0}
     mine = {axis: [f for f in folds if f.axis == axis] for axis in AXES}
     for axis in ("D", "N"):  # rows beyond in N may lie beyond in D too, whose part is known then

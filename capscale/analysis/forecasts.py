@@ -50,7 +50,7 @@ def try_cut(fit: Fit, cut: Cut) -> Tried | None:
 
 
 def forecast(fit: Fit, rollout: Rollout) -> Forecast:
-    """What a law that knows only the rows below a cut says of the held-out rows beyond it."""
+    """Predictions of the rows beyond a cut by a law that knows only those below it."""
     rows = [row for row, held in zip(fit.table.rows, rollout.test, strict=True) if held]
     found = mixture(replace(fit, z=rollout.z), rows, train=rollout.train)
     return Forecast(

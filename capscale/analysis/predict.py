@@ -34,7 +34,7 @@ NOT_STATED = float("inf")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an ensemble says of one representation at (N, D)."""
+    """Capacity and loss of one representation at (N, D), by an ensemble."""
 
     row: Row
     rho: Interval

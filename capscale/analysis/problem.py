@@ -153,7 +153,7 @@ class Problem:
         return ((up - down) / (2 * STEP)).T
 
     def gather(self, rows: Sequence[Row]) -> Arrays:
-        """What the law reads of any rows, fitted or to be predicted."""
+        """Arrays that the law reads of any rows, fitted or to be predicted."""
         return gather(rows, self.law, (self.groups, self.curves), (self.N0, self.D0))
 
     def coordinate(self, name: str, value: float) -> float:

@@ -1,4 +1,4 @@
-"""What a reader says about a table: its columns, the rows that are wanted, gaps, and words."""
+"""Choices of whoever reads a table: its columns, the rows that are wanted, gaps, and words."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -31,7 +31,7 @@ class Column(NamedTuple):
     source: str
     factor: float = 1.0
     note: str = ""
-    """What a reader should know about the choice."""
+    """Words about the choice, for whoever reads the table."""
     rivals: tuple[str, ...] = ()
     """Columns of the same meaning that were not taken."""
 

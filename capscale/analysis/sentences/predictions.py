@@ -1,4 +1,4 @@
-"""What predictions of an ensemble rest on."""
+"""Sentences about what predictions of an ensemble rest on."""
 
 import numpy as np
 

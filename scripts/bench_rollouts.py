@@ -174,7 +174,8 @@ def main() -> None:
         print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), flush=True)
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"about": about("jax", "scipy", "numpy"), "replicates": options.replicates, "lines": lines}, file, indent=1)
+            begun = about("jax", "scipy", "numpy")
+            json.dump({**begun, "replicates": options.replicates, "lines": lines}, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ class Predictor:
     def __post_init__(self) -> None:
         if not 20 <= self.count <= MOST_DRAWS:
             raise UserError(f"draws={self.count}: at least 20 and at most {MOST_DRAWS:,} draws; a thousand will do")
+        if not 0 < self.level < 1:
+            raise UserError(f"level={self.level:g}: must lie strictly between 0 and 1, such as 0.95")
         object.__setattr__(self, "rows", tuple(as_in(self.ensemble.table, r) for r in self.rows))
         for row in self.rows:
             if not row.is_plain and not self.ensemble.best.law.per_format:

@@ -126,9 +126,10 @@ MANY: list[tuple[Callable[[Any], object], tuple[object, ...]]] = [
 """Values that hold many numbers, made with one of them, and which of `DOUBTFUL` it may be."""
 
 MADE = {
-    "analysis": "Across Bootstrap Calibration Capacities CapacityLaw CapacityRow Comparison CutOffs Departure Difference "
-    "Draws Factorization Fit Fold Inspection Kin Kind Law Matrix NextRun Option Outlier Outliers Picture Plan Posterior "
-    "Prediction Predictor Problem Profile Reference Release Rollout Rule Source Study Table Tie Validation",
+    "analysis": "Across Bootstrap Calibration Capacities CapacityLaw CapacityRow Comparison CutOffs Departure "
+    "Difference Draws Factorization Fit Fold Inspection Kin Kind Law Matrix NextRun Option Outlier Outliers Picture "
+    "Plan Posterior Prediction Predictor Problem Profile Reference Release Rollout Rule Source Study Table Tie "
+    "Validation",
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargestOf LargestPairs Packed Tails",
     "sweep": "Chip Outcome Slice Sweep",

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from capscale.analysis.departures import departures, kin
 from capscale.analysis.drawing import Draws, draw
-from capscale.analysis.ensemble import LEVEL, NORMAL, Ensemble, beyond_runs
+from capscale.analysis.ensemble import LEVEL, Ensemble, beyond_runs
 from capscale.analysis.mixed import mixture
 from capscale.analysis.operands import facts
 from capscale.analysis.rollouts import Beyond
@@ -164,7 +165,8 @@ class Predictor:
         estimate = float(self.mean([row])[0])
         ends = np.quantile(losses + scatter, [(1 - self.level) / 2, (1 + self.level) / 2])
         freedom = float(calibration.freedom(by)[0])
-        widen = float(student.ppf((1 + LEVEL) / 2, freedom)) / NORMAL if np.isfinite(freedom) else 1.0
+        tail = (1 + self.level) / 2
+        widen = float(student.ppf(tail, freedom) / norm.ppf(tail)) if np.isfinite(freedom) else 1.0
         low, high = estimate + widen * (ends - estimate)
         stated = bool(calibration.stated(by)[0])
         loss = Interval(estimate, *((float(low), float(high)) if stated else (-NOT_STATED, NOT_STATED)))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from synthetic import FORMATS, RHO, TRUTH, rho_of, well_spread
 
+from capscale.analysis import planner
 from capscale.analysis.ensemble import family, gathered
 from capscale.analysis.fit import Settings
 from capscale.analysis.laws import LAWS
@@ -171,6 +172,27 @@ def test_sizes_under_a_budget_have_intervals_that_hold(fitted, name):
     assert size.high < 2 * size.low
     assert size.estimate == pytest.approx(N, rel=0.1)
     assert ratio.low == pytest.approx(1e20 / 6 / size.high**2)
+
+
+def test_an_end_of_the_search_is_no_end_of_an_interval(fitted, monkeypatch):
+    row = target("int4")
+    predictor = Predictor(fitted, (row,), 40)
+    monkeypatch.setattr(planner, "_lowest", lambda sizes, losses: sizes[-1])
+    size, ratio = best_size(predictor, row, 1e20)
+    assert size.high == np.inf
+    assert ratio.low == 0
+
+
+@pytest.mark.parametrize("budget", [{"flops": 1e19}, {"loss": 2.6, "tokens": 2e10}, {"memory": 1e8, "tokens": 2e10}])
+def test_formats_have_the_rotation_that_the_table_gives_them(budget):
+    frame = well_spread(120, 0.003, 2)
+    frame["hadamard"] = np.where(frame["weights"] == "dense", np.nan, 128.0)
+    rotated = ensemble_of(frame)
+    pairs = [(n, "dense") for n in ("dense", "int4", "top50")]
+    options = plan(rotated, Budget(**budget), pairs).options
+    assert {o.prediction.row.hadamard for o in options if not o.prediction.row.is_dense} == {"128"}
+    (int4,) = (o.prediction for o in options if o.prediction.row.weights == "int4")
+    assert int4.rho.high - int4.rho.low < 0.05  # one that was trained
 
 
 def test_runs_of_one_number_of_tokens_divide_no_budget():

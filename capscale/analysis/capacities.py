@@ -38,14 +38,14 @@ class CapacityRow:
     over_E: tuple[float, float]
     """Smallest and largest joint rho as E is fixed at values through its 95 % profile interval."""
     law: float
-    """What the one curve through all kinds says; NaN where there is none."""
+    """Capacity by the one curve through all kinds; NaN where there is none."""
     kind_law: float
-    """What the curve of its kind says; NaN where there is none."""
+    """Capacity by the curve of its kind; NaN where there is none."""
     in_law: bool
     """Whether its estimators are its own: laws of GMSE are about those."""
     runs: int
     weights: Realised = UNTOLD
-    """What the weights of these runs tell of themselves, averaged over the runs."""
+    """Realised error and pass rates of the weights of these runs, averaged over the runs."""
 
     @property
     def is_measured(self) -> bool:

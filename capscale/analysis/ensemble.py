@@ -118,7 +118,7 @@ class Ensemble:
 
     @cached_property
     def law_names(self) -> tuple[str, ...]:
-        """Of its laws."""
+        """Names of its laws, in the order of the weights."""
         return tuple(f.law.name for f in self.fits)
 
     def components(self, rows: Sequence[Row]) -> list[tuple[float, Posterior]]:

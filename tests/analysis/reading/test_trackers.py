@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from etils import epath
 from foreign import runs
 from limits import LIMIT_S
 
@@ -64,12 +65,32 @@ def test_offline_runs_of_wandb(wandb_directory):
     assert len(read(log)) == 3
 
 
+def ends(content):
+    """Numbers of the fields of every record of a log, and where it ends; logs here are shorter than a block."""
+    assert len(content) < wandb.BLOCK
+    place, found = wandb.HEADER, []
+    for record in wandb._pieces(content):
+        place += wandb.HEADER + len(record)
+        found.append(({field for field, _ in wire.fields(record)}, place))
+    assert place == len(content)
+    return found
+
+
 def test_a_log_that_is_cut_off_is_read_as_far_as_it_goes_and_a_damaged_one_is_named(wandb_directory, tmp_path):
     log = min(wandb_directory.glob("*/*.wandb"))
     content = log.read_bytes()
-    (path := tmp_path / "run-a.wandb").write_bytes(content[: content.index(b"lr") + 200])
-    with pytest.raises(UserError, match="status 'running'"):
-        read(path)
+    path = epath.Path(tmp_path / "run-a.wandb")
+    steps = [end for fields, end in ends(content) if wandb.HISTORY in fields]
+    assert len(steps) == 2 * len(STEPS), "a loss and a learning rate at each"
+    for whole, end in enumerate(steps, 1):
+        for more in (0, wandb.HEADER - 1, wandb.HEADER + 5):  # of the next record, which is half-written
+            path.write_bytes(content[: end + more])
+            found = wandb.read_runs([path])
+            run = RUNS.set_index("run").loc[found[0]["run"]]
+            assert [r["tokens"] for r in found] == [run.D * s / 4 for s in STEPS[: (whole + 1) // 2]]
+            assert all(r["model"] == {"n_params": run.N} and r["state"] == "running" for r in found)
+            with pytest.raises(UserError, match="status 'running'"):
+                read(path)
     path.write_bytes(b"no log")
     with pytest.raises(UserError, match=r"run-a.wandb: not a readable run of W&B: .*copy it again"):
         read(path)

@@ -36,7 +36,7 @@ FORMATS: tuple[Representation, ...] = (
 def budget(ladder: Ladder) -> int:
     """Training tokens of every run on this ladder that is not on less text."""
     sizes = sorted(size.non_embedding_parameters for size in ladder.sizes.values())
-    return NANO_TOKENS if ladder.name == "nano" else TOKENS_PER_PARAMETER * sizes[:6][-1]
+    return NANO_TOKENS if ladder.name in ("nano", "nano-olmo2") else TOKENS_PER_PARAMETER * sizes[:6][-1]
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:

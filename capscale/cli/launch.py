@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from capscale.cli.sweep import LadderName
 from capscale.errors import UserError
 
 
@@ -28,8 +29,7 @@ class Launch:
     """Name of an experiment, or the path of a .py file as the workers see it."""
     out: str
     """Directory of the sweep, on storage that all workers share."""
-    ladder: str = "nano"
-    """Which model sizes: nano, micro, paper or paper-olmo2."""
+    ladder: LadderName = "nano"
     text: str | None = None
     """Text file or directory of token shards, as the workers see it."""
     vocabulary: int | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from capscale.cli.sweep import LadderName
 from capscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class Preflight:
     """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
     topology: str
     """The slice: v4, v5e, v5p or v6e and its shape, such as v5e:4x4 or v5p:2x2x2."""
-    ladder: str = "nano"
-    """Which model sizes: nano, micro, paper or paper-olmo2."""
+    ladder: LadderName = "nano"
     text: str | None = None
     """Text that the sweep will train on, for its vocabulary; see --vocabulary."""
     vocabulary: int | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from capscale.errors import UserError
+from capscale.models.ladder import LADDERS
 
 if TYPE_CHECKING:
     from etils import epath
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from capscale.sweep.local import Outcome
     from capscale.train.boards import OpenBoard
 
+LadderName = Annotated[str, tyro.conf.arg(help=f"Which model sizes, of these: {', '.join(LADDERS)}.")]
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """Exit status after Ctrl-C, and after SIGTERM, which is how machines are preempted: checkpoints are saved, the same
 command goes on from them."""
@@ -40,8 +42,7 @@ class _Training:
     """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
     out: str
     """Directory of the sweep: made if absent, continued if it holds this sweep."""
-    ladder: str = "nano"
-    """Which model sizes: nano, micro, paper or paper-olmo2."""
+    ladder: LadderName = "nano"
     text: str | None = None
     """Text file or directory of token shards to train on; the prose of Python's standard library if not given."""
     fsdp: int = 1

@@ -1,4 +1,4 @@
-"""The named sizes: the same experiments at three scales, nano, micro and paper."""
+"""The named sizes: the same experiments at three scales, nano, micro and paper, in both of the paper's families."""
 
 from dataclasses import dataclass, replace
 
@@ -118,15 +118,21 @@ PAPER = Ladder(
 """The paper's sizes and learning rates (arXiv 2506.01863, training set-up); 430M and 800M are QuEST's
 (arXiv 2502.05003)."""
 
-PAPER_OLMO2 = Ladder(
-    name="paper-olmo2",
-    sizes={f"olmo2-{size}": replace(model, family="olmo2") for size, model in PAPER.sizes.items()},
-    learning_rates={f"olmo2-{size}": rate for size, rate in PAPER.learning_rates.items()},
-    batch=PAPER.batch,
-)
-"""The paper's second family, with its sizes, ratios and optimizer as in the first."""
 
-LADDERS = {ladder.name: ladder for ladder in (NANO, MICRO, PAPER, PAPER_OLMO2)}
+def _olmo2(llama: Ladder) -> Ladder:
+    """The second family on a ladder of the first: its shapes, learning rates and batch."""
+    return Ladder(
+        name=f"{llama.name}-olmo2",
+        sizes={f"olmo2-{size}": replace(model, family="olmo2") for size, model in llama.sizes.items()},
+        learning_rates={f"olmo2-{size}": rate for size, rate in llama.learning_rates.items()},
+        batch=llama.batch,
+    )
+
+
+NANO_OLMO2, MICRO_OLMO2, PAPER_OLMO2 = _olmo2(NANO), _olmo2(MICRO), _olmo2(PAPER)
+"""The paper's second family, with the sizes, ratios and optimizer of the first."""
+
+LADDERS = {ladder.name: ladder for ladder in (NANO, MICRO, PAPER, NANO_OLMO2, MICRO_OLMO2, PAPER_OLMO2)}
 
 
 def ladder(name: str) -> Ladder:

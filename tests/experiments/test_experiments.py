@@ -15,15 +15,57 @@ from capscale.representation import DENSE
 from capscale.sweep.plan import known_experiments, plan
 
 IDS = {
-    "capacity_demo": ("7bc5fbac9835b98f", "feb0592908bbe84c", "887fd6ea399db0fa", "caf625377ab6b331"),
-    "micro_capacity": ("9f12aad2309f665a", "d796e5978aa14bc4", "0ce3808fc8c96aca", "7d5ec127556f6d35"),
-    "ordering": ("aba3e92bf317a73e", "c66c846fdf1092c1", "cdd5ad822198c12a", "85448ef92594cb1a"),
-    "rbbm_scan": ("b280df912cafa99b", "b6950dd4f0d03cea", "af2939c6009d1a58", "6e75c545d05d7441"),
-    "recipes": ("b86beb127172d8a7", "84a1ccff6a17d123", "318ae26cc8572bd0", "a4dc32092a329ff4"),
-    "paper_capacity": ("f6a76df89520ea95", "3bba2b2ce6480f8f", "6f863890e1b2beae", "5c9ee5f81052a2d1"),
+    "capacity_demo": (
+        "7bc5fbac9835b98f",
+        "feb0592908bbe84c",
+        "887fd6ea399db0fa",
+        "caf625377ab6b331",
+        "3d9f2d0cdd7d4400",
+        "18ddfdff99b45080",
+    ),
+    "micro_capacity": (
+        "9f12aad2309f665a",
+        "d796e5978aa14bc4",
+        "0ce3808fc8c96aca",
+        "7d5ec127556f6d35",
+        "532372142ebbea75",
+        "0e78d1ad11e8b859",
+    ),
+    "ordering": (
+        "aba3e92bf317a73e",
+        "c66c846fdf1092c1",
+        "cdd5ad822198c12a",
+        "85448ef92594cb1a",
+        "df5c679f16f18f6f",
+        "4994e2f07bfccac9",
+    ),
+    "rbbm_scan": (
+        "b280df912cafa99b",
+        "b6950dd4f0d03cea",
+        "af2939c6009d1a58",
+        "6e75c545d05d7441",
+        "c13e22115bd943d2",
+        "d8694ad81430efea",
+    ),
+    "recipes": (
+        "b86beb127172d8a7",
+        "84a1ccff6a17d123",
+        "318ae26cc8572bd0",
+        "a4dc32092a329ff4",
+        "e30bcecd4cc7b3f3",
+        "909bfb2ab28be39f",
+    ),
+    "paper_capacity": (
+        "f6a76df89520ea95",
+        "3bba2b2ce6480f8f",
+        "6f863890e1b2beae",
+        "5c9ee5f81052a2d1",
+        "25d34ff750ac09f2",
+        "d99da2306d526f88",
+    ),
 }
-"""Of every experiment on nano, micro, paper and paper-olmo2: SHA-256 of the ids of all its runs, 16 digits. Ids that
-change orphan every result trained under the old ones."""
+"""Of every experiment on nano, micro, paper, paper-olmo2, nano-olmo2 and micro-olmo2: SHA-256 of the ids of all its
+runs, 16 digits. Ids that change orphan every result trained under the old ones."""
 PLANS = [(experiment, ladder) for experiment in known_experiments() for ladder in LADDERS]
 
 
@@ -44,7 +86,9 @@ def test_every_ladder_can_be_planned(experiment, ladder):
     [
         (experiment, ladder, expected)
         for experiment, digests in IDS.items()
-        for ladder, expected in zip(("nano", "micro", "paper", "paper-olmo2"), digests, strict=True)
+        for ladder, expected in zip(
+            ("nano", "micro", "paper", "paper-olmo2", "nano-olmo2", "micro-olmo2"), digests, strict=True
+        )
     ],
 )
 def test_golden_ids(experiment, ladder, expected):

@@ -8,7 +8,7 @@ import pytest
 from capscale.errors import UserError
 from capscale.models.config import ModelConfig
 from capscale.models.coverage import parameters
-from capscale.models.ladder import LADDERS, MICRO, NANO, PAPER, PAPER_OLMO2, find_size, ladder
+from capscale.models.ladder import LADDERS, MICRO, NANO, PAPER, find_size, ladder
 from capscale.representation import DENSE
 
 # Table of the training set-up, arXiv 2506.01863; 430M and 800M from arXiv 2502.05003. Final norm included.
@@ -43,17 +43,22 @@ def test_deviations_say_how_far_the_small_ladders_reach(small):
     assert said in (Path(__file__).parents[2] / "DEVIATIONS.md").read_text()
 
 
-def test_olmo2_sizes_have_as_many_weights_as_their_llamas():
+@pytest.mark.parametrize("of", [NANO, MICRO, PAPER], ids=lambda of: of.name)
+def test_olmo2_sizes_have_as_many_weights_as_their_llamas(of):
     """Two matrices instead of three, and two more gains a layer: those of queries and keys."""
-    for size, llama in PAPER.sizes.items():
-        olmo2 = PAPER_OLMO2.sizes[f"olmo2-{size}"]
+    second = ladder(f"{of.name}-olmo2")
+    assert list(second.sizes) == [f"olmo2-{size}" for size in of.sizes]
+    assert list(second.learning_rates.values()) == list(of.learning_rates.values())
+    assert second.batch == of.batch
+    for size, llama in of.sizes.items():
+        olmo2 = second.sizes[f"olmo2-{size}"]
         matrices = [
             {leaf.path: leaf.size for leaf in parameters(model, DENSE) if leaf.path.endswith("kernel")}
             for model in (llama, olmo2)
         ]
         assert sum(matrices[0].values()) == sum(matrices[1].values())
-        assert olmo2.non_embedding_parameters == PRINTED[size] + 2 * llama.layers * llama.width
-        assert olmo2.hidden % 128 == 0
+        assert olmo2.non_embedding_parameters == llama.non_embedding_parameters + 2 * llama.layers * llama.width
+        assert of != PAPER or olmo2.hidden % 128 == 0
 
 
 @pytest.mark.parametrize("name", LADDERS)
@@ -95,7 +100,10 @@ def test_impossible_shapes_are_refused(changes, message):
 
 
 def test_unknown_names_are_refused_with_the_known():
-    with pytest.raises(UserError, match=r"ladder 'pico' is unknown; known ladders: nano, micro, paper"):
+    with pytest.raises(
+        UserError,
+        match=r"ladder 'pico' is unknown; known ladders: nano, micro, paper, nano-olmo2, micro-olmo2, paper-olmo2",
+    ):
         ladder("pico")
     with pytest.raises(UserError, match=r"size '30M' is not of the nano ladder; its sizes: nano-4, "):
         ladder("nano").model("30M", 96)

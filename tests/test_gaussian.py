@@ -23,7 +23,7 @@ from capscale.estimators import (
     Rms as AboveRms,
 )
 from capscale.formats import catalog
-from capscale.formats.base import NO_CONTEXT, Projection
+from capscale.formats.base import NO_CONTEXT, Projection, per_row
 from capscale.formats.compose import Then
 from capscale.formats.distributions import NORMAL, grid_error
 from capscale.formats.grids import Int
@@ -75,6 +75,25 @@ def test_reference_values(name):
     assert abs(found.value - value) <= tolerance + 3 * found.standard_error
     assert found.standard_error < 1e-3 * found.value
     assert (found.standard_error == 0) == (not name.startswith("higgs"))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+@pytest.mark.parametrize("scope", ["row", "matrix"])
+def test_noise_as_a_format_has_its_error(bits, scope):
+    noise = catalog.find(f"noise-as-int{bits}" + ("-matrix" if scope == "matrix" else ""))
+    assert noise.scope == scope
+    assert per_row(noise) == catalog.find(f"noise-as-int{bits}")
+    assert abs(gmse(noise).value / gmse(catalog.find(f"int{bits}")).value - 1) < 1e-8
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_smaller_groups_and_more_outliers_lose_less(bits):
+    groups = [gmse(catalog.find(f"int{bits}-g{size}")) for size in catalog.GROUPS]
+    outliers = [gmse(catalog.find(f"int{bits}-outliers{percent}")) for percent in catalog.OUTLIER_PERCENT]
+    whole = gmse(catalog.find(f"int{bits}"))
+    for errors in ([*groups, whole], [*reversed(outliers), whole]):
+        assert [e.value for e in errors] == sorted(e.value for e in errors)
+        assert all(e.standard_error == 0 for e in errors)
 
 
 def test_scales_of_the_dense_row():

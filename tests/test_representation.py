@@ -117,13 +117,28 @@ def test_weights_are_scaled_by_output_channel_and_activations_by_token():
     )
 
 
-@pytest.mark.parametrize("name", ["int4", "top50+int4", "nvfp4", "higgs-d2-n16"])
-def test_no_token_sees_another(name):
-    representation = Representation(DENSE.weights, operand(name, per_token=True), 16)
+@pytest.mark.parametrize("hadamard", [None, 16])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("int1", "int4", "top20", "top80", "top50+int4", "top50+int4-dense-scales", "nvfp4", "higgs-d2-n16"),
+        *("noise2", "noise-as-int2", "noise-as-int2-matrix"),
+    ],
+)
+def test_no_token_sees_another(name, hadamard):
+    """Forward and backward; and its own gradient passes."""
+    representation = Representation(DENSE.weights, operand(name, per_token=True), hadamard)
     x = jnp.concatenate([X, X[..., :16]], axis=-1)  # 64 wide: whole groups
-    changed = x.at[:, -1].multiply(100.0)
-    first = project_activations(x, representation)[:, :-1]
-    np.testing.assert_array_equal(project_activations(changed, representation)[:, :-1], first)
+
+    def projected(x):
+        return project_activations(x, representation, Context(key=jax.random.key(0)))
+
+    value, pull = jax.vjp(projected, x)
+    np.testing.assert_array_equal(projected(x.at[:, -1].multiply(100.0))[:, :-1], value[:, :-1])
+    (gradient,) = pull(jnp.ones_like(x).at[:, -1].set(0.0))
+    assert np.all(np.asarray(gradient)[:, -1] == 0)
+    assert np.all(np.isfinite(gradient))
+    assert np.mean(np.asarray(gradient)[:, :-1] != 0) > 0.3
 
 
 @pytest.mark.parametrize("name", ["top50", "nvfp4", "top50+int4"])

@@ -10,6 +10,7 @@ from capscale.errors import UserError
 from .base import Format, per_row
 from .compose import Then
 from .dense import Dense
+from .distributions import NORMAL
 from .floats import E1M2, E2M1, E2M3, E2M5, E3M0, E3M2, E3M4, E4M1, E4M3, E5M2, E6M1
 from .grids import Int
 from .levels import TERNARY, lloyd_max
@@ -24,12 +25,14 @@ from .sparse import Sparse, TopK
 from .vector import Vector
 
 ROW = "-row"  # suffix of the variant that works row by row, as activations need
+RAGGED = "-ragged"  # suffix of groups of which the last of a row holds what is left
 DENSE_SCALES = "-dense-scales"  # suffix of A+B whose scales are those of the row before pruning
 
 PRUNED_PERCENT = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90)
 PATTERNS = ((1, 2), (1, 4), (2, 4), (3, 4), (2, 8), (4, 8))
 GROUPS = (4, 16, 32, 64, 128, 256)  # Figure 4a of arXiv 2506.01863 has 4 to 128
 OUTLIER_PERCENT = (1, 2, 5)  # Figure 4b: 0 to 5 %
+FIGURE_4_BITS = (2, 3, 4)
 CODEBOOKS = ((2, 16), (2, 64), (2, 256), (4, 16), (4, 256))
 FLOATS = {
     "e2m1": E2M1,
@@ -62,7 +65,7 @@ def _scalars() -> dict[str, Format]:
     named |= {f"lloyd{b}": Scalar(lloyd_max(b)) for b in range(1, 9)}
     named |= {name: Scalar(grid) for name, grid in FLOATS.items()}
     named |= {f"absmax-int{b}": Scalar(ints[b], Absmax()) for b in range(2, 9)}
-    named |= {f"int4-g{size}": Scalar(ints[4], group=size) for size in GROUPS}
+    named |= {f"int{b}-g{size}": Scalar(ints[b], group=size) for b in FIGURE_4_BITS for size in GROUPS}
     named |= {f"absmax-int4-g{size}": Scalar(ints[4], Absmax(), size) for size in GROUPS}
     named |= {f"absmax-e2m1-g{size}": Scalar(E2M1, Absmax(), size) for size in (16, 32)}
     named |= {name: Scalar(grid, PowerOfTwo(), MX_GROUP) for name, grid in MX.items()}
@@ -84,18 +87,33 @@ def _sparsities() -> dict[str, Format]:
 
 def _entries() -> dict[str, Format]:
     named: dict[str, Format] = {"dense": Dense()} | _scalars() | _sparsities()
-    named |= {name: _then(named, *name.split("+")) for name in COMPOSED}
+    for name in COMPOSED:
+        first, _, second = name.partition("+")
+        named[name] = _then(named[first], named[second], name)
     named |= {f"higgs-d{d}-n{n}": Vector(d, n) for d, n in CODEBOOKS}
-    named |= {f"int4-outliers{percent}": Outliers(Scalar(Int(4)), percent / 100) for percent in OUTLIER_PERCENT}
+    named |= {
+        f"int{bits}-outliers{percent}": Outliers(Scalar(Int(bits)), percent / 100)
+        for bits in FIGURE_4_BITS
+        for percent in OUTLIER_PERCENT
+    }
     named |= {f"noise{bits}": Noise(4.0**-bits) for bits in (1, 2, 3, 4)}
     named |= {f"noise{bits}-matrix": Noise(4.0**-bits, "matrix") for bits in (2, 4)}
+    for bits in (1, 2, 3, 4):  # Figures 1b and 1c: noise of the error of a format
+        named[f"noise-as-int{bits}"] = Noise(_gmse(Scalar(Int(bits))))
+        named[f"noise-as-int{bits}-matrix"] = Noise(_gmse(Scalar(Int(bits))), "matrix")
     return named
 
 
-def _then(named: Mapping[str, Format], first: str, second: str) -> Then:
-    sparse, scalar = named[first], named[second]
+def _gmse(format: Scalar) -> float:
+    """Exact GMSE to nine digits: it becomes part of run ids, which the last bits of an optimizer must not change."""
+    error = format.error(NORMAL, None)
+    assert error is not None
+    return float(f"{error.value:.9g}")
+
+
+def _then(sparse: Format, scalar: Format, name: str) -> Then:
     if not isinstance(sparse, Sparse) or not isinstance(scalar, Scalar):
-        raise UserError(f"format {first}+{second}: A+B means a sparsity A, then a scalar format B, such as 2:4+int4")
+        raise UserError(f"format {name}: A+B means a sparsity A, then a scalar format B, such as 2:4+int4")
     return Then(sparse, scalar)
 
 
@@ -110,6 +128,7 @@ def find(name: str) -> Format:
     """The format called `name`; `A+B` is A then B, `A-row` is A row by row. Unknown names are refused.
 
     `A+B-dense-scales` takes the scales of B from the row before pruning, as QuEST's 4:8 class does.
+    `B-ragged` has groups that need not divide the row: the last one holds what is left.
     """
     if name in FORMATS:
         return FORMATS[name]
@@ -121,19 +140,26 @@ def find(name: str) -> Format:
             raise UserError(f"format {name!r}: only A+B, a sparsity and then a scalar format, has {DENSE_SCALES[1:]}")
         return replace(composed, scales_from="dense")
     first, plus, second = name.partition("+")
-    if plus and first in FORMATS and second in FORMATS:
-        return _then(FORMATS, first, second)
+    if plus:
+        return _then(find(first), find(second), name)
+    if name.endswith(RAGGED):
+        grouped = find(name.removesuffix(RAGGED))
+        if not isinstance(grouped, Scalar) or not isinstance(grouped.group, int):
+            raise UserError(f"format {name!r}: only a scalar format with numbered groups is ragged, such as int4-g32")
+        return replace(grouped, ragged=True)
     close = get_close_matches(name, FORMATS, n=3, cutoff=0.4)
     hint = f"; closest: {', '.join(close)}" if close else ""
     raise UserError(f"unknown format {name!r}{hint}; `capscale gmse` lists all, and A+B means a sparsity A, then B")
 
 
 def label(format: Format) -> str:
-    """Name of a format: its catalog name, `A+B` or `A+B-dense-scales` of a composition, or its repr."""
+    """Name of a format: its catalog name, a name that `find` makes of those (`A+B`, suffixes), or its repr."""
     if format in _NAMES:
         return _NAMES[format]
     if isinstance(format, Then):
         return f"{label(format.sparse)}+{label(format.scalar)}" + (
             DENSE_SCALES if format.scales_from == "dense" else ""
         )
+    if isinstance(format, Scalar) and format.ragged and (even := replace(format, ragged=False)) in _NAMES:
+        return _NAMES[even] + RAGGED
     return repr(format)

@@ -70,7 +70,7 @@ def test_conformance(name, check):
 
 def test_default_entries_exist():
     assert set(catalog.FORMATS) >= DEFAULT
-    assert len(catalog.FORMATS) >= 118
+    assert len(catalog.FORMATS) >= 148
 
 
 class OffByAStep(Scalar):

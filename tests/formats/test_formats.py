@@ -226,6 +226,14 @@ def test_names_and_labels_agree():
     assert catalog.label(catalog.find("top50-row")) == "top50-row"
     assert catalog.find("4:8+lloyd3") == Then(catalog.find("4:8"), catalog.find("lloyd3"))
     assert catalog.label(catalog.find("4:8+lloyd3")) == "4:8+lloyd3"
+    for sparsity in (f"top{percent}" for percent in range(10, 100, 10)):
+        for name in (f"{sparsity}+absmax-int3", f"{sparsity}+int1-dense-scales"):
+            assert catalog.label(catalog.find(name)) == name
+            activations = per_row(catalog.find(name))
+            assert catalog.find(catalog.label(activations)) == activations
+    assert catalog.find("top30-row+int4") == catalog.find("top30+int4-row") == per_row(catalog.find("top30+int4"))
+    assert catalog.find("int2-g128-ragged") == Scalar(Int(2), group=128, ragged=True)
+    assert catalog.label(catalog.find("top50+int3-g32-ragged")) == "top50+int3-g32-ragged"
     assert catalog.label(TopK(0.123)) == "TopK(sparsity=0.123, scope='matrix', schedule=Constant())"
 
 
@@ -234,6 +242,9 @@ def test_names_and_labels_agree():
     [
         (lambda: catalog.find("int44"), "unknown format 'int44'; closest: int4"),
         (lambda: catalog.find(""), "unknown format"),
+        (lambda: catalog.find("int4-ragged"), "'int4-ragged': only a scalar format with numbered groups"),
+        (lambda: catalog.find("top50-ragged"), "'top50-ragged': only a scalar format with numbered groups"),
+        (lambda: catalog.find("int44+int4"), "unknown format 'int44'; closest: int4"),
         (lambda: catalog.find("int4+2:4"), "a sparsity A, then a scalar format B"),
         (lambda: TopK(1.0), "at least 0 and below 1"),
         (lambda: TopK(-0.1), "at least 0 and below 1"),

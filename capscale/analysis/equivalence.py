@@ -56,7 +56,7 @@ def equivalents(table: Table, *, noisy: bool = False) -> list[Equivalent]:
         sizes, loss = _dense_curve(table, D)
         if len(sizes) < LEAST_SIZES or (not noisy and np.any(np.diff(loss) >= 0)):
             continue
-        log_n, curve = _knots(np.log(sizes), loss)
+        log_n, curve = dense_knots(np.log(sizes), loss)
         reader = PchipInterpolator(-curve, log_n)
         for r in (r for r in table.rows if r.D == D and not r.is_dense):
             at = float(np.clip(-r.loss, -curve[0], -curve[-1]))
@@ -84,7 +84,7 @@ def _dense_curve(table: Table, D: float) -> tuple[list[float], np.ndarray]:
     return sizes, np.array([np.mean([r.loss for r in same if r.N == N]) for N in sizes])
 
 
-def _knots(log_n: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dense_knots(log_n: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A falling curve through the dense losses, prolonged at both ends: log N (M,) and loss (M,)."""
     falling = np.asarray(isotonic_regression(loss, increasing=False).x)
     # Levelled stretches get the least slope, so that every loss has one size.

@@ -1,0 +1,93 @@
+"""The runs of one experiment, as its claims and its figure look at them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from capscale.analysis.claims import Estimate
+from capscale.analysis.fit import fit
+from capscale.analysis.laws import LAWS
+from capscale.analysis.measure import Capacities, from_dense_curve, from_joint_fit, none_measured
+from capscale.analysis.seeds import from_seeds
+from capscale.analysis.study import core_rows
+from capscale.analysis.table import Row, Table, make_table
+from capscale.analysis.uncertainty import bootstrap
+from capscale.errors import UserError
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Rows of an experiment's runs, with the capacities that they measure.
+
+    `records` are rows as runs write them (`capscale.train.record`), those of this experiment alone.
+    """
+
+    records: tuple[Mapping[str, Any], ...]
+    source: str
+
+    @cached_property
+    def table(self) -> Table:
+        """The rows, checked; diverged runs are remarks. Raises UserError where there is none."""
+        if not self.records:
+            raise UserError(f"{self.source}: none of its runs has a result")
+        return make_table(self.records, self.source, strict=False)
+
+    @cached_property
+    def capacities(self) -> Capacities:
+        """Of every format, at the tokens of the compressed runs.
+
+        With errors by the scatter of seeds where there are enough; else by the scatter about the dense curve; else by
+        the decoupled law, where the dense runs have no common number of tokens, as on the paper's ladder.
+        """
+        core = core_rows(self.table)
+        found = from_seeds(core, RESAMPLES) or from_dense_curve(core, RESAMPLES, seed=0)
+        if found is not None:
+            return found
+        try:
+            return from_joint_fit(bootstrap(fit(self.table, LAWS["decoupled"]), RESAMPLES))
+        except UserError as reason:
+            return none_measured([c for c in self.table.curves if c != "dense"], str(reason))
+
+    @cached_property
+    def row_of(self) -> Mapping[str, Row]:
+        """One row of every format, by its name in this table."""
+        return self.table.first_of_curve
+
+    def why_not(self, curve: str) -> str:
+        """Why the capacity of a format is not measured; empty where it is."""
+        if curve == "dense":
+            return ""
+        if curve not in self.capacities.curves:
+            return f"no result of {curve}"
+        return self.capacities.why_not[self.capacities.curves.index(curve)]
+
+    def log_rho(self, curve: str) -> np.ndarray:
+        """ln rho of a format: the estimate, then its resamples (1 + S,); zeros for dense."""
+        if curve == "dense":
+            return np.zeros(1 + len(self.capacities.draws))
+        k = self.capacities.curves.index(curve)
+        return np.log(np.append(self.capacities.rho[k], self.capacities.draws[:, k]))
+
+    def stack(self, curves: Sequence[str]) -> np.ndarray:
+        """ln rho of formats (F, 1 + S); raises UserError with the reason where one is not measured."""
+        for curve in curves:
+            reason = self.why_not(curve)
+            if reason:
+                raise UserError(f"{curve}: {reason}")
+        return np.stack([self.log_rho(curve) for curve in curves])
+
+
+def interval(values: np.ndarray, note: str = "", tests: int = 1) -> Estimate:
+    """An effect by its values: the estimate, then resamples (1 + S,), with a 95 % interval about it.
+
+    `tests`: of a family in which no test may be wrong by chance; the interval is Bonferroni's.
+    """
+    tail = 0.025 / tests
+    low, high = np.quantile(values[1:], [tail, 1 - tail])
+    value = float(values[0])
+    return Estimate(value, min(float(low), value), max(float(high), value), note)

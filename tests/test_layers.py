@@ -40,7 +40,7 @@ ORDER = (
 NEVER = {
     "kernels": set(ORDER) - {"kernels"},
     "analysis": {"models", "data", "train", "sweep"},  # it reads rows of results, whoever trained them
-    "experiments": {"cli", "sweep", "analysis"},
+    "experiments": {"cli", "sweep"},
 }
 LATE = {("sweep", "experiments")}
 """Finding experiments by name is the sweep's business; nothing of theirs is used otherwise."""

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from capscale.errors import UserError
 
 Verdict = Literal["reproduced", "not reproduced", "undecided at this scale"]
+UNDECIDED: Verdict = "undecided at this scale"
 LEAST_POWER = 0.8
 """Below which a test of the paper's own effect decides nothing, whatever it says."""
 TWO_SIDED = float(norm.ppf(0.975))
@@ -61,9 +62,7 @@ class Claim:
         if self.null is not None and low < self.null < high:
             raise UserError(f"claim {self.name!r}: null={self.null:g} lies in accepted={self.accepted}; shrink it")
         if self.null == self.paper:
-            raise UserError(
-                f"claim {self.name!r}: the paper's number is null={self.null:g}; use null=None for equality"
-            )
+            raise UserError(f"claim {self.name!r}: the paper's number is null={self.null:g}; for equality drop null")
 
     def power(self, deviation: float) -> float:
         """Probability that an estimate of this standard deviation shows the claim, were the paper's number true.
@@ -124,30 +123,30 @@ class Judgement:
 def judge(claim: Claim, estimate: Estimate) -> Judgement:
     """The verdict that `estimate` earns on `claim`.
 
+    - undecided: nothing was measured, or the claim is about the paper's own scale;
     - not reproduced: no effect in the interval is accepted;
-    - undecided: the claim is about the paper's own scale, nothing was measured, or the power is below `LEAST_POWER`;
+    - undecided: the power is below `LEAST_POWER`;
     - reproduced: of a direction, some accepted effect is in the interval and `null` is not; of a range, every effect
       in the interval is accepted;
     - undecided otherwise.
     """
     power = math.nan if estimate.missing else claim.power(estimate.deviation)
+    return Judgement(claim, estimate, *_verdict(claim, estimate, power), power)
 
-    def found(verdict: Verdict, reason: str) -> Judgement:
-        return Judgement(claim, estimate, verdict, reason, power)
 
-    if estimate.missing:
-        return found("undecided at this scale", f"not measured: {estimate.missing}")
-    if claim.beyond:
-        return found("undecided at this scale", claim.beyond)
+def _verdict(claim: Claim, estimate: Estimate, power: float) -> tuple[Verdict, str]:
     (least, most), (low, high) = claim.accepted, (estimate.low, estimate.high)
-    if high < least or low > most:
-        return found("not reproduced", "the interval holds no effect that agrees with the paper")
-    if power < LEAST_POWER:
-        return found("undecided at this scale", f"a test with power {power:.2f} for the paper's effect decides nothing")
-    if claim.null is None:
-        if least <= low and high <= most:
-            return found("reproduced", "the whole interval agrees with the paper")
-        return found("undecided at this scale", "the interval reaches beyond what agrees with the paper")
-    if low <= claim.null <= high:
-        return found("undecided at this scale", "the interval holds no effect as well")
-    return found("reproduced", "the interval excludes no effect and holds the paper's")
+    told = claim.null is not None and not low <= claim.null <= high
+    rules: tuple[tuple[bool, Verdict, str], ...] = (
+        (bool(estimate.missing), UNDECIDED, f"not measured: {estimate.missing}"),
+        (bool(claim.beyond), UNDECIDED, claim.beyond),
+        (high < least or low > most, "not reproduced", "the interval holds no effect that agrees with the paper"),
+        (power < LEAST_POWER, UNDECIDED, f"a test with power {power:.2f} for the paper's effect decides nothing"),
+        (told, "reproduced", "the interval excludes no effect and holds the paper's"),
+        (claim.null is not None, UNDECIDED, "the interval holds no effect as well"),
+        (least <= low and high <= most, "reproduced", "the whole interval agrees with the paper"),
+    )
+    for applies, verdict, reason in rules:
+        if applies:
+            return verdict, reason
+    return UNDECIDED, "the interval reaches beyond what agrees with the paper"

@@ -1,7 +1,7 @@
 """The runs of one experiment, as its claims and its figure look at them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,12 @@ from capscale.analysis.laws import LAWS
 from capscale.analysis.measure import Capacities, from_dense_curve, from_joint_fit, none_measured
 from capscale.analysis.seeds import from_seeds
 from capscale.analysis.study import core_rows
-from capscale.analysis.table import Row, Table, make_table
+from capscale.analysis.table import Table, make_table
 from capscale.analysis.uncertainty import bootstrap
 from capscale.errors import UserError
+from capscale.estimator_names import estimator_name
+from capscale.formats.catalog import label
+from capscale.representation import Representation
 
 RESAMPLES = 1000
 
@@ -29,6 +32,13 @@ class Evidence:
 
     records: tuple[Mapping[str, Any], ...]
     source: str
+    ladder: str
+    """Name of the ladder that the experiment was asked for."""
+
+    def only(self, **columns: Any) -> "Evidence":
+        """The rows whose columns hold these values, such as `family="olmo2"`."""
+        chosen = tuple(r for r in self.records if all(r.get(name) == value for name, value in columns.items()))
+        return replace(self, records=chosen)
 
     @cached_property
     def table(self) -> Table:
@@ -53,10 +63,19 @@ class Evidence:
         except UserError as reason:
             return none_measured([c for c in self.table.curves if c != "dense"], str(reason))
 
-    @cached_property
-    def row_of(self) -> Mapping[str, Row]:
-        """One row of every format, by its name in this table."""
-        return self.table.first_of_curve
+    def curve(self, representation: Representation) -> str:
+        """Name in this table of a representation; UserError where it has no row with a loss."""
+        rotated = representation.hadamard is not None
+        sides = (representation.weights, representation.activations)
+        names = tuple(label(side.format) for side in sides)
+        estimators = tuple(estimator_name(side.backward(rotated)) for side in sides)
+        if names == ("dense", "dense"):
+            return "dense"
+        wanted = (*names, *estimators, str(representation.hadamard or ""))
+        for row in self.table.first_of_curve.values():
+            if row.identity[:5] == wanted:
+                return row.curve
+        raise UserError(f"{' x '.join(names)}: no result")
 
     def why_not(self, curve: str) -> str:
         """Why the capacity of a format is not measured; empty where it is."""

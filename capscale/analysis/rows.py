@@ -1,5 +1,6 @@
 """Rows in: sweep directories, tables in files of any kind, runs of trackers, and QuEST's published runs."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -17,6 +18,8 @@ from capscale.artifacts import DIGEST, check_result, check_seal
 from capscale.errors import UserError
 from capscale.files import files_below, is_there, parse_json, plain_name, unreadable
 
+SECONDS = "wall_s"
+"""Column of the wall seconds that a run took."""
 ABSENT = "no such file or sweep directory; give DIR of `capscale sweep --out DIR` or a table"
 
 
@@ -115,6 +118,20 @@ def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
     return content
 
 
+def _result(directory: epath.Path, run_id: str) -> dict[str, Any] | None:
+    """The row of a run with its id, status and wall seconds; None where it has no result."""
+    file = directory / "result.json"
+    if not file.exists():
+        return None
+    remedy = f"delete {file.parent} and start the sweep again: only this run is trained"
+    result = read_json(file, remedy)
+    check_result(file, result, run_id, remedy)
+    row, status = result["row"], result.get("status")
+    seconds = float((result.get("timing") or {}).get("wall_s") or 0.0)
+    loss = row.get("loss") if status == "ok" else None
+    return {**row, "loss": loss, "run": run_id, "status": status, SECONDS: seconds}
+
+
 def read_sweep(directory: epath.PathLike, choices: Choices | None = None) -> Reading:
     """The rows of a sweep directory, with its command, versions, corpus and wall time as context.
 
@@ -134,17 +151,31 @@ def read_sweep(directory: epath.PathLike, choices: Choices | None = None) -> Rea
     remarks = [Remark(r, "missing: not trained yet; start the sweep again") for r in expected if r not in set(found)]
     rows, seconds = [], 0.0
     for run_id in found:
-        file = directory / "runs" / run_id / "result.json"
-        remedy = f"delete {file.parent} and start the sweep again: only this run is trained"
-        result = read_json(file, remedy)
-        check_result(file, result, run_id, remedy)
-        row, timing = result["row"], result.get("timing") or {}
+        row = _result(directory / "runs" / run_id, run_id)
+        assert row is not None  # its file was found
         if expected and run_id not in expected:
             remarks.append(Remark(run_id, "kept, though this sweep does not list it"))
-        loss = row.get("loss") if result.get("status") == "ok" else None
-        rows.append({**row, "loss": loss, "run": run_id, "status": result.get("status")})
-        seconds += float(timing.get("wall_s") or 0.0)
+        seconds += row.pop(SECONDS)
+        rows.append(row)
     if not rows:
         raise UserError(f"{directory}: no finished run of {len(expected)}; start the sweep again")
     context = {**sweep, "training_seconds": seconds, "finished": len(rows), "expected": len(expected)}
     return _made(rows, directory, choices or Choices(), strict=False, remarks=tuple(remarks), context=context)
+
+
+def read_run_records(path: epath.PathLike, runs: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of the named runs, by their ids, in a sweep's directory or a table with a column `run`.
+
+    Absent runs are left out; diverged ones have no loss. Raises UserError naming a result that is not as it was
+    written, or a table without ids.
+    """
+    path = epath.Path(path)
+    if path.is_dir():
+        return [record for run in runs if (record := _result(path / "runs" / run, run)) is not None]
+    if not is_there(path):
+        raise UserError(f"{path}: {ABSENT}")
+    records = read_file(path, Choices()).records
+    if any("run" not in record for record in records):
+        raise UserError(f"{path}: its rows have no column run, by whose ids they are chosen")
+    chosen = [record for record in records if str(record["run"]) in runs]
+    return list(understand(chosen, Choices(), str(path)).records) if chosen else []

@@ -43,16 +43,18 @@ def from_seeds(table: Table, resamples: int = 1000, seed: int = 0) -> Capacities
     """Capacities read off the dense curve, with errors by the scatter of seeds; None where seeds do not tell it.
 
     The capacity of a format is the mean of log rho over its sizes, each from the mean loss of its seeds. A resample
-    moves every loss, dense ones too, by Student's t with the pooled deviation; draws of one resample share their dense
-    curve, so that differences of formats are told more sharply than either. Formats whose runs are worth sizes further
-    than a factor `FARTHEST` beyond the dense ones are not measured.
+    moves every loss, dense ones too, by a normal draw whose deviation is drawn from what the seeds leave likely. Draws
+    of one resample share their dense curve, so that differences of formats are told more sharply than either. Formats
+    whose runs are worth sizes further than a factor `FARTHEST` beyond the dense ones are not measured.
     """
     told = scatter(table)
     if told is None:
         return None
     names = tuple(c for c in table.curves if c != "dense")
     random = np.random.default_rng(seed)
-    noise = told.deviation * random.standard_t(told.freedom, (resamples + 1, len(table.rows)))
+    # One deviation for a whole resample, as likely as the seeds leave it: means of several runs have its error too.
+    deviations = told.deviation * np.sqrt(told.freedom / random.chisquare(told.freedom, resamples + 1))
+    noise = deviations[:, None] * random.standard_normal((resamples + 1, len(table.rows)))
     noise[0] = 0.0  # the first is the estimate itself
     losses = table.column("loss") + noise
     total, counted = np.zeros((resamples + 1, len(names))), np.zeros(len(names))

@@ -29,8 +29,9 @@ RAGGED = "-ragged"  # suffix of groups of which the last of a row holds what is 
 DENSE_SCALES = "-dense-scales"  # suffix of A+B whose scales are those of the row before pruning
 
 PRUNED_PERCENT = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90)
+METHOD_PERCENT = (10, 30, 50, 70, 75, 90)  # of RigL and GMP: Figures 5d and 11, and 75
 PATTERNS = ((1, 2), (1, 4), (2, 4), (3, 4), (2, 8), (4, 8))
-GROUPS = (4, 16, 32, 64, 128, 256)  # Figure 4a of arXiv 2506.01863 has 4 to 128
+GROUPS = (4, 8, 16, 32, 64, 128, 256)  # Figure 4a of arXiv 2506.01863 has 4 to 128
 OUTLIER_PERCENT = (1, 2, 5)  # Figure 4b: 0 to 5 %
 FIGURE_4_BITS = (2, 3, 4)
 CODEBOOKS = ((2, 16), (2, 64), (2, 256), (4, 16), (4, 256))
@@ -80,8 +81,9 @@ def _sparsities() -> dict[str, Format]:
     named: dict[str, Format] = {f"top{percent}": TopK(percent / 100) for percent in PRUNED_PERCENT}
     named |= {f"{n}:{m}": NM(n, m) for n, m in PATTERNS}
     named |= {"4:8-pairs": NM(4, 8, unit=2)}
-    named |= {f"gmp{percent}": TopK(percent / 100, schedule=Cubic()) for percent in (50, 75, 90)}
-    named |= {f"rigl{percent}": RigL(percent / 100) for percent in (50, 75, 90)}
+    named |= {f"gmp{percent}": TopK(percent / 100, schedule=Cubic()) for percent in METHOD_PERCENT}
+    named |= {f"rigl{percent}": RigL(percent / 100) for percent in METHOD_PERCENT}
+    named |= {f"rigl{percent}-every1": RigL(percent / 100, period=1) for percent in METHOD_PERCENT}
     return named
 
 

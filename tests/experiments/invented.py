@@ -1,0 +1,76 @@
+"""Rows of an experiment's own runs, drawn from a law that a test chooses: a claim is true or false by design."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from capscale.analysis.evidence import Evidence
+from capscale.capacity import Scaling
+from capscale.data.corpus import DataId
+from capscale.models.ladder import LADDERS
+from capscale.representation import DENSE, Representation
+from capscale.train.record import format_gmse, result_row, weights_row
+from capscale.train.run import Run
+
+DATA = DataId("text", "0" * 64, 96)
+LAW = Scaling(A=12.0, alpha=0.22, B=30.0, beta=0.4, E=0.4)
+"""Of nano models: its dense curve falls by about a fifth of a nat per e-fold of N, as theirs does."""
+SEED_SCATTER = 0.008
+"""Standard deviation of the loss of equal nano runs by seed, in nats."""
+BYTES_PER_SYMBOL = 1.0
+
+
+def planned(experiment: Any, ladder: str = "nano") -> list[Run]:
+    """The runs that an experiment asks for."""
+    return experiment.runs(LADDERS[ladder], DATA)
+
+
+def records(
+    runs: Iterable[Run],
+    rho: Callable[[Representation], float],
+    *,
+    law: Scaling = LAW,
+    scatter: float = SEED_SCATTER,
+    seed: int = 0,
+    columns: Callable[[Run], dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """A row of every run as training would leave it, with the loss A (N rho)^-alpha + B D^-beta + E and its scatter.
+
+    Args:
+      runs: each counts once, whatever figures ask for it.
+      rho: capacity of a representation; dense runs have 1 and are not asked about.
+      law: of the dense losses.
+      scatter: standard deviation of the loss by seed, in nats.
+      seed: of the scatter.
+      columns: further columns of a run, or other values of its own ones.
+    """
+    random = np.random.default_rng(seed)
+    rows = []
+    for run in dict.fromkeys(runs):
+        capacity = 1.0 if run.representation == DENSE else rho(run.representation)
+        expected = float(law.loss(run.non_embedding_parameters, run.trained_tokens, capacity))
+        told = {"weights_error": format_gmse(run.representation.weights.format), "mask_pass_rate": 1.0}
+        told |= {f"{name}_end": value for name, value in told.items()}
+        row = result_row(run, expected + random.normal(0.0, scatter), 0.01, BYTES_PER_SYMBOL)
+        row |= weights_row(run, told) | {"run": run.run_id, "status": "ok"}
+        rows.append(row | (columns(run) if columns else {}))
+    return rows
+
+
+def evidence(
+    experiment: Any,
+    rho: Callable[[Representation], float],
+    *,
+    ladder: str = "nano",
+    keep: Callable[[Run], bool] = lambda run: True,
+    **options: Any,
+) -> Evidence:
+    """What an experiment would see of those of its runs that are kept; `options` are those of `records`."""
+    kept = [run for run in planned(experiment, ladder) if keep(run)]
+    return Evidence(tuple(records(kept, rho, **options)), "invented", ladder)
+
+
+def weights_gmse(representation: Representation) -> float:
+    """Gaussian mean squared error of the weights, for capacities that follow it."""
+    return format_gmse(representation.weights.format)

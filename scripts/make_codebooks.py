@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from capscale.formats.vector import SIGNIFICANT
 
 FOLDER = Path(__file__).resolve().parent.parent / "capscale" / "formats" / "data"
-WANTED = ((2, 16), (2, 64), (2, 256), (4, 16), (4, 256))
+WANTED = ((2, 4), (2, 8), (2, 16), (2, 64), (2, 256), (4, 16), (4, 256), (4, 4096))
 SEED = 20250601
 STARTS = 6
 COARSE, FINE, TEST = 1 << 16, 1 << 20, 1 << 22  # vectors to choose a start, to refine it, to measure it
 COARSE_STEPS, FINE_STEPS = 60, 60
-CHUNK = 1 << 15
+CHUNK, PRODUCTS = 1 << 15, 1 << 23  # vectors at a time, and their products with all codewords: 32 MiB
 
 Points = NDArray[np.float32]
 
@@ -32,9 +32,10 @@ Points = NDArray[np.float32]
 def nearest(x: Points, words: Points) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Index of the nearest codeword, and the squared distance to it."""
     index = np.empty(len(x), np.int64)
-    for start in range(0, len(x), CHUNK):
-        part = x[start : start + CHUNK]
-        index[start : start + CHUNK] = np.argmax(part @ words.T - np.square(words).sum(1) / 2, axis=1)
+    chunk = min(CHUNK, PRODUCTS // len(words))
+    for start in range(0, len(x), chunk):
+        part = x[start : start + chunk]
+        index[start : start + chunk] = np.argmax(part @ words.T - np.square(words).sum(1) / 2, axis=1)
     return index, np.square(x.astype(np.float64) - words[index]).sum(axis=1)
 
 

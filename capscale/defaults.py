@@ -15,6 +15,7 @@ from capscale.estimators import (
     Lsq,
     ThroughScale,
 )
+from capscale.estimators_rotated import BothRotated
 from capscale.formats.base import Format
 from capscale.formats.compose import Then
 from capscale.formats.noise import Noise
@@ -22,6 +23,7 @@ from capscale.formats.outliers import Outliers
 from capscale.formats.pattern import NM
 from capscale.formats.rigl import RigL
 from capscale.formats.roles import learns
+from capscale.formats.rotated import ThenRotated
 from capscale.formats.scalar import Scalar
 from capscale.formats.schedule import CONSTANT
 from capscale.formats.sparse import TopK
@@ -39,14 +41,17 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
 
     - 1 bit: `Clip`, of QuEST's runs; other grids `Trust` (QuEST), learned steps `Lsq` (arXiv 1902.08153).
     - Sparsity by magnitude, N:M as well: RBBM, `BRms`; on a schedule (GMP), and RigL, the mask itself, `ForwardMask`.
-    - Sparse, then quantized: that of the grid, over all entries, pruned ones too (QuEST's `FourEightTrustQuantizer`).
+    - Sparse, then quantized: that of the grid, over all entries, pruned ones too (QuEST's `FourEightTrustQuantizer`);
+      where the grid is in a basis of its own, RBBM in the given one and the grid's there, `BothRotated`.
     - Codebooks: `Hypersphere`, Algorithm 2 of the paper. Noise: `ThroughScale`, after the authors' noise quantizer.
     - Formats from outside: straight-through.
     """
     scalar = format.scalar if isinstance(format, Then) else format.inner if isinstance(format, Outliers) else format
     if isinstance(scalar, Scalar):
-        one_bit = ONE_BIT_ROTATED if rotated else ONE_BIT_PLAIN
-        return Lsq() if learns(scalar) else one_bit if scalar.grid.codes == 2 else TRUST
+        turned = isinstance(format, ThenRotated)
+        one_bit = ONE_BIT_ROTATED if rotated or turned else ONE_BIT_PLAIN
+        grid = Lsq() if learns(scalar) else one_bit if scalar.grid.codes == 2 else TRUST
+        return BothRotated(RBBM, grid) if turned else grid
     if isinstance(format, Noise):
         return ThroughScale(format.scope)
     if isinstance(format, TopK) and format.schedule != CONSTANT:

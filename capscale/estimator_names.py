@@ -3,14 +3,14 @@
     straight-through   clip 1.3        trust            trust-radius 0.3186    hypersphere 1.2    lsq
     fw                 rms 0.1         b-rms 0.1        a-b-rms 0.5            through-scale      fw+trust
 
-A field at its default may be left out: `trust` is `trust 0.5`. `A+B` is `Both(A, B)`. What earlier versions wrote
-(`straight_through`, `abrms(a=0.5)`) is read as what it was.
+A field at its default may be left out: `trust` is `trust 0.5`. `A+B` is `Both(A, B)`, `A+rotated B` is
+`BothRotated(A, B)`. What earlier versions wrote (`straight_through`, `abrms(a=0.5)`) is read as what it was.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, cast
 
 from capscale.errors import UserError
 from capscale.estimators import (
@@ -28,6 +28,7 @@ from capscale.estimators import (
     Trust,
     TrustRadius,
 )
+from capscale.estimators_rotated import BothRotated
 
 NAMES: Mapping[str, type[Any]] = {
     "straight-through": StraightThrough,
@@ -44,6 +45,7 @@ NAMES: Mapping[str, type[Any]] = {
 }
 """Every estimator of the package with at most one field, by its name."""
 
+ROTATED = "rotated "  # prefix of B in A+B
 _CLASSES: Mapping[type[Any], str] = {cls: name for name, cls in NAMES.items()}
 _EARLIER: Mapping[str, Callable[..., Any]] = {
     "straight_through": StraightThrough,
@@ -62,8 +64,10 @@ def estimator_name(estimator: Estimator) -> str:
       >>> estimator_name(Clip(1.3)), estimator_name(Both(ForwardMask(), Trust()))
       ('clip 1.3', 'fw+trust')
     """
-    if type(estimator) is Both:
-        return f"{estimator_name(estimator.sparse)}+{estimator_name(estimator.grid)}"
+    if type(estimator) in (Both, BothRotated):
+        both = cast(Both | BothRotated, estimator)
+        prefix = ROTATED if type(estimator) is BothRotated else ""
+        return f"{estimator_name(both.sparse)}+{prefix}{estimator_name(both.grid)}"
     shown = [f for f in fields(estimator) if getattr(estimator, f.name) != f.default]  # pyright: ignore[reportArgumentType]
     if type(estimator) in _CLASSES:
         return " ".join([_CLASSES[type(estimator)], *(f"{getattr(estimator, f.name)}" for f in shown)])
@@ -81,7 +85,8 @@ def find_estimator(text: str) -> Estimator:
     """
     first, plus, second = text.partition("+")
     if plus:
-        return Both(find_estimator(first), find_estimator(second))
+        both = BothRotated if second.strip().startswith(ROTATED) else Both
+        return both(find_estimator(first), find_estimator(second.strip().removeprefix(ROTATED)))
     name, _, value = text.strip().partition(" ")
     cls = NAMES.get(name)
     if cls is None:

@@ -57,7 +57,8 @@ def _ppf(p: float) -> float:
     return float(special.ndtri(0.5 + p))
 
 
-def _needed(field: Field | None, estimator: Estimator, what: str) -> Field:
+def needed(field: Field | None, estimator: Estimator, what: str) -> Field:
+    """What `estimator` reads of a projection; formats that do not measure it are refused."""
     if field is None:
         raise UserError(f"{estimator} needs a format with {what}; choose another estimator or format")
     return field
@@ -90,7 +91,7 @@ class Clip:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|x| / outermost level <= scale`."""
-        return _needed(projection.radius, self, "a grid") <= self.scale
+        return needed(projection.radius, self, "a grid") <= self.scale
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Trust:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|value - x| / step <= threshold`."""
-        return _needed(projection.distance, self, "a grid") <= self.threshold
+        return needed(projection.distance, self, "a grid") <= self.threshold
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ class TrustRadius:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`distance * step <= radius * RMS`."""
-        distance, step = _needed(projection.distance, self, "a grid"), _needed(projection.step, self, "a grid")
-        return distance * step <= jnp.float32(self.radius) * _needed(projection.rms, self, "measured scales")
+        distance, step = needed(projection.distance, self, "a grid"), needed(projection.step, self, "a grid")
+        return distance * step <= jnp.float32(self.radius) * needed(projection.rms, self, "measured scales")
 
 
 FP4_RADIUS = 0.3186
@@ -145,7 +146,7 @@ class Hypersphere:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|v| <= radius * max |codeword|`, all entries of a vector alike."""
-        return _needed(projection.radius, self, "a grid") <= self.radius
+        return needed(projection.radius, self, "a grid") <= self.radius
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,8 @@ class Lsq:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|x| <= s * largest level`."""
-        _needed(projection.slope, self, "a learned step")
-        return _needed(projection.radius, self, "a grid") <= 1.0
+        needed(projection.slope, self, "a learned step")
+        return needed(projection.radius, self, "a grid") <= 1.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class ForwardMask:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """The mask of the projection itself."""
-        return _needed(projection.keep, self, "sparsity")
+        return needed(projection.keep, self, "sparsity")
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,8 @@ class Rms:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|x| > T_p`."""
-        _needed(projection.keep, self, "sparsity")
-        return jnp.abs(x) > _needed(projection.rms, self, "sparsity") * _ppf(self.p)
+        needed(projection.keep, self, "sparsity")
+        return jnp.abs(x) > needed(projection.rms, self, "sparsity") * _ppf(self.p)
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,8 @@ class BRms:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """Outside the band between the two thresholds."""
-        keep = _needed(projection.keep, self, "sparsity")
-        band = _needed(projection.rms, self, "sparsity") * _ppf(self.p)
+        keep = needed(projection.keep, self, "sparsity")
+        band = needed(projection.rms, self, "sparsity") * _ppf(self.p)
         magnitude = jnp.abs(x)
         return jnp.where(keep, magnitude > band, magnitude < band)
 
@@ -223,11 +224,11 @@ class ABRms:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """Kept, or below the inner threshold."""
-        keep = _needed(projection.keep, self, "sparsity")
+        keep = needed(projection.keep, self, "sparsity")
         if self.a == 0:
             return jnp.ones_like(keep)
-        rms = _needed(projection.rms, self, "sparsity")
-        threshold = _needed(projection.threshold, self, "sparsity")
+        rms = needed(projection.rms, self, "sparsity")
+        threshold = needed(projection.threshold, self, "sparsity")
         safe = jnp.where(rms > 0, rms, 1.0)
         inner = rms * ndtri(0.5 + (1 - self.a) * (ndtr(threshold / safe) - 0.5))
         return keep | (jnp.abs(x) < inner)
@@ -289,6 +290,6 @@ class Both:
         if grid is None:
             return sparse
         # By way of numbers: Mosaic negates no booleans on GPUs, and on a TPU v4 it does not choose between them.
-        pruned = jnp.where(_needed(projection.keep, self, "sparsity"), 0.0, 1.0) > 0
+        pruned = jnp.where(needed(projection.keep, self, "sparsity"), 0.0, 1.0) > 0
         grid = grid | pruned
         return grid if sparse is None else sparse & grid

@@ -77,7 +77,7 @@ def load_weights(packed: Packed) -> Weights:
 def _scalar(packed: Packed) -> Scalar:
     """The grid and scales of a format that kernels read."""
     format = packed.format
-    if isinstance(format, Then) and isinstance(format.sparse, NM) and (format.sparse.n, format.sparse.m) == (2, RUN):
+    if type(format) is Then and isinstance(format.sparse, NM) and (format.sparse.n, format.sparse.m) == (2, RUN):
         return format.scalar
     if isinstance(format, Scalar) and format.grid.codes & (format.grid.codes - 1) == 0:
         return format

@@ -18,12 +18,13 @@ from capscale.estimator_names import estimator_name, find_estimator, split_name
 from capscale.estimators import STRAIGHT_THROUGH, Estimator, Pulls
 from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
 from capscale.formats.catalog import find, label
+from capscale.formats.compose import Then
 from capscale.formats.dense import UNCOMPRESSED, Dense
 from capscale.formats.roles import Keeps, Learns
+from capscale.formats.rotated import ThenRotated
+from capscale.formats.rotation import hadamard_block
 from capscale.fused import project_fused
 from capscale.kernels.hadamard import rotate
-
-LARGEST_BLOCK = 128  # QuEST, arXiv 2502.05003
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,13 @@ class Representation:
                 f"weights={self.weights.format!r} keep a mask of the matrix itself, so they cannot be rotated; "
                 "use hadamard=None"
             )
+        for operand in (self.weights, self.activations):
+            if block is not None and isinstance(operand.format, ThenRotated):
+                other = label(Then(operand.format.sparse, operand.format.scalar))
+                raise UserError(
+                    f"{label(operand.format)} rotates what it keeps by itself, and hadamard={block} would rotate "
+                    f"before that as well; use hadamard=None, or {other} to prune in the rotated basis"
+                )
         if isinstance(self.activations.format, Keeps):
             raise UserError(f"activations={self.activations.format!r} have no state from step to step; use TopK")
         if self.activations.format.scope != "row":
@@ -121,17 +129,6 @@ class Representation:
 
 
 DENSE = Representation()
-
-
-def hadamard_block(width: int, largest: int) -> int:
-    """Largest power of two up to `largest` that divides `width`; widths without one are refused."""
-    block = min(largest, width & -width)
-    if block < 2:
-        raise UserError(
-            f"width {width} is odd, so no Hadamard block of 2 or more divides it; use a width that a power of two "
-            f"divides, such as {width + 1}, or hadamard=None"
-        )
-    return block
 
 
 def project_weights(w: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Array:

@@ -33,6 +33,7 @@ from capscale.formats import (
     outliers,
     pattern,
     rigl,
+    rotated,
     scalar,
     scale,
     schedule,
@@ -110,6 +111,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (noise.Noise(0.1), {"gmse": (0.5, 1 - 1e-12, 1)}),
     (schedule.Cubic(), {"start": SHARE, "end": (0.5, 1 - 1e-12, 1)}),
     (compose.Then(sparse.TopK(0.5), scalar.Scalar(grids.Int(4))), {}),
+    (rotated.ThenRotated(sparse.TopK(0.5), scalar.Scalar(grids.Int(4))), {}),
     (laws.StudentT(), {"df": ()}),
     (laws.SphereCoordinate(8), {"values": (2,)}),
 ]  # fmt: skip

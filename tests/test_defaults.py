@@ -11,6 +11,7 @@ import pytest
 
 from capscale.defaults import RBBM, default_estimator
 from capscale.estimators import BRms, Clip, ForwardMask, Hypersphere, Lsq, StraightThrough, ThroughScale, Trust
+from capscale.estimators_rotated import BothRotated
 from capscale.formats.base import Context
 from capscale.formats.catalog import find
 from capscale.formats.grids import Int
@@ -36,6 +37,7 @@ def test_one_for_every_kind():
         "rigl50": ForwardMask(),
         "2:4+int4": Trust(),
         "top50+nvfp4": Trust(),
+        "top50+rotated-int4": BothRotated(RBBM, Trust()),
         "higgs-d2-n16": Hypersphere(),
         "noise2": ThroughScale("row"),
         "noise2-matrix": ThroughScale("matrix"),

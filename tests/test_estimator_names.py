@@ -18,6 +18,7 @@ from capscale.estimators import (
     Trust,
     TrustRadius,
 )
+from capscale.estimators_rotated import BothRotated
 
 TEXTS = [
     (StraightThrough(), "straight-through"),
@@ -36,6 +37,7 @@ TEXTS = [
     (ThroughScale(), "through-scale"),
     (ThroughScale("matrix"), "through-scale matrix"),
     (Both(ForwardMask(), Trust()), "fw+trust"),
+    (BothRotated(BRms(0.1), Clip(1.3)), "b-rms 0.1+rotated clip 1.3"),
 ]
 
 
@@ -46,7 +48,7 @@ def test_in_and_out(estimator, text):
 
 
 def test_every_estimator_of_the_package_has_a_name():
-    assert {type(e) for e, _ in TEXTS} == {*NAMES.values(), Both}
+    assert {type(e) for e, _ in TEXTS} == {*NAMES.values(), Both, BothRotated}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ ORDER = (
     "kernels",
     "formats",
     "estimators",
+    "estimators_rotated",
     "defaults",
     "estimator_names",
     "fused",

@@ -11,6 +11,7 @@ from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
 from .rigl import RigL
+from .rotated import ThenRotated
 from .scalar import Scalar
 from .scale import Absmax, Learned, PowerOfTwo, Rms, ScaleRule, TwoLevel
 from .schedule import Constant, Cubic
@@ -42,6 +43,7 @@ __all__ = [
     "ScaleRule",
     "Sparse",
     "Then",
+    "ThenRotated",
     "TopK",
     "TwoLevel",
     "Vector",

@@ -38,6 +38,8 @@ class Projection(NamedTuple):
     """Root mean square of what shares a threshold, or a scale."""
     slope: Array | None = None
     """Derivative of `value` by the learned number that scales it."""
+    rotated: "Projection | None" = None
+    """In the basis that a format itself rotates to, what its grid did there; `value` is that, rotated back."""
 
 
 class Context(NamedTuple):

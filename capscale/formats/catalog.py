@@ -18,6 +18,7 @@ from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
 from .rigl import RigL
+from .rotated import ThenRotated
 from .scalar import Scalar
 from .scale import Absmax, Learned, PowerOfTwo, TwoLevel
 from .schedule import Cubic
@@ -26,6 +27,7 @@ from .vector import Vector
 
 ROW = "-row"  # suffix of the variant that works row by row, as activations need
 RAGGED = "-ragged"  # suffix of groups of which the last of a row holds what is left
+ROTATED = "rotated-"  # prefix of B in A+B: A in the given basis, then B in a rotated one
 DENSE_SCALES = "-dense-scales"  # suffix of A+B whose scales are those of the row before pruning
 
 PRUNED_PERCENT = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90)
@@ -34,7 +36,7 @@ PATTERNS = ((1, 2), (1, 4), (2, 4), (3, 4), (2, 8), (4, 8))
 GROUPS = (4, 8, 16, 32, 64, 128, 256)  # Figure 4a of arXiv 2506.01863 has 4 to 128
 OUTLIER_PERCENT = (1, 2, 5)  # Figure 4b: 0 to 5 %
 FIGURE_4_BITS = (2, 3, 4)
-CODEBOOKS = ((2, 16), (2, 64), (2, 256), (4, 16), (4, 256))
+CODEBOOKS = ((2, 4), (2, 8), (2, 16), (2, 64), (2, 256), (4, 16), (4, 256))
 FLOATS = {
     "e2m1": E2M1,
     "e1m2": E1M2,
@@ -53,7 +55,7 @@ MX_GROUP = 32  # OCP Microscaling Formats v1.0
 NVFP4_GROUP = 16
 COMPOSED = (
     *(f"{sparse}+{scalar}" for sparse in ("2:4", "4:8-pairs", "top50") for scalar in ("int2", "int4", "int8")),
-    *("2:4+absmax-int4", "top50+absmax-int4", "2:4+e2m1", "2:4+mxfp4", "top50+nvfp4"),
+    *("2:4+absmax-int4", "top50+absmax-int4", "2:4+e2m1", "2:4+mxfp4", "top50+nvfp4", "top50+rotated-int4"),
 )
 
 
@@ -91,7 +93,7 @@ def _entries() -> dict[str, Format]:
     named: dict[str, Format] = {"dense": Dense()} | _scalars() | _sparsities()
     for name in COMPOSED:
         first, _, second = name.partition("+")
-        named[name] = _then(named[first], named[second], name)
+        named[name] = _then(named[first], named[second.removeprefix(ROTATED)], name)
     named |= {f"higgs-d{d}-n{n}": Vector(d, n) for d, n in CODEBOOKS}
     named |= {
         f"int{bits}-outliers{percent}": Outliers(Scalar(Int(bits)), percent / 100)
@@ -116,7 +118,7 @@ def _gmse(format: Scalar) -> float:
 def _then(sparse: Format, scalar: Format, name: str) -> Then:
     if not isinstance(sparse, Sparse) or not isinstance(scalar, Scalar):
         raise UserError(f"format {name}: A+B means a sparsity A, then a scalar format B, such as 2:4+int4")
-    return Then(sparse, scalar)
+    return (ThenRotated if name.partition("+")[2].startswith(ROTATED) else Then)(sparse, scalar)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(_entries())
@@ -129,6 +131,7 @@ _NAMES |= {format: name for name, format in FORMATS.items()}
 def find(name: str) -> Format:
     """The format called `name`; `A+B` is A then B, `A-row` is A row by row. Unknown names are refused.
 
+    `A+rotated-B` prunes in the given basis and quantizes in a rotated one.
     `A+B-dense-scales` takes the scales of B from the row before pruning, as QuEST's 4:8 class does.
     `B-ragged` has groups that need not divide the row: the last one holds what is left.
     """
@@ -143,7 +146,7 @@ def find(name: str) -> Format:
         return replace(composed, scales_from="dense")
     first, plus, second = name.partition("+")
     if plus:
-        return _then(find(first), find(second), name)
+        return _then(find(first), find(second.removeprefix(ROTATED)), name)
     if name.endswith(RAGGED):
         grouped = find(name.removesuffix(RAGGED))
         if not isinstance(grouped, Scalar) or not isinstance(grouped.group, int):
@@ -159,9 +162,9 @@ def label(format: Format) -> str:
     if format in _NAMES:
         return _NAMES[format]
     if isinstance(format, Then):
-        return f"{label(format.sparse)}+{label(format.scalar)}" + (
-            DENSE_SCALES if format.scales_from == "dense" else ""
-        )
+        prefix = ROTATED if isinstance(format, ThenRotated) else ""
+        suffix = DENSE_SCALES if format.scales_from == "dense" else ""
+        return f"{label(format.sparse)}+{prefix}{label(format.scalar)}{suffix}"
     if isinstance(format, Scalar) and format.ragged and (even := replace(format, ragged=False)) in _NAMES:
         return _NAMES[even] + RAGGED
     return repr(format)

@@ -74,12 +74,13 @@ def own_classes() -> tuple[type, ...]:
     """Every dataclass that a format of this package is made of."""
     from . import dense, floats, grids, levels, noise, outliers, pattern, rigl, scale, schedule, sparse, vector
     from .compose import Then
+    from .rotated import ThenRotated
     from .scalar import Scalar
 
     return (
         *(dense.Dense, Scalar, Then, sparse.TopK, pattern.NM, rigl.RigL, vector.Vector, outliers.Outliers, noise.Noise),
         *(grids.Int, floats.Float, levels.Levels, scale.Rms, scale.Absmax, scale.PowerOfTwo, scale.TwoLevel),
-        *(scale.Learned, schedule.Constant, schedule.Cubic),
+        *(scale.Learned, schedule.Constant, schedule.Cubic, ThenRotated),
     )
 
 

@@ -29,6 +29,7 @@ DEFAULT = frozenset(
         "2:4",
         "rigl75",
         "top50+int4",
+        "top50+rotated-int4",
         "higgs-d2-n16",
         "int4-outliers1",
         "noise2",

@@ -234,20 +234,31 @@ class CapacityLaw:
 
     def of(self, row: Row) -> float:
         """rho of a representation: the product over its operands."""
-        return float(np.exp(_log_rho(self.form, self.values, row)))
+        return float(np.exp(_Factors.of([row]).log_rho(self.form, self.values)[0]))
 
 
 def _with(form: Form, values: np.ndarray) -> Capacity:
     return Capacity(form, tuple((p.name, float(v)) for p, v in zip(form.parameters, values, strict=True)))
 
 
-def _log_rho(form: Form, values: np.ndarray, row: Row) -> float:
-    named = {p.name: v for p, v in zip(form.parameters, values, strict=True)}
-    total = 0.0
-    for part in parts_of(row, product=False):
-        factor = Factor(*(np.array([x]) for x in (part.effective_bits, part.storage_bits, part.sparsity)))
-        total += float(form.log_rho(named, factor, np.nan)[0])
-    return total
+@dataclass(frozen=True)
+class _Factors:
+    """What a form reads of representations: their compressed operands (P,), and whose each is."""
+
+    factor: Factor
+    owner: np.ndarray
+    count: int
+
+    @staticmethod
+    def of(rows: Sequence[Row]) -> "_Factors":
+        parts = [(i, part) for i, row in enumerate(rows) for part in parts_of(row, product=False)]
+        read = [(part.effective_bits, part.storage_bits, part.sparsity) for _, part in parts]
+        return _Factors(Factor(*np.array(read).reshape(-1, 3).T), np.array([i for i, _ in parts], int), len(rows))
+
+    def log_rho(self, form: Form, values: np.ndarray) -> np.ndarray:
+        """Sum over the operands of every representation."""
+        named = {p.name: v for p, v in zip(form.parameters, values, strict=True)}
+        return np.bincount(self.owner, form.log_rho(named, self.factor, np.nan), self.count)
 
 
 def through_points(form: Form, rows: Sequence[Row], rho: np.ndarray, draws: np.ndarray) -> CapacityLaw | None:
@@ -257,16 +268,18 @@ def through_points(form: Form, rows: Sequence[Row], rho: np.ndarray, draws: np.n
     """
     if len(rows) <= len(form.parameters):
         return None
+    factors = _Factors.of(rows)
     lower, upper = np.array([p.lower for p in form.parameters]), np.array([p.upper for p in form.parameters])
 
     def best(rho: np.ndarray, start: np.ndarray) -> np.ndarray:
         def off(values: np.ndarray) -> np.ndarray:
-            return np.exp([_log_rho(form, values, r) for r in rows]) - rho
+            return np.exp(factors.log_rho(form, values)) - rho
 
         return least_squares(off, start, bounds=(lower, upper), x_scale=np.abs(start)).x
 
     starts = [np.array([p.start[0] + s * (p.start[1] - p.start[0]) for p in form.parameters]) for s in (0.2, 0.5, 0.8)]
     tried = [best(rho, s) for s in starts]
-    costs = [np.sum((np.exp([_log_rho(form, v, r) for r in rows]) - rho) ** 2) for v in tried]
+    costs = [np.sum((np.exp(factors.log_rho(form, v)) - rho) ** 2) for v in tried]
     values = tried[int(np.argmin(costs))]
-    return CapacityLaw(form, values, np.stack([best(d, values) for d in draws[:REFITS]]))
+    refits = np.array([best(d, values) for d in draws[:REFITS]]).reshape(-1, len(values))
+    return CapacityLaw(form, values, refits)

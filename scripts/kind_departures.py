@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from capscale.analysis.equivalence import equivalents
-from capscale.analysis.factorization import Matrix, printed
 from capscale.analysis.operands import facts, gaussian_error
+from capscale.analysis.printed import Printed, printed
 from capscale.analysis.rows import read
 from capscale.analysis.study import core_rows
 from capscale.capacity import TANH, Capacity
@@ -36,12 +36,11 @@ def curve(points: list[tuple[str, float]]) -> Capacity:
     return of(least_squares(lambda v: of(v).rho(error) - rho, [0.4, 1.4], bounds=([0.01, 0.05], [5, 10])).x)
 
 
-def side(matrix: Matrix, name: str, *, columns: bool) -> list[tuple[str, float]]:
-    """Catalog names and capacities of one operand of a printed matrix, the other dense."""
-    i, j = matrix.dense
-    names, rho = (matrix.column_names, matrix.capacity[i]) if columns else (matrix.row_names, matrix.capacity[:, j])
-    found = [(name.format(float(n)), float(r)) for n, r in zip(names, rho, strict=True)]
-    return [pair for k, pair in enumerate(found) if k != (j if columns else i)]
+def side(figure: Printed, name: str, *, columns: bool) -> list[tuple[str, float]]:
+    """Catalog names and capacities of one operand of a printed figure, the other dense."""
+    axis, rho = figure.grid.axes[int(columns)], figure.grid.line(int(columns))
+    pairs = zip(axis.levels, rho, strict=True)
+    return [(name.format(float(n)), float(r)) for n, r in pairs if n != axis.dense]
 
 
 def entries(study: str, operand: str, points: list[tuple[str, float]], integers: Capacity) -> list[dict[str, Any]]:
@@ -67,8 +66,8 @@ def of_figures() -> list[dict[str, Any]]:
     weights = side(bits, "int{:.0f}", columns=False)
     integers = curve(weights)
 
-    def top(matrix: Matrix, *, columns: bool) -> list[tuple[str, float]]:
-        return [(f"top{round(100 * float(n))}", r) for n, r in side(matrix, "{}", columns=columns)]
+    def top(figure: Printed, *, columns: bool) -> list[tuple[str, float]]:
+        return [(f"top{round(100 * float(n))}", r) for n, r in side(figure, "{}", columns=columns)]
 
     study = "arXiv 2506.01863, Figures 2b and 6"
     return [

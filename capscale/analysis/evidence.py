@@ -23,6 +23,22 @@ from capscale.representation import Representation
 RESAMPLES = 1000
 
 
+def capacities_of(table: Table, resamples: int = RESAMPLES) -> Capacities:
+    """Capacities of every format of a table, at the tokens of its compressed runs.
+
+    With errors by the scatter of seeds where there are enough; else by the scatter about the dense curve; else by the
+    decoupled law, where the dense runs have no common number of tokens, as on the paper's ladder.
+    """
+    core = core_rows(table)
+    found = from_seeds(core, resamples) or from_dense_curve(core, resamples, seed=0)
+    if found is not None:
+        return found
+    try:
+        return from_joint_fit(bootstrap(fit(table, LAWS["decoupled"]), resamples))
+    except UserError as reason:
+        return none_measured([c for c in table.curves if c != "dense"], str(reason))
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Rows of an experiment's runs, with the capacities that they measure.
@@ -49,19 +65,8 @@ class Evidence:
 
     @cached_property
     def capacities(self) -> Capacities:
-        """Of every format, at the tokens of the compressed runs.
-
-        With errors by the scatter of seeds where there are enough; else by the scatter about the dense curve; else by
-        the decoupled law, where the dense runs have no common number of tokens, as on the paper's ladder.
-        """
-        core = core_rows(self.table)
-        found = from_seeds(core, RESAMPLES) or from_dense_curve(core, RESAMPLES, seed=0)
-        if found is not None:
-            return found
-        try:
-            return from_joint_fit(bootstrap(fit(self.table, LAWS["decoupled"]), RESAMPLES))
-        except UserError as reason:
-            return none_measured([c for c in self.table.curves if c != "dense"], str(reason))
+        """Of every format, at the tokens of the compressed runs."""
+        return capacities_of(self.table)
 
     def curve(self, representation: Representation) -> str:
         """Name in this table of a representation; UserError where it has no row with a loss."""

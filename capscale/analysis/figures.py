@@ -1,4 +1,4 @@
-"""More pictures: profiles, factorization heat maps, the law bench, and the plane of error and bits."""
+"""More pictures: profiles, and the plane of error and bits."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from capscale.analysis.factorization import Factorization
 from capscale.analysis.labels import INK, Named, as_label, place_labels
 from capscale.analysis.plots import COLORS, new_axes, plain_axes
 from capscale.analysis.profiles import LEVEL, Profile
@@ -53,35 +52,6 @@ def _shown(p: Profile) -> tuple[float, float]:
         left - (margin if np.isfinite(low) else 0.03 * margin),
         right + (margin if np.isfinite(high) else 0.03 * margin),
     )
-
-
-def factorization_maps(found: Factorization) -> Figure:
-    """Measured, predicted and their difference, with the numbers written in."""
-    matrix = found.matrix
-    height, width = matrix.capacity.shape
-    figure = Figure(figsize=(3 * (0.62 * width + 1.3), 0.42 * height + 1.5), layout="constrained")
-    figure.suptitle(as_label(f"{matrix.name}: {found.method}"), fontsize=11, x=0.01, ha="left")
-    reach = max(0.05, float(np.nanmax(np.abs(found.errors))))
-    panels = (
-        ("measured ρ", matrix.capacity, "Blues", (0.0, 1.0), ".2f"),
-        ("predicted ρ", found.predicted, "Blues", (0.0, 1.0), ".2f"),
-        ("measured − predicted", found.errors, "PuOr", (-reach, reach), "+.3f"),
-    )
-    for k, (title, values, colors, limits, style) in enumerate(panels):
-        axes = figure.add_subplot(1, 3, k + 1)
-        axes.imshow(values, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto")
-        for (i, j), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                dark = abs(value - (0 if k == 2 else limits[0])) > 0.6 * (limits[1] - (0 if k == 2 else limits[0]))
-                axes.text(j, i, format(value, style), ha="center", va="center", fontsize=8, color="w" if dark else INK)
-        axes.set_xticks(range(width), list(map(as_label, matrix.column_names)), fontsize=8.5)
-        axes.set_yticks(range(height), list(map(as_label, matrix.row_names)) if k == 0 else [""] * height, fontsize=8.5)
-        axes.set_xlabel(as_label(matrix.columns), fontsize=9)
-        if k == 0:
-            axes.set_ylabel(as_label(matrix.rows), fontsize=9)
-        axes.set_title(title, fontsize=10)
-        axes.tick_params(length=0)
-    return figure
 
 
 def error_against_bits(study: Study, bits: dict[str, float]) -> Figure:

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.stats import rankdata
 
-from capscale.analysis.factorization import printed
 from capscale.analysis.measure import REFITS, Capacities, CapacityLaw, through_points
 from capscale.analysis.operands import gaussian_error, kind_of
+from capscale.analysis.printed import printed
 from capscale.analysis.table import Row, Table
 from capscale.analysis.uncertainty import Interval
 from capscale.capacity import TANH, Capacity, Form
@@ -144,11 +144,11 @@ def transfer_error() -> float:
     """
     kinds = []
     integers, sparse = printed()["6"], printed()["2b"]
-    for matrix, prefix in ((integers, "int"), (sparse, "top")):
-        i, j = matrix.dense
-        for names, rho in ((matrix.row_names, matrix.capacity[:, j]), (matrix.column_names, matrix.capacity[i])):
-            named = [(n if prefix == "int" else f"{float(n) * 100:.0f}", r) for n, r in zip(names, rho, strict=True)]
-            kinds.append([(gaussian_error(prefix + n), r) for n, r in named if n not in ("16", "0")])
+    for grid, prefix in ((integers.grid, "int"), (sparse.grid, "top")):
+        for k, axis in enumerate(grid.axes):
+            alone = [(n, r) for n, r in zip(axis.levels, grid.line(k), strict=True) if n != axis.dense]
+            named = [(n if prefix == "int" else f"{float(n) * 100:.0f}", r) for n, r in alone]
+            kinds.append([(gaussian_error(prefix + n), r) for n, r in named])
     errors: list[float] = []
     for k, held in enumerate(kinds):
         known = np.array([pair for other, kind in enumerate(kinds) if other != k for pair in kind])

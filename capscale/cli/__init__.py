@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             analysis,
             data,
             describe,
+            factorizing,
             formats,
             importing,
             launch,
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             "bench": planning.Bench,
             "predict": planning.Predict,
             "plan": planning.Plan,
-            "factorize": planning.Factorize,
+            "factorize": factorizing.Factorize,
         }
         parsed: Command = tyro.extras.subcommand_cli_from_dict(
             commands, prog="capscale", args=arguments, description=__doc__

@@ -1,4 +1,4 @@
-"""Commands about tables of runs: fit and report here, predict, plan, factorize and bench beside it."""
+"""Commands about tables of runs: fit and report here, the others beside it."""
 
 import json
 import sys
@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from capscale.cli.factorizing import Factorize
 from capscale.cli.fitting import FormName, law_of, parse_numbers, parse_shared
-from capscale.cli.planning import Bench, Factorize, Plan, Predict
+from capscale.cli.planning import Bench, Plan, Predict
 from capscale.cli.reading import Reading
 
 __all__ = ["Bench", "Factorize", "Fit", "Plan", "Predict", "Report"]

@@ -1,18 +1,16 @@
-"""Commands that use a fitted law: predict, plan, factorize, bench."""
+"""Commands that use a fitted law: predict, plan, bench."""
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from capscale.cli.bench import Bench
 from capscale.cli.fitting import Fitting, numbers_of, parse_columns, parse_numbers, said_of, words_about
-from capscale.cli.reading import Reading
 from capscale.errors import UserError
 
-__all__ = ["Bench", "Factorize", "Plan", "Predict"]
+__all__ = ["Bench", "Plan", "Predict"]
 
 
 @dataclass(frozen=True)
@@ -209,84 +207,4 @@ class Plan:
             )
         sentences("To be known", lines)
         sentences("Rows", [f"{r.row}: {r.what}" for r in ensemble.table.remarks])
-        return 0
-
-
-@dataclass(frozen=True)
-class Factorize:
-    """Is capacity multiplicative? Measured matrices against outer products of a row and a column.
-
-    Examples:
-      capscale factorize
-      capscale factorize runs.csv --out factorization
-    """
-
-    table: tyro.conf.Positional[str | None] = None
-    """Sweep directory or table with runs of both operands alone and together. None: the paper's printed figures."""
-    bootstrap: int = 1000
-    """Resamples, for tables of runs."""
-    reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
-    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Directory for heat maps and factorization.json."""
-    json: bool = False
-    """Print JSON and nothing else."""
-
-    def __call__(self) -> int:
-        """Factorizes and prints."""
-        from capscale.analysis.factorization import best_rank_one, error_interval, from_runs, outer_product, printed
-        from capscale.analysis.numbers import json_ready
-        from capscale.analysis.report import png, write_files
-        from capscale.cli.analysis_tables import grid, sentences
-
-        remarks: list[str] = []
-        if self.table is None:
-            matrices = list(printed().values())
-        else:
-            from capscale.analysis.fit import fit
-            from capscale.analysis.laws import LAWS
-            from capscale.analysis.uncertainty import bootstrap
-
-            table = self.reading.table(self.table)
-            remarks = [f"{r.row}: {r.what}" for r in table.remarks]
-            matrices = [from_runs(table, bootstrap(fit(table, LAWS["decoupled"]), self.bootstrap))]
-        found = [(m, [outer_product(m), best_rank_one(m)]) for m in matrices]
-        content = []
-        for matrix, both in found:
-            interval = error_interval(matrix)
-            for f in both:
-                entry = {"matrix": matrix.name, "method": f.method, **f.summary(), "errors": f.errors.tolist()}
-                entry |= {"predicted": f.predicted.tolist(), "measured": matrix.capacity.tolist()}
-                entry |= {"rows": matrix.row_names, "columns": matrix.column_names}
-                if interval is not None and f.method == "outer product":
-                    entry |= {"error_low": interval[0].tolist(), "error_high": interval[1].tolist()}
-                content.append(entry)
-        text = json.dumps(json_ready(content), indent=1)
-        if self.out is not None:
-            from capscale.analysis.figures import factorization_maps
-
-            images = {
-                f"{Path(m.name).name.replace(' ', '_').lower()}_{f.method.replace(' ', '_')}.png": png(
-                    factorization_maps(f)
-                )
-                for m, both in found
-                for f in both
-            }
-            write_files(self.out, {"factorization.json": text.encode(), **images})
-        if self.json:
-            print(text)
-            return 0
-        rows = [
-            (
-                f"{c['matrix']}, {c['method']}",
-                str(c["entries"]),
-                f"{c['mean_abs']:.3f}",
-                f"{c['max_abs']:.3f}",
-                f"{c['mean']:+.3f}",
-                f"{c['share_positive']:.0%}",
-            )
-            for c in content
-        ]
-        columns = ("matrix", "entries", "mean |error|", "largest", "mean error", "product too low")
-        grid("Measured minus predicted capacity", columns, rows)
-        sentences("Rows", remarks)
         return 0

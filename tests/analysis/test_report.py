@@ -121,7 +121,7 @@ def test_predict_plan_factorize_bench(sweep, tmp_path, capsys):
     for command, arguments in runs:
         assert tyro.cli(command, args=arguments)() == 0
         assert json.loads(capsys.readouterr().out)
-    assert len(list((tmp_path / "f").glob("*.png"))) == 6
+    assert len(list((tmp_path / "f").glob("*.png"))) == 8
     for name in ("index.html", "bench.json", "bench.csv", "bench.png"):
         assert (tmp_path / "b" / name).exists()
 

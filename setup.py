@@ -41,6 +41,8 @@ setup(
     package_data={
         "capscale.formats": ["data/*"],
         "capscale.analysis": ["data/*", "templates/*"],
+        "capscale.experiments": ["results/*"],
+        "capscale.reproduction": ["templates/*"],
     },
     install_requires=[
         "jax>=0.10.2,<0.13",

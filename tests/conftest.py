@@ -19,7 +19,7 @@ from stores import Bucket, Server, serving, visiting
 
 LARGEST_CACHE = 2**30
 """Bytes of compiled programs beyond which a run starts anew."""
-# As `capscale sweep` compiles for CPUs (`capscale.cli.sweep.CPU_FLAGS`): tests compile more than they run.
+# As `capscale sweep` compiles for CPUs (`capscale.cli.training.CPU_FLAGS`): tests compile more than they run.
 FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_num_cpu_devices", 2)

@@ -35,16 +35,17 @@ ORDER = (
     "train",
     "sweep",
     "analysis",
+    "reproduction",
     "cli",
     "experiments",
 )
 NEVER = {
     "kernels": set(ORDER) - {"kernels"},
     "analysis": {"models", "data", "train", "sweep"},  # it reads rows of results, whoever trained them
-    "experiments": {"cli", "sweep"},
+    "experiments": {"cli", "sweep", "reproduction"},
 }
-LATE = {("sweep", "experiments")}
-"""Finding experiments by name is the sweep's business; nothing of theirs is used otherwise."""
+LATE = {("sweep", "experiments"), ("reproduction", "experiments")}
+"""Finding experiments by name is the sweep's business, and their claims and rows the reproduction's."""
 
 
 def sources():

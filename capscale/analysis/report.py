@@ -31,10 +31,14 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def environment() -> jinja2.Environment:
-    """Templates, with numbers shortened for reading and everything escaped."""
+def environment(package: str = "capscale.analysis", *, escape: bool = True) -> jinja2.Environment:
+    """Templates of a package, and those of the analysis, with numbers shortened for reading.
+
+    `escape`: what is filled in is escaped for HTML.
+    """
+    loaders = [jinja2.PackageLoader(name, "templates") for name in dict.fromkeys((package, "capscale.analysis"))]
     env = jinja2.Environment(
-        loader=jinja2.PackageLoader("capscale.analysis", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.ChoiceLoader(loaders), autoescape=escape, undefined=jinja2.StrictUndefined
     )
     env.filters["g"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.4g}"
     env.filters["g3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3g}"

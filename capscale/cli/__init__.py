@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             launch,
             planning,
             preflight,
+            reproduce,
             status,
             sweep,
         )
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             "data": data.Data,
             "sweep": sweep.Sweep,
             "run": sweep.Run,
+            "reproduce": reproduce.Reproduce,
             "status": status.Status,
             "preflight": preflight.Preflight,
             "launch": launch.Launch,
@@ -68,7 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
         parsed: Command = tyro.extras.subcommand_cli_from_dict(
             commands, prog="capscale", args=arguments, description=__doc__
         )
-        if not isinstance(parsed, sweep.Sweep | sweep.Run):
+        if not (
+            isinstance(parsed, sweep.Sweep | sweep.Run) or (isinstance(parsed, reproduce.Reproduce) and parsed.trains)
+        ):
             # What does not train leaves accelerators to what does, and has the same numbers on every machine.
             os.environ["JAX_PLATFORMS"] = "cpu"
         if isinstance(parsed, analysis.Fit | analysis.Report | planning.Bench | planning.Predict | planning.Plan):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from capscale.cli.sweep import LadderName
+from capscale.cli.training import LadderName
 from capscale.errors import UserError
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from capscale.cli.sweep import LadderName
+from capscale.cli.training import LadderName
 from capscale.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,72 +1,21 @@
 """Commands that train: sweep and run."""
 
-import os
-import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Event
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from capscale.cli.training import SideBySide, Training, train
 from capscale.errors import UserError
-from capscale.models.ladder import LADDERS
 
 if TYPE_CHECKING:
-    from etils import epath
-
-    from capscale.sweep.local import Outcome
-    from capscale.train.boards import OpenBoard
-
-LadderName = Annotated[str, tyro.conf.arg(help=f"Which model sizes, of these: {', '.join(LADDERS)}.")]
-STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
-"""Exit status after Ctrl-C, and after SIGTERM, which is how machines are preempted: checkpoints are saved, the same
-command goes on from them."""
-
-CPU_FLAGS = (
-    # Runs side by side, one thread each, are twice as fast at nano sizes as one run over all cores.
-    "--xla_cpu_multi_thread_eigen=false",
-    # A third less compilation, and code as fast: tiny models spend as long compiling as training.
-    "--xla_backend_optimization_level=1",
-    "--xla_llvm_disable_expensive_passes=true",
-)
-"""Read by XLA's CPU client when it starts, without effect on GPU and TPU; the user's own XLA_FLAGS come after."""
+    from capscale.sweep import plan
+    from capscale.train import run
 
 
 @dataclass(kw_only=True)
-class _Training:
-    """What `sweep` and `run` have in common."""
-
-    experiment: Annotated[str, tyro.conf.Positional]
-    """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
-    out: str
-    """Directory of the sweep: made if absent, continued if it holds this sweep."""
-    ladder: LadderName = "nano"
-    text: str | None = None
-    """Text file or directory of token shards to train on; the prose of Python's standard library if not given."""
-    fsdp: int = 1
-    """Devices that share one copy of the parameters; more than 1 means --mode mesh."""
-    microbatches: int = 1
-    """Parts of a batch that are done one after the other, to save memory."""
-    remat: bool = False
-    """Compute each layer anew in the backward pass, to save memory."""
-    tensorboard: bool = False
-    """Write metrics for TensorBoard too, in each run's directory."""
-    wandb: str | None = None
-    """Project of Weights & Biases to send metrics to."""
-    distributed: bool = False
-    """Join the processes started with this one on a TPU pod, Slurm or a cluster, and train each run together."""
-    coordinator: str | None = None
-    """HOST:PORT of the first process, to join processes that no cluster has started; with the next two."""
-    processes: int | None = None
-    """How many processes there are."""
-    process_index: int | None = None
-    """Which of them this one is, from 0."""
-
-
-@dataclass(kw_only=True)
-class Sweep(_Training):
+class Sweep(SideBySide):
     """Train every run of an experiment that has no result yet.
 
     Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130, SIGTERM with 143.
@@ -78,33 +27,19 @@ class Sweep(_Training):
       capscale sweep my_experiment.py --ladder micro --text shards --out gs://bucket/mine --launcher ray
     """
 
-    mode: Literal["auto", "threads", "population", "mesh"] = "auto"
-    """How runs share the devices: see `capscale.sweep.local.launch`."""
-    jobs: int | None = None
-    """Runs trained side by side on a CPU; its cores if not given."""
-    launcher: Literal["local", "ray"] = "local"
-    """Who trains: this process, or the Ray cluster that RAY_ADDRESS names (one is started here without it)."""
-    devices_per_run: int = 1
-    """With Ray: accelerators that one run gets; CPU cores where there are none."""
-    retries: int = 3
-    """With Ray: attempts in a row that may end without progress before a run counts as failed."""
+    experiment: Annotated[str, tyro.conf.Positional]
+    """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
+    out: str
+    """Directory of the sweep: made if absent, continued if it holds this sweep."""
 
     def __call__(self) -> int:
         """Trains; the exit status tells whether all results are there."""
-        for name, least in (("jobs", 1), ("devices_per_run", 1), ("retries", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}")
-        if self.launcher == "ray" and self.mode != "auto":
-            raise UserError(
-                f"--mode {self.mode} is for --launcher local; on Ray each run has the devices of --devices-per-run to "
-                "itself: drop it"
-            )
-        return _train(self, self.jobs, only=None)
+        self.check_launcher()
+        return train(self, self.experiment, self.out, self.mode)
 
 
 @dataclass(kw_only=True)
-class Run(_Training):
+class Run(Training):
     """Train one run of an experiment, by its place in the list: the unit of every launcher.
 
     Idempotent: a run that has a result is left alone.
@@ -113,6 +48,10 @@ class Run(_Training):
       capscale run capacity_demo --index 3 --out runs/demo
     """
 
+    experiment: Annotated[str, tyro.conf.Positional]
+    """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
+    out: str
+    """Directory of the sweep: made if absent, continued if it holds this sweep."""
     index: int
     """Place of the run in the experiment's list, from 0."""
     mode: Literal["auto", "mesh"] = "auto"
@@ -120,135 +59,11 @@ class Run(_Training):
 
     def __call__(self) -> int:
         """Trains; see `Sweep`."""
-        return _train(self, jobs=1, only=self.index)
 
+        def chosen(planned: "plan.Sweep") -> "Sequence[run.Run]":
+            count = len(planned.runs)
+            if not 0 <= self.index < count:
+                raise UserError(f"--index {self.index} is not one of the {count} runs 0..{count - 1}")
+            return planned.runs[self.index : self.index + 1]
 
-def _train(command: Sweep | Run, jobs: int | None, only: int | None) -> int:
-    os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
-    import dataclasses
-    import logging
-
-    import jax
-    from etils import epath
-    from rich.console import Console
-
-    from capscale.data.load import load_source
-    from capscale.sweep.display import Display
-    from capscale.sweep.local import launch, mode_of
-    from capscale.sweep.on_ray import launch_on_ray
-    from capscale.sweep.plan import open_directory, plan
-    from capscale.train import distributed
-    from capscale.train.memory import Memory
-    from capscale.train.record import versions
-
-    on_ray = isinstance(command, Sweep) and command.launcher == "ray"
-    address = (command.coordinator, command.processes, command.process_index)
-    if command.distributed or any(value is not None for value in address):
-        if on_ray:
-            raise UserError("--distributed joins processes that were started together; Ray's workers are not")
-        distributed.connect(*address)
-    if on_ray:
-        jax.config.update("jax_platforms", "cpu")  # this process only plans; the workers need the accelerators
-
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
-    with distributed.all_or_none():
-        mode, memory = mode_of(command.mode, command.fsdp), Memory(command.remat, command.microbatches)
-        shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
-        source = load_source(command.text)
-        planned = plan(command.experiment, command.ladder, source.id)
-        out = epath.Path(command.out)
-        if only is not None and not 0 <= only < len(planned.runs):
-            raise UserError(f"--index {only} is not one of the {len(planned.runs)} runs 0..{len(planned.runs) - 1}")
-        if distributed.is_first():
-            open_directory(planned, out, " ".join(["capscale", *sys.argv[1:]]), versions())
-    if only is not None:
-        planned = dataclasses.replace(planned, runs=planned.runs[only : only + 1])
-    stop, caught = Event(), []
-
-    def on_signal(number: int, frame: object) -> None:
-        caught.append(number)
-        stop.set()
-
-    for number in STOPPED:
-        signal.signal(number, on_signal)
-    with Display(Console(quiet=not distributed.is_first())) as display:
-        if isinstance(command, Sweep) and on_ray:
-            outcome = launch_on_ray(
-                planned,
-                _run_elsewhere(command),
-                out,
-                display,
-                devices=command.devices_per_run,
-                jobs=jobs,
-                retries=command.retries,
-                stop=stop,
-            )
-        else:
-            outcome = launch(
-                planned,
-                source,
-                out,
-                display,
-                mode=mode,
-                jobs=jobs,
-                fsdp=command.fsdp,
-                memory=memory,
-                boards=shown,
-                stop=stop,
-            )
-    status = _conclude(outcome, len(planned.runs), out, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
-    if outcome.alone:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)  # an orderly end would wait for processes that wait for this one
-    return status
-
-
-def _boards(command: Sweep | Run) -> "list[OpenBoard]":
-    from capscale.train import boards
-
-    shown = [boards.open_tensorboard()] if command.tensorboard else []
-    return [*shown, *([boards.open_wandb(command.wandb)] if command.wandb else [])]
-
-
-def _run_elsewhere(command: Sweep) -> Callable[[int], int]:
-    """A function that is `capscale run` of one index, in the process that calls it."""
-    arguments = _run_arguments(command)
-
-    def run_at(index: int) -> int:
-        from capscale.cli import main
-
-        return main([*arguments, "--index", str(index)])
-
-    return run_at
-
-
-def _run_arguments(command: Sweep) -> list[str]:
-    """Arguments of `capscale run`, but for --index, that mean the same in a process started elsewhere."""
-    experiment = _absolute(command.experiment) if command.experiment.endswith(".py") else command.experiment
-    arguments = ["run", experiment, "--out", _absolute(command.out), "--ladder", command.ladder]
-    text = [] if command.text is None else ["--text", _absolute(command.text)]
-    options = ["--fsdp", str(command.fsdp), "--microbatches", str(command.microbatches)]
-    switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]
-    project = [] if command.wandb is None else ["--wandb", command.wandb]
-    return [*arguments, *text, *options, *switches, *project]
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
-
-
-def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -> int:
-    from capscale.files import printable
-
-    finished = outcome.present + outcome.trained
-    diverged = f", {outcome.diverged} of them diverged" if outcome.diverged else ""
-    print(f"{finished} of {total} results in {out} ({outcome.trained} trained now{diverged})")
-    for message in outcome.failed:
-        print(f"capscale: {printable(message)}", file=sys.stderr)
-    if outcome.failed:
-        return 2
-    if finished < total:
-        print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
-        return stopped
-    return 0
+        return train(self, self.experiment, self.out, self.mode, chosen)

@@ -1,0 +1,169 @@
+"""The reproduction as one page: verdicts first, then every claim beside the paper's number, with its picture."""
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from capscale.analysis.claims import Judgement
+from capscale.analysis.numbers import json_ready
+from capscale.analysis.report import environment, write_files
+from capscale.reproduction.chapters import Found, to_decide
+
+KINDS = ("reproduced", "not reproduced", "undecided at this scale")
+PICTURES = ("png", "pdf", "svg")
+DPI = 160
+
+
+@dataclass(frozen=True)
+class Line:
+    """One claim, in words."""
+
+    name: str
+    says: str
+    source: str
+    effect: str
+    paper: str
+    accepted: str
+    why: str
+    ours: str
+    verdict: str
+    reason: str
+    power: str
+    decide: str
+    explained: str
+    note: str
+
+    @staticmethod
+    def of(judgement: Judgement, explained: Mapping[str, str]) -> "Line":
+        """The claim with its numbers shortened for reading."""
+        claim, estimate = judgement.claim, judgement.estimate
+        return Line(
+            name=claim.name,
+            says=claim.says,
+            source=claim.source,
+            effect=claim.effect,
+            paper=number(claim.paper),
+            accepted=span(*claim.accepted),
+            why=claim.why,
+            ours="not measured" if estimate.missing else with_interval(estimate.value, estimate.low, estimate.high),
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            power="–" if math.isnan(judgement.power) else f"{judgement.power:.2f}",
+            decide=to_decide(judgement),
+            explained=explained.get(claim.name, ""),
+            note=estimate.note,
+        )
+
+
+def number(value: float) -> str:
+    """A number to three digits."""
+    return f"{value:.3g}"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """An estimate with its 95 % interval; without one where chance plays no part."""
+    return number(value) if low == high else f"{number(value)} ({number(low)} to {number(high)})"
+
+
+def span(low: float, high: float) -> str:
+    """Accepted effects in words."""
+    if low == high:
+        return f"exactly {number(low)}"
+    if math.isinf(low) or math.isinf(high):
+        return f"at least {number(low)}" if math.isinf(high) else f"at most {number(high)}"
+    return f"{number(low)} to {number(high)}"
+
+
+def counts(found: Sequence[Found]) -> dict[str, int]:
+    """Claims by verdict."""
+    told = Counter(j.verdict for f in found for j in f.judgements)
+    return {kind: told[kind] for kind in KINDS}
+
+
+def numbers(found: Sequence[Found], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number of the page."""
+    return {
+        **about,
+        "verdicts": counts(found),
+        "chapters": [
+            {
+                "name": f.chapter.name,
+                "title": f.chapter.title,
+                "runs": f.planned,
+                "finished": f.finished,
+                "training_seconds": f.seconds,
+                "claims": [
+                    {
+                        "name": j.claim.name,
+                        "says": j.claim.says,
+                        "source": j.claim.source,
+                        "effect": j.claim.effect,
+                        "paper": j.claim.paper,
+                        "accepted": list(j.claim.accepted),
+                        "estimate": j.estimate.value,
+                        "interval": [j.estimate.low, j.estimate.high],
+                        "missing": j.estimate.missing,
+                        "power": j.power,
+                        "verdict": j.verdict,
+                        "reason": j.reason,
+                    }
+                    for j in f.judgements
+                ],
+            }
+            for f in found
+        ],
+    }
+
+
+def write_page(found: Sequence[Found], about: Mapping[str, Any], directory: epath.PathLike) -> epath.Path:
+    """Writes reproduction.html (self-contained), reproduction.md, reproduction.json and each picture as PNG, PDF, SVG.
+
+    `about` has `ladder`, `rows`, `command` and what else belongs at the foot. Returns the path of the HTML page. Raises
+    UserError where the directory cannot be written.
+    """
+    files: dict[str, bytes] = {}
+    chapters = []
+    for f in found:
+        drawn = pictures(f)
+        files |= {f"{f.chapter.name}.{kind}": content for kind, content in drawn.items()}
+        lines = [Line.of(j, f.chapter.explained) for j in f.judgements]
+        chapters.append({"found": f, "lines": lines, "image": drawn.get("png"), "minutes": minutes(f.seconds)})
+    content = {"chapters": chapters, "verdicts": counts(found), "about": about, "kinds": KINDS}
+    env = environment("capscale.reproduction")
+    files["reproduction.html"] = env.get_template("page.html").render(**content).encode()
+    files["reproduction.md"] = (
+        environment("capscale.reproduction", escape=False).get_template("page.md").render(**content).encode()
+    )
+    files["reproduction.json"] = (json.dumps(json_ready(numbers(found, about)), indent=1) + "\n").encode()
+    write_files(directory, files)
+    return epath.Path(directory) / "reproduction.html"
+
+
+def pictures(found: Found) -> dict[str, bytes]:
+    """The chapter's figure in every format; empty where there is nothing to draw."""
+    figure = found.figure()
+    if figure is None:
+        return {}
+    drawn = {}
+    for kind in PICTURES:
+        buffer = io.BytesIO()
+        # No date in the files: the same rows make the same bytes.
+        stamp = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=stamp)
+        drawn[kind] = buffer.getvalue()
+    return drawn
+
+
+def minutes(seconds: float) -> str:
+    """A duration in words."""
+    if math.isnan(seconds):
+        return "not told by the rows"
+    return (
+        "none" if seconds == 0 else f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    )

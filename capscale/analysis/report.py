@@ -37,9 +37,7 @@ def environment(package: str = "capscale.analysis", *, escape: bool = True) -> j
     `escape`: what is filled in is escaped for HTML.
     """
     loaders = [jinja2.PackageLoader(name, "templates") for name in dict.fromkeys((package, "capscale.analysis"))]
-    env = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders), autoescape=escape, undefined=jinja2.StrictUndefined
-    )
+    env = jinja2.Environment(loader=jinja2.ChoiceLoader(loaders), autoescape=escape, undefined=jinja2.StrictUndefined)
     env.filters["g"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.4g}"
     env.filters["g3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3g}"
     env.filters["f3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3f}"

@@ -69,7 +69,7 @@ def hardest(runs: Sequence[Run]) -> list[Run]:
     found: dict[str, Run] = {}
     for run in sorted(runs, key=_demand):
         found[run.size] = run
-    return [found[size] for size in sorted(found, key=lambda size: found[size].flops)]
+    return [found[size] for size in sorted(found, key=lambda size: found[size].non_embedding_parameters)]
 
 
 def _demand(run: Run) -> tuple[bool, bool, bool]:

@@ -44,16 +44,27 @@ def misfit(found: Measured, form: Form) -> Misfit:
     law = through_points(form, rows, rho[:, 0], rho[:, :0].T)
     if law is None:
         raise UserError(f"{form.name}: {len(rows)} formats for a curve of {len(form.parameters)} numbers")
-    curve, slopes = _linearised(law, found)
+    rmse, scatter, departure = departures(rho, *_linearised(law, found))
+    return Misfit(law, rmse, scatter, departure)
+
+
+def departures(rho: np.ndarray, curve: np.ndarray, slopes: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """RMSE, scatter and departure, as in `Misfit`, of capacities (F, 1 + S) from a curve fitted to the estimates.
+
+    Args:
+      rho: the capacities.
+      curve: the fitted values (F,).
+      slopes: their derivatives by the numbers of the curve (F, k).
+    """
     basis = np.linalg.svd(slopes, full_matrices=False)[0]
     left = rho[:, 0] - curve
     noise = rho[:, 1:] - rho[:, :1]
     noise = noise - basis @ (basis.T @ noise)
-    freedom = len(rows) - len(form.parameters)
+    freedom = len(curve) - slopes.shape[1]
     scatter = float(np.mean(np.sum(noise**2, axis=0))) / freedom
     squares = np.append(np.sum(left**2), np.sum((left[:, None] + noise) ** 2, axis=0)) / freedom
     departure = squares - np.append(scatter, np.full(noise.shape[1], 2 * scatter))
-    return Misfit(law, float(np.sqrt(squares[0])), float(np.sqrt(scatter)), departure)
+    return float(np.sqrt(squares[0])), float(np.sqrt(scatter)), departure
 
 
 def _linearised(law: CapacityLaw, found: Measured) -> tuple[np.ndarray, np.ndarray]:

@@ -100,3 +100,8 @@ def rank_correlations(error: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     if len(error) < 3:
         raise UserError(f"{len(error)} formats have no order to speak of")
     return np.array([-rank_correlation(error, one) for one in capacity.T])
+
+
+def notes(*texts: str) -> str:
+    """Those that say something, as one."""
+    return "; ".join(text for text in texts if text)

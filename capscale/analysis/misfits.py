@@ -1,11 +1,13 @@
 """How far a form of rho misses measured capacities, beyond what their scatter explains."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from capscale.analysis.effects import Measured
-from capscale.analysis.measure import CapacityLaw, through_points
+from capscale.analysis.measure import REFITS, CapacityLaw, through_points
+from capscale.analysis.row import Row
 from capscale.capacity import Form
 from capscale.errors import UserError
 
@@ -40,10 +42,8 @@ def misfit(found: Measured, form: Form) -> Misfit:
     the scatter is taken off. Residuals of resamples are those of the linearised form. Raises UserError with no more
     formats than the form has numbers.
     """
-    rows, rho = found.rows, found.rho
-    law = through_points(form, rows, rho[:, 0], rho[:, :0].T)
-    if law is None:
-        raise UserError(f"{form.name}: {len(rows)} formats for a curve of {len(form.parameters)} numbers")
+    rho = found.rho
+    law = through(found, form, refits=0)
     rmse, scatter, departure = departures(rho, *_linearised(law, found))
     return Misfit(law, rmse, scatter, departure)
 
@@ -65,6 +65,39 @@ def departures(rho: np.ndarray, curve: np.ndarray, slopes: np.ndarray) -> tuple[
     squares = np.append(np.sum(left**2), np.sum((left[:, None] + noise) ** 2, axis=0)) / freedom
     departure = squares - np.append(scatter, np.full(noise.shape[1], 2 * scatter))
     return float(np.sqrt(squares[0])), float(np.sqrt(scatter)), departure
+
+
+def squares_beyond_scatter(effects: np.ndarray) -> np.ndarray:
+    """Mean square of several effects (F, 1 + S), less what their scatter adds to it (1 + S,)."""
+    noise = effects[:, 1:] - effects[:, :1]
+    scatter = float(np.mean(noise**2))
+    squares = np.mean(effects**2, axis=0)
+    return squares - np.append(scatter, np.full(noise.shape[1], 2 * scatter))
+
+
+def through(found: Measured, form: Form, refits: int = REFITS) -> CapacityLaw:
+    """The form through capacities by least squares of rho, refitted to resamples; UserError with too few formats."""
+    law = through_points(form, found.rows, found.rho[:, 0], found.rho[:, 1 : 1 + refits].T)
+    if law is None:
+        numbers = len(form.parameters)
+        raise UserError(f"{form.name}: {len(found.rows)} formats for a curve of {numbers} numbers; {found.note}")
+    return law
+
+
+def number(law: CapacityLaw, name: str) -> np.ndarray:
+    """One number of a form, the estimate and its refits (1 + R,)."""
+    k = [p.name for p in law.form.parameters].index(name)
+    return np.append(law.values[k], law.draws[:, k])
+
+
+def of_formats(law: CapacityLaw, rows: Sequence[Row]) -> np.ndarray:
+    """rho of the form on formats, the estimate and its refits (F, 1 + R)."""
+    return np.array([[one.of(row) for one in (law, *law.resampled())] for row in rows])
+
+
+def of_errors(law: CapacityLaw, gmse: np.ndarray) -> np.ndarray:
+    """rho of the form at errors (M,), the estimate and its refits (1 + R, M)."""
+    return np.stack([one.capacity.rho(gmse) for one in (law, *law.resampled())])
 
 
 def _linearised(law: CapacityLaw, found: Measured) -> tuple[np.ndarray, np.ndarray]:

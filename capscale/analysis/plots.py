@@ -109,7 +109,7 @@ def capacity_against_error(study: Study) -> Figure:
     axes.set_xlabel("GMSE: mean squared error of the format on Gaussian data, known before training")
     model = "a dense model" if study.unit == "dense" else f"a model in {as_label(study.unit)}"
     axes.set_ylabel(f"capacity ρ: share of the size of {model}")
-    _ideal_bits_above(axes)
+    ideal_bits_above(axes, "bits of an ideal format of this error (rate-distortion bound: GMSE = 4$^{-bits}$)")
     _legend(axes, study, "lower left", curves=True)
     place_labels(axes, [Named(at[c.curve], c.rho.estimate, c.curve, c.rho.low, c.rho.high) for c in rows], lines)
     return figure
@@ -154,8 +154,8 @@ def side_by_side(gmse: Sequence[float], step: float = 0.05) -> list[float]:
     return np.exp(out).tolist()
 
 
-def _ideal_bits_above(axes: Axes) -> None:
-    """A second axis above: the bits at which the rate-distortion bound 4^-b has this error."""
+def ideal_bits_above(axes: Axes, words: str) -> None:
+    """A second axis above, named `words`: the bits at which the rate-distortion bound 4^-b has this error."""
     top = axes.twiny()
     top.set_xscale("log")
     top.set_xlim(axes.get_xlim())
@@ -163,7 +163,7 @@ def _ideal_bits_above(axes: Axes) -> None:
     bits = [b for b in (0.5, 1, 2, 3, 4, 5, 6, 7, 8) if low <= 4.0**-b <= high]
     top.set_xticks([4.0**-b for b in bits], [f"{b:g}" for b in bits])
     top.minorticks_off()
-    top.set_xlabel("bits of an ideal format of this error (rate-distortion bound: GMSE = 4$^{-bits}$)", fontsize=9)
+    top.set_xlabel(words, fontsize=9)
     top.spines[["top", "right"]].set_visible(False)
 
 

@@ -1,10 +1,15 @@
 """Rows of an experiment's own runs, drawn from a law that a test chooses: a claim is true or false by design."""
 
+import io
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from capscale.analysis.claims import Judgement, Verdict, judge
 from capscale.analysis.evidence import Evidence
 from capscale.capacity import Scaling
 from capscale.data.corpus import DataId
@@ -74,3 +79,26 @@ def evidence(
 def weights_gmse(representation: Representation) -> float:
     """Gaussian mean squared error of the weights, for capacities that follow it."""
     return format_gmse(representation.weights.format)
+
+
+def judged(experiment: Any, seen: Evidence) -> dict[str, Judgement]:
+    """Every claim of an experiment as its estimates have it; each has one, and no estimate is without its claim."""
+    found = experiment.estimates(seen)
+    assert set(found) == {claim.name for claim in experiment.CLAIMS}
+    return {claim.name: judge(claim, found[claim.name]) for claim in experiment.CLAIMS}
+
+
+def verdicts(experiment: Any, seen: Evidence) -> dict[str, Verdict]:
+    """The verdict on every claim."""
+    return {name: judgement.verdict for name, judgement in judged(experiment, seen).items()}
+
+
+def draw(experiment: Any, seen: Evidence) -> bytes:
+    """The figure as a PNG, kept in the folder that CAPSCALE_PICTURES names; warnings are errors in tests."""
+    drawn = experiment.figure(seen)
+    assert drawn.get_figwidth() == pytest.approx(6.4)
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=110)
+    if folder := os.environ.get("CAPSCALE_PICTURES"):
+        (Path(folder) / f"{experiment.__name__.rpartition('.')[2]}.png").write_bytes(buffer.getvalue())
+    return buffer.getvalue()

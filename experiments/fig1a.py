@@ -150,8 +150,7 @@ def figure(evidence: Evidence) -> "Figure":
         look, series = panels.style(k), panels.found(evidence, formats)
         if series is None:
             continue
-        panels.bars(axes, series.gmse, series.rho, look, name)
-        law = panels.curve(axes, series, form, panels.Line(look.color))
+        law = panels.on_a_curve(axes, series, form, look, name)
         if form is TANH and law is not None:
             kumar = of_formats(through(series, KUMAR), series.rows)
             order = np.argsort(series.gmse)

@@ -163,15 +163,15 @@ def figure(evidence: Evidence) -> "Figure":
     )
     for k, (axes, words) in enumerate(zip(every, ("Figure 1b: weights", "Figure 1c: both operands"), strict=True)):
         panels.title(axes, words)
-        panels.against_error(axes, 4.0**-4, 0.37, words=k == 0)
-        for of, name, look in kinds:
+        panels.against_error(axes, 4.0**-4, 0.37, words=False)
+        for aside, (of, name, look) in zip((0.95, 1.05), kinds, strict=True):
             series = panels.found(evidence, of(both=k == 1))
             if series is not None:
-                panels.bars(axes, series.gmse, series.rho, look, name)
+                panels.bars(axes, aside * series.gmse, series.rho, look, name)
         bound = panels.found(evidence, _bounds()) if k == 0 else None
         if bound is not None:
-            panels.bars(axes, bound.gmse, bound.rho, panels.style(2), "noise of error 4$^{-b}$, b = 1 to 4")
-            panels.curve(axes, bound, TANH, panels.Line(panels.style(2).color, panels.DASHED), "")
+            panels.on_a_curve(axes, bound, TANH, panels.style(2), "noise of error 4$^{-b}$")
         (panels.printed_integers if k == 0 else panels.printed_integer_pairs)(axes)
-        panels.key(axes, "lower left")
+    every[0].set_ylabel("capacity ρ", fontsize=9)
+    panels.shared_key(drawn, 2)
     return drawn

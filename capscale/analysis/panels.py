@@ -3,8 +3,8 @@
 Series are told apart by marker as well as by colour; numbers of the print are hollow and grey, wherever they stand.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from capscale.analysis.measure import CapacityLaw
 from capscale.analysis.misfits import of_errors, through
 from capscale.analysis.operands import gaussian_error
 from capscale.analysis.plots import COLORS, MARKERS, ideal_bits_above, law_words, plain_axes
-from capscale.analysis.printed_lines import diagonal, line
+from capscale.analysis.printed import printed
 from capscale.capacity import Form
 from capscale.errors import UserError
 from capscale.representation import Representation
@@ -26,7 +26,7 @@ WIDTH = 6.4
 """Inches, of every picture."""
 PRINTED = "#777777"
 Place = Literal["best", "upper left", "upper right", "lower left", "lower right"]
-GMSE_WORDS = "GMSE: mean squared error on Gaussian data"
+GMSE_WORDS = "GMSE (mean squared error on Gaussian data)"
 
 
 class Style(NamedTuple):
@@ -63,14 +63,17 @@ def panels(rows: int = 1, columns: int = 1, height: float = 4.2) -> tuple[Figure
 
 
 def against_error(axes: Axes, low: float, high: float, *, words: bool = True) -> None:
-    """GMSE from `low` to `high` with a margin along x, capacity along y, and the bits of an ideal format above."""
+    """GMSE from `low` to `high` with a margin along x, capacity along y, and the bits of an ideal format above.
+
+    Without `words`, for a panel beside another, axes are named in short.
+    """
     axes.set_xscale("log")
     axes.set_xlim(low / 1.6, min(high * 1.6, 1.0))
-    axes.set_xlabel(GMSE_WORDS, fontsize=9)
+    axes.set_xlabel(GMSE_WORDS if words else "GMSE", fontsize=9)
     axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     if words:
         axes.set_ylabel("capacity ρ", fontsize=9)
-    ideal_bits_above(axes, "bits of an ideal format of this error")
+    ideal_bits_above(axes, "bits of an ideal format of this error" if words else "ideal bits")
 
 
 def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,7 +82,7 @@ def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return values[..., 0], low, high
 
 
-def bars(axes: Axes, x: Sequence[float] | np.ndarray, values: np.ndarray, look: Style, label: str) -> None:
+def bars(axes: Axes, x: Sequence[float] | np.ndarray, values: np.ndarray, look: Style, label: str = "") -> None:
     """Values with resamples (F, 1 + S) at `x`, as marks with 95 % bars."""
     middle, low, high = ends(values)
     axes.errorbar(
@@ -92,7 +95,7 @@ def bars(axes: Axes, x: Sequence[float] | np.ndarray, values: np.ndarray, look: 
         markersize=5,
         capsize=2.2,
         linewidth=1,
-        label=as_label(label),
+        label=label or None,
         zorder=3,
     )
 
@@ -101,15 +104,15 @@ def band(axes: Axes, x: np.ndarray, curves: np.ndarray, look: Line, label: str =
     """A curve with the band of its refits, (1 + R, M) on `x`."""
     middle, low, high = ends(curves.T)
     axes.fill_between(x, low, high, color=look.color, alpha=0.13, linewidth=0, zorder=1)
-    axes.plot(x, middle, color=look.color, linestyle=look.dashes, linewidth=1.4, label=label, zorder=2)
+    axes.plot(x, middle, color=look.color, linestyle=look.dashes, linewidth=1.4, label=label or None, zorder=2)
 
 
-def printed_marks(axes: Axes, x: Sequence[float] | np.ndarray, rho: Sequence[float] | np.ndarray, label: str) -> None:
+def printed_marks(axes: Axes, x: Sequence[float], rho: Sequence[float], label: str, marker: str = "D") -> None:
     """Numbers that the paper prints."""
     axes.plot(
         np.asarray(x, float),
         np.asarray(rho, float),
-        "D",
+        marker,
         color=PRINTED,
         markerfacecolor="none",
         markersize=7,
@@ -124,6 +127,19 @@ def key(axes: Axes, place: Place = "best") -> None:
     handles, names = axes.get_legend_handles_labels()
     if handles:
         axes.legend(handles, names, loc=place, fontsize=8, frameon=False)
+
+
+def shared_key(figure: Figure, columns: int = 3) -> None:
+    """One legend below all panels, each name once."""
+    named: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        for handle, name in zip(handles, names, strict=True):
+            named.setdefault(name, handle)
+    if named:
+        figure.legend(
+            list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+        )
 
 
 def title(axes: Axes, text: str) -> None:
@@ -144,27 +160,48 @@ def found(evidence: Evidence, representations: Iterable[Representation]) -> Meas
         return None
 
 
-def curve(axes: Axes, series: Measured, form: Form, look: Line, label: str = "{law}") -> CapacityLaw | None:
+def curve(axes: Axes, series: Measured, form: Form, look: Line, label: str = "") -> CapacityLaw | None:
     """A form through measured capacities with its band over their errors; None where there are too few.
 
-    `{law}` in the label becomes the form with its numbers.
+    With a label, it is followed by the numbers of the form.
     """
     try:
         law = through(series, form)
     except UserError:
         return None
     x = np.geomspace(series.gmse.min() / 1.2, min(series.gmse.max() * 1.2, 0.97), 150)
-    band(axes, x, of_errors(law, x), look, label.replace("{law}", law_words(law)))
+    band(axes, x, of_errors(law, x), look, f"{label}: {law_words(law)}" if label else "")
     return law
 
 
-def printed_integers(axes: Axes) -> None:
-    """Capacities of integer weights of Figure 6, at their errors."""
-    rho = {bits: value for bits, value in line("6", 0).items() if bits != "16"}
-    printed_marks(axes, [gaussian_error(f"int{bits}") for bits in rho], list(rho.values()), "INT weights, Figure 6")
+def on_a_curve(axes: Axes, series: Measured, form: Form, look: Style, label: str) -> CapacityLaw | None:
+    """Capacities against their errors with the form through them, whose numbers stand in the legend."""
+    law = curve(axes, series, form, Line(look.color))
+    bars(axes, series.gmse, series.rho, look, f"{label}: {law_words(law)}" if law else label)
+    return law
+
+
+def printed_bits(least: int = 1) -> dict[int, float]:
+    """Capacities of integer weights of Figure 6, by their bits from `least` on."""
+    return {int(bits): rho for bits, rho in printed()["6"].alone(0).items() if least <= int(bits) < 16}
+
+
+def printed_integers(axes: Axes, least: int = 1) -> None:
+    """The same, at the errors of the formats."""
+    rho = printed_bits(least)
+    printed_marks(axes, [gaussian_error(f"int{bits}") for bits in rho], list(rho.values()), "INT, printed in Figure 6")
 
 
 def printed_integer_pairs(axes: Axes) -> None:
-    """Capacities of integers of equal bits on both operands, on the diagonal of Figure 6, at the error of one."""
-    rho = diagonal("6")
-    printed_marks(axes, [gaussian_error(f"int{bits}") for bits in rho], list(rho.values()), "INT on both, Figure 6")
+    """Capacities of integers of equal bits on both operands, of Figure 6, at the error of one."""
+    grid = printed()["6"].grid
+    bits = [level for level in grid.axes[0].levels if level != grid.axes[0].dense]
+    rho = [grid.capacity[grid.axes[0].levels.index(b), grid.axes[1].levels.index(b)] for b in bits]
+    printed_marks(axes, [gaussian_error(f"int{b}") for b in bits], rho, "INT, printed in Figure 6")
+
+
+def printed_sparsities(axes: Axes, x: Callable[[float], float]) -> None:
+    """Capacities of sparse weights of Figures 2b and 9, at `x` of their shares of zeros."""
+    for figure, marker in (("2b", "s"), ("9", "D")):
+        rho = {x(float(share)): value for share, value in printed()[figure].alone(0).items() if share != "0"}
+        printed_marks(axes, list(rho), list(rho.values()), f"sparse, printed in Figure {figure}", marker)

@@ -28,6 +28,10 @@ class Printed:
     deviation: np.ndarray | None
     """The +- printed beside each capacity, in Figure 7 alone."""
 
+    def alone(self, k: int) -> dict[str, float]:
+        """rho by the level of axis `k`, the other uncompressed."""
+        return dict(zip(self.grid.axes[k].levels, map(float, self.grid.line(k)), strict=True))
+
     def at(self, axes: tuple[Axis, ...]) -> "Printed":
         """The part of these levels."""
         levels = [axis.levels for axis in axes]

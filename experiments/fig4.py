@@ -181,7 +181,7 @@ def figure(evidence: Evidence) -> "Figure":
     printed = panels.printed_bits(least=2)
     panels.printed_marks(right, list(printed), list(printed.values()), "INT, printed in Figure 6")
     left.set_ylabel("capacity ρ", fontsize=9)
-    right.set_xlabel("bits per weight, scales and outliers included", fontsize=9)
+    right.set_xlabel("bits per weight as stored", fontsize=9)
     right.set_ylim(left.get_ylim())
     panels.shared_key(drawn)
     return drawn

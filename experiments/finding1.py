@@ -129,7 +129,7 @@ def figure(evidence: Evidence) -> "Figure":
     for k, kind in enumerate(KINDS):
         look, series = panels.style(k), panels.found(evidence, _formats(kind))
         if series is not None:
-            panels.on_a_curve(axes, series, TANH, look, kind)
+            panels.on_a_curve(axes, series, TANH, look, kind.replace(" of dimension ", ", d = "))
     every = panels.found(evidence, [each for kind in KINDS for each in _formats(kind)])
     if every is not None:
         panels.curve(axes, every, TANH, panels.Line("#222222", panels.DASHED), "all kinds")

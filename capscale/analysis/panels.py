@@ -138,7 +138,14 @@ def shared_key(figure: Figure, columns: int = 3) -> None:
             named.setdefault(name, handle)
     if named:
         figure.legend(
-            list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+            list(named.values()),
+            list(named),
+            loc="outside lower center",
+            ncols=columns,
+            fontsize=8,
+            frameon=False,
+            columnspacing=1.2,
+            handletextpad=0.5,
         )
 
 
@@ -202,6 +209,6 @@ def printed_integer_pairs(axes: Axes) -> None:
 
 def printed_sparsities(axes: Axes, x: Callable[[float], float]) -> None:
     """Capacities of sparse weights of Figures 2b and 9, at `x` of their shares of zeros."""
-    for figure, marker in (("2b", "s"), ("9", "D")):
+    for figure, marker in (("2b", "s"), ("9", "^")):
         rho = {x(float(share)): value for share, value in printed()[figure].alone(0).items() if share != "0"}
         printed_marks(axes, list(rho), list(rho.values()), f"sparse, printed in Figure {figure}", marker)

@@ -24,6 +24,7 @@ from .scalar import Scalar
 from .scale import Rms
 from .storage import Codes, Field, Shape
 
+AT_ONCE = 32  # codewords in one pass over the vectors, between which the best stays in registers
 SIGNIFICANT = 12  # bits of a codeword's coordinates: their products with 12 bits of a float32 are exact
 
 
@@ -157,5 +158,6 @@ def _nearest(x: Array, words: Array) -> Array:
 
     lead = jnp.full_like(x[..., 0], -jnp.inf)
     start = (lead, jnp.zeros(lead.shape, jnp.int32))
-    (_, index), _ = lax.scan(better, start, (words, halves, jnp.arange(words.shape[0])))
+    count = words.shape[0]
+    (_, index), _ = lax.scan(better, start, (words, halves, jnp.arange(count)), unroll=min(AT_ONCE, count))
     return index

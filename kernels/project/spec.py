@@ -63,6 +63,10 @@ class Codebook:
     words: tuple[tuple[float, ...], ...]
     outermost: float
 
+    def __repr__(self) -> str:
+        """Its size alone, as messages show it."""
+        return f"Codebook({len(self.words)} words of {self.dimension})"
+
     @property
     def dimension(self) -> int:
         """Coordinates of a codeword."""

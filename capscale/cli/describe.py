@@ -2,6 +2,15 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from capscale.models.ladder import LADDERS
+
+_NAMES = [list(ladder.sizes) for ladder in LADDERS.values()]
+SIZES = ", ".join(f"{names[0]} .. {names[-1]}" for names in _NAMES)
+"""First and last of every ladder."""
 
 
 @dataclass
@@ -13,8 +22,7 @@ class Describe:
       capscale describe --model olmo2-30M --weights 2:4 --json
     """
 
-    model: str
-    """Name of a size: nano-4 .. nano-48, micro-32 .. micro-384, 30M .. 800M, olmo2-30M .. olmo2-800M."""
+    model: Annotated[str, tyro.conf.arg(help=f"Name of a size: {SIZES}.")]
     weights: str = "dense"
     """Format of the linear layers' weights: a name that `capscale gmse` lists."""
     activations: str = "dense"

@@ -2,7 +2,10 @@
 
     python scripts/collect_rows.py runs/micro experiments/results/micro_capacity.csv
 
-This is how the tables of experiments/results are made; `capscale` reads them as it reads the directory.
+This is how the tables of experiments/results are made; `capscale` reads them as it reads the directory. Of the
+reproduction, whose runs are chosen by their ids, a .json beside the table says which text they were trained on:
+
+    python scripts/collect_rows.py runs/reproduction-nano experiments/results/reproduction-nano.csv
 """
 
 import argparse
@@ -21,8 +24,17 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
         if path.is_file():
             result = json.loads(path.read_text())
             made = {"run": run, "data_sha256": result["run"]["data"]["sha256"], "jax": result["versions"]["jax"]}
-            rows.append(result["row"] | made | {"device": result["versions"]["device"]})
+            made |= {"device": result["versions"]["device"], "status": result["status"]}
+            rows.append(result["row"] | made | {"wall_s": round(result["timing"]["wall_s"], 1)})
     return rows
+
+
+def about(directory: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The text of a sweep, its ladder, and what its rows were made with."""
+    sweep = json.loads((directory / "sweep.json").read_text())
+    made = {name: sorted({row[name] for row in rows}) for name in ("jax", "device")}
+    told = {"ladder": sweep["ladder"], "data": sweep["data"], "expected": len(sweep["runs"]), "rows": len(rows)}
+    return told | made | {"run_minutes": round(sum(row["wall_s"] for row in rows) / 60, 1)}
 
 
 def main() -> None:
@@ -39,6 +51,9 @@ def main() -> None:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    if json.loads((arguments.sweep / "sweep.json").read_text())["experiment"] == "reproduction":
+        told = json.dumps(about(arguments.sweep, rows), indent=1)
+        arguments.table.with_suffix(".json").write_text(told + "\n")
     print(f"{len(rows)} rows in {arguments.table}")
 
 

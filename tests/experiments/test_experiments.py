@@ -72,12 +72,14 @@ PLANS = [(experiment, ladder) for experiment in known_experiments() for ladder i
 @pytest.mark.parametrize(("experiment", "ladder"), PLANS)
 def test_every_ladder_can_be_planned(experiment, ladder):
     runs = plan(experiment, ladder, tiny.corpus().id).runs
+    families = {ladder, f"{ladder}-olmo2"} if experiment in ("tab3", "reproduction") else {ladder}
     for run in runs:
-        if experiment == "rbbm_scan":  # what it chooses is not chosen on a size that anything is reported of
-            assert run.model not in [LADDERS[ladder].model(size, run.data.vocabulary) for size in LADDERS[ladder].sizes]
+        sizes = LADDERS[run.ladder].sizes
+        if experiment in ("rbbm_scan", "vq_radius"):  # what they choose is not chosen on a size that is reported of
+            assert run.model not in [LADDERS[ladder].model(size, run.data.vocabulary) for size in sizes]
         else:
-            assert run.model == LADDERS[ladder].model(run.size, run.data.vocabulary)
-        assert run.ladder == ladder
+            assert run.model == LADDERS[run.ladder].model(run.size, run.data.vocabulary)
+        assert run.ladder in families
         assert run.steps >= 10
 
 

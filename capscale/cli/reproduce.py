@@ -124,7 +124,7 @@ class Reproduce(SideBySide):
             "rows": str(rows),
             "text": f"{data.name} {data.sha256[:16]}",
         }
-        page = write_page(found, about | {"notes": "", "pictures": "."}, epath.Path(self._out) / "report")
+        page = write_page(found, about | {"pictures": "."}, epath.Path(self._out) / "report")
         _print(found)
         print(page)
         return 0

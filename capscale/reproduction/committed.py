@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
@@ -20,3 +21,15 @@ def rows_of(ladder: Ladder) -> tuple[epath.Path, DataId]:
         raise UserError(f"no rows of the {ladder.name} ladder come with capscale; train them: drop --from-rows")
     data = json.loads(about.read_text())["data"]
     return epath.Path(table), DataId(data["name"], data["sha256"], data["vocabulary"])
+
+
+def about_rows(ladder: Ladder) -> dict[str, Any]:
+    """How a ladder's committed rows were made: text, versions, devices, and the minutes of their runs added up."""
+    told = json.loads((FOLDER / f"reproduction-{ladder.name}.json").read_text())
+    return {
+        "text": f"{told['data']['name']} {told['data']['sha256'][:16]}",
+        "rows": f"{told['rows']} of {told['expected']} runs",
+        "jax": ", ".join(told["jax"]),
+        "device": ", ".join(told["device"]),
+        "minutes of all runs, one after the other, as the machine was shared": told["run_minutes"],
+    }

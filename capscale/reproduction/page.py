@@ -127,22 +127,34 @@ def write_page(found: Sequence[Found], about: Mapping[str, Any], directory: epat
     `about` has `ladder`, `rows`, `command` and what else belongs at the foot. Returns the path of the HTML page. Raises
     UserError where the directory cannot be written.
     """
-    files: dict[str, bytes] = {}
-    chapters = []
-    for f in found:
-        drawn = pictures(f)
-        files |= {f"{f.chapter.name}.{kind}": content for kind, content in drawn.items()}
-        lines = [Line.of(j, f.chapter.explained) for j in f.judgements]
-        chapters.append({"found": f, "lines": lines, "image": drawn.get("png"), "minutes": minutes(f.seconds)})
-    content = {"chapters": chapters, "verdicts": counts(found), "about": about, "kinds": KINDS}
-    env = environment("capscale.reproduction")
-    files["reproduction.html"] = env.get_template("page.html").render(**content).encode()
-    files["reproduction.md"] = (
-        environment("capscale.reproduction", escape=False).get_template("page.md").render(**content).encode()
-    )
+    drawn = {f.chapter.name: pictures(f) for f in found}
+    files = {f"{name}.{kind}": content for name, kinds in drawn.items() for kind, content in kinds.items()}
+    images = {name: kinds.get("png") for name, kinds in drawn.items()}
+    template = environment("capscale.reproduction").get_template("page.html")
+    files["reproduction.html"] = template.render(**_content(found, about, images)).encode()
+    files["reproduction.md"] = markdown(found, about).encode()
     files["reproduction.json"] = (json.dumps(json_ready(numbers(found, about)), indent=1) + "\n").encode()
     write_files(directory, files)
     return epath.Path(directory) / "reproduction.html"
+
+
+def markdown(found: Sequence[Found], about: Mapping[str, Any]) -> str:
+    """The page as Markdown; pictures lie in the folder `about["pictures"]`."""
+    template = environment("capscale.reproduction", escape=False).get_template("page.md")
+    return template.render(**_content(found, about, {f.chapter.name: b"" for f in found if f.figure() is not None}))
+
+
+def _content(found: Sequence[Found], about: Mapping[str, Any], images: Mapping[str, bytes | None]) -> dict[str, Any]:
+    chapters = [
+        {
+            "found": f,
+            "lines": [Line.of(j, f.chapter.explained) for j in f.judgements],
+            "image": images.get(f.chapter.name),
+            "minutes": minutes(f.seconds),
+        }
+        for f in found
+    ]
+    return {"chapters": chapters, "verdicts": counts(found), "about": about, "kinds": KINDS}
 
 
 def pictures(found: Found) -> dict[str, bytes]:

@@ -107,7 +107,7 @@ def test_what_would_decide_a_claim(estimate, words):
 def test_the_page_has_every_claim_and_needs_no_other_file(tmp_path):
     table, runs = rows(tmp_path / "rows.csv", -0.1)
     found = judged(chapter(), runs, table, "nano")
-    about = {"ladder": "nano", "command": "capscale reproduce made", "rows": "rows.csv", "notes": "", "pictures": "."}
+    about = {"ladder": "nano", "command": "capscale reproduce made", "rows": "rows.csv", "pictures": "."}
     page = write_page([found], about, tmp_path / "report").read_text()
     assert "Loss falls with &lt;size&gt;." in page
     assert "<b>1</b> reproduced, <b>0</b> not reproduced, <b>1</b> undecided" in page

@@ -70,12 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
         parsed: Command = tyro.extras.subcommand_cli_from_dict(
             commands, prog="capscale", args=arguments, description=__doc__
         )
-        if not (
-            isinstance(parsed, sweep.Sweep | sweep.Run) or (isinstance(parsed, reproduce.Reproduce) and parsed.trains)
-        ):
+        trains = isinstance(parsed, sweep.Sweep | sweep.Run) or (
+            isinstance(parsed, reproduce.Reproduce) and parsed.trains
+        )
+        if not trains:
             # What does not train leaves accelerators to what does, and has the same numbers on every machine.
             os.environ["JAX_PLATFORMS"] = "cpu"
-        if isinstance(parsed, analysis.Fit | analysis.Report | planning.Bench | planning.Predict | planning.Plan):
+        fits = analysis.Fit | analysis.Report | planning.Bench | planning.Predict | planning.Plan | reproduce.Reproduce
+        if trains or isinstance(parsed, fits):
             keep_compiled()
         return parsed()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Where commands that fit laws keep their compiled programs: small ones, which take longer to compile than to run."""
+"""Where commands keep their compiled programs: small models and fits take longer to compile than to run."""
 
 import os
 import platform

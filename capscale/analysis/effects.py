@@ -68,8 +68,8 @@ def measured(evidence: Evidence, representations: Iterable[Representation], leas
         else:
             found.append((each, curve))
     if len(found) < least:
-        raise UserError(f"{len(found)} formats measured, {least} needed: {'; '.join(reasons)}")
-    note = f"left out: {'; '.join(reasons)}" if reasons else ""
+        raise UserError(f"{len(found)} formats measured, {least} needed: {'; '.join(dict.fromkeys(reasons))}")
+    note = f"left out: {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
     rows = tuple(evidence.table.first_of_curve[curve] for _, curve in found)
     return Measured(tuple(r for r, _ in found), rows, evidence.stack([curve for _, curve in found]), note)
 
@@ -91,8 +91,8 @@ def differences(
         except UserError as reason:
             reasons.append(str(reason))
     if len(found) < least:
-        raise UserError(f"{len(found)} pairs measured, {least} needed: {'; '.join(reasons)}")
-    return np.stack(found), f"left out: {'; '.join(reasons)}" if reasons else ""
+        raise UserError(f"{len(found)} pairs measured, {least} needed: {'; '.join(dict.fromkeys(reasons))}")
+    return np.stack(found), f"left out: {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
 
 
 def rank_correlations(error: np.ndarray, capacity: np.ndarray) -> np.ndarray:

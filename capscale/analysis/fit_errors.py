@@ -10,7 +10,7 @@ from capscale.analysis.laws import law_named
 from capscale.analysis.table import Table
 from capscale.errors import UserError
 
-LEAST_SQUARES = Settings(delta=1.0, shared="none")
+LEAST_SQUARES = Settings(delta=1.0, shared="none", starts=32)
 """What is compared is the root mean squared residual, and this is the fit that makes it least: no law has a larger one
 than a law inside it. Huber's threshold of 1 nat lies beyond any residual."""
 LEAST_FORMATS = 3
@@ -35,7 +35,7 @@ class FitErrors:
         return np.sqrt(self.squares[law])
 
     def log_ratio(self, law: str, other: str) -> np.ndarray:
-        """ln of the RMSE of `law` over that of `other` (1 + S,). What the runs scatter is in both, and draws it to 0."""
+        """ln of the RMSE of `law` over that of `other` (1 + S,); the scatter of runs is in both, and draws it to 0."""
         return np.log(self.squares[law] / self.squares[other]) / 2
 
 

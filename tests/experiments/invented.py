@@ -23,7 +23,8 @@ DATA = DataId("text", "0" * 64, 96)
 LAW = Scaling(A=12.0, alpha=0.22, B=30.0, beta=0.4, E=0.4)
 """Of nano models: its dense curve falls by about a fifth of a nat per e-fold of N, as theirs does."""
 SEED_SCATTER = 0.008
-"""Standard deviation of the loss of equal nano runs by seed, in nats."""
+"""Standard deviation of the loss by seed, in nats: half that of nano runs (experiments/results/recipes.csv), so that
+tests tell effects that hold from those that do not."""
 BYTES_PER_SYMBOL = 1.0
 
 

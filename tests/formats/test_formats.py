@@ -20,7 +20,7 @@ from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, Learned, PowerOfTwo, TwoLevel
 from capscale.formats.schedule import Cubic
 from capscale.formats.sparse import TopK
-from capscale.formats.vector import Vector, codebook
+from capscale.formats.vector import Vector
 
 X = gaussian()
 X64 = np.asarray(X, np.float64)
@@ -198,17 +198,6 @@ def test_the_threshold_of_a_run_is_its_smallest_survivor(n, m):
     magnitude = np.sort(np.abs(np.asarray(x)).reshape(len(x), -1, m), axis=-1)[..., -n]
     threshold = NM(n, m).project(x, NO_CONTEXT).threshold
     np.testing.assert_array_equal(threshold, np.repeat(magnitude, m, axis=1))
-
-
-@pytest.mark.parametrize(("dimension", "size"), [(2, 16), (4, 256)])
-def test_the_nearest_codeword_is_chosen(dimension, size):
-    format = Vector(dimension, size)
-    rms = np.sqrt(np.mean(X64**2, axis=1, keepdims=True))
-    normal = (X64 / rms).reshape(-1, dimension)
-    words = codebook(dimension, size).astype(np.float64)
-    distance = np.square(normal[:, None] - words).sum(-1)
-    chosen = np.asarray(format.project(X, NO_CONTEXT).value / rms, np.float64).reshape(-1, dimension)
-    np.testing.assert_allclose(np.square(chosen - normal).sum(-1), distance.min(axis=1), rtol=1e-3, atol=1e-5)
 
 
 def test_row_variants():

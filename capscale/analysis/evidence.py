@@ -15,6 +15,7 @@ from capscale.analysis.seeds import from_seeds
 from capscale.analysis.study import core_rows
 from capscale.analysis.table import Table, make_table
 from capscale.analysis.uncertainty import bootstrap
+from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name
 from capscale.formats.catalog import label
@@ -80,7 +81,9 @@ class Evidence:
         for row in self.table.first_of_curve.values():
             if row.identity[:5] == wanted:
                 return row.curve
-        raise UserError(f"{' x '.join(names)}: no result")
+        usual = [side.backward(rotated) == default_estimator(side.format, rotated) for side in sides]
+        told = [n if u else f"{n} [{e}]" for n, e, u in zip(names, estimators, usual, strict=True)]
+        raise UserError(f"{told[0] if names[1] == 'dense' else ' x '.join(told)}: no result")
 
     def why_not(self, curve: str) -> str:
         """Why the capacity of a format is not measured; empty where it is."""

@@ -18,7 +18,7 @@ from capscale.analysis.operands import gaussian_error, kind_of
 from capscale.analysis.printed import printed
 from capscale.analysis.table import Row, Table
 from capscale.analysis.uncertainty import Interval
-from capscale.capacity import TANH, Capacity, Form
+from capscale.capacity import TANH, TANH_SATURATING, Capacity, Form
 
 LEAST_FORMATS = 3
 """Formats of one kind below which a rank correlation says nothing: two are in order or not by the toss of a coin."""
@@ -49,7 +49,9 @@ class Kind:
     rank: Interval | None
     """Spearman correlation of rho with GMSE, sign turned: 1 is perfect order. None: see `rank_correlation`."""
     law: CapacityLaw | None
-    """rho(GMSE) of this kind; None with no more formats than it has numbers."""
+    """rho(GMSE) of this kind; None with no more formats than it has numbers. With an Lsat where the kind needs one."""
+    lsat: Interval | None = None
+    """Where capacity ends as the error goes to 0: of a kind that needs it, whose 95 % interval is below 1."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,12 @@ class Points:
         self.kind = np.array([kind_of(r) for r in self.rows], dtype=object)
         self.rho, self.draws = measured.rho[use], measured.draws[:, use]
 
-    def through(self, form: Form | None, chosen: np.ndarray) -> CapacityLaw | None:
+    def through(self, form: Form | None, chosen: np.ndarray, refits: int = REFITS) -> CapacityLaw | None:
         """The form through some of the points; None without a form."""
         if form is None:
             return None
         rows = [r for r, c in zip(self.rows, chosen, strict=True) if c]
-        return through_points(form, rows, self.rho[chosen], self.draws[:, chosen])
+        return through_points(form, rows, self.rho[chosen], self.draws[:refits, chosen])
 
 
 def one_error(row: Row) -> float:
@@ -111,8 +113,22 @@ def kinds(points: Points, form: Form | None) -> tuple[Kind, ...]:
         curves = tuple(r.curve for r, m in zip(points.rows, mine, strict=True) if m)
         rank = rank_interval(points.gmse[mine], points.rho[mine], points.draws[:, mine])
         ends = float(points.gmse[mine].min()), float(points.gmse[mine].max())
-        found.append(Kind(str(name), curves, ends, rank, points.through(form, mine)))
+        law, lsat = _law_of_kind(points, form, mine)
+        found.append(Kind(str(name), curves, ends, rank, law, lsat))
     return tuple(sorted(found, key=lambda k: -len(k.curves)))
+
+
+def _law_of_kind(points: Points, form: Form | None, mine: np.ndarray) -> tuple[CapacityLaw | None, Interval | None]:
+    """The form through one kind, with an Lsat if its 95 % interval is below 1."""
+    k = [p.name for p in TANH_SATURATING.parameters].index("Lsat")
+    alone = points.through(TANH_SATURATING, mine, refits=0) if form is TANH else None
+    if alone is not None and alone.values[k] < 1:
+        saturating = points.through(TANH_SATURATING, mine)
+        assert saturating is not None
+        low, high = np.quantile(saturating.draws[:, k], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        if high < 1:
+            return saturating, Interval(float(saturating.values[k]), float(low), float(high))
+    return points.through(form, mine), None
 
 
 def across(points: Points, form: Form | None) -> Across:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capscale.analysis.effects import Measured
-from capscale.analysis.measure import REFITS, CapacityLaw, through_points
+from capscale.analysis.measure import ON_BOUND, REFITS, CapacityLaw, through_points
 from capscale.analysis.row import Row
 from capscale.capacity import Form
 from capscale.errors import UserError
@@ -85,7 +85,14 @@ def through(found: Measured, form: Form, refits: int = REFITS) -> CapacityLaw:
 
 
 def number(law: CapacityLaw, name: str) -> np.ndarray:
-    """One number of a form, the estimate and its refits (1 + R,)."""
+    """One number of a form, the estimate and its refits (1 + R,).
+
+    Raises UserError where some number of the form ended on a bound: capacities that do not fall as the error rises, for
+    one, tell nothing of it.
+    """
+    for p, value in zip(law.form.parameters, law.values, strict=True):
+        if min(value / p.lower, p.upper / value) < 1 + ON_BOUND:
+            raise UserError(f"{law.form.name}: {p.name} ended on a bound of the search, {value:.3g}: no such curve")
     k = [p.name for p in law.form.parameters].index(name)
     return np.append(law.values[k], law.draws[:, k])
 

@@ -150,6 +150,7 @@ def numbers(study: Study, command: str) -> dict[str, Any]:
                 "formats": list(k.curves),
                 "rank_correlation": k.rank and k.rank._asdict(),
                 "capacity_law": curve_numbers(k.law),
+                "lsat": k.lsat and k.lsat._asdict(),
             }
             for k in study.kinds
         ],

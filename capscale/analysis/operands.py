@@ -11,6 +11,7 @@ from capscale.formats.base import Format
 from capscale.formats.catalog import find, label
 from capscale.formats.compose import Sparse, Then
 from capscale.formats.floats import Float
+from capscale.formats.roles import learns
 from capscale.formats.scalar import Scalar
 
 
@@ -49,6 +50,8 @@ class Facts(NamedTuple):
     exponent: float = float("nan")
     """Exponent bits of a floating-point grid."""
     mantissa: float = float("nan")
+    learned: bool = False
+    """Whether it has numbers of its own that are trained, as LSQ's steps are."""
 
 
 @cache
@@ -62,7 +65,8 @@ def facts(name: str) -> Facts:
     sparsity = _sparsity(format)
     # Kumar's law is about the bits of quantized values, Frantar's about zeros: neither reads the other's formats.
     bits = float("nan") if sparsity else float(format.bits)
-    return Facts(_kind(format), bits, sparsity or float("nan"), float(format.bits), stages, *_scalar_facts(format))
+    numbers = (bits, sparsity or float("nan"), float(format.bits))
+    return Facts(_kind(format), *numbers, stages, *_scalar_facts(format), learned=learns(format))
 
 
 def _scalar_facts(format: Format) -> tuple[float, float, float]:
@@ -98,8 +102,10 @@ def kind_of(row: Any) -> str:
     """The kind of representation of a row of a Table, in words: of its weights, and of activations if compressed.
 
     Finding 1 of arXiv 2506.01863 is about the instances of one kind: all bit widths of integers, all sparsities.
+    Learned steps are a kind of their own, as in Figure 1a.
     """
-    weights, activations = (kind_words(facts(name).kind) for name in (row.weights, row.activations))
+    each = [facts(name) for name in (row.weights, row.activations)]
+    weights, activations = (f"{'learned ' if of.learned else ''}{kind_words(of.kind)}" for of in each)
     if row.activations == "dense":
         return weights
     return f"{activations} activations" if row.weights == "dense" else f"{weights} weights, {activations} activations"

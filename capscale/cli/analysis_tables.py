@@ -33,6 +33,11 @@ def span(interval: Interval, style: str = ".4g") -> str:
     return f"> {interval.low:{style}}" if low else f"< {interval.high:{style}}" if high else "–"
 
 
+def _with_span(interval: Interval | None) -> tuple[str, str]:
+    """An estimate and its interval; dashes for none."""
+    return (f"{interval.estimate:.3f}", span(interval, ".3f")) if interval else ("–", "–")
+
+
 def stated(interval: Interval, style: str) -> str:
     """An interval of a prediction, or that none is stated."""
     return span(interval, style) if math.isfinite(interval.low) else "not stated"
@@ -115,14 +120,15 @@ def print_study(study: Study) -> None:
             rows,
         )
     if study.kinds:
-        kinds = [(k.name, len(k.curves), k.rank) for k in study.kinds]
+        kinds = [(k.name, len(k.curves), k.rank, k.lsat) for k in study.kinds]
         if len(kinds) > 1:
-            kinds.append(("all kinds", sum(count for _, count, _ in kinds), study.across.rank))
+            kinds.append(("all kinds", sum(len(k.curves) for k in study.kinds), study.across.rank, None))
+        ends = any(lsat for *_, lsat in kinds)
         shown = [
-            (name, str(count), f"{r.estimate:.3f}" if r else "–", span(r, ".3f") if r else "–")
-            for name, count, r in kinds
+            (name, str(count), *_with_span(r), *(_with_span(lsat) if ends else ())) for name, count, r, lsat in kinds
         ]
-        grid("Rank correlation of rho with GMSE (1: perfect order)", ("kind", "formats", "", "95 %"), shown)
+        columns = ("kind", "formats", "", "95 %", *(("rho ends at", "95 %") if ends else ()))
+        grid("Rank correlation of rho with GMSE (1: perfect order)", columns, shown)
     sentences("In short", [s.text for s in say(summary.RULES, study)])
     sentences("What this does not show", [s.text for s in say(caveats.RULES, study)])
     sentences("Runs", [f"{r.row}: {r.what}" for r in study.table.remarks])

@@ -6,7 +6,7 @@ from capscale.analysis.kinds import Points, across, kinds, rank_interval
 from capscale.analysis.measure import Capacities
 from capscale.analysis.operands import kind_of
 from capscale.analysis.table import make_table
-from capscale.capacity import TANH
+from capscale.capacity import LOGISTIC, TANH
 
 
 def measured(rho, spread=0.01, why_not=None):
@@ -42,7 +42,7 @@ SPARSE = {n: rho_of(n) for n in ("top75", "top50", "2:4")}
     [
         ("int4", "dense", "integer"), ("e2m1", "dense", "float"), ("2:4", "dense", "sparse"),
         ("top50", "dense", "sparse"), ("2:4+int4", "dense", "sparse-quantized"), ("higgs-d2-n16", "dense", "vector"),
-        ("noise2", "dense", "noise"), ("dense", "int4", "integer activations"),
+        ("noise2", "dense", "noise"), ("lsq4", "dense", "learned integer"), ("dense", "int4", "integer activations"),
         ("int4", "int8", "integer weights, integer activations"), ("mine", "dense", "mine"),
     ],
 )  # fmt: skip
@@ -60,6 +60,18 @@ def test_each_kind_has_its_own_rank_and_curve():
     assert found["sparse"].law is not None
     assert found["sparse-quantized"].rank is None
     assert found["sparse-quantized"].law is None
+
+
+def test_a_kind_that_ends_below_dense_has_an_lsat_and_another_has_none():
+    """Learned steps on .8 of the curve; integers on the curve itself, whose Lsat is 1 within its interval."""
+    learned = {f"lsq{bits}": 0.8 * rho_of(f"int{bits}") for bits in (2, 3, 4, 8)}
+    found = {k.name: k for k in kinds(measured({**INTEGERS, **learned}), TANH)}
+    assert found["learned integer"].lsat.estimate == pytest.approx(0.8, abs=0.01)
+    assert found["learned integer"].lsat.high < 1
+    assert found["learned integer"].law.form.name == "tanh-sat"
+    assert found["integer"].lsat is None
+    assert found["integer"].law.form.name == "tanh"
+    assert {k.lsat for k in kinds(measured({**INTEGERS, **learned}), LOGISTIC)} == {None}
 
 
 def test_what_is_not_measured_or_has_no_one_error_is_in_no_kind():

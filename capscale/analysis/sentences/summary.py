@@ -76,6 +76,18 @@ def _in_order(study: Study, k: Kind) -> str:
     )
 
 
+def _saturating(study: Study) -> Iterable[Kind]:
+    return (k for k in study.kinds if k.lsat is not None)
+
+
+def _ends(study: Study, k: Kind) -> str:
+    assert k.lsat is not None
+    return (
+        f"However small their error, {k.name} formats are worth less than a dense model: their curve has Lsat = "
+        f"{k.lsat.estimate:.2f} ({k.lsat.low:.2f} to {k.lsat.high:.2f}, 95 %)."
+    )
+
+
 def _reversed(study: Study, k: Kind) -> str:
     assert k.rank is not None
     return (
@@ -207,6 +219,7 @@ RULES = (
     Rule("in order", lambda study, k: k.rank.low > 0, _in_order, each=_ranked),
     Rule("reversed", lambda study, k: k.rank.high < 0, _reversed, each=_ranked),
     Rule("order not told", lambda study, k: k.rank.low <= 0 <= k.rank.high, _no_order, each=_ranked),
+    Rule("ends below dense", always, _ends, each=_saturating),
     _verdict("holds"),
     _verdict("denied"),
     _verdict("open"),

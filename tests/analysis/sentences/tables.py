@@ -57,6 +57,8 @@ TABLES = {
     "level": lambda: table({"int2": 0.5, "int3": 0.5, "int4": 0.5}, noise=0.0),
     # Neighbours within the noise.
     "noisy": lambda: table({"int2": 0.44, "int3": 0.46, "int4": 0.45, OTHER: 0.5, "top50": 0.49}, noise=0.05),
+    # Learned steps on .8 of the curve.
+    "saturating": lambda: table({f"lsq{b}": 0.8 * rho_of(f"int{b}") for b in (2, 3, 4, 8)}, noise=0.001),
     # A run worth less than the smallest dense one.
     "small": lambda: table(true_rho("int4", "int2") | {"int1": 0.12}),
     # A format that learnt nothing: its capacity ends on the bound.

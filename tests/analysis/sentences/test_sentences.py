@@ -37,6 +37,10 @@ RULES = {rule.name: rule for rule in EVERY}
 CASES = {
     "runs that pull": (lambda: studied("one off"), r"that the others follow: int2 1e\+07", lambda: studied("good")),
     "dense law": (lambda: studied("dense runs"), r"dense law: alpha is 0\.3", lambda: studied("good")),
+    "ends below dense": (
+        lambda: studied("saturating"), r"learned integer formats are worth less.*Lsat = 0\.\d+ \(0\.\d+ to 0\.\d+,",
+        lambda: studied("good"),
+    ),
     "part missing": (
         lambda: studied("unknown errors"), "There is no law of GMSE here: no compressed format",
         lambda: studied("good"),

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from capscale.analysis.factorization import Axis, Factorization
+from capscale.analysis.factorization import Axis, Factorization, interval
 from capscale.analysis.labels import INK, as_label
 
 LEAST_REACH = 0.05
@@ -26,6 +26,8 @@ class Panels:
     product: np.ndarray
     error: np.ndarray
     """Measured minus product."""
+    told: np.ndarray | None = None
+    """Where the error is told from 0, by its 95 % interval; None where there are no intervals."""
 
     @property
     def height(self) -> float:
@@ -36,12 +38,14 @@ class Panels:
 def panels_of(found: Factorization) -> list[Panels]:
     """The first two axes in the plane; a line of maps for every choice of levels of the others."""
     grid, lines = found.grid, []
-    errors = np.where(grid.compressed >= 2, found.errors, np.nan)
+    errors, ends = np.where(grid.compressed >= 2, found.errors, np.nan), interval(found.error_draws)
+    told = None if ends is None else (ends[0] > 0) | (ends[1] < 0)
     for at in np.ndindex(grid.capacity.shape[2:]):
         others = [f"{a.name} {a.levels[i]}" for a, i in zip(grid.axes[2:], at, strict=True)]
-        title = ", ".join([grid.name, *others]) if others else f"{grid.name}: {found.method}"
         measured, predicted, error = (v[(..., *at)] for v in (grid.capacity, found.predicted, errors))
-        lines.append(Panels(title, (grid.axes[0], grid.axes[1]), measured, predicted, error))
+        clear = None if told is None else told[(..., *at)]
+        axes = (grid.axes[0], grid.axes[1])
+        lines.append(Panels(", ".join([grid.name, *others]), axes, measured, predicted, error, clear))
     return lines
 
 
@@ -49,7 +53,8 @@ def factorization_maps(found: Factorization) -> Figure:
     """A figure of all maps of a factorization."""
     lines = panels_of(found)
     width = 3 * (0.5 * len(found.grid.axes[1].levels) + 0.5) + 0.9
-    figure = Figure(figsize=(max(width, 6.4), sum(line.height for line in lines)), layout="constrained")
+    figure = Figure(figsize=(max(width, 6.4), 0.3 + sum(line.height for line in lines)), layout="constrained")
+    figure.suptitle(f"Capacities against a {found.method}", fontsize=10, x=0.01, ha="left")
     draw_panels(figure, lines)
     return figure
 
@@ -60,26 +65,31 @@ def draw_panels(figure: Figure | SubFigure, lines: Sequence[Panels]) -> None:
     reach = max(LEAST_REACH, float(np.nanmax(every)) if np.isfinite(every).any() else 0.0)
     parts = figure.subfigures(len(lines), 1, height_ratios=[line.height for line in lines], squeeze=False)[:, 0]
     for line, part in zip(lines, parts, strict=True):
-        part.suptitle(as_label(line.title), fontsize=9, x=0.01, ha="left")
+        bold = "" if line.told is None else " (bold: told from 0 by 95 %)"
+        part.suptitle(as_label(line.title) + bold, fontsize=9, x=0.01, ha="left")
         maps = (
-            ("measured ρ", line.measured, "Blues", 1.0, ".2f"),
-            ("product of factors alone", line.product, "Blues", 1.0, ".2f"),
-            ("measured − product", line.error, "PuOr", reach, "+.2f"),
+            ("measured ρ", line.measured, ("Blues", 1.0, ".2f")),
+            ("product of factors alone", line.product, ("Blues", 1.0, ".2f")),
+            ("measured − product", line.error, ("PuOr", reach, "+z.2f")),
         )
-        for k, (title, values, colors, limit, style) in enumerate(maps):
+        for k, (title, values, look) in enumerate(maps):
             axes = part.add_subplot(1, 3, k + 1)
-            _map(axes, values, colors, limit, style)
+            _map(axes, values, look, line.told if k == 2 else None)
             _names(axes, line.axes, first=k == 0)
             axes.set_title(title, fontsize=8)
 
 
-def _map(axes: Axes, values: np.ndarray, colors: str, limit: float, style: str) -> None:
+def _map(axes: Axes, values: np.ndarray, look: tuple[str, float, str], bold: np.ndarray | None) -> None:
+    """One map; `look` is its colours, the largest of them, and the format of its numbers."""
+    colors, limit, style = look
     low = 0.0 if colors == "Blues" else -limit
     axes.imshow(np.ma.masked_invalid(values), cmap=colors, vmin=low, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "w" if abs(value) > 0.6 * limit else INK
-            axes.text(j, i, format(value, style), ha="center", va="center", fontsize=7, color=color)
+            weight = "bold" if bold is not None and bold[i, j] else "normal"
+            place = {"ha": "center", "va": "center", "fontsize": 7}
+            axes.text(j, i, format(value, style), color=color, weight=weight, **place)
 
 
 def _names(axes: Axes, named: tuple[Axis, Axis], *, first: bool) -> None:

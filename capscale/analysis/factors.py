@@ -116,7 +116,7 @@ def _by(table: Table, measured: Capacities, names: tuple[str, ...]) -> list[Capa
     found = []
     for hadamard, how in chosen:
         axes, curves = _grid(names, entries, hadamard, how)
-        words = [table.source, " x ".join(names), f"rotation {hadamard}" if hadamard else "", how]
+        words = [" x ".join(names), f"rotation {hadamard}" if hadamard else "", how]
         found.append(_measured_grid(", ".join(filter(None, words)), axes, curves, measured))
     return found
 

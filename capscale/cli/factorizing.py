@@ -49,11 +49,13 @@ class Factorize:
 
         grids, remarks = self._grids()
         found = [f for grid in grids for f in (product(grid), closest_product(grid))]
-        text = json.dumps(json_ready([entry(f) for f in found]), indent=1)
+        source = {"table": self.table} if self.table else {}
+        text = json.dumps(json_ready([source | entry(f) for f in found]), indent=1)
         if self.out is not None:
             from capscale.analysis.heat_maps import factorization_maps
 
-            images = {f"{_file_name(f)}.png": png(factorization_maps(f)) for f in found}
+            before = f"{Path(self.table).name} " if self.table else ""
+            images = {f"{_file_name(f, before)}.png": png(factorization_maps(f)) for f in found}
             write_files(self.out, {"factorization.json": text.encode(), **images})
         if self.json:
             print(text)
@@ -99,10 +101,9 @@ def entry(found: "Factorization") -> dict[str, Any]:
     return content
 
 
-def _file_name(found: "Factorization") -> str:
-    """A name of letters, digits and underscores, of the table's own name without the folders it is in."""
-    source, *manner = found.grid.name.split(", ")
-    return re.sub(r"[^\w.]+", "_", " ".join([Path(source).name, *manner, found.method])).strip("_").lower()
+def _file_name(found: "Factorization", before: str) -> str:
+    """A name of letters, digits, dots and underscores."""
+    return re.sub(r"[^\w.]+", "_", f"{before}{found.grid.name} {found.method}").strip("_").lower()
 
 
 def _print_summary(found: "list[Factorization]") -> None:
@@ -113,9 +114,9 @@ def _print_summary(found: "list[Factorization]") -> None:
         s = f.summary()
         numbers = [number(s[name], style) for name, style in (("mean_abs", ".3f"), ("median_abs", ".3f"))]
         numbers += [number(s["max_abs"], ".3f"), number(s["mean"], "+.3f"), number(s["share_positive"], ".0%")]
-        rows.append((f"{f.grid.name}, {f.method}", str(s["entries"]), *numbers))
-    columns = ("capacities", "entries", "mean |error|", "median", "largest", "mean error", "product too low")
-    grid("Measured minus predicted capacity", columns, rows)
+        rows.append((f.grid.name, f.method, str(s["entries"]), *numbers))
+    columns = ("capacities", "predicted by", "of", "mean", "median", "largest", "signed", "too low")
+    grid("|measured - predicted| capacity; too low: predictions below what is measured", columns, rows)
 
 
 def _print_cells(found: "Factorization") -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from capscale.analysis.factorization import Axis, Factorization, interval
-from capscale.analysis.labels import INK, as_label
+from capscale.analysis.labels import INK, LONGEST, as_label
 
 LEAST_REACH = 0.05
 """Of the colours of errors, in rho."""
@@ -45,7 +46,7 @@ def panels_of(found: Factorization) -> list[Panels]:
         measured, predicted, error = (v[(..., *at)] for v in (grid.capacity, found.predicted, errors))
         clear = None if told is None else told[(..., *at)]
         axes = (grid.axes[0], grid.axes[1])
-        lines.append(Panels(", ".join([grid.name, *others]), axes, measured, predicted, error, clear))
+        lines.append(Panels(", ".join(others) or grid.name, axes, measured, predicted, error, clear))
     return lines
 
 
@@ -53,8 +54,9 @@ def factorization_maps(found: Factorization) -> Figure:
     """A figure of all maps of a factorization."""
     lines = panels_of(found)
     width = 3 * (0.5 * len(found.grid.axes[1].levels) + 0.5) + 0.9
-    figure = Figure(figsize=(max(width, 6.4), 0.3 + sum(line.height for line in lines)), layout="constrained")
-    figure.suptitle(f"Capacities against a {found.method}", fontsize=10, x=0.01, ha="left")
+    figure = Figure(figsize=(max(width, 6.4), 0.5 + sum(line.height for line in lines)), layout="constrained")
+    words = wrap(f"{found.grid.name}: {found.method}", LONGEST)
+    figure.suptitle("\n".join(map(as_label, words)), fontsize=10, x=0.01, ha="left")
     draw_panels(figure, lines)
     return figure
 

@@ -113,7 +113,7 @@ def _print_summary(found: "list[Factorization]") -> None:
     for f in found:
         s = f.summary()
         numbers = [number(s[name], style) for name, style in (("mean_abs", ".3f"), ("median_abs", ".3f"))]
-        numbers += [number(s["max_abs"], ".3f"), number(s["mean"], "+.3f"), number(s["share_positive"], ".0%")]
+        numbers += [number(s["max_abs"], ".3f"), number(s["mean"], "+z.3f"), number(s["share_positive"], ".0%")]
         rows.append((f.grid.name, f.method, str(s["entries"]), *numbers))
     columns = ("capacities", "predicted by", "of", "mean", "median", "largest", "signed", "too low")
     grid("|measured - predicted| capacity; too low: predictions below what is measured", columns, rows)
@@ -126,7 +126,7 @@ def _print_cells(found: "Factorization") -> None:
     values = (
         (found.grid.capacity, interval(found.grid.draws), ".3f"),
         (found.predicted, interval(found.draws), ".3f"),
-        (found.errors, interval(found.error_draws), "+.3f"),
+        (found.errors, interval(found.error_draws), "+z.3f"),
     )
     rows = []
     for at, levels in found.grid.cells():

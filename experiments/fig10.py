@@ -184,7 +184,7 @@ def figure(evidence: Evidence) -> "Figure":
 
     drawn, every = panels.panels(1, 3, height=3.3)
     series = {kind: panels.found(evidence, formats) for kind, formats in KINDS.items()}
-    series["sparse, printed in Figure 9"] = tab4.printed_sparsities()
+    series["printed in Figure 9"] = tab4.printed_sparsities()
     for axes, (title, found) in zip(every, series.items(), strict=True):
         axes.set_xscale("log")
         axes.set_ylim(0.0, 1.1)

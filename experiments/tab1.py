@@ -110,7 +110,9 @@ def fitted(evidence: Evidence, column: Columns) -> tuple[FitErrors, str]:
     table, note = with_formats(evidence.table, column.formats)
     found = fit_errors(table, column.laws)
     errors = ", ".join(f"{name} {found.rmse(name)[0]:.4f}" for name in column.laws)
-    return found, notes(f"RMSE in nats on {len(table)} runs: {errors}", note)
+    told = scatter(table)
+    seeds = "" if told is None else f"equal runs scatter by {told.deviation:.4f}"
+    return found, notes(f"RMSE in nats on {len(table)} runs: {errors}", seeds, note)
 
 
 def ratios(evidence: Evidence, effects: Mapping[str, tuple[Columns, str, str]]) -> dict[str, Estimate]:

@@ -159,6 +159,8 @@ def estimates(evidence: Evidence) -> dict[str, Estimate]:
         drawn = law_of(family)
         if name not in drawn.fit.values:
             raise UserError(f"all runs of {FAMILIES[family]} have one number of tokens, which says nothing of {name}")
+        if name in drawn.fit.bounds_hit:
+            raise UserError(f"{name} ended on a bound of the fit, so that these runs do not tell it")
         found = drawn.interval(name)
         return Estimate(found.estimate, min(found.low, found.estimate), max(found.high, found.estimate))
 

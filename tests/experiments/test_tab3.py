@@ -1,5 +1,7 @@
 """Claims of Table 3 on rows where they are true, where they are false, and where runs are missing."""
 
+from dataclasses import replace
+
 import invented
 import pytest
 from capscale.experiments import tab3
@@ -48,6 +50,13 @@ def test_alpha_and_E_are_told_and_beta_is_not_where_all_runs_have_the_same_token
     assert alpha.low < invented.LAW.alpha < alpha.high
     assert E.low < E.high
     assert "one number of tokens" in found["beta-llama"].estimate.missing
+
+
+def test_a_number_on_its_bound_is_not_told():
+    """Losses that fall towards less than 0 have E at 0, where resamples end as well."""
+    steep = replace(invented.LAW, A=6.0, alpha=0.05, E=-2.0)
+    found = tab3.estimates(drawn(curves(), keep=lambda run: run.model.family == "llama", law=steep, scatter=0.002))
+    assert "E ended on a bound" in found["E-llama"].missing
 
 
 def test_where_llama_has_other_numbers():

@@ -143,7 +143,7 @@ class Factorization:
         return {"entries": len(e), **{name: float(v) for name, v in zip(names, values, strict=True)}}
 
 
-def interval(draws: np.ndarray | None, level: float = 0.95) -> np.ndarray | None:
+def entry_intervals(draws: np.ndarray | None, level: float = 0.95) -> np.ndarray | None:
     """Ends of the interval of every entry over resamples (2, ...); None for printed numbers."""
     return None if draws is None else np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
 

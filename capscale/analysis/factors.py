@@ -23,6 +23,9 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
 """Names of the factors that a table may be looked at by."""
 
 
+SCALES = {"survivors": "scales of the weights kept", "dense": "scales of the dense weights"}
+
+
 class Stages(NamedTuple):
     """What weights are made of, by the catalog's names: `dense` where a stage leaves them as they are."""
 
@@ -42,8 +45,7 @@ def stages(name: str) -> Stages:
         return Stages(DENSE, name, "")
     if isinstance(format, Then):
         before = isinstance(format, ThenRotated)
-        how = "mask before the rotation" if before else f"scales of the {format.scales_from} weights"
-        how = how.replace("survivors weights", "weights kept")
+        how = "mask before the rotation" if before else SCALES[format.scales_from]
         return Stages(label(format.sparse), label(format.scalar), how, not before)
     return Stages(name, DENSE, "") if isinstance(format, Sparse) else Stages(DENSE, name, "")
 

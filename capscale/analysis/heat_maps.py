@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from capscale.analysis.factorization import Axis, Factorization, interval
+from capscale.analysis.factorization import Axis, Factorization, entry_intervals
 from capscale.analysis.labels import INK, LONGEST, as_label
 
 LEAST_REACH = 0.05
@@ -39,7 +39,7 @@ class Panels:
 def panels_of(found: Factorization) -> list[Panels]:
     """The first two axes in the plane; a line of maps for every choice of levels of the others."""
     grid, lines = found.grid, []
-    errors, ends = np.where(grid.compressed >= 2, found.errors, np.nan), interval(found.error_draws)
+    errors, ends = np.where(grid.compressed >= 2, found.errors, np.nan), entry_intervals(found.error_draws)
     told = None if ends is None else (ends[0] > 0) | (ends[1] < 0)
     for at in np.ndindex(grid.capacity.shape[2:]):
         others = [f"{a.name} {a.levels[i]}" for a, i in zip(grid.axes[2:], at, strict=True)]

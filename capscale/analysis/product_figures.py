@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
-from capscale.analysis.factorization import CapacityGrid, interval, product
+from capscale.analysis.factorization import CapacityGrid, entry_intervals, product
 from capscale.analysis.heat_maps import Panels, draw_panels, panels_of
 from capscale.analysis.labels import INK
 from capscale.analysis.plots import COLORS, MARKERS, SIZE, plain_axes
@@ -122,7 +122,7 @@ def draw_plane(axes: Axes, ours: Sequence[CapacityGrid], printed: Printed | None
 
 def _bars(values: np.ndarray, draws: np.ndarray | None, chosen: np.ndarray) -> list[list[float]]:
     """Lengths of the bars below and above; none where there are no resamples."""
-    ends = interval(draws)
+    ends = entry_intervals(draws)
     if ends is None:
         return [[0.0] * len(values)] * 2
     return [np.maximum(values - ends[0][chosen], 0).tolist(), np.maximum(ends[1][chosen] - values, 0).tolist()]

@@ -86,7 +86,7 @@ class Factorize:
 
 def entry(found: "Factorization") -> dict[str, Any]:
     """A factorization as JSON: measured, predicted and errors with intervals, nested as its axes are."""
-    from capscale.analysis.factorization import interval
+    from capscale.analysis.factorization import entry_intervals
     from capscale.analysis.factors import missing
 
     grid = found.grid
@@ -95,7 +95,7 @@ def entry(found: "Factorization") -> dict[str, Any]:
     content |= {"measured": grid.capacity.tolist(), "predicted": found.predicted.tolist()}
     content |= {"errors": found.errors.tolist(), "missing": missing(grid)}
     for name, draws in (("measured", grid.draws), ("predicted", found.draws), ("errors", found.error_draws)):
-        ends = interval(draws)
+        ends = entry_intervals(draws)
         if ends is not None:
             content |= {f"{name}_low": ends[0].tolist(), f"{name}_high": ends[1].tolist()}
     return content
@@ -120,13 +120,13 @@ def _print_summary(found: "list[Factorization]") -> None:
 
 
 def _print_cells(found: "Factorization") -> None:
-    from capscale.analysis.factorization import interval
+    from capscale.analysis.factorization import entry_intervals
     from capscale.cli.analysis_tables import grid
 
     values = (
-        (found.grid.capacity, interval(found.grid.draws), ".3f"),
-        (found.predicted, interval(found.draws), ".3f"),
-        (found.errors, interval(found.error_draws), "+z.3f"),
+        (found.grid.capacity, entry_intervals(found.grid.draws), ".3f"),
+        (found.predicted, entry_intervals(found.draws), ".3f"),
+        (found.errors, entry_intervals(found.error_draws), "+z.3f"),
     )
     rows = []
     for at, levels in found.grid.cells():

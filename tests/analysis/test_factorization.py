@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from capscale.analysis.factorization import Axis, CapacityGrid, closest_product, interval, product
+from capscale.analysis.factorization import Axis, CapacityGrid, closest_product, entry_intervals, product
 from capscale.analysis.printed import printed
 from capscale.errors import UserError
 
@@ -82,12 +82,12 @@ def test_a_product_of_any_number_of_factors_is_found_exactly(factors):
 def test_errors_have_the_intervals_of_their_resamples():
     """An error of three numbers scatters by sqrt(3) times that of one, as it is independent of the others."""
     found = product(grid(ROWS, COLUMNS, seed=0, resamples=4000))
-    ends = interval(found.error_draws)
+    ends = entry_intervals(found.error_draws)
     width = (ends[1] - ends[0])[1:, 1:] / (2 * 1.96)
     np.testing.assert_allclose(width, 0.05 * np.sqrt(3) * found.predicted[1:, 1:], rtol=0.08)
-    assert interval(product(grid(ROWS, COLUMNS)).error_draws) is None
+    assert entry_intervals(product(grid(ROWS, COLUMNS)).error_draws) is None
     three = product(grid(ROWS, COLUMNS, DEEP, seed=0, resamples=4000))
-    ends = interval(three.error_draws)
+    ends = entry_intervals(three.error_draws)
     np.testing.assert_allclose(((ends[1] - ends[0]) / 3.92)[1, 1, 1], 0.05 * 2 * 0.7 * 0.5 * 0.6, rtol=0.08)
 
 

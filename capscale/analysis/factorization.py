@@ -38,6 +38,7 @@ class CapacityGrid:
       capacity: rho, a dimension an axis; that of the uncompressed corner is 1 or, where printed, what is printed.
       draws: resamples (S, ...) where the numbers come from runs; None for printed ones.
       why_not: reasons of missing numbers, by their indices.
+      notes: what a reader must know of the others.
 
     Raises:
       UserError: fewer than two axes, shapes that differ, capacities that are not positive, no uncompressed corner.
@@ -48,6 +49,7 @@ class CapacityGrid:
     capacity: np.ndarray
     draws: np.ndarray | None = None
     why_not: Mapping[tuple[int, ...], str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(len(axis.levels) for axis in self.axes)
@@ -103,7 +105,7 @@ class CapacityGrid:
         draws = None if self.draws is None else np.stack([d[np.ix_(*where)] for d in self.draws])
         old = {at: new for new, at in ((n, tuple(w[i] for w, i in zip(where, n, strict=True))) for n in _all(where))}
         why_not = {old[at]: reason for at, reason in self.why_not.items() if at in old}
-        return CapacityGrid(self.name, axes, self.capacity[np.ix_(*where)], draws, why_not)
+        return CapacityGrid(self.name, axes, self.capacity[np.ix_(*where)], draws, why_not, self.notes)
 
 
 def _all(where: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:

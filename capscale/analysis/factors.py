@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ class _Entry(NamedTuple):
 
     @property
     def factors(self) -> int:
-        return sum(level != DENSE for level in self.key)
+        return _compressed(self.key, list(range(len(self.key))))
 
 
 def _entry(row: Row, names: tuple[str, ...]) -> _Entry | None:
@@ -103,7 +104,8 @@ def grids(table: Table, measured: Capacities, factors: str | None = None) -> lis
         asked = f"two of {factors}" if factors else "two operands, or weights in two stages"
         raise UserError(f"{table.source}: no factorization, as no format with its own estimators compresses {asked}")
     if not any(np.any((g.compressed >= 2) & np.isfinite(g.product_of_lines(g.capacity))) for g in found):
-        raise UserError(f"{table.source}: no product can be predicted; {'; '.join(missing(found[0]))}")
+        words = dict.fromkeys(line for grid in found for line in lacking_alone(grid))
+        raise UserError(f"{table.source}: no product can be predicted without its factors: {'; '.join(words)}")
     return found
 
 
@@ -115,34 +117,37 @@ def _by(table: Table, measured: Capacities, names: tuple[str, ...]) -> list[Capa
     combined = {hadamard for hadamard, how in manners if how}
     # Pairs of which neither is split belong to the grids of those that are.
     chosen = [(hadamard, how) for hadamard, how in manners if how or hadamard not in combined]
-    found = []
-    for hadamard, how in chosen:
-        axes, curves = _grid(names, entries, hadamard, how)
-        words = [" x ".join(names), f"rotation {hadamard}" if hadamard else "", how]
-        found.append(_measured_grid(", ".join(filter(None, words)), axes, curves, measured))
-    return found
+    return [_grid(names, entries, manner, measured) for manner in chosen]
 
 
-def _grid(
-    names: tuple[str, ...], entries: list[_Entry], hadamard: str, how: str
-) -> tuple[tuple[Axis, ...], dict[tuple[str, ...], str]]:
-    """Axes of one rotation and combination, and the formats of their entries."""
+def _grid(names: tuple[str, ...], entries: list[_Entry], manner: tuple[str, str], measured: Capacities) -> CapacityGrid:
+    """The grid of one rotation and combination; a factor that does not compress in any of its products is no axis."""
+    hadamard, how = manner
     cells = {e.key: e for e in reversed(entries) if e.factors > 1 and e.hadamard == hadamard and e.how in ("", how)}
     mask_rotated = all(e.mask_rotated for e in cells.values())
-    levels = [[e.key[k] for e in entries if e.key in cells] for k in range(len(names))]
-    alone = defaultdict(list)
+    alone, notes = defaultdict(list), []
     for e in entries:
         if e.factors == 1:
             alone[e.key].append(e)
+    levels = [tuple(dict.fromkeys([DENSE, *(e.key[k] for e in entries if e.key in cells)])) for k in range(len(names))]
     for key, options in alone.items():
-        quantized = not mask_rotated and names[next(k for k, n in enumerate(key) if n != DENSE)] == "bits"
+        k = next(k for k, level in enumerate(key) if level != DENSE)
         # Behind a mask of the given basis integers work in a rotated one; otherwise all share the rotation.
+        quantized = not mask_rotated and names[k] == "bits"
         fits = [e for e in options if (e.hadamard != "" if quantized else e.hadamard == hadamard)]
         cells[key] = (fits or options)[0]
-    axes = tuple(
-        Axis(name, tuple(dict.fromkeys([DENSE, *found])), DENSE) for name, found in zip(names, levels, strict=True)
-    )
-    return axes, {key: e.curve for key, e in cells.items()}
+        if not fits and key[k] in levels[k]:
+            own = f"rotation {options[0].hadamard}" if options[0].hadamard else "no rotation"
+            notes.append(f"{key[k]} alone was trained with {own}, unlike its products")
+    kept = [k for k in range(len(names)) if len(levels[k]) > 1]
+    axes = tuple(Axis(names[k], levels[k], DENSE) for k in kept)
+    curves = {tuple(e.key[k] for k in kept): e.curve for e in cells.values() if e.factors == _compressed(e.key, kept)}
+    words = [" x ".join(axis.name for axis in axes), f"rotation {hadamard}" if hadamard else "", how]
+    return replace(_measured_grid(", ".join(filter(None, words)), axes, curves, measured), notes=tuple(notes))
+
+
+def _compressed(key: tuple[str, ...], axes: list[int]) -> int:
+    return sum(key[k] != DENSE for k in axes)
 
 
 def _measured_grid(
@@ -168,12 +173,19 @@ def _measured_grid(
 
 def missing(grid: CapacityGrid) -> list[str]:
     """What a grid lacks, in words: factors alone first, then products that were not measured."""
-    levels = dict(grid.cells())
-    alone, cells = [], []
-    for at, reason in grid.why_not.items():
-        words = " x ".join(level for level, axis in zip(levels[at], grid.axes, strict=True) if level != axis.dense)
-        if grid.compressed[at] == 1:
-            alone.append(f"{words} alone: {reason}, so that its products have no prediction")
-        else:
-            cells.append(f"{words}: {reason}")
-    return alone + cells
+    return lacking_alone(grid) + [
+        f"{' x '.join(level for level, axis in zip(levels, grid.axes, strict=True) if level != axis.dense)}: {reason}"
+        for at, levels in grid.cells()
+        if grid.compressed[at] > 1 and (reason := grid.why_not.get(at))
+    ]
+
+
+def lacking_alone(grid: CapacityGrid) -> list[str]:
+    """Factors that were not measured alone, so that products with them have no prediction."""
+    return [
+        f"{axis.name} {level} alone: {reason}"
+        for at, levels in grid.cells()
+        if grid.compressed[at] == 1 and (reason := grid.why_not.get(at))
+        for level, axis in zip(levels, grid.axes, strict=True)
+        if level != axis.dense
+    ]

@@ -64,6 +64,7 @@ class Factorize:
         for f in found:
             if f.method == "product" and f.grid.draws is not None:
                 _print_cells(f)
+        sentences("To be known", [f"{g.name}: {note}" for g in grids for note in g.notes])
         sentences("Missing", [f"{g.name}: {line}" if len(grids) > 1 else line for g in grids for line in missing(g)])
         sentences("Rows", remarks)
         return 0
@@ -93,7 +94,7 @@ def entry(found: "Factorization") -> dict[str, Any]:
     content = {"grid": grid.name, "method": found.method, **found.summary()}
     content["axes"] = [{"name": a.name, "levels": a.levels, "dense": a.dense} for a in grid.axes]
     content |= {"measured": grid.capacity.tolist(), "predicted": found.predicted.tolist()}
-    content |= {"errors": found.errors.tolist(), "missing": missing(grid)}
+    content |= {"errors": found.errors.tolist(), "missing": missing(grid), "notes": grid.notes}
     for name, draws in (("measured", grid.draws), ("predicted", found.draws), ("errors", found.error_draws)):
         ends = entry_intervals(draws)
         if ends is not None:

@@ -126,14 +126,32 @@ def test_every_way_to_combine_has_its_own_grid_and_factors_in_its_own_basis():
     assert rho("top50", "") != rho("top50", "128")
 
 
+def test_a_factor_that_no_product_has_is_no_axis():
+    pairs = [("int2", "dense", None), ("int4", "dense", None), ("dense", "int3", None), ("int4", "int3", None)]
+    two, three = sorted(found([*THREE, *pairs]), key=lambda grid: len(grid.axes))
+    assert [axis.name for axis in two.axes] == ["bits", "activations"]
+    assert [axis.name for axis in three.axes] == ["sparsity", "bits", "activations"]
+    assert two.axes[0].levels == ("dense", "int4")
+    assert [product(grid).tested.sum() for grid in (two, three)] == [1, 7]
+
+
+def test_a_factor_in_another_basis_is_told():
+    (grid,) = found([f for f in OPERANDS if f[:2] != ("dense", "int3")] + [("dense", "int3", None)])
+    assert product(grid).tested.sum() == 4
+    assert grid.notes == ("int3 alone was trained with no rotation, unlike its products",)
+    assert found(OPERANDS)[0].notes == ()
+
+
 def test_what_is_missing_is_said():
     (grid,) = found([f for f in OPERANDS if f[:2] not in (("dense", "int3"), ("int2", "int8"))])
     assert missing(grid) == [
-        "int3 alone: no run, so that its products have no prediction",
+        "activations int3 alone: no run",
         "int2 x int8: no run",
     ]
     assert product(grid).tested.sum() == 1
-    with pytest.raises(UserError, match=r"no product can be predicted; int8 alone: no run, .*; int3 alone"):
+    with pytest.raises(
+        UserError, match=r"without its factors: activations int8 alone: no run; activations int3 alone: no run$"
+    ):
         found([f for f in OPERANDS if f[0] != "dense"])
 
 

@@ -33,11 +33,10 @@ def main() -> None:
     about |= {"pictures": name} | about_rows(scale)
     folder = arguments.docs / name
     folder.mkdir(parents=True, exist_ok=True)
-    for each in found:
-        drawn = pictures(each)
-        if drawn:
-            (folder / f"{each.chapter.name}.png").write_bytes(drawn["png"])
-    (arguments.docs / f"{name}.md").write_text(markdown(found, about))
+    drawn = {each.chapter.name: kinds["png"] for each in found if (kinds := pictures(each))}
+    for chapter, image in drawn.items():
+        (folder / f"{chapter}.png").write_bytes(image)
+    (arguments.docs / f"{name}.md").write_text(markdown(found, about, list(drawn)))
     (folder / "numbers.json").write_text(json.dumps(json_ready(numbers(found, about)), indent=1) + "\n")
     print(arguments.docs / f"{name}.md")
 

@@ -176,7 +176,7 @@ def _print(found: "Sequence[Found]") -> None:
     for f in found:
         for judgement in f.judgements:
             line = Line.of(judgement, f.chapter.explained)
-            cells = (f.chapter.name, line.says, line.paper, line.ours, line.power)
+            cells = (f"{f.chapter.name} {line.name}", line.says, line.paper, line.ours, line.power)
             table.add_row(*map(escape, cells), f"[{styles[line.verdict]}]{line.verdict}[/]")
         table.add_section()
     Console().print(table)

@@ -4,7 +4,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,16 +132,16 @@ def write_page(found: Sequence[Found], about: Mapping[str, Any], directory: epat
     images = {name: kinds.get("png") for name, kinds in drawn.items()}
     template = environment("capscale.reproduction").get_template("page.html")
     files["reproduction.html"] = template.render(**_content(found, about, images)).encode()
-    files["reproduction.md"] = markdown(found, about).encode()
+    files["reproduction.md"] = markdown(found, about, [name for name, kinds in drawn.items() if kinds]).encode()
     files["reproduction.json"] = (json.dumps(json_ready(numbers(found, about)), indent=1) + "\n").encode()
     write_files(directory, files)
     return epath.Path(directory) / "reproduction.html"
 
 
-def markdown(found: Sequence[Found], about: Mapping[str, Any]) -> str:
-    """The page as Markdown; pictures lie in the folder `about["pictures"]`."""
+def markdown(found: Sequence[Found], about: Mapping[str, Any], drawn: Collection[str]) -> str:
+    """The page as Markdown; the pictures of the chapters in `drawn` lie in the folder `about["pictures"]`."""
     template = environment("capscale.reproduction", escape=False).get_template("page.md")
-    return template.render(**_content(found, about, {f.chapter.name: b"" for f in found if f.figure() is not None}))
+    return template.render(**_content(found, about, dict.fromkeys(drawn, b"")))
 
 
 def _content(found: Sequence[Found], about: Mapping[str, Any], images: Mapping[str, bytes | None]) -> dict[str, Any]:

@@ -153,7 +153,10 @@ def estimates(evidence: Evidence) -> dict[str, Estimate]:
 
     def difference() -> Estimate:
         (one, first), (other, second) = family_of("llama"), family_of("olmo2")
-        return interval(number(second, "F") - number(first, "F"), notes(one.note, other.note))
+        # Resamples of both families come from one stream of draws, by which they would move together.
+        llama, olmo2 = number(first, "F"), number(second, "F")
+        apart = np.append(olmo2[0], np.roll(olmo2[1:], 1))
+        return interval(apart - llama, notes(one.note, other.note))
 
     def of_scale(name: str, family: str) -> Estimate:
         drawn = law_of(family)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import invented
+import numpy as np
 import pytest
 from capscale.experiments import tab3
 
@@ -50,6 +51,12 @@ def test_alpha_and_E_are_told_and_beta_is_not_where_all_runs_have_the_same_token
     assert alpha.low < invented.LAW.alpha < alpha.high
     assert E.low < E.high
     assert "one number of tokens" in found["beta-llama"].estimate.missing
+
+
+def test_families_scatter_independently(found):
+    one, other, difference = (found[name].estimate for name in ("F-llama", "F-olmo2", "F-olmo2-not-above"))
+    assert difference.value == pytest.approx(other.value - one.value)
+    assert difference.deviation == pytest.approx(np.hypot(one.deviation, other.deviation), rel=0.3)
 
 
 def test_a_number_on_its_bound_is_not_told():

@@ -166,7 +166,7 @@ def figure(evidence: Evidence) -> "Figure":
     """rho against GMSE: integers with tanh and Kumar's form, learned steps with where they end."""
     from capscale.analysis import panels
 
-    drawn, (axes,) = panels.panels()
+    drawn, (axes,) = panels.panels(height=4.8)
     panels.against_error(axes, 6e-5, 0.4)
     every = (("INT, QuEST's recipe", _integers(), TANH), ("LSQ", _learned(), TANH_SATURATING))
     for k, (name, formats, form) in enumerate(every):
@@ -180,5 +180,5 @@ def figure(evidence: Evidence) -> "Figure":
             line = panels.Line(panels.style(2).color, panels.DASHED)
             panels.band(axes, series.gmse[order], kumar[order].T, line, "Kumar's form of the bits")
     panels.printed_integers(axes)
-    panels.key(axes, "lower left")
+    panels.shared_key(drawn, 2)
     return drawn

@@ -163,7 +163,7 @@ def figure(evidence: Evidence) -> "Figure":
     """rho against GMSE of every dimension, with curves of one F and C."""
     from capscale.analysis import panels
 
-    drawn, (axes,) = panels.panels()
+    drawn, (axes,) = panels.panels(height=4.6)
     panels.against_error(axes, 0.0075, 0.4)
     found = [panels.found(evidence, _formats(dimension)) for dimension in CODEBOOKS]
     try:
@@ -180,5 +180,5 @@ def figure(evidence: Evidence) -> "Figure":
         if shape is not None:
             panels.band(axes, x, shape.curve(k, x), panels.Line(look.color))
     panels.printed_integers(axes)
-    panels.key(axes, "lower left")
+    panels.shared_key(drawn, 4)
     return drawn

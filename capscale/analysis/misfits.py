@@ -84,15 +84,18 @@ def through(found: Measured, form: Form, refits: int = REFITS) -> CapacityLaw:
     return law
 
 
-def number(law: CapacityLaw, name: str) -> np.ndarray:
-    """One number of a form, the estimate and its refits (1 + R,).
-
-    Raises UserError where some number of the form ended on a bound: capacities that do not fall as the error rises, for
-    one, tell nothing of it.
-    """
+def on_bound(law: CapacityLaw) -> str:
+    """Which number of a form ended on a bound of the search, as those of capacities do that follow no curve, or ""."""
     for p, value in zip(law.form.parameters, law.values, strict=True):
         if min(value / p.lower, p.upper / value) < 1 + ON_BOUND:
-            raise UserError(f"{law.form.name}: {p.name} ended on a bound of the search, {value:.3g}: no such curve")
+            return f"{law.form.name}: {p.name} ended on a bound of the search, {value:.3g}: no such curve"
+    return ""
+
+
+def number(law: CapacityLaw, name: str) -> np.ndarray:
+    """One number of a form, the estimate and its refits (1 + R,); UserError where one of the form is on a bound."""
+    if reason := on_bound(law):
+        raise UserError(reason)
     k = [p.name for p in law.form.parameters].index(name)
     return np.append(law.values[k], law.draws[:, k])
 

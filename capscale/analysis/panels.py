@@ -14,7 +14,7 @@ from capscale.analysis.effects import Measured, measured
 from capscale.analysis.evidence import Evidence
 from capscale.analysis.labels import INK, as_label
 from capscale.analysis.measure import CapacityLaw
-from capscale.analysis.misfits import of_errors, through
+from capscale.analysis.misfits import of_errors, on_bound, through
 from capscale.analysis.operands import gaussian_error
 from capscale.analysis.plots import COLORS, MARKERS, ideal_bits_above, law_words, plain_axes
 from capscale.analysis.printed import printed
@@ -168,13 +168,15 @@ def found(evidence: Evidence, representations: Iterable[Representation]) -> Meas
 
 
 def curve(axes: Axes, series: Measured, form: Form, look: Line, label: str = "") -> CapacityLaw | None:
-    """A form through measured capacities with its band over their errors; None where there are too few.
+    """A form through measured capacities with its band over their errors; None where they follow none, or are too few.
 
     With a label, it is followed by the numbers of the form.
     """
     try:
         law = through(series, form)
     except UserError:
+        return None
+    if on_bound(law):
         return None
     x = np.geomspace(series.gmse.min() / 1.2, min(series.gmse.max() * 1.2, 0.97), 150)
     band(axes, x, of_errors(law, x), look, f"{label}: {law_words(law)}" if label else "")

@@ -62,7 +62,7 @@ class Factorize:
             return 0
         _print_summary(found)
         for f in found:
-            if f.method == "product" and f.grid.draws is not None:
+            if f.method == "product" and f.grid.draws is not None and f.tested.any():
                 _print_cells(f)
         sentences("To be known", [f"{g.name}: {note}" for g in grids for note in g.notes])
         sentences("Missing", [f"{g.name}: {line}" if len(grids) > 1 else line for g in grids for line in missing(g)])

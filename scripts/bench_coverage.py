@@ -27,7 +27,7 @@ from capscale.analysis.inspection import inspect
 from capscale.analysis.laws import LAWS
 from capscale.analysis.operands import gaussian_error
 from capscale.analysis.predict import target
-from capscale.analysis.sentences.fits import refused
+from capscale.analysis.sentences.quotable import refused
 from capscale.analysis.shared_errors import LEVELS
 from capscale.analysis.table import Table, make_table
 from capscale.analysis.uncertainty import Bootstrap, bootstrap

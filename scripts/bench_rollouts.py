@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from about import about
 
-from capscale.analysis.ensemble import family, gathered
+from capscale.analysis.ensemble import gathered
+from capscale.analysis.families import family
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.laws import LAWS
 from capscale.analysis.operands import gaussian_error

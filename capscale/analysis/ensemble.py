@@ -19,7 +19,6 @@ from capscale.analysis.law import Law
 from capscale.analysis.mixed import Posterior, mixture
 from capscale.analysis.rollouts import Axis, Beyond, beyond, cuts
 from capscale.analysis.selection import rows_of
-from capscale.analysis.shipped.capacity import COUPLED, DECOUPLED, DRIFT, TOKENS
 from capscale.analysis.table import Row, Table
 from capscale.errors import UserError
 
@@ -129,29 +128,6 @@ class Ensemble:
             if w > 1e-3
             for p in mixture(f, rows)
         ]
-
-
-OUTER = (DECOUPLED, COUPLED, TOKENS, DRIFT)
-"""The laws of the default ensemble, each with the same form of rho."""
-
-
-def family(law: Law) -> tuple[Law, ...]:
-    """Laws with the form of rho, or the free ones, of `law`; a law of another shape is alone."""
-
-    if law.loss is not DECOUPLED.loss or law.own or law.dense:
-        return (law,)
-    stem = "decoupled" if law.free else law.form.name if law.form else law.name
-    return tuple(
-        replace(
-            outer,
-            name=law.name if outer is DECOUPLED else outer.name.replace("decoupled", stem),
-            form=law.form,
-            free=law.free,
-            sharing=law.sharing,
-            combination=law.combination,
-        )
-        for outer in OUTER
-    )
 
 
 def gathered(

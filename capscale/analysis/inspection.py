@@ -1,13 +1,15 @@
 """A fit with all that was looked at to speak of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from capscale.analysis.constraints import Comparison, compare
 from capscale.analysis.fit import Fit
 from capscale.analysis.measure import Capacities, from_joint_fit, why_no_size
+from capscale.analysis.misspecification import Contradiction, contradiction
 from capscale.analysis.outliers import Outliers, outliers
 from capscale.analysis.profiles import Profile, profiles
 from capscale.analysis.uncertainty import Bootstrap, Interval
@@ -32,6 +34,17 @@ class Inspection:
         known = [self.profiles[name].interval()] if name in self.profiles else []
         known += [self.resampled[name]] if name in self.resampled else []
         return Interval(known[0].estimate, min(i.low for i in known), max(i.high for i in known))
+
+    @cached_property
+    def contradiction(self) -> Contradiction | None:
+        """What the runs object to the law itself, those that pull left out; None where they do not.
+
+        Fixed numbers that the runs contradict are set free for it: those are no fault of the law.
+        """
+        fit = self.outlying.without
+        if self.comparison is not None and self.comparison.contradicted:
+            fit = replace(self.comparison.free, shared=self.fit.shared.none())
+        return contradiction(fit)
 
     @property
     def not_measured(self) -> dict[str, str]:

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from capscale.analysis.cut_offs import CutOffs
-from capscale.analysis.ensemble import MOST_CUTS, Ensemble, combined, family
+from capscale.analysis.ensemble import MOST_CUTS, Ensemble, combined
+from capscale.analysis.families import family
 from capscale.analysis.fit import Constraints, Settings
 from capscale.analysis.inspection import Inspection, inspect
 from capscale.analysis.law import Law

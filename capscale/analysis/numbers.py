@@ -86,6 +86,16 @@ def comparison_numbers(found: Comparison | None) -> dict[str, Any] | None:
     }
 
 
+def contradiction_numbers(inspected: Inspection) -> dict[str, Any] | None:
+    """The wider law that the runs ask for, for JSON; None where they do not contradict the fitted one."""
+    found = inspected.contradiction
+    if found is None:
+        return None
+    shape = found.wider
+    named = {"law": shape.law.name, "number": shape.number, "instead_of": shape.at} if shape else {"law": None}
+    return {**named, "chance": found.chance}
+
+
 def outlying_numbers(found: Outliers) -> dict[str, Any]:
     """Rows that pull a fit, and the fit without them, for JSON."""
     without = found.without

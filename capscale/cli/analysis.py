@@ -59,10 +59,17 @@ class Fit:
         """Fits and prints."""
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.inspection import inspect
-        from capscale.analysis.numbers import comparison_numbers, findings, fit_numbers, json_ready, outlying_numbers
+        from capscale.analysis.numbers import (
+            comparison_numbers,
+            contradiction_numbers,
+            findings,
+            fit_numbers,
+            json_ready,
+            outlying_numbers,
+        )
         from capscale.analysis.report import png, write_files
         from capscale.analysis.selection import rows_of
-        from capscale.analysis.sentences.fits import refused
+        from capscale.analysis.sentences.quotable import not_identified, of_a_wrong_law
         from capscale.analysis.uncertainty import bootstrap
 
         law = law_of(self.form, self.share, self.combine)
@@ -79,7 +86,9 @@ class Fit:
             "bootstrap": {n: draws.interval(n)._asdict() for n in fitted.values},
             "bootstrap_rho": {c: i._asdict() for c, i in inspected.rho.items()},
             "not_measured": inspected.not_measured,
-            "not_identified": sorted(refused(inspected)),
+            "not_identified": sorted(not_identified(inspected)),
+            "contradicted_by": contradiction_numbers(inspected),
+            "of_a_wrong_law": sorted(of_a_wrong_law(inspected)),
             "not_told": inspected.not_told,
             "outlying": outlying_numbers(inspected.outlying),
             "bootstrap_converged": float(draws.converged.mean()),

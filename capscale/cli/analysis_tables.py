@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from capscale.analysis.inspection import Inspection
-from capscale.analysis.sentences import caveats, fits, summary
+from capscale.analysis.sentences import caveats, fits, quotable, summary
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
 from capscale.analysis.uncertainty import Bootstrap, Interval
@@ -72,7 +72,7 @@ def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
             for c, i in capacities
         ]
         grid("Capacities", ("format", "rho", "95 % bootstrap"), rows)
-    rows, unsaid = [], fits.refused(inspected)
+    rows, loose, wrong = [], quotable.not_identified(inspected), quotable.of_a_wrong_law(inspected)
     for name, value in fit.values.items():
         if name.startswith("rho["):
             continue
@@ -82,8 +82,8 @@ def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
         if name in inspected.not_told:
             rows.append((name, "not measured", "–", "–"))
             continue
-        if name in unsaid:
-            rows.append((name, number(value), "not identified", "–"))
+        if name in loose | wrong:
+            rows.append((name, number(value), "not identified" if name in loose else "law contradicted", "–"))
             continue
         profile = span(profiles[name].interval()) if name in profiles else ""
         rows.append((name, number(value), span(draws.interval(name)), profile))

@@ -103,7 +103,8 @@ class Fitting:
 
     def gathered(self, path: str) -> "tuple[Ensemble, Inspection]":
         """The law and its relatives fitted to the rows they are about, and what there is to say of the law itself."""
-        from capscale.analysis.ensemble import family, gathered
+        from capscale.analysis.ensemble import gathered
+        from capscale.analysis.families import family
         from capscale.analysis.fit import Settings
         from capscale.analysis.inspection import inspect
 

@@ -3,7 +3,8 @@ import pytest
 from synthetic import TRUTH
 from test_rollouts import FORMATS, proportional
 
-from capscale.analysis.ensemble import beyond_runs, family, gathered
+from capscale.analysis.ensemble import beyond_runs, gathered
+from capscale.analysis.families import family
 from capscale.analysis.fit import Settings
 from capscale.analysis.laws import LAWS
 from capscale.analysis.predict import Predictor, predict, target

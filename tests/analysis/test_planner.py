@@ -3,7 +3,8 @@ import pytest
 from synthetic import FORMATS, RHO, TRUTH, rho_of, well_spread
 
 from capscale.analysis import planner
-from capscale.analysis.ensemble import family, gathered
+from capscale.analysis.ensemble import gathered
+from capscale.analysis.families import family
 from capscale.analysis.fit import Settings
 from capscale.analysis.laws import LAWS
 from capscale.analysis.planner import Budget, best_size, plan

@@ -7,7 +7,7 @@ from synthetic import NANO, write_sweep
 
 from capscale.analysis.rows import read
 from capscale.analysis.sentences import summary
-from capscale.analysis.sentences.fits import ratio_words
+from capscale.analysis.sentences.quotable import ratio_words
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import study
 from capscale.cli import analysis

@@ -8,7 +8,7 @@ import numpy as np
 from capscale.analysis.capacities import CapacityRow, has_error
 from capscale.analysis.kinds import LEAST_FORMATS
 from capscale.analysis.measure import why_no_dense_curve
-from capscale.analysis.sentences import fits, outlying
+from capscale.analysis.sentences import fits, outlying, quotable
 from capscale.analysis.sentences.rule import Rule, Sentence, always, listing, plural, say
 from capscale.analysis.study import Study
 
@@ -228,7 +228,7 @@ RULES = (
     Rule(
         "exponents",
         lambda study: bool(study.inspected and study.law and study.law.problem.has_data_term) and not _one_size(study),
-        lambda study: f"Exponents are of this table alone: {fits.ratio_words(study.law)}.",
+        lambda study: f"Exponents are of this table alone: {quotable.ratio_words(study.law)}.",
     ),
     Rule(
         "one seed",

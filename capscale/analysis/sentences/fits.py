@@ -6,20 +6,13 @@ from capscale.analysis.conditioning import conditioning
 from capscale.analysis.fit import Fit
 from capscale.analysis.inspection import Inspection
 from capscale.analysis.law import RHO_BOUNDS
-from capscale.analysis.measure import unit_of
-from capscale.analysis.sentences import outlying, shared
-from capscale.analysis.sentences.rule import Rule, always, listing, number, plural
+from capscale.analysis.misspecification import LEVEL
+from capscale.analysis.sentences import given, outlying, shared
+from capscale.analysis.sentences.quotable import loose, of_a_wrong_law, one_ratio, ratio_words, sizes
+from capscale.analysis.sentences.rule import Rule, always, listing, plural
 
 TIED = 0.95
 """Correlation at which two numbers are said to trade off."""
-WIDE_FACTOR = 2.0
-"""An exponent whose 95 % interval spans more than this factor is not identified."""
-WIDE_LOSS = 0.2
-"""Nor is E when its interval is wider than this share of the smallest loss."""
-WIDE_RHO = 0.25
-"""Nor a capacity whose interval is wider than this."""
-CONSTANT_RATIO = 1.15
-"""D/N within this factor counts as one ratio."""
 MOSTLY = 0.9
 """Share of residuals outside delta from which the objective is nearly that of least absolute deviations."""
 FEW = 3
@@ -31,24 +24,6 @@ MISSED = 0.1
 def _spare(fit: Fit) -> int:
     """Rows less fitted numbers."""
     return int((fit.problem.weight > 0).sum() - fit.free.sum())
-
-
-def ratio_words(fit: Fit) -> str:
-    """The table's tokens per parameter, in words."""
-    ratio = fit.table.column("D") / fit.table.column("N")
-    if _one_ratio(fit):
-        ends = [f"{end:.3g}" for end in (ratio.min(), ratio.max())]
-        return f"every D/N is {ends[0]}" if ends[0] == ends[1] else f"every D/N is between {ends[0]} and {ends[1]}"
-    return f"D/N runs from {ratio.min():.3g} to {ratio.max():.3g}"
-
-
-def _one_ratio(fit: Fit) -> bool:
-    ratio = fit.table.column("D") / fit.table.column("N")
-    return bool(ratio.max() / ratio.min() <= CONSTANT_RATIO)
-
-
-def _sizes(fit: Fit) -> int:
-    return len(np.unique(fit.table.column("N")))
 
 
 def _one_budget(of: Inspection) -> str:
@@ -63,33 +38,32 @@ def _constant_ratio(of: Inspection) -> str:
     )
 
 
+def _contradicted(of: Inspection) -> str:
+    found = of.contradiction
+    assert found is not None
+    if found.wider is None:
+        told = "their losses bend along log N, log D and log rho as the law does not"
+    else:
+        law, number, at = found.wider
+        told = f"{law.name}, L = {law.formula}, of which it is {number} = {at:g}, describes them better"
+    return (
+        f"the runs contradict the {of.fit.law.name} law: {told}, by more than chance gives "
+        f"(p = {found.chance:.1g}, errors that runs share counted; {LEVEL:g} is the limit){_so(of)}"
+    )
+
+
+def _so(of: Inspection) -> str:
+    """What follows for the numbers of a wrong law."""
+    names = [n for n in of.fit.values if n in of_a_wrong_law(of) - set(of.not_told)]
+    return f": {listing(names)} are numbers of a law that is wrong here, and not to be quoted" if names else ""
+
+
 def _missed(of: Inspection) -> str:
     name, deepest = max(of.profiles.items(), key=lambda item: item[1].below)
     return (
         f"the profile of {name} goes {deepest.below:.2g} below the optimum of the fit (1 is a standard deviation): "
         "the starts had missed a better one; try more starts"
     )
-
-
-def loose(of: Inspection, name: str) -> bool:
-    """Whether profile and resamples of a number leave it open."""
-    low, high = of.interval(name)[1:]
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return True
-    if name == "E":
-        return low <= 0 or high - low > WIDE_LOSS * float(of.fit.problem.loss.min())
-    if name.startswith("rho["):
-        return high - low > WIDE_RHO
-    return high / max(low, 1e-300) > WIDE_FACTOR
-
-
-def refused(of: Inspection) -> set[str]:
-    """Numbers and capacities, as `rho[FORMAT]`, whose intervals are not to be quoted: the rules below say why."""
-    found = {name for name in of.profiles if loose(of, name)} | set(of.fit.bounds_hit) | set(of.not_told)
-    found |= {f"rho[{curve}]" for curve in of.not_measured}
-    if of.fit.problem.has_data_term and _one_ratio(of.fit):
-        found |= {"alpha", "beta", "E"}
-    return found | ({"alpha", "E"} if _sizes(of.fit) == 2 else set())
 
 
 def _unidentified(of: Inspection, name: str) -> str:
@@ -119,82 +93,13 @@ def _tied(of: Inspection) -> list[tuple[str, str, float]]:
 def _tied_text(of: Inspection, pair: tuple[str, str, float]) -> str:
     N, D = of.fit.table.column("N"), of.fit.table.column("D")
     spans = f"N spans a factor {N.max() / N.min():.3g}, D a factor {D.max() / D.min():.3g}"
-    why = ratio_words(of.fit) if _one_ratio(of.fit) else spans
+    why = ratio_words(of.fit) if one_ratio(of.fit) else spans
     return f"{pair[0]} and {pair[1]} trade off (correlation {pair[2]:+.3f}) on this table: {why}"
 
 
 def _above_one(of: Inspection) -> list[str]:
     top = RHO_BOUNDS[1] * (1 - 1e-6)
     return [c for c, rho in of.fit.rho.items() if c != "dense" and 1 < rho < top]
-
-
-def _constraints(of: Inspection) -> list[str]:
-    """Numbers that were put in, in words; a capacity of 1 that is the unit of the others is no claim about the runs."""
-    given, unit = of.fit.constraints, f"rho[{unit_of(of.fit)}]"
-    fixed = [f"{n} = {v:g}" for n, v in given.fixed.items() if n != unit]
-    return fixed + [f"{n} = {m:g} ± {s:g}" for n, (m, s) in given.priors.items()]
-
-
-def _against_free(of: Inspection) -> str:
-    found = of.comparison
-    assert found is not None
-    return (
-        f"RMSE {found.constrained.rmse:.3g} nats, {number(found.ratio)} times the {found.free.rmse:.3g} of the fit "
-        f"without {listing(_constraints(of))}"
-    )
-
-
-def _agree(of: Inspection) -> bool:
-    return of.comparison is not None and not of.comparison.contradicted and not of.comparison.allowed
-
-
-def _allowed(of: Inspection) -> bool:
-    return of.comparison is not None and of.comparison.allowed
-
-
-def _allowed_text(of: Inspection) -> str:
-    assert of.comparison is not None
-    return (
-        f"independent runs would contradict what was given: {_against_free(of)}, and true numbers exceed "
-        f"{of.comparison.limit:.3g} times in one of 20 tables; with the errors that runs share here it is "
-        f"{number(of.comparison.shared_ratio or 0.0)} times, and they do not"
-    )
-
-
-def _contradicted(of: Inspection) -> bool:
-    return of.comparison is not None and of.comparison.contradicted
-
-
-def _released(of: Inspection) -> str:
-    assert of.comparison is not None
-    each = [f"{r.name} goes to {number(r.value)} and closes {r.closes:.0%} of the gap" for r in of.comparison.releases]
-    return listing(each)
-
-
-def _contradicted_text(of: Inspection) -> str:
-    assert of.comparison is not None
-    return (
-        f"the runs contradict what was given: {_against_free(of)}; true numbers exceed {of.comparison.limit:.3g} times "
-        "in one of 20 tables"
-    )
-
-
-def _agree_text(of: Inspection) -> str:
-    assert of.comparison is not None
-    return (
-        f"the runs do not contradict what was given: {_against_free(of)}, and true numbers exceed "
-        f"{of.comparison.limit:.3g} times in one of 20 tables"
-    )
-
-
-def _pull_text(of: Inspection) -> str:
-    assert of.comparison is not None
-    names = [r.name for r in of.comparison.pulling]
-    return f"{listing(names)} {'pulls' if len(names) == 1 else 'pull'}: freed alone, {_released(of)}"
-
-
-def _priors_text(of: Inspection) -> str:
-    return "priors were put in: " + ", ".join(f"{n} = {m:g} ± {s:g}" for n, (m, s) in of.fit.constraints.priors.items())
 
 
 def _not_measured(of: Inspection) -> list[tuple[str, list[str]]]:
@@ -206,32 +111,13 @@ def _not_measured(of: Inspection) -> list[tuple[str, list[str]]]:
     return list(reasons.items())
 
 
-GIVEN = (
-    Rule("fixed numbers contradicted", _contradicted, _contradicted_text),
-    Rule("fixed numbers agree", _agree, _agree_text),
-    Rule("fixed numbers allowed", _allowed, _allowed_text),
-    Rule("fixed numbers that pull", lambda of: _contradicted(of) and len(of.comparison.pulling) > 0, _pull_text),
-    Rule(
-        "fixed numbers pull together",
-        lambda of: _contradicted(of) and len(of.comparison.releases) > 1 and not of.comparison.pulling,
-        lambda of: f"it is their combination: no number freed alone closes half of the gap ({_released(of)})",
-    ),
-    Rule(
-        "fixed numbers not compared",
-        lambda of: bool(_constraints(of)) and of.comparison is None,
-        lambda of: (
-            f"{listing(_constraints(of))} could not be held against the runs: without it the law cannot be fitted to "
-            "them, or nothing depends on it"
-        ),
-    ),
-)
-"""About fixed numbers and priors, which every command that fits may be given."""
-ABOUT = (*outlying.RULES, *GIVEN)
+ABOUT = (*outlying.RULES, *given.RULES)
 """What every command that uses a fit says of it."""
 RULES = (
     *outlying.RULES,
+    Rule("law contradicted", lambda of: of.contradiction is not None, _contradicted),
     Rule("one budget of tokens", lambda of: not of.fit.problem.has_data_term, _one_budget),
-    Rule("constant ratio", lambda of: of.fit.problem.has_data_term and _one_ratio(of.fit), _constant_ratio),
+    Rule("constant ratio", lambda of: of.fit.problem.has_data_term and one_ratio(of.fit), _constant_ratio),
     Rule(
         "one size",
         lambda of: len(of.not_told) > 0,
@@ -248,7 +134,7 @@ RULES = (
             "error by, so that RMSE says little of it and intervals are rough"
         ),
     ),
-    Rule("two sizes", lambda of: _sizes(of.fit) == 2, lambda of: "2 model sizes: alpha and E cannot both be measured"),
+    Rule("two sizes", lambda of: sizes(of.fit) == 2, lambda of: "2 model sizes: alpha and E cannot both be measured"),
     *shared.RULES,
     Rule(
         "not converged",
@@ -279,7 +165,7 @@ RULES = (
             "deviations"
         ),
     ),
-    *GIVEN,
+    *given.RULES,
     Rule(
         "capacity not measured",
         always,
@@ -309,5 +195,5 @@ RULES = (
         lambda of, c: f"rho of {c} is {of.fit.rho[c]:.3f}, above 1: kept as measured",
         each=_above_one,
     ),
-    Rule("priors", lambda of: len(of.fit.constraints.priors) > 0, _priors_text),
+    given.PRIORS,
 )

@@ -64,7 +64,8 @@ def _wrong(of: Inspection) -> str:
     count, total = len(of.outlying.rows), len(of.fit.table)
     return (
         f"{count} of {total} runs lie outside the {of.fit.law.name} law fitted to the rest, as many as may: it is the "
-        "law that does not describe these runs, rather than single runs that are off"
+        "law that does not describe these runs, rather than single runs that are off, and its numbers are not to be "
+        "quoted"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from capscale.analysis.capacities import CapacityRow
 from capscale.analysis.differences import Difference
 from capscale.analysis.kinds import Kind
-from capscale.analysis.sentences import fits, outlying, weights
+from capscale.analysis.sentences import outlying, quotable, weights
 from capscale.analysis.sentences.rule import Rule, always, listing, plural
 from capscale.analysis.study import Study
 from capscale.analysis.uncertainty import Interval
@@ -179,9 +179,10 @@ def _dense_law(study: Study) -> str:
     told = [
         f"{n} is {of.fit.values[n]:.3g} ({draws.interval(n).low:.3g} to {draws.interval(n).high:.3g}, 95 %)"
         for n in of.profiles
-        if n not in of.not_told and not fits.loose(of, n)
+        if n not in quotable.refused(of)
     ]
-    found = f": {listing(told)}" if told else ", none of whose exponents these runs identify"
+    none = ", which these runs contradict" if quotable.of_a_wrong_law(of) else ", none of whose exponents they identify"
+    found = f": {listing(told)}" if told else none
     return f"Every run is dense, and the report is of the dense law{found}."
 
 

@@ -130,6 +130,13 @@ def looked_at(name: str, law: str = "tanh", *, profiled: bool = False) -> Inspec
     return inspect(fitted(name, law), profiled=profiled)
 
 
+@cache
+def contradicted() -> Inspection:
+    """The additive law fitted to runs of the coupled one."""
+    rows = runs(true_rho("int2", "int4"), sizes=WIDE, tokens=(2e9, 8e9, 3e10), law=replace(TRUTH, g=0.5))
+    return inspect(fit(make_table(rows, "made", strict=False), LAWS["tanh"], QUICK), profiled=False)
+
+
 def with_fit(law: str = "tanh", **change) -> Inspection:
     """The inspection of the good table with attributes of its fit replaced."""
     found = looked_at("good", law)

@@ -10,6 +10,7 @@ from tables import (
     allowed,
     benched,
     closed,
+    contradicted,
     given,
     inspected,
     looked_at,
@@ -118,6 +119,7 @@ CASES = {
     "seeds": (lambda: studied("two seeds"), "At least 2 seeds", lambda: studied("good")),
     "prolonged": (lambda: studied("small"), "the dense curve was prolonged", lambda: studied("one format")),
     "validation error": (lambda: studied("good"), r"± 0\.010 nats", lambda: studied("reversed")),
+    "law contradicted": (contradicted, r"tanh-coupled, L = .* of which it is g = 1", lambda: looked_at("good")),
     "one budget of tokens": (lambda: looked_at("good"), "D = 2.048e", lambda: looked_at("several budgets")),
     "constant ratio": (
         lambda: looked_at("constant ratio"), "every D/N is 100",

@@ -9,7 +9,7 @@ from scipy.stats import norm, qmc
 
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.law import Law, Numbers
-from capscale.analysis.law_check import check_loss
+from capscale.analysis.law_check import check_derivatives, check_loss
 from capscale.analysis.problem import Problem, pose
 from capscale.analysis.shared_errors import Asked, Level, SharedErrors, infer, shared_levels
 from capscale.analysis.shipped.capacity import additive, coupled
@@ -296,7 +296,9 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
     start = starting_points(problem, lower, upper, settings)
     shared = shared_levels(table, settings.shared)
     draft = Fit(problem, table, settings, constraints, lower, upper, flat, start[0], np.inf, False, 0, start, shared)
-    result = with_shared_errors(*_best(draft, start))
+    independent, ends = _best(draft, start)
+    check_derivatives(problem, independent.z, draft.free)
+    result = with_shared_errors(independent, ends)
     if constraints.priors:
         penalty = _penalty(problem, constraints, result.noise)
         result, _ = _best(replace(result, penalty=penalty), np.vstack([result.z[None], start]))

@@ -1,4 +1,4 @@
-"""Whether a law's loss can be computed at all: of a user's law, before a fit depends on it."""
+"""Whether a law's loss can be computed at all: of a user's law, before a fit depends on it and where it ended."""
 
 import traceback
 from typing import Any
@@ -41,3 +41,16 @@ def check_loss(problem: Problem, z: np.ndarray) -> None:
             f"loss(x, p) of the {law.name} law gives an array of shape {np.shape(found)} for {len(problem.loss)} runs; "
             "it must give one loss a run"
         )
+
+
+def check_derivatives(problem: Problem, z: np.ndarray, free: np.ndarray) -> None:
+    """Raises UserError where the loss of counted rows has no finite derivative by some free number at z (p,)."""
+    with np.errstate(all="ignore"):
+        finite = np.all(np.isfinite(problem.jacobian(z)[problem.weight > 0]), axis=0)
+    for name, value, fine in zip(np.array(problem.names)[free], problem.report(z)[free], finite[free], strict=True):
+        if not fine:
+            raise UserError(
+                f"the fit of the {problem.law.name} law ended at {name} = {value:.6g}, beside which its loss is not "
+                f"finite: nothing can be said of its errors; write loss(x, p) so that it stays finite, or let the "
+                f"bounds of {name} end before"
+            )

@@ -153,8 +153,9 @@ def _posterior(model: "_Model") -> Posterior:
     for _ in range(STEPS):
         step = model.linearised(theta)
         length = 1.0
-        while model.misfit(theta + length * (step.theta - theta), step) > model.misfit(theta, step) and length > 1e-3:
-            length /= 2
+        now = model.misfit(theta, step)
+        while not model.misfit(theta + length * (step.theta - theta), step) <= now and length > 1e-3:
+            length /= 2  # NaN is no better: there the law overflows
         moved = length * (step.theta - theta)
         theta = theta + moved if length > 1e-3 else theta
         if np.abs(moved).max(initial=0.0) < SETTLED or length <= 1e-3:

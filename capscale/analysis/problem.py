@@ -147,10 +147,14 @@ class Problem:
         return self.layout.log_rho(z, arrays) if z.ndim == 1 else np.stack([self.layout.log_rho(o, arrays) for o in z])
 
     def jacobian(self, z: np.ndarray, arrays: Arrays | None = None) -> np.ndarray:
-        """Derivative of the loss by the coordinates (R, p), by central differences."""
-        steps = STEP * np.eye(len(z))
-        up, down = self.predict(z + steps, arrays), self.predict(z - steps, arrays)
-        return ((up - down) / (2 * STEP)).T
+        """Derivative of the loss by the coordinates (R, p), by central differences; to one side at a bound.
+
+        Beyond its bounds a law need not be finite.
+        """
+        lower, upper = (np.array([getattr(q, side) for q in self.parameters]) for side in ("lower", "upper"))
+        above, below = np.minimum(z + STEP, np.maximum(upper, z)), np.maximum(z - STEP, np.minimum(lower, z))
+        up, down = (self.predict(np.where(np.eye(len(z)) > 0, to, z), arrays) for to in (above, below))
+        return ((up - down) / (above - below)[:, None]).T
 
     def gather(self, rows: Sequence[Row]) -> Arrays:
         """Arrays that the law reads of any rows, fitted or to be predicted."""

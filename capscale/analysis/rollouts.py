@@ -146,18 +146,21 @@ def _cuts_in_length(table: Table) -> list[Cut]:
 
 
 def roll_out(fit: Fit, cut: Cut) -> Rollout | None:
-    """The law refitted to the rows below a cut; None where they are no more than its numbers."""
+    """The law refitted to the rows below a cut; None where they are no more than its numbers, or it overflows."""
     problem = fit.problem
     weight = np.where(cut.train, problem.weight, 0.0)
     refit = _refit(fit, weight)
-    J = problem.jacobian(refit.z)
+    with np.errstate(over="ignore", invalid="ignore"):
+        J, residuals = problem.jacobian(refit.z), problem.loss - problem.predict(refit.z)
+        finite = np.isfinite(np.sum(J**2) + np.sum(residuals**2))
+    if not finite:
+        return None
     inside = refit.free & ~np.isin(problem.names, refit.bounds_hit)
     known = J[:, inside] * np.sqrt(weight)[:, None]
     moved = np.linalg.norm(known, axis=0) > 1e-150
     left = int((weight > 0).sum()) - int(moved.sum())
     if left < 1:
         return None
-    residuals = problem.loss - problem.predict(refit.z)
     noise = float(np.sum(weight * residuals**2) / np.mean(weight[weight > 0]) / left)
     norms = column_norms(known)
     _, singular, V = np.linalg.svd(known / norms, full_matrices=False)

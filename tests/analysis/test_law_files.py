@@ -1,6 +1,7 @@
 """Laws out of Python files: the example that docs has, files that have none, several or a fault, and every command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,16 @@ import pytest
 import tyro
 from synthetic import TRUTH, rho_of
 
+from capscale.analysis.conditioning import jacobian
 from capscale.analysis.fit import Settings, fit
+from capscale.analysis.law_check import check_derivatives
 from capscale.analysis.laws import LAWS, law_named
+from capscale.analysis.problem import pose
+from capscale.analysis.rollouts import roll_out, size_cut
 from capscale.analysis.selection import rows_of
+from capscale.analysis.shipped.capacity import additive
 from capscale.analysis.table import make_table
+from capscale.capacity import Parameter
 from capscale.cli import analysis
 from capscale.errors import UserError
 
@@ -121,3 +128,43 @@ def test_a_loss_that_cannot_be_computed_is_the_users_to_mend(tmp_path, body, sai
     law = law_named(str(path))
     with pytest.raises(UserError, match=said), np.errstate(invalid="ignore"):
         fit(make_table(invented(), "x", strict=False), law, Settings(starts=2))
+
+
+def with_number(loss, **start):
+    """The decoupled law with a number h from 0 to 1, and this loss."""
+    h = Parameter("h", 0.0, 1.0, start.get("start", (0.0, 0.5)))
+    return replace(LAWS["decoupled"], name="mine", loss=loss, parameters=(*LAWS["decoupled"].parameters, h))
+
+
+def test_a_law_that_ends_at_a_bound_beyond_which_it_is_not_finite_is_fitted():
+    """h^1.5 of a number that the runs want to be 0: derivatives are to the inside there."""
+    law = with_number(lambda x, p: additive(x, p) + x.xp.where(x.compressed, p.h + p.h**1.5, 0.0))
+    found = fit(
+        make_table(invented(cost=-0.05, noise=0.003), "x", strict=False), law, Settings(starts=4, shared="none")
+    )
+    assert "h" in found.bounds_hit
+    assert np.all(np.isfinite(jacobian(found)))
+
+
+def test_a_law_that_is_not_finite_beside_its_optimum_is_refused():
+    law = with_number(lambda x, p: additive(x, p) + x.xp.where(p.h > 0.5, x.xp.nan, 0.0))
+    problem = pose(make_table(invented(), "x", strict=False), law)
+    z, free = np.mean([q.start for q in problem.parameters], axis=1), np.ones(len(problem.names), bool)
+    place = problem.names.index("h")
+    z[place] = 0.4
+    check_derivatives(problem, z, free)
+    z[place] = 0.5
+    with pytest.raises(UserError, match=r"ended at h = 0.5, beside which its loss is not finite: .*bounds of h"):
+        check_derivatives(problem, z, free)
+    check_derivatives(problem, z, free & (np.arange(len(z)) != place))
+
+
+def test_a_law_that_overflows_beyond_a_cut_is_left_out_there():
+    """exp(exp(h N)) told by the smaller models, of which the largest have nothing."""
+    law = with_number(lambda x, p: p.E + 1e-4 * x.xp.exp(x.xp.exp(2 * x.N * p.h)), start=(0.0, 0.3))
+    table, N = make_table(invented(), "x", strict=False), np.array([1e7, 5e7, 2e8])
+    size = np.searchsorted(N, table.column("N"))
+    loss = 2 + np.random.default_rng(0).normal(0, 1e-4, len(table)) + np.array([0.0, 0.15, 0.0])[size]
+    table = replace(table, rows=tuple(r._replace(loss=float(x)) for r, x in zip(table.rows, loss, strict=True)))
+    whole = fit(table, law, Settings(starts=4, shared="none"))
+    assert roll_out(whole, size_cut(table, 5e7)) is None

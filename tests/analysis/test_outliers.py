@@ -1,18 +1,25 @@
 """Rows that pull a fit are named, hidden ones too, and clean tables have none; the fit without them is the true one."""
 
+import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import f as f_distribution
 from synthetic import TRUTH, rho_of
 
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.fit import Settings, fit
+from capscale.analysis.inspection import Inspection
 from capscale.analysis.laws import LAWS
-from capscale.analysis.outliers import most_rows, outliers
+from capscale.analysis.outliers import _chance, most_rows, outliers
 from capscale.analysis.rows import read
+from capscale.analysis.sentences.outlying import RULES
+from capscale.analysis.sentences.quotable import refused
+from capscale.analysis.sentences.rule import say
 from capscale.analysis.table import make_table
 from capscale.cli import main
 
@@ -107,12 +114,53 @@ def test_a_format_that_the_law_misses_is_set_aside_as_a_whole():
     assert found.without.values["E"] == pytest.approx(TRUTH.E, abs=0.05)
 
 
+def with_some_off(count):
+    """Runs of which some are a nat too high or too low, and which."""
+    random, rows = np.random.default_rng(0), records()
+    off = random.permutation(len(rows))[:count]
+    return changed(rows, **{f"row{i}": random.choice([-1.0, 1.0]) for i in off}), {rows[i]["run"] for i in off}
+
+
 def test_beyond_a_third_it_is_the_law():
+    """18 of 64 runs are named; 19 are as many as may be; of 25 none can be told from those that are right."""
+    for count, wrong in ((18, False), (19, True)):
+        rows, off = with_some_off(count)
+        whole = fitted(rows)
+        found = outliers(whole)
+        assert most_rows(whole) == 19
+        assert names(found) == off
+        assert found.law_is_wrong is wrong
+        of = Inspection(whole, {}, found)
+        assert ("law wrong" in {s.rule for s in say(RULES, of)}) is wrong
+        assert ("alpha" in refused(of)) is wrong
+    assert not outliers(fitted(with_some_off(25)[0])).rows
+
+
+def test_the_chance_of_rows_outside_is_an_f_test_of_their_shifts():
+    """By two regressions, one with a shift for every row outside, times the number of sets as large."""
     random = np.random.default_rng(0)
-    rows = [{**r, "loss": r["loss"] + (random.choice([-1, 1]) if i % 5 < 2 else 0)} for i, r in enumerate(records())]
-    whole = fitted(rows)
-    found = outliers(whole)
-    assert not found.rows or (found.law_is_wrong and len(found.rows) == most_rows(whole))
+    slope, off = random.normal(size=(12, 3)), random.normal(size=12)
+    for m in (7, 9, 11):
+        order, k = random.permutation(12), 12 - m
+        shifts = np.eye(12)[:, order[m:]]
+        rss = [
+            np.sum((off - X @ np.linalg.lstsq(X, off, rcond=None)[0]) ** 2) for X in (slope, np.hstack([slope, shifts]))
+        ]
+        p = f_distribution.sf((rss[0] - rss[1]) / k / (rss[1] / (m - 3)), k, m - 3)
+        found = _chance(slope, off, order, m, m - 3)
+        assert found == pytest.approx(min(math.comb(12, k) * p, 1.0), rel=1e-9)
+    assert _chance(slope, off + 100 * shifts[:, 0], order, 11, 8) < 1e-9
+
+
+def test_clean_rows_of_any_choice_seldom_seem_outside():
+    """The bound over every set of two among eight: of clean tables at most its own share has one below it."""
+    random = np.random.default_rng(1)
+    slope = random.normal(size=(8, 2))
+    orders = [[*set(range(8)) - set(pair), *pair] for pair in itertools.combinations(range(8), 2)]
+    least = [
+        min(_chance(slope, off, np.array(order), 6, 4) for order in orders) for off in random.normal(size=(150, 8))
+    ]
+    assert 0.05 < np.mean(np.array(least) < 0.2) <= 0.2
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ BENCH = (
         "bench: fewer cuts",
         lambda bench: len(_fewer(bench)) > 0,
         lambda bench: (
-            "The runs below some cuts say too little for "
+            "The runs below some cuts say too little for, or do not keep finite, "
             + listing(
                 f"{v.name} ({len(v.along(axis))} of {plural(bench.cuts_along(axis), 'cut')} in {axis})"
                 for v, axis in _fewer(bench)

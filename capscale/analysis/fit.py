@@ -1,23 +1,23 @@
 """Fit a law to a table: many starts, the best kept, and every way in which it may have failed said."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.stats import norm, qmc
 
 from capscale.analysis.conditioning import jacobian
-from capscale.analysis.law import Law, Numbers
+from capscale.analysis.law import Law
 from capscale.analysis.law_check import check_derivatives, check_loss
+from capscale.analysis.limits import Constraints, bounds, penalty
+from capscale.analysis.noise import noise_scale
 from capscale.analysis.problem import Problem, pose
 from capscale.analysis.shared_errors import Asked, Level, SharedErrors, infer, shared_levels
 from capscale.analysis.shipped.capacity import additive, coupled
 from capscale.analysis.solver import Batch, Penalty, Solution, solve
+from capscale.analysis.starts import starting_points
 from capscale.analysis.table import Table
 from capscale.analysis.whitening import whiten
 from capscale.capacity import Scaling
-from capscale.checks import check_finite, check_flag, check_number, check_whole
+from capscale.checks import check_finite, check_flag, check_whole
 from capscale.errors import UserError
 
 SAME = 1e-7
@@ -54,21 +54,6 @@ class Settings:
         check_flag(self, "logarithmic")
         check_whole(self, "starts", least=1)
         check_whole(self, "seed")
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """Numbers held fixed, and Gaussian priors as (mean, standard deviation), by reported name."""
-
-    fixed: Mapping[str, float] = field(default_factory=dict)
-    priors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, number in self.fixed.items():
-            check_number(number, f"{name}={number!r}")
-        for name, (mean, deviation) in self.priors.items():
-            check_number(mean, f"prior {name}={mean!r}:{deviation!r}: the mean")
-            check_number(deviation, f"prior {name}={mean!r}:{deviation!r}: the standard deviation")
 
 
 @dataclass(frozen=True)
@@ -209,61 +194,6 @@ class Fit:
         )
 
 
-def noise_scale(residuals: np.ndarray, weight: np.ndarray, delta: float, parameters: int) -> float:
-    """E psi^2 / E psi' of the residuals, psi = clip(r, -delta, delta): the variance that the objective stands for.
-
-    Half the objective's rise over tau is then a log-likelihood ratio, for any delta (Huber & Ronchetti, Robust
-    Statistics, ch. 13): for a delta beyond all residuals tau is their variance, for a tiny one that of a median.
-    E psi' is the density of residuals near zero, by a Gaussian kernel of Silverman's width. Least absolute deviations
-    pass through p rows exactly, whose zeros say nothing of either mean and are left out; least squares shrink all
-    residuals by sqrt((n - p) / n) instead. In between both are done by the share of rows outside delta.
-    """
-    r = residuals[weight > 0]
-    n = len(r)
-    outside = float(np.mean(np.abs(r) > delta))
-    r = r[np.argsort(np.abs(r), kind="stable")[min(round(outside * parameters), n - 1) :]]
-    r = r * (n / max(n - parameters, 1)) ** ((1 - outside) / 2)
-    spread = np.std(r)
-    if spread == 0:
-        return 0.0
-    quartiles = np.subtract(*np.percentile(r, [75, 25])) / 1.349
-    width = 0.9 * min(spread, quartiles if quartiles > 0 else spread) * len(r) ** -0.2
-    inside = np.mean(norm.cdf((delta - r) / width) - norm.cdf((-delta - r) / width))
-    return float(np.mean(np.clip(r, -delta, delta) ** 2) / max(inside, 1e-12))
-
-
-def starting_points(problem: Problem, lower: np.ndarray, upper: np.ndarray, settings: Settings) -> np.ndarray:
-    """Sobol points in the exponents and the numbers of rho; amplitudes follow by non-negative least squares.
-
-    The law is linear in them (variable projection), so no start wastes its descent on finding their scale.
-    """
-    p = len(problem.parameters)
-    power = int(np.ceil(np.log2(settings.starts)))
-    unit = qmc.Sobol(p, rng=np.random.default_rng(settings.seed)).random_base2(power)[: settings.starts]
-    low, high = np.array([q.start for q in problem.parameters]).T
-    z = np.clip(low + unit * (high - low), lower, upper)
-    solved = [problem.names.index(name) for name in problem.law.linear]
-    solved = [k for k in solved if lower[k] < upper[k]]
-    for i in range(settings.starts if solved else 0):
-        z[i, solved] = _amplitudes(problem, z[i], solved)
-    return np.clip(z, lower, upper)
-
-
-def _amplitudes(problem: Problem, z: np.ndarray, solved: list[int]) -> np.ndarray:
-    """Coordinates of the amplitudes that meet the losses best where the other numbers are those of z."""
-    layout, names = problem.layout, problem.names
-    base = Numbers(layout.numbers(z) | dict(problem.law.linear_at) | {names[k]: 0.0 for k in solved})
-    with np.errstate(all="ignore"):
-        rest = layout.loss(base, z, problem.arrays)
-        columns = [layout.loss(Numbers(base | {names[k]: 1.0}), z, problem.arrays) - rest for k in solved]
-    if not np.all(np.isfinite(columns)):
-        return z[solved]  # such a start leads nowhere; others may
-    root = np.sqrt(problem.weight)
-    found, _ = nnls(np.stack(columns, 1) * root[:, None], (problem.loss - rest) * root)
-    logs = np.array([problem.parameters[k].log for k in solved])
-    return np.where(logs, np.log(np.maximum(found, 1e-6)), found)
-
-
 def fit(table: Table, law: Law, settings: Settings | None = None, constraints: Constraints | None = None) -> Fit:
     """Fit `law` to `table`.
 
@@ -286,22 +216,22 @@ def fit(table: Table, law: Law, settings: Settings | None = None, constraints: C
             f"{table.source}: every run has the loss {problem.loss[0]:g}: nothing depends on size, tokens or format "
             "there, and no law can be fitted; check the column"
         )
-    if law.per_format and "dense" not in table.curves and not _anchored(constraints):
+    if law.per_format and "dense" not in table.curves and not constraints.names_a_format:
         raise UserError(
             f"{table.source}: no dense rows, so capacities have no unit; add dense runs or fix one: "
             f"--fix '{problem.names[-1]}=1'"
         )
     check_loss(problem, 0.5 * np.sum([q.start for q in problem.parameters], axis=1))
     flat = Penalty(np.zeros(len(lower)), np.zeros(len(lower)))
-    start = starting_points(problem, lower, upper, settings)
+    start = starting_points(problem, lower, upper, count=settings.starts, seed=settings.seed)
     shared = shared_levels(table, settings.shared)
     draft = Fit(problem, table, settings, constraints, lower, upper, flat, start[0], np.inf, False, 0, start, shared)
     independent, ends = _best(draft, start)
     check_derivatives(problem, independent.z, draft.free)
     result = with_shared_errors(independent, ends)
     if constraints.priors:
-        penalty = _penalty(problem, constraints, result.noise)
-        result, _ = _best(replace(result, penalty=penalty), np.vstack([result.z[None], start]))
+        held = penalty(problem, constraints, result.noise)
+        result, _ = _best(replace(result, penalty=held), np.vstack([result.z[None], start]))
     return result
 
 
@@ -322,50 +252,6 @@ def least_squares(fit: Fit, shared: SharedErrors) -> Fit:
     """The law fitted by least squares with these shared errors, from the optima of `fit`."""
     other = replace(fit, shared=shared, settings=replace(fit.settings, delta=BEYOND))
     return _best(other, np.vstack([fit.z[None], fit.optima]))[0]
-
-
-def _anchored(constraints: Constraints) -> bool:
-    return any("[" in name for name in (*constraints.fixed, *constraints.priors))
-
-
-def bounds(problem: Problem, constraints: Constraints) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the coordinates, closed where a number is fixed or the table has nothing to say about it."""
-    lower = np.array([q.lower for q in problem.parameters])
-    upper = np.array([q.upper for q in problem.parameters])
-    for name in (*constraints.fixed, *constraints.priors):
-        if name not in problem.names:
-            raise UserError(f"{problem.law.name} has no number {name!r}; it has {', '.join(problem.names)}")
-    for name, value in constraints.fixed.items():
-        i = problem.names.index(name)
-        parameter = problem.parameters[i]
-        if not np.isfinite(value) or (parameter.log and value <= 0):
-            raise UserError(f"{name}={value:g} must be finite{' and positive' if parameter.log else ''}")
-        z = problem.coordinate(name, value)
-        if parameter.name not in problem.with_units and not parameter.lower <= z <= parameter.upper:
-            low, high = (np.exp(x) if parameter.log else x for x in (parameter.lower, parameter.upper))
-            raise UserError(f"{name}={value:g} lies outside {low:g} to {high:g}")
-        lower[i] = upper[i] = z
-    if not problem.has_data_term:
-        for i in map(problem.names.index, problem.law.data_term):
-            lower[i] = upper[i] = np.clip(0.5, lower[i], upper[i])
-    return lower, upper
-
-
-def _penalty(problem: Problem, constraints: Constraints, noise: float) -> Penalty:
-    centre, precision = np.zeros(len(problem.parameters)), np.zeros(len(problem.parameters))
-    for name, (mean, deviation) in constraints.priors.items():
-        if name in problem.with_units:
-            others = ", ".join(n for n in problem.names if n not in problem.with_units)
-            raise UserError(f"a prior on {name} depends on the units of N and D; give one on {others}")
-        if not deviation > 0:
-            raise UserError(f"prior {name}={mean:g}:{deviation:g}: the standard deviation must be positive")
-        i = problem.names.index(name)
-        log = problem.parameters[i].log
-        if log and not mean > 0:
-            raise UserError(f"prior {name}={mean:g}:{deviation:g}: the mean of a number above 0 must be one")
-        centre[i] = np.log(mean) if log else mean
-        precision[i] = noise / (deviation / mean if log else deviation) ** 2
-    return Penalty(centre, precision)
 
 
 def _best(draft: Fit, start: np.ndarray) -> tuple[Fit, np.ndarray]:

@@ -22,16 +22,9 @@ from capscale.analysis.departures import Kin, departures, kin
 from capscale.analysis.fit import Fit
 from capscale.analysis.operands import parts_of
 from capscale.analysis.table import Row
+from capscale.analysis.variances import OUTLYING, drawn_in, root_of, scales
 from capscale.analysis.whitening import whiten
 
-SCALES = np.geomspace(1e-3, 10.0, 41)
-"""Of the prior covariance of departures: its posterior is taken on this grid."""
-PRIOR_FREEDOM = 4.0
-"""Of the scaled inverse chi-squared prior of that scale, about 1: as if four formats had been seen."""
-LEAST_NOISE = 1e-12
-"""Variance of single runs below which none is taken, in nats squared: losses have six digits."""
-OUTLYING = 5.0
-"""Robust standard deviations to which residuals are drawn in, as by the fit itself."""
 WIDE = 10.0
 """Prior standard deviation of a coordinate, in widths of its starting range: wide where the runs say nothing."""
 COMPONENTS = 8
@@ -212,7 +205,7 @@ class _Model:
             inside,
             np.array([q.start[1] - q.start[0] for q in problem.parameters])[inside] * WIDE,
             evidence.mean(names) if in_rho else np.zeros(len(names)),
-            _root(evidence.covariance(names)) if in_rho else IN_NATS * np.eye(len(names)),
+            root_of(evidence.covariance(names)) if in_rho else IN_NATS * np.eye(len(names)),
             fit.shared.ratio,
         )
 
@@ -258,9 +251,9 @@ class _Model:
         norms = column_norms(J)
         U, singular, _ = np.linalg.svd(J / norms, full_matrices=False)
         basis = U[:, singular > 1e-9 * singular[0]] if len(singular) else U
-        y = _drawn_in(self.residuals(theta), basis) + design @ theta
+        y = drawn_in(self.residuals(theta), basis) + design @ theta
         y0, G0 = y - basis @ (basis.T @ y), G - basis @ (basis.T @ G)
-        scale, noise = _scales(y0, G0, max(len(y) - basis.shape[1], 1))
+        scale, noise = scales(y0, G0, max(len(y) - basis.shape[1], 1))
         prior = np.concatenate([np.ones(free), np.full(len(self.every), 1 / scale)])
         # A row for each run and one for each prior: their QR factor squares to the precision, and is never squared.
         stacked = np.vstack([design / np.sqrt(noise), np.diag(np.sqrt(prior))])
@@ -268,44 +261,3 @@ class _Model:
         solved = np.linalg.solve(R, Q[: len(y)].T @ (y / np.sqrt(noise)))
         # In units of the standard normal b: what `_posterior` makes its root of.
         return _Step(solved, R * np.sqrt(1 / prior), noise, scale)
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """L with L L^T the covariance, singular or not."""
-    if not len(covariance):
-        return covariance
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0.0))
-
-
-def _drawn_in(y: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    rest = y - basis @ (basis.T @ y)
-    spread = np.quantile(np.abs(rest), 0.75) / 1.1503 * np.sqrt(len(y) / max(len(y) - basis.shape[1], 1))
-    return y - rest + np.clip(rest, -OUTLYING * spread, OUTLYING * spread) if spread > 0 else y
-
-
-def _scales(y: np.ndarray, G: np.ndarray, left: int) -> tuple[float, float]:
-    """Posterior mean of the scale of departures, and the noise there, by restricted likelihood on a grid."""
-    if not G.shape[1]:
-        return 1.0, max(float(y @ y) / left, LEAST_NOISE)
-    U, singular, _ = np.linalg.svd(G, full_matrices=False)
-    power, along = singular**2, U.T @ y
-    outside = max(float(y @ y - along @ along), 1e-300)
-    rank = int(np.sum(power > 1e-12 * power.max(initial=0.0))) if power.max(initial=0.0) > 0 else 0
-    first = outside / max(left - rank, 1) if left > rank else float(y @ y) / left
-    log, noises = [], []
-    for scale in SCALES:
-        noise = first
-        for _ in range(20):  # the noise at this scale: a fixed point of its estimating equation
-            within = np.sum(along**2 / (1 + scale * power / noise))
-            noise = max((outside + within) / left, LEAST_NOISE)
-        noises.append(noise)
-        total = 1 + scale * power / noise
-        log.append(
-            -0.5 * (left * np.log(noise) + np.sum(np.log(total)))
-            - (PRIOR_FREEDOM / 2) * np.log(scale)
-            - PRIOR_FREEDOM / (2 * scale)
-        )
-    weight = np.exp(np.array(log) - max(log))
-    weight /= weight.sum()
-    return float(weight @ SCALES), float(weight @ np.array(noises))

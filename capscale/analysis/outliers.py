@@ -2,23 +2,20 @@
 
 One row in other units can drag every number of a fit with it, and its own residual down to nothing; several hide one
 another. So the search starts from a fit that no third of the rows can move (least trimmed squares: Rousseeuw & Van
-Driessen 1999, from many random subsets), and takes rows in one by one, the nearest first, for as long as the next one
-is no surprise to those already in (Hadi & Simonoff 1993, J. Am. Stat. Assoc. 88, 1264). What then stays outside pulls.
+Driessen 1999, from many random subsets), and takes rows in one by one (`forward_search`). What then stays outside
+pulls.
 """
 
 from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import gammaln
-from scipy.stats import f as f_distribution
-from scipy.stats import t as t_distribution
 
 from capscale.analysis.conditioning import jacobian
-from capscale.analysis.fit import Fit, Settings, starting_points, with_shared_errors
+from capscale.analysis.fit import Fit, with_shared_errors
+from capscale.analysis.forward_search import search
+from capscale.analysis.starts import starting_points
 
-LEVEL = 0.01
-"""Share of tables of clean runs in which some row is named: the level of one row is this over the number of rows."""
 MOST = 1 / 3
 """Share of rows, and of rows less fitted numbers, that may be named; beyond it is the law that is wrong."""
 SUBSETS = 64
@@ -30,10 +27,6 @@ CONCENTRATIONS = 3
 """Times that each subset of those is replaced by the rows nearest to its fit."""
 ROUNDS = 5
 """Most times that the law is fitted again to the rows kept, before the last answer stands."""
-FLAT = 1e-10
-"""Singular values of the rows inside, as a share of the largest, that count as none."""
-UNSEEN = 1e-6
-"""Share of a row's derivatives outside those of the rows kept from which these do not predict it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,8 @@ def outliers(fit: Fit) -> Outliers:
     """The rows that `fit`'s law does not describe while it describes the rest, and the fit to the rest.
 
     A row is outside where its studentized distance from the fit to the rows inside exceeds the quantile of Student's t
-    at `LEVEL` over twice the number of rows (Bonferroni), and where all rows outside together are too far for chance.
+    at `forward_search.LEVEL` over twice the number of rows (Bonferroni), and all rows outside together are too far for
+    chance.
     Formats that are outside as a whole are set aside first, and the others searched again. Rows are taken as
     independent in the search: what they seem to share may be the doing of one that is off; the fit without them has its
     own shared errors.
@@ -202,7 +196,7 @@ def _trimmed(fit: Fit, drop: int) -> Fit:
     random = np.random.default_rng(fit.settings.seed)
     rows, p = int((fit.problem.weight > 0).sum()), int(fit.free.sum())
     few = [min(rows - drop, max(p + 2, rows // share)) for share in (4, 3)]
-    spread = starting_points(fit.problem, fit.lower, fit.upper, Settings(starts=SUBSETS, seed=fit.settings.seed))
+    spread = starting_points(fit.problem, fit.lower, fit.upper, count=SUBSETS, seed=fit.settings.seed)
     order = random.random((2, SUBSETS // 2, len(fit.table)))
     keep = np.concatenate([_nearest(fit, o, count) for o, count in zip(order, few, strict=True)])
     z = np.concatenate([_solve(fit, spread, keep)[0], fit.optima[:3], fit.z[None]])
@@ -221,7 +215,7 @@ def _without(fit: Fit, outside: np.ndarray, near: np.ndarray) -> Fit:
     """The law fitted to the other rows, from many starts and from `near`."""
     kept = replace(fit.problem, weight=np.where(outside, 0.0, fit.problem.weight))
     upper = _upper(fit, ~outside[None])[0]
-    spread = starting_points(kept, fit.lower, upper, fit.settings)
+    spread = starting_points(kept, fit.lower, upper, count=fit.settings.starts, seed=fit.settings.seed)
     start = np.concatenate([near[None], fit.optima, spread])
     z, objective = _solve(fit, start, np.tile(~outside, (len(start), 1)))
     best = int(np.argmin(objective))
@@ -236,66 +230,10 @@ def _search(at: Fit, drop: int) -> tuple[np.ndarray, np.ndarray, bool]:
     counted = np.flatnonzero(at.problem.weight > 0)
     movable = at.free & ~np.isin(at.problem.names, at.bounds_hit)
     slope = jacobian(at)[:, movable]
-    if at.settings.logarithmic:
-        slope = slope / at.predicted[:, None]
     slope = (slope * np.sqrt(at.problem.weight)[:, None])[counted]
     off = _residuals(at, at.z[None])[0][counted]
-    p, n = int(movable.sum()), len(counted)
-    inside = _nearest(at, np.abs(_residuals(at, at.z[None])), n - drop)[0][counted]
-    distance, outside = np.zeros(n), np.zeros(n, bool)
-    for m in range(n - drop, n):
-        distance = _distances(slope, off, inside, m - p)
-        order = np.argsort(np.abs(distance), kind="stable")
-        cut = float(t_distribution.isf(LEVEL / (2 * (m + 1)), m - p))
-        if abs(distance[order[m]]) > cut and _chance(slope, off, order, m, m - p) < LEVEL * 2.0 ** (m - n):
-            outside[order[m:]] = True
-            break
-        inside = np.zeros(n, bool)
-        inside[order[: m + 1]] = True
+    inside = _nearest(at, np.abs(_residuals(at, at.z[None])), len(counted) - drop)[0][counted]
+    outside, distance = search(slope, off, inside)
     every, far = np.zeros(len(at.table), bool), np.zeros(len(at.table))
     every[counted], far[counted] = outside, distance
     return every, far, int(outside.sum()) == drop
-
-
-def _distances(slope: np.ndarray, off: np.ndarray, inside: np.ndarray, spare: int) -> np.ndarray:
-    """Distances of rows (n,) from the least-squares fit to those inside, in their own standard deviations.
-
-    A row whose derivatives (n, p) those inside do not span is not predicted by them, and at no distance.
-    """
-    basis, left, unseen = _left(slope, off, inside)
-    scale = np.sqrt(np.sum(left[inside] ** 2) / spare)
-    leverage = np.sum(basis**2, axis=1)
-    spread = np.sqrt(np.where(inside, np.maximum(1 - leverage, 0.0), 1 + leverage))
-    known = (spread > UNSEEN) & ~unseen & (scale > 0)
-    return np.where(known, left / np.where(known, spread * scale, 1.0), 0.0)
-
-
-def _chance(slope: np.ndarray, off: np.ndarray, order: np.ndarray, m: int, spare: int) -> float:
-    """Bound on how often clean rows have any set of as many outside as far as those after the first m of `order`.
-
-    An F test of one shift for each row outside, times the number of such sets (Bonferroni): the rows inside were
-    chosen for being close, and among few rows some choice is always far closer than the rest. With half of the level
-    for one row, a quarter for two, ..., all numbers of rows together stay within it.
-    """
-    inside = np.zeros(len(off), bool)
-    inside[order[:m]] = True
-    basis, left, _ = _left(slope, off, inside)
-    k, far, span = len(off) - m, left[~inside], basis[~inside]
-    rise = float(far @ np.linalg.solve(np.eye(k) + span @ span.T, far))
-    rest = float(np.sum(left[inside] ** 2)) / spare
-    log_sets = gammaln(len(off) + 1) - gammaln(k + 1) - gammaln(m + 1)
-    log_p = f_distribution.logsf(rise / k / rest, k, spare) if rest > 0 else -np.inf
-    return float(np.exp(min(log_sets + log_p, 0.0)))
-
-
-def _left(slope: np.ndarray, off: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows in the orthonormal coordinates of the fit to those inside (n, q), what it leaves (n,), and rows unseen."""
-    norms = np.linalg.norm(slope, axis=0)
-    slope = slope / np.where(norms > 0, norms, 1.0)
-    _, singular, V = np.linalg.svd(slope[inside], full_matrices=False)
-    told = singular > FLAT * singular[0]
-    V = V[told]
-    basis = slope @ V.T / singular[told]
-    left = off - basis @ (basis[inside].T @ off[inside])
-    unseen = np.linalg.norm(slope - slope @ V.T @ V, axis=1) > UNSEEN * np.linalg.norm(slope, axis=1)
-    return basis, left, unseen

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from capscale.analysis.conditioning import column_norms
-from capscale.analysis.fit import Fit, Settings, starting_points
+from capscale.analysis.fit import Fit
+from capscale.analysis.starts import starting_points
 from capscale.analysis.table import Table
 
 Axis = Literal["N", "D"]
@@ -171,9 +172,8 @@ def roll_out(fit: Fit, cut: Cut) -> Rollout | None:
 
 
 def _refit(fit: Fit, weight: np.ndarray) -> Fit:
-    spread = starting_points(
-        replace(fit.problem, weight=weight), fit.lower, fit.upper, Settings(starts=FOLD_STARTS, seed=fit.settings.seed)
-    )
+    problem = replace(fit.problem, weight=weight)
+    spread = starting_points(problem, fit.lower, fit.upper, count=FOLD_STARTS, seed=fit.settings.seed)
     starts = np.concatenate([fit.optima[:4], spread])
     solution = fit.solve(fit.batch(starts, weight=weight[None]))
     best = int(np.nanargmin(solution.objective))

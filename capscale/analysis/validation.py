@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from capscale.analysis.ensemble import NORMAL, Ensemble, calibrate, half_widths
-from capscale.analysis.fit import Constraints, Fit, Settings, fit, starting_points
+from capscale.analysis.fit import Constraints, Fit, Settings, fit
 from capscale.analysis.forecasts import Tried, moments, try_cut
 from capscale.analysis.law import Law
 from capscale.analysis.rollouts import Axis, Cut
+from capscale.analysis.starts import starting_points
 from capscale.analysis.table import Table
 from capscale.errors import UserError
 
@@ -97,7 +98,7 @@ def pooled(folds: Sequence[Fold]) -> float:
 def hold_out(whole: Fit, masks: Mapping[str, np.ndarray]) -> tuple[Fold, ...]:
     """Refit without each mask's rows (R,) and predict them."""
     problem = whole.problem
-    spread = starting_points(problem, whole.lower, whole.upper, Settings(starts=FOLD_STARTS, seed=whole.settings.seed))
+    spread = starting_points(problem, whole.lower, whole.upper, count=FOLD_STARTS, seed=whole.settings.seed)
     starts = np.concatenate([whole.optima[:4], spread])
     folds = []
     for name, mask in masks.items():

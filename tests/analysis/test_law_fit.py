@@ -4,9 +4,10 @@ from scipy.optimize import minimize
 from synthetic import RHO, TRUTH, frame_of, rho_of, well_spread
 
 from capscale.analysis.conditioning import conditioning
-from capscale.analysis.fit import Constraints, Settings, _penalty, fit
+from capscale.analysis.fit import Constraints, Settings, fit
 from capscale.analysis.inspection import inspect
 from capscale.analysis.laws import LAWS
+from capscale.analysis.limits import penalty
 from capscale.analysis.profiles import profile
 from capscale.analysis.sentences import fits
 from capscale.analysis.sentences.rule import say
@@ -79,11 +80,11 @@ def test_a_prior_weighs_by_the_noise_over_its_deviation():
     """That of a scale, which is fitted as its logarithm, by its relative deviation."""
     fitted = fit(TABLE, LAWS["logistic"], Settings(starts=4))
     constraints = Constraints(priors={"scale": (8.0, 0.4), "alpha": (0.3, 0.02)})
-    penalty = _penalty(fitted.problem, constraints, 1e-6)
+    held = penalty(fitted.problem, constraints, 1e-6)
     scale, alpha = (fitted.problem.names.index(name) for name in ("scale", "alpha"))
-    assert penalty.centre[[scale, alpha]] == pytest.approx([np.log(8), 0.3])
-    assert penalty.precision[[scale, alpha]] == pytest.approx([1e-6 / 0.05**2, 1e-6 / 0.02**2])
-    assert np.count_nonzero(penalty.precision) == 2
+    assert held.centre[[scale, alpha]] == pytest.approx([np.log(8), 0.3])
+    assert held.precision[[scale, alpha]] == pytest.approx([1e-6 / 0.05**2, 1e-6 / 0.02**2])
+    assert np.count_nonzero(held.precision) == 2
 
 
 def test_the_same_for_any_order_of_rows():

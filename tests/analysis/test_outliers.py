@@ -13,9 +13,10 @@ from synthetic import TRUTH, rho_of
 
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.fit import Settings, fit
+from capscale.analysis.forward_search import chance
 from capscale.analysis.inspection import Inspection
 from capscale.analysis.laws import LAWS
-from capscale.analysis.outliers import _chance, most_rows, outliers
+from capscale.analysis.outliers import most_rows, outliers
 from capscale.analysis.rows import read
 from capscale.analysis.sentences.outlying import RULES
 from capscale.analysis.sentences.quotable import refused
@@ -147,9 +148,9 @@ def test_the_chance_of_rows_outside_is_an_f_test_of_their_shifts():
             np.sum((off - X @ np.linalg.lstsq(X, off, rcond=None)[0]) ** 2) for X in (slope, np.hstack([slope, shifts]))
         ]
         p = f_distribution.sf((rss[0] - rss[1]) / k / (rss[1] / (m - 3)), k, m - 3)
-        found = _chance(slope, off, order, m, m - 3)
+        found = chance(slope, off, order, m, m - 3)
         assert found == pytest.approx(min(math.comb(12, k) * p, 1.0), rel=1e-9)
-    assert _chance(slope, off + 100 * shifts[:, 0], order, 11, 8) < 1e-9
+    assert chance(slope, off + 100 * shifts[:, 0], order, 11, 8) < 1e-9
 
 
 def test_clean_rows_of_any_choice_seldom_seem_outside():
@@ -157,9 +158,7 @@ def test_clean_rows_of_any_choice_seldom_seem_outside():
     random = np.random.default_rng(1)
     slope = random.normal(size=(8, 2))
     orders = [[*set(range(8)) - set(pair), *pair] for pair in itertools.combinations(range(8), 2)]
-    least = [
-        min(_chance(slope, off, np.array(order), 6, 4) for order in orders) for off in random.normal(size=(150, 8))
-    ]
+    least = [min(chance(slope, off, np.array(order), 6, 4) for order in orders) for off in random.normal(size=(150, 8))]
     assert 0.05 < np.mean(np.array(least) < 0.2) <= 0.2
 
 
@@ -177,21 +176,22 @@ def test_clean_tables_have_none(law, ratios, tables):
     assert named <= max(0.03 * tables, 1)
 
 
-def test_deviations_are_those_of_a_fit_without_the_row():
-    rows = changed(records(), row40=0.03)
-    whole = fitted(rows)
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_deviations_are_those_of_a_fit_without_the_row(logarithmic):
+    rows, settings = changed(records(), row40=0.03), replace(QUICK, logarithmic=logarithmic)
+    whole = fitted(rows, settings=settings)
     found = outliers(whole)
     (row,) = found.rows
     assert row.run == rows[40]["run"]
-    rest = fit(whole.table.select(np.array([r.run != row.run for r in whole.table.rows])), LAWS["tanh"], QUICK)
+    rest = fit(whole.table.select(np.array([r.run != row.run for r in whole.table.rows])), LAWS["tanh"], settings)
     z = rest.z.copy()
     z[0] += z[2] * np.log(whole.problem.N0 / rest.problem.N0) * -1  # coordinates of the other table's N0 and D0
     z[1] += z[3] * np.log(whole.problem.D0 / rest.problem.D0) * -1
     at = replace(whole, z=z)
     J, one = jacobian(at), [r.run for r in whole.table.rows].index(row.run)
     kept = np.arange(len(J)) != one
-    step = np.linalg.lstsq(J[kept], at.residuals[kept], rcond=None)[0]  # least squares, where the fit is Huber's
-    left = at.residuals - J @ step
+    step = np.linalg.lstsq(J[kept], at.loss_units[kept], rcond=None)[0]  # least squares, where the fit is Huber's
+    left = at.loss_units - J @ step
     variance = np.sum(left[kept] ** 2) / (kept.sum() - J.shape[1])
     leverage = J[one] @ np.linalg.inv(J[kept].T @ J[kept]) @ J[one]
     assert row.deviations == pytest.approx(left[one] / np.sqrt(variance * (1 + leverage)), rel=0.01)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from capscale.analysis.forward_search import LEVEL
 from capscale.analysis.inspection import Inspection
-from capscale.analysis.outliers import LEVEL, Outlier
+from capscale.analysis.outliers import Outlier
 from capscale.analysis.sentences.rule import Rule, always, listing, number, plural
 
 MOST_ROWS = 12

@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 setup dev
 
 # One worker a core: the tests are many small programs. A worker takes whole stretches of them, so that what a module's
-# tests share is made once, and the rest of another's when it is done.
-exec "$venv/bin/python" -m pytest -n "${WORKERS:-auto}" --dist worksteal "$@"
+# tests share is made once, and the rest of another's when it is done. The slowest are told at the end.
+exec "$venv/bin/python" -m pytest -n "${WORKERS:-auto}" --dist worksteal --durations=15 "$@"

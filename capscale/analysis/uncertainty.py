@@ -1,6 +1,5 @@
 """How sure a fit is: intervals, and the bootstrap that gives them. Profiles stand in `profiles`."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -9,7 +8,6 @@ import numpy as np
 
 from capscale.analysis.conditioning import flat_directions
 from capscale.analysis.fit import Fit
-from capscale.analysis.shared_errors import Level
 from capscale.analysis.solver import Solution
 from capscale.errors import UserError
 
@@ -35,18 +33,12 @@ LONGEST = 25.0
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Refits on reweighted rows: S resamples.
-
-    `z` (S, p) coordinates, `ratio` (S, K) variances of shared errors over that of single rows, `deviation` (S,) that
-    of single rows, in units of the objective.
-    """
+    """Refits on reweighted rows: S resamples with coordinates `z` (S, p)."""
 
     fit: Fit
     z: np.ndarray
     objective: np.ndarray
     converged: np.ndarray
-    ratio: np.ndarray
-    deviation: np.ndarray
 
     @property
     def values(self) -> np.ndarray:
@@ -98,16 +90,6 @@ class Bootstrap:
         problem = self.fit.problem
         return np.exp(problem.log_rho(self.z)[:, rows])
 
-    def run_errors(self, new: Collection[Level], random: np.random.Generator) -> np.ndarray:
-        """Errors of a single run about the law (S,), in units of the objective, one for every resample.
-
-        `new` are the levels at which the run belongs to no group of the table, as one of a new size belongs to a new
-        cell as well: it draws their errors along with its own. `Fit.effects` has those of groups that the table knows.
-        """
-        drawn = np.array([level in new for level in self.fit.shared.levels], bool)
-        deviation = self.deviation * np.sqrt(1 + self.ratio[:, drawn].sum(axis=1))
-        return deviation * random.standard_normal(len(self.z))
-
     def spread(self, name: str) -> float:
         """Half the central 68 % interval: one standard deviation that outliers do not move."""
         low, high = self.interval(name, 0.6827)[1:]
@@ -148,8 +130,7 @@ def bootstrap(fit: Fit, resamples: int = 1000, seed: int | None = None) -> Boots
         apart = np.clip(fit.z + random.normal(size=(resamples, len(flat))) @ flat, fit.lower, fit.upper)
         other = fit.solve(fit.batch(apart, **change))
         found = _chosen(found, other, 2 * (other.objective - found.objective) < EQUAL * noise * widen**2)
-    deviation = np.sqrt(np.mean(fit.whitened[fit.problem.weight > 0] ** 2)) * widen
-    return Bootstrap(fit, found.z, found.objective, found.converged, ratio, deviation)
+    return Bootstrap(fit, found.z, found.objective, found.converged)
 
 
 def _widened(fit: Fit, widen: np.ndarray) -> np.ndarray:

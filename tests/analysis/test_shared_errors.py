@@ -187,14 +187,6 @@ def test_resamples_do_not_stay_beside_the_optimum_where_the_objective_is_flat():
     assert draws.interval("alpha").high > 4 * draws.interval("alpha").low
 
 
-def test_a_new_run_draws_the_errors_of_its_groups_as_well_as_its_own():
-    draws = bootstrap(fit(designed(cell=0.012, seed=2), LAWS["tanh"], Settings(starts=8)), 2000)
-    drawn = [draws.run_errors(new, np.random.default_rng(0)) for new in ((), ("cell",))]
-    own, cell = (np.median(np.abs(errors)) / norm.ppf(0.75) for errors in drawn)
-    assert own == pytest.approx(0.004, rel=0.2)
-    assert cell == pytest.approx(np.hypot(0.004, 0.012), rel=0.35)
-
-
 def test_few_runs_have_the_limit_of_students_t():
     one = Reference(np.ones(1), np.zeros(1), np.ones(1), 3)
     assert one.limit(0.95) == pytest.approx(student.ppf(0.975, 3) ** 2)

@@ -9,6 +9,8 @@ Run: `capscale reproduce fig1a --ladder nano`, 100 runs.
 """
 
 import math
+from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,6 +117,18 @@ def _learned() -> list[Representation]:
     return [Representation(operand(name)) for name in LEARNED]
 
 
+def _by_recipe(evidence: Evidence) -> tuple[Evidence, Evidence]:
+    """The runs of integers and those of learned steps, each with the dense ones.
+
+    Seeds of the two do not scatter alike, and either is measured with the scatter of its own.
+    """
+    learned = [r["weights"] in LEARNED for r in evidence.records]
+    dense = [r["weights"] == "dense" for r in evidence.records]
+    parts = ([not of for of in learned], [of or d for of, d in zip(learned, dense, strict=True)])
+    first, second = (tuple(compress(evidence.records, part)) for part in parts)
+    return replace(evidence, records=first), replace(evidence, records=second)
+
+
 def _high(found: Measured) -> np.ndarray:
     return np.array([row.weights in HIGH_BITS for row in found.rows])
 
@@ -122,8 +136,10 @@ def _high(found: Measured) -> np.ndarray:
 def estimates(evidence: Evidence) -> dict[str, Estimate]:
     """Misfits of the two forms, what Kumar's leaves at high bits, and Lsat of LSQ."""
 
+    integral, learned = _by_recipe(evidence)
+
     def integers() -> Measured:
-        return measured(evidence, _integers(), least=5)
+        return measured(integral, _integers(), least=5)
 
     def follows() -> Estimate:
         found = integers()
@@ -144,11 +160,11 @@ def estimates(evidence: Evidence) -> dict[str, Estimate]:
         return interval(np.mean(found.log_rho[high, : kumar.shape[1]] - np.log(kumar), axis=0), found.note)
 
     def learned_follow() -> Estimate:
-        own = misfit(measured(evidence, _learned(), least=4), TANH_SATURATING)
+        own = misfit(measured(learned, _learned(), least=4), TANH_SATURATING)
         return interval(own.departure, own.words)
 
     def lsat() -> Estimate:
-        law = through(measured(evidence, _learned(), least=4), TANH_SATURATING)
+        law = through(measured(learned, _learned(), least=4), TANH_SATURATING)
         return interval(number(law, "Lsat"), f"F = {law.values[0]:.2f}, C = {law.values[1]:.2f}")
 
     return estimates_of(
@@ -169,8 +185,8 @@ def figure(evidence: Evidence) -> "Figure":
     drawn, (axes,) = panels.panels(height=4.8)
     panels.against_error(axes, 6e-5, 0.4)
     every = (("INT, QuEST's recipe", _integers(), TANH), ("LSQ", _learned(), TANH_SATURATING))
-    for k, (name, formats, form) in enumerate(every):
-        look, series = panels.style(k), panels.found(evidence, formats)
+    for k, (part, (name, formats, form)) in enumerate(zip(_by_recipe(evidence), every, strict=True)):
+        look, series = panels.style(k), panels.found(part, formats)
         if series is None:
             continue
         law = panels.on_a_curve(axes, series, form, look, name)

@@ -180,5 +180,5 @@ def figure(evidence: Evidence) -> "Figure":
         if shape is not None:
             panels.band(axes, x, shape.curve(k, x), panels.Line(look.color))
     panels.printed_integers(axes)
-    panels.shared_key(drawn, 4)
+    panels.shared_key(drawn, 2)
     return drawn

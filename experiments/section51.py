@@ -151,5 +151,5 @@ def figure(evidence: Evidence) -> "Figure":
     axes.set_ylim(0, None)
     axes.set_xlabel("bits of integer weights", fontsize=9)
     axes.set_ylabel("capacity per bit, ρ / bits", fontsize=9)
-    panels.shared_key(drawn, 4)
+    panels.shared_key(drawn, 2)
     return drawn

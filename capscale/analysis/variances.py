@@ -36,19 +36,13 @@ def scales(y: np.ndarray, G: np.ndarray, left: int) -> tuple[float, float]:
     outside = max(float(y @ y - along @ along), 1e-300)
     rank = int(np.sum(power > 1e-12 * power.max(initial=0.0))) if power.max(initial=0.0) > 0 else 0
     first = outside / max(left - rank, 1) if left > rank else float(y @ y) / left
-    log, noises = [], []
-    for scale in SCALES:
-        noise = first
-        for _ in range(20):  # the noise at this scale: a fixed point of its estimating equation
-            within = np.sum(along**2 / (1 + scale * power / noise))
-            noise = max((outside + within) / left, LEAST_NOISE)
-        noises.append(noise)
-        total = 1 + scale * power / noise
-        log.append(
-            -0.5 * (left * np.log(noise) + np.sum(np.log(total)))
-            - (PRIOR_FREEDOM / 2) * np.log(scale)
-            - PRIOR_FREEDOM / (2 * scale)
-        )
-    weight = np.exp(np.array(log) - max(log))
+    noise = np.full(len(SCALES), first)
+    for _ in range(20):  # the noise at each scale: a fixed point of its estimating equation
+        total = 1 + SCALES[:, None] * power / noise[:, None]
+        noise = np.maximum((outside + np.sum(along**2 / total, axis=1)) / left, LEAST_NOISE)
+    total = 1 + SCALES[:, None] * power / noise[:, None]
+    log = -0.5 * (left * np.log(noise) + np.sum(np.log(total), axis=1))
+    log = log - (PRIOR_FREEDOM / 2) * np.log(SCALES) - PRIOR_FREEDOM / (2 * SCALES)
+    weight = np.exp(log - log.max())
     weight /= weight.sum()
-    return float(weight @ SCALES), float(weight @ np.array(noises))
+    return float(weight @ SCALES), float(weight @ noise)

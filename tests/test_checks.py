@@ -128,14 +128,15 @@ MANY: list[tuple[Callable[[Any], object], tuple[object, ...]]] = [
 """Values that hold many numbers, made with one of them, and which of `DOUBTFUL` it may be."""
 
 MADE = {
-    "analysis": "Across Bootstrap Calibration Capacities CapacityLaw CapacityRow Comparison CutOffs Departure "
-    "Difference Draws Factorization Fit Fold Inspection Kin Kind Law Matrix NextRun Option Outlier Outliers Picture "
-    "Plan Posterior Prediction Predictor Problem Profile Reference Release Rollout Rule Source Study Table Tie "
-    "Validation",
+    "analysis": "Across Bootstrap Calibration Capacities CapacityLaw CapacityRow Claim Comparison Contradiction "
+    "CutOffs Departure Difference Draws Estimate Factorization Fit Fold Inspection Judgement Kin Kind Law Matrix NextRun Option Outlier Outliers Picture "
+    "Plan Posterior Prediction Predictor Problem Profile Reference Release Rollout Rule Scatter Source Study Table "
+    "Tie Validation",
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargestOf LargestPairs Packed Tails",
+    "reproduction": "Found",
     "sweep": "Chip Outcome Slice Sweep",
-    "train": "Parsed",
+    "train": "Grid Parsed",
 }
 """Classes that the package itself makes, of values that are checked: nobody else has a reason to."""
 

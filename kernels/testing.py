@@ -38,7 +38,7 @@ POD = ("v5e:4x4", {"data": 4, "fsdp": 4})
 WIDTHS = (
     *(128, 256, 384, 512),  # micro
     *(640, 768, 1024, 1280, 1664, 1792, 2048, 2816, 3584, 4608, 5632),  # paper, and its feed-forward layers
-    *(2688, 3072, 4224, 5376, 6912, 8448),  # those of OLMo2
+    *(1536, 2688, 3072, 4224, 5376, 6912, 8448),  # those of OLMo2
 )
 """Widths of the ladders' projected matrices that fill whole registers of 128 lanes; XLA projects the others."""
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from capscale.analysis.rows import read
-from capscale.defaults import RBBM
+from capscale.defaults import RBBM, default_estimator
 from capscale.estimator_names import find_estimator
+from capscale.formats.catalog import find
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 
@@ -29,6 +30,20 @@ def test_rbbm_is_the_best_b_rms_of_the_scan():
     assert len(means) == 4
     assert find_estimator(min(means, key=means.__getitem__)) == RBBM
     assert means["b-rms 0.1"] < np.mean(settings["fw"]) - 0.01
+
+
+def test_radius_1_is_as_good_as_any_but_with_one_bit_a_weight():
+    losses = {cell[:2]: loss for cell, loss in mean_losses("vq_radius.csv").items()}
+    assert len(losses) == 15
+    assert default_estimator(find("higgs-d2-n16"), rotated=True) == find_estimator("hypersphere")
+
+    def behind(codebook, radius):
+        return losses[codebook, radius] - min(loss for (name, _), loss in losses.items() if name == codebook)
+
+    assert behind("higgs-d2-n16", "hypersphere") < 0.01
+    for codebook in ("higgs-d2-n4", "higgs-d4-n16"):
+        assert behind(codebook, "hypersphere") > 0.3
+        assert behind(codebook, "hypersphere 1.25") < 0.04
 
 
 @pytest.mark.parametrize(

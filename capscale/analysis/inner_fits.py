@@ -13,7 +13,7 @@ from capscale.analysis.calibration import linear_theory
 from capscale.analysis.fit import Fit
 
 BETTER = 1e-4
-"""Fall of the statistic that counts as one; a picture of a profile shows a hundredth."""
+"""Fall of the statistic that counts as one, over 1 plus the statistic; a picture of a profile shows a hundredth."""
 MULTIPLES = (0.3, 0.65, 0.9, 1.1, 1.4, 2.0, 3.2)
 """Where points stand, as shares of the distance at which linear theory expects the limit."""
 FARTHER = 4
@@ -150,19 +150,29 @@ def _from_neighbours(fit: Fit, found: InnerFits, noise: float) -> InnerFits:
     A warm start never ends above the objective at its start, and between two solutions the objective hardly exceeds
     theirs: a point that stood above its neighbours comes down.
     """
+    known = [np.full_like(found.z, np.nan)] * 3
     # Good news travels by one point a round: after as many rounds as points it has been everywhere.
     for _ in range(len(found.value)):
-        before = found
-        for start in _starts(fit, found):
-            promising = 2 * (found.objective - _objective(fit, start)) > BETTER * noise
-            to = np.flatnonzero(promising | ~found.converged)
+        before, starts = found, _starts(fit, found)
+        for start, last in zip(starts, known, strict=True):
+            promising = _falls(fit, found.objective, _objective(fit, start), noise)
+            new = np.any(start != last, axis=1)  # from the same start it would end as it did
+            to = np.flatnonzero(new & (promising | ~found.converged))
             if len(to):
                 tried = _solve(fit, found.which[to], found.value[to], start[to], warm=True)
                 found = _replaced(found, to, tried)
-        gain = np.where(np.isfinite(before.objective), before.objective - found.objective, np.inf)
-        if not np.any((2 * gain > BETTER * noise) | (found.converged & ~before.converged)):
+        known = starts
+        fell = _falls(fit, before.objective, found.objective, noise)
+        if not np.any(fell | (found.converged & ~before.converged)):
             break
     return found
+
+
+def _falls(fit: Fit, before: np.ndarray, after: np.ndarray, noise: float) -> np.ndarray:
+    """Where the objective falls by what counts: far outside the limit a profile need not be as exact (M,)."""
+    finite = np.isfinite(after)
+    statistic = 2 * np.maximum(np.where(finite, after, 0.0) - fit.objective, 0.0) / noise
+    return finite & (2 * (before - np.where(finite, after, 0.0)) > BETTER * noise * (1 + statistic))
 
 
 def _objective(fit: Fit, z: np.ndarray) -> np.ndarray:

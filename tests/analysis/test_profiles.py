@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from synthetic import write_sweep
+from synthetic import TRUTH, rho_of, runs, write_sweep
 
 from capscale.analysis import inner_fits
-from capscale.analysis.fit import Fit, fit
+from capscale.analysis.fit import Fit, Settings, fit
 from capscale.analysis.laws import LAWS
 from capscale.analysis.profiles import Profile, profile, profiles
 from capscale.analysis.rows import read
+from capscale.analysis.table import make_table
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,18 @@ def test_the_drawn_line_goes_through_the_points_and_is_never_negative(rough):
     np.testing.assert_allclose(np.interp(found.value, x, y), found.statistic, rtol=1e-6, atol=1e-9)
     assert y.min() == pytest.approx(0, abs=1e-12)
     assert len(x) >= 400
+
+
+def test_a_point_far_outside_that_creeps_along_a_valley_is_left_there(monkeypatch):
+    """beta at its bound, where three sizes of two lengths are met by ever steeper laws: no point is tried for ever."""
+    table = make_table(
+        runs({n: rho_of(n) for n in ("int2", "int4")}, sizes=(3e7, 1e8, 3e8), tokens=(2e9, 8e9), law=TRUTH),
+        "made",
+        strict=False,
+    )
+    found, solves = fit(table, LAWS["tanh"], Settings(starts=8)), []
+    solve = Fit.solve
+    monkeypatch.setattr(Fit, "solve", lambda *a, **k: solves.append(1) or solve(*a, **k))
+    curves = profiles(found)
+    assert set(curves) == {"alpha", "beta", "E", "F", "C"}
+    assert len(solves) < 30

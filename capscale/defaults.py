@@ -34,6 +34,10 @@ ONE_BIT_ROTATED, ONE_BIT_PLAIN = Clip(1.3), Clip(1.25)
 RBBM = BRms(0.1)
 """The paper's method for sparsity (arXiv 2506.01863, section 5.2), which does not state p. Chosen by the scan of
 `experiments/rbbm_scan.py` (rows in experiments/results/rbbm_scan.csv), on sizes that no report uses."""
+CODEWORDS = Hypersphere(1.6)
+"""The paper's Algorithm 2, which does not state its radius. Chosen by the scan of `experiments/vq_radius.py` (rows in
+experiments/results/vq_radius.csv), on a size that no report uses: the least mean loss over three codebooks. At 1 over
+half the vectors of one-bit codebooks lie outside, where their gradient is masked for good."""
 
 
 def default_estimator(format: Format, rotated: bool = False) -> Estimator:
@@ -43,7 +47,7 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
     - Sparsity by magnitude, N:M as well: RBBM, `BRms`; on a schedule (GMP), and RigL, the mask itself, `ForwardMask`.
     - Sparse, then quantized: that of the grid, over all entries, pruned ones too (QuEST's `FourEightTrustQuantizer`);
       where the grid is in a basis of its own, RBBM in the given one and the grid's there, `BothRotated`.
-    - Codebooks: `Hypersphere`, Algorithm 2 of the paper. Noise: `ThroughScale`, after the authors' noise quantizer.
+    - Codebooks: Algorithm 2 of the paper, `Hypersphere`. Noise: `ThroughScale`, after the authors' noise quantizer.
     - Formats from outside: straight-through.
     """
     scalar = format.scalar if isinstance(format, Then) else format.inner if isinstance(format, Outliers) else format
@@ -56,5 +60,5 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
         return ThroughScale(format.scope)
     if isinstance(format, TopK) and format.schedule != CONSTANT:
         return ForwardMask()
-    others: dict[type, Estimator] = {Vector: Hypersphere(), RigL: ForwardMask(), TopK: RBBM, NM: RBBM}
+    others: dict[type, Estimator] = {Vector: CODEWORDS, RigL: ForwardMask(), TopK: RBBM, NM: RBBM}
     return others.get(type(format), STRAIGHT_THROUGH)

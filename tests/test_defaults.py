@@ -38,7 +38,7 @@ def test_one_for_every_kind():
         "2:4+int4": Trust(),
         "top50+nvfp4": Trust(),
         "top50+rotated-int4": BothRotated(RBBM, Trust()),
-        "higgs-d2-n16": Hypersphere(),
+        "higgs-d2-n16": Hypersphere(1.6),
         "noise2": ThroughScale("row"),
         "noise2-matrix": ThroughScale("matrix"),
     }

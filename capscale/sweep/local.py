@@ -1,7 +1,7 @@
 """Trains what is missing of a sweep on this machine's devices."""
 
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -96,7 +96,7 @@ def launch(
     threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
     groups = _alike(missing) if mode == "population" else [[run] for run in missing]
     if threads > 1:
-        groups = _programs_first(groups)
+        groups = _staggered(groups, threads)
     display.begin(total=len(sweep.runs), present=outcome.present)
 
     @_alone_unless_agreed(outcome)
@@ -273,12 +273,20 @@ def _alike(runs: list[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def _programs_first(groups: list[list[Run]]) -> list[list[Run]]:
-    """Runs whose program has come before after all others: side by side, one would wait while the other compiles."""
-    seen: set[Program] = set()
-    first, later = [], []
+def _staggered(groups: list[list[Run]], apart: int) -> list[list[Run]]:
+    """Further runs of a program after the first ones of `apart` other programs.
+
+    Side by side with the first they would wait while it compiles; at the end of the sweep they would compile anew, as
+    `PROGRAMS_HELD` others have come between.
+    """
+    programs: dict[Program, list[list[Run]]] = defaultdict(list)
     for runs in groups:
-        program = Program.of(runs[0])
-        (later if program in seen else first).append(runs)
-        seen.add(program)
-    return first + later
+        programs[Program.of(runs[0])].append(runs)
+    waiting: deque[list[list[Run]]] = deque()
+    order = []
+    for first, *further in programs.values():
+        order.append(first)
+        waiting.append(further)
+        if len(waiting) > apart:
+            order += waiting.popleft()
+    return order + [runs for further in waiting for runs in further]

@@ -1,7 +1,7 @@
 """Where runs are trained: one run sharded over a mesh, or a population of same-shape runs, one or more a device."""
 
 from collections.abc import Callable
-from functools import cache, partial, wraps
+from functools import lru_cache, partial, wraps
 from threading import RLock
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -90,9 +90,14 @@ _MAKING = RLock()
 however many call it, but a cache alone would let every thread that comes before the first is done make its own."""
 
 
+PROGRAMS_HELD = 32
+"""Compiled programs kept for further runs, beside those of runs under way: one takes 800 to 1,200 of the 65,530
+memory maps that Linux grants a process, and a sweep has hundreds of programs."""
+
+
 def _once(make: Callable[Made, Value]) -> Callable[Made, Value]:
-    """Caches `make`, and lets one thread at a time into it."""
-    cached = cache(make)
+    """Keeps what `make` made last, and lets one thread at a time into it."""
+    cached = lru_cache(PROGRAMS_HELD)(make)
 
     @wraps(make)
     def made(*args: Made.args, **kwargs: Made.kwargs) -> Value:

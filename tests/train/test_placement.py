@@ -1,5 +1,7 @@
 """Placements of runs: one program for all that need it."""
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
@@ -8,9 +10,9 @@ import jax
 import tiny
 from limits import LIMIT_S
 
-from capscale.sweep.local import _programs_first
+from capscale.sweep.local import _staggered
 from capscale.train import placement
-from capscale.train.placement import Sharded
+from capscale.train.placement import PROGRAMS_HELD, Sharded
 from capscale.train.sharding import make_mesh
 
 
@@ -39,7 +41,27 @@ def test_threads_that_begin_together_share_one_compilation(monkeypatch):
     assert len(made) == 2  # of the program and of its start, not of each thread's
 
 
-def test_repeated_programs_come_after_all_others():
-    runs = [tiny.run(seed=seed, batch=batch) for batch in (2, 4) for seed in (0, 1)]
-    ordered = [group[0] for group in _programs_first([[run] for run in runs])]
-    assert [(run.batch, run.seed) for run in ordered] == [(2, 0), (4, 0), (2, 1), (4, 1)]
+def test_compiled_programs_are_let_go():
+    """Each takes hundreds of memory maps, of which Linux grants a process 65,530."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+
+    def functions(batch):
+        return Sharded(tiny.run(batch=batch, tokens=100_000), mesh)._functions
+
+    first = weakref.ref(functions(5).train_chunk)
+    for batch in range(6, 5 + PROGRAMS_HELD):
+        functions(batch)
+    gc.collect()
+    assert first() is functions(5).train_chunk
+    for batch in range(100, 100 + PROGRAMS_HELD):
+        functions(batch)
+    gc.collect()
+    assert first() is None
+
+
+def test_further_runs_of_a_program_come_after_those_that_begin_beside_it():
+    runs = [tiny.run(seed=seed, batch=batch) for batch in (2, 4, 6) for seed in (0, 1, 2)]
+    ordered = [group[0] for group in _staggered([[run] for run in runs], apart=1)]
+    assert [(run.batch, run.seed) for run in ordered] == [
+        (2, 0), (4, 0), (2, 1), (2, 2), (6, 0), (4, 1), (4, 2), (6, 1), (6, 2)
+    ]  # fmt: skip

@@ -1,13 +1,11 @@
-"""Whether stated 95 % intervals hold the truth: simulated tables of eight designs, fitted as `capscale fit` does.
+"""Whether stated 95 % intervals hold the truth, by simulation: fits of seven designs, and predictions far beyond.
 
-    python scripts/bench_coverage.py --replicates 40
-    python scripts/bench_coverage.py --designs size cell --json coverage.json
+    python scripts/bench_coverage.py --replicates 200 --rows coverage.jsonl --json coverage.json
+    python scripts/bench_coverage.py --designs size cell --jobs 14 --seconds 200 --rows coverage.jsonl
 
-Runs of 4 sizes, 4 ratios of tokens to parameters and 4 formats, noise .004 nats a run and, where a design says so, .006
-shared by the runs of a size, of a cell (N and D), or by the checkpoints of a run. An interval that the fit says not to
-quote (not identified, not measured, of a law that the runs contradict) counts as refused, whatever it holds. The new
-run is dense, of a new size but for tables of one, and predicted as `capscale predict` does. A wrong law has no true
-alpha and beta: where they are stated they count as missed.
+Designs are those of coverage_designs.py and rollout_designs.py. Tables are drawn in turn from every design, each by a
+seed of its own, and what is stated of one is a line of the file --rows as soon as it is known: a run that is stopped,
+or ends at its --seconds, goes on from there. Every process keeps to a core of its own.
 """
 
 import argparse
@@ -15,186 +13,135 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import coverage_designs
 import numpy as np
-from about import about
+import rollout_designs
+from about import about, commit
 
-from capscale.analysis.ensemble import gathered
-from capscale.analysis.families import family
-from capscale.analysis.fit import Settings, fit
-from capscale.analysis.inspection import inspect
-from capscale.analysis.laws import LAWS
-from capscale.analysis.operands import gaussian_error
-from capscale.analysis.predict import Prediction, predict, target
-from capscale.analysis.sentences.quotable import refused
-from capscale.analysis.table import Table, make_table
-from capscale.analysis.uncertainty import bootstrap
-from capscale.capacity import TANH, Capacity, Scaling
 from capscale.cli.compiled import keep_compiled
 
-TRUTH = Scaling(A=406.4, alpha=0.34, B=410.7, beta=0.28, E=1.69)  # Hoffmann et al. 2022, arXiv 2203.15556
-COUPLED = Scaling(A=406.4, alpha=0.34, B=410.7, beta=0.28, E=1.69, g=0.7)
-RHO = Capacity(TANH, (("F", 0.41), ("C", 1.39)))  # arXiv 2506.01863, table 3, Llama
-FORMATS = ("dense", "int4", "int3", "int2")
-SIZES, RATIOS = np.array([3e7, 1e8, 3e8, 1e9]), np.array([25.0, 50.0, 100.0, 200.0])
-NEW = (2e9, 2e11)
-"""N and D of the new run, beyond the sizes of the table."""
-NOISE, SHARED = 0.004, 0.006
-RESAMPLES, STARTS = 300, 16
+BEGUN = time.monotonic()
+DESIGNS = (*coverage_designs.DESIGNS, *rollout_designs.ROLLOUTS)
 
 
-class Found(NamedTuple):
-    """One 95 % interval: whether it holds the truth, whether the fit says not to quote it, and its width."""
-
-    number: str
-    method: str
-    hit: bool
-    refused: bool
-    width: float
+def keep_to_a_core(cores: "Queue[int]") -> None:
+    """Has this process run on one core: XLA makes as many threads as there are cores to run on."""
+    os.sched_setaffinity(0, {cores.get()})
 
 
-@dataclass(frozen=True)
-class Design:
-    """A table to draw: its sizes, its ratios, and which error its runs share."""
-
-    shared: str = ""
-    sizes: tuple[float, ...] = tuple(SIZES)
-    ratios: tuple[float, ...] = tuple(RATIOS)
-    law: Scaling = TRUTH
-    checkpoints: bool = False
-    new: tuple[float, float] = NEW
-
-    @property
-    def noise(self) -> float:
-        """Of single rows; checkpoints of a run differ by little."""
-        return 1e-4 if self.checkpoints else NOISE
-
-    def new_loss(self, random: np.random.Generator) -> float:
-        """Loss of a new run, with errors of its own and of its size, cell or run."""
-        own = random.normal(0, self.noise) + (random.normal(0, SHARED) if self.shared else 0.0)
-        return float(self.law.loss(*self.new)) + own
-
-    def table(self, random: np.random.Generator) -> Table:
-        """Runs of every size, ratio and format; a run's ten checkpoints in place of its ratios."""
-        ratios = tuple(20.0 * k for k in range(1, 11)) if self.checkpoints else self.ratios
-        keys = [(n, f, r) for n in self.sizes for f in FORMATS for r in ratios]
-        units: dict[Any, float] = {}
-        records = []
-        for N, name, ratio in keys:
-            rho = 1.0 if name == "dense" else float(RHO.rho(gaussian_error(name)))
-            loss = float(self.law.loss(N, N * ratio, rho)) + random.normal(0, self.noise)
-            unit = {"": None, "size": N, "cell": (N, ratio), "run": (N, name)}[self.shared]
-            if self.shared:
-                loss += units.setdefault(unit, random.normal(0, SHARED))
-            run = f"{name}-{N:g}" if self.checkpoints else f"{name}-{N:g}-{ratio:g}"
-            row = {"run": run, "N": N, "D": N * ratio, "loss": loss, "weights": name, "activations": "dense"}
-            records.append(row)
-        return make_table(records, "simulated")
-
-
-DESIGNS = {
-    "independent": Design(),
-    "cell": Design("cell"),
-    "size": Design("size"),
-    "size, 6 sizes": Design("size", sizes=(3e7, 6e7, 1.2e8, 2.5e8, 5e8, 1e9)),
-    "trajectory": Design("run", checkpoints=True),
-    "D/N constant": Design(ratios=(100.0,)),
-    "one size": Design(sizes=(1e8,), new=(1e8, 7e9)),
-    "law wrong": Design(law=COUPLED),
-}
-
-
-def new_run(design: Design, table: Table) -> Prediction:
-    """A dense run that the table does not have, by the ensemble of laws."""
-    ensemble = gathered(table, family(LAWS["tanh"]), Settings(starts=STARTS))
-    return predict(ensemble, target("dense", N=design.new[0], D=design.new[1]))
-
-
-def replicate(task: tuple[str, int]) -> tuple[list[Found], float]:
-    """What is said of one table, and the CPU seconds that it takes."""
+def replicate(task: tuple[str, int]) -> dict[str, Any]:
+    """A line of the rows: what is stated of one table, or the error that ended it, and the CPU seconds it took."""
     name, seed = task
-    design, begun = DESIGNS[name], time.process_time()
-    random = np.random.default_rng([seed, list(DESIGNS).index(name)])
-    table = design.table(random)
-    found = fit(table, LAWS["tanh"], Settings(starts=STARTS))
-    draws = bootstrap(found, RESAMPLES)
-    inspected = inspect(found, draws=draws)
-    unsaid = refused(inspected)
-    truth = {n: getattr(TRUTH, n) if design.law is TRUTH or n == "E" else float("nan") for n in ("alpha", "beta", "E")}
-    truth |= {f"rho[{f}]": float(RHO.rho(gaussian_error(f))) for f in FORMATS[1:]}
+    of = rollout_designs if name in rollout_designs.ROLLOUTS else coverage_designs
+    begun, line = time.process_time(), {"design": name, "seed": seed}
+    try:
+        line["found"] = [list(map(_plain, f)) for f in of.replicate(name, seed)]
+    except Exception as error:  # one table must not end the others
+        line["error"] = f"{type(error).__name__}: {error}"
+    return {**line, "cpu_seconds": round(time.process_time() - begun, 2)}
+
+
+def _plain(x: Any) -> Any:
+    return bool(x) if isinstance(x, np.bool_) else float(f"{x:.5g}") if isinstance(x, float) else x
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of rows, none where there is none yet; one that was cut short is taken off."""
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        path.write_bytes(whole)
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def measure(tasks: list[tuple[str, int]], jobs: int, until: float) -> Iterator[dict[str, Any]]:
+    """Lines of the tasks as they come, those that are known by the monotonic time `until`."""
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    mine = sorted(os.sched_getaffinity(0))
+    for k in range(jobs):
+        cores.put(mine[k % len(mine)])
+    with context.Pool(jobs, keep_to_a_core, (cores,)) as pool:
+        coming = pool.imap_unordered(replicate, tasks)
+        for _ in tasks:
+            try:
+                yield coming.next(until - time.monotonic())
+            except multiprocessing.TimeoutError:
+                return
+
+
+def summary(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Coverage and width of every number of every design, by the rows."""
+    cells: dict[tuple[str, str, str], list[tuple[bool, bool, float]]] = {}
+    for line in sorted(lines, key=lambda x: (DESIGNS.index(x["design"]), x["seed"])):
+        for number, method, *rest in line.get("found", ()):
+            cells.setdefault((line["design"], number, method), []).append(tuple(rest))
     out = []
-    for number, value in truth.items():
-        intervals = {"bootstrap": draws.interval(number)[1:]}
-        if number in inspected.profiles:
-            intervals["profile"] = inspected.profiles[number].interval()[1:]
-        for method, (low, high) in intervals.items():
-            out.append(Found(number, method, low <= value <= high, number in unsaid, high - low))
-    said, loss = new_run(design, table), design.new_loss(random)
-    hit = said.loss.low <= loss <= said.loss.high
-    out.append(Found("new run", "predict", hit, not said.stated, said.loss.high - said.loss.low))
-    return out, time.process_time() - begun
-
-
-def measure(name: str, replicates: int, map: Callable[..., Any]) -> tuple[list[dict[str, Any]], float]:
-    """Coverage of every number of one design, and the CPU seconds of a table."""
-    cells: dict[tuple[str, str], list[tuple[bool, bool, float]]] = {}
-    lines, seconds = [], 0.0
-    for found, cpu in map(replicate, [(name, seed) for seed in range(replicates)]):
-        seconds += cpu / replicates
-        for number, method, *rest in found:
-            cells.setdefault((number, method), []).append(tuple(rest))
-    for (number, method), each in cells.items():
+    for (design, number, method), each in cells.items():
         stated = [(hit, width) for hit, refused, width in each if not refused]
-        lines.append(
+        out.append(
             {
-                "design": name,
+                "design": design,
                 "number": number,
                 "method": method,
-                "tables": len(each),
+                "intervals": len(each),
                 "refused": len(each) - len(stated),
                 "coverage": float(np.mean([hit for hit, _ in stated])) if stated else None,
                 "coverage_of_all": float(np.mean([hit for hit, _, _ in each])),
                 "median_width": float(np.median([width for _, width in stated])) if stated else None,
             }
         )
-    return lines, seconds
+    return out
 
 
-def show(lines: list[dict[str, Any]]) -> None:
-    """Prints one design."""
-    for r in lines:
+def show(found: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+    """Prints the table, what each design cost, and the errors."""
+    for r in found:
         stated = "refused" if r["coverage"] is None else f"{r['coverage']:.3f}  width {r['median_width']:.4g}"
-        print(
-            f"{r['design']:14} {r['number']:10} {r['method']:9} {stated:24} refused {r['refused']} of {r['tables']}, "
-            f"all {r['coverage_of_all']:.3f}",
-            flush=True,
-        )
+        said = f"refused {r['refused']} of {r['intervals']}, all {r['coverage_of_all']:.3f}"
+        print(f"{r['design']:25} {r['number']:26} {r['method']:9} {stated:24} {said}")
+    for name in DESIGNS:
+        cpu = [line["cpu_seconds"] for line in lines if line["design"] == name]
+        if cpu:
+            print(f"{name}: {len(cpu)} tables, {np.median(cpu):.2f} CPU s each, {np.sum(cpu):.0f} in all")
+    for line in lines:
+        if "error" in line:
+            print(f"{line['design']}, seed {line['seed']}: {line['error']}")
 
 
 def main() -> None:
-    """Simulates, fits and prints."""
+    """Simulates what is not among the rows yet, and prints the table of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicates", type=int, default=200)
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of wall time, then what is known counts")
+    parser.add_argument("--rows", type=Path, default=Path("coverage.jsonl"))
+    parser.add_argument("--json", type=Path)
     arguments, begun = parser.parse_args(), about("jax", "scipy", "numpy")
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    until = BEGUN + min(arguments.seconds, 1e6)
+    os.environ |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # of the processes
     keep_compiled()
-    found = []
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        for name in arguments.designs:
-            start = time.perf_counter()
-            lines, seconds = measure(name, arguments.replicates, pool.imap_unordered)
-            show(lines)
-            print(f"{name}: {time.perf_counter() - start:.0f} s, {seconds:.2f} CPU s a table", flush=True)
-            found += lines
-            if arguments.json:
-                text = json.dumps({**begun, "resamples": RESAMPLES, "lines": found}, indent=1)
-                Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+    done = {(line["design"], line["seed"]) for line in lines_of(arguments.rows) if "found" in line}
+    tasks = [(d, s) for s in range(arguments.replicates) for d in arguments.designs if (d, s) not in done]
+    which = {"commit": commit(), "jax": begun["versions"]["jax"]}
+    with arguments.rows.open("a", encoding="utf-8") as rows:
+        for line in measure(tasks, arguments.jobs, until):
+            rows.write(json.dumps({**line, **which}) + "\n")
+            rows.flush()
+    lines = [line for line in lines_of(arguments.rows) if line["design"] in arguments.designs]
+    found = summary(lines)
+    show(found, lines)
+    if arguments.json:
+        text = json.dumps({**begun, "resamples": coverage_designs.RESAMPLES, "lines": found}, indent=1)
+        arguments.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""What scripts/device_check.py does, in order, and how long each may take. Imports no jax, which is for the workers.
+
+REHEARSE=1 makes everything tiny and interprets the GPU's kernels on a CPU, to try the order, the clock and the rows.
+REHEARSE=skeleton leaves jax out too: cases of the part "rehearsal" succeed, fail, crash or hang in its place.
+"""
+
+import os
+from typing import NamedTuple
+
+REHEARSE = os.environ.get("REHEARSE", "")
+
+
+class Wrong(Exception):
+    """A result that differs from the reference by more than it may."""
+
+
+class Part(NamedTuple):
+    """Cases of one kind. A process does some one after another; what fails, crashes or hangs costs its own row."""
+
+    name: str
+    cases: tuple[str, ...]
+    each: float
+    """Seconds that a case may take, the start of its process included; then the process is killed."""
+    per_process: int = 100
+    """Cases that a process does: one where a peak of memory is measured, as that is a process's."""
+    ahead: bool = False
+    """Whether the cases are only compiled, into the cache that later parts read."""
+
+
+class Phase(NamedTuple):
+    """Parts of which several cases are done at a time; one alone where something is timed."""
+
+    parts: tuple[Part, ...]
+    workers: int
+    total: float
+    """Seconds that the phase may take; what is left then is not begun."""
+
+
+FORMATS = (
+    "int4",
+    "int4+h128",
+    "2:4+int4+h128",
+    "int4-g32",
+    "mxfp4+h128",
+    "higgs-d2-n16",
+    "nvfp4",
+    "e2m1",
+    "2:4",
+    "lsq4",
+    "2:4 [b-rms]",
+    "int4-g32+h128",
+)
+PROGRAMS = (*FORMATS, "select top50", "codes int4-g32", "matmul int4", "matmul int4-g128", "matmul 2:4+int4")
+"""A family of kernels each."""
+
+STEPS = tuple(
+    f"{size} {run}"
+    for size in (("30M",) if REHEARSE else ("30M", "200M"))
+    for run in ("dense auto", "int4 auto", "int4-both auto", "int4 reference", "int4-both reference")
+)
+"""Size, format and CAPSCALE_KERNELS; a dense step has no kernel of ours."""
+
+PROJECTIONS = (
+    "int4 bfloat16",
+    "int4+h128 bfloat16",
+    "int4-g32 bfloat16",
+    "mxfp4+h128 bfloat16",
+    "2:4+int4+h128 bfloat16",
+    "higgs-d2-n16 bfloat16",
+    "int4+h128 float32",
+    "2:4+int4+h128 float32",
+    "higgs-d2-n16 float32",
+    "nvfp4 bfloat16",
+    "e2m1 bfloat16",
+    "2:4 bfloat16",
+)
+
+ROWS = (1, 16, 256, 4096)
+PRODUCTS = tuple(f"{rows} rows" for rows in ROWS)
+
+PROFILED = ("int4+h128", "mxfp4+h128", "matmul 16")
+
+TESTS = ("test_project_gpu.py", "test_matmul.py", "test_project.py", "test_codes.py")
+"""Files of tests/kernels with device tests, the most telling first."""
+
+
+def phases(workers: int) -> list[Phase]:
+    """All but the profiler and the tests. `workers`: processes at a time where nothing is timed; one compiles nothing
+    ahead, as that would be no gain."""
+    if REHEARSE == "skeleton":
+        cases, each = ("passes", "fails", "crashes", "hangs", "passes too"), 1.0
+        return [
+            Phase((Part("rehearsal", cases, each),), 1, 30.0),
+            Phase((Part("rehearsal", ("passes", "passes too"), each, 1),), 2, 30.0),
+        ]
+    slow = 40.0 if REHEARSE else 1.0
+    ahead = (Part("steps", STEPS, 80.0, 1, ahead=True), Part("projections", PROJECTIONS, 60.0, 3, ahead=True))
+    return [
+        Phase((Part("where", ("device", "limits"), 60.0 * slow),), 1, 60.0 * slow),
+        Phase((Part("programs", PROGRAMS, 60.0 * slow, 1), *(ahead if workers > 1 else ())), workers, 100.0 * slow),
+        Phase((Part("steps", STEPS, 45.0 * slow, 1),), 1, 140.0 * slow),
+        Phase((Part("projections", PROJECTIONS, 40.0 * slow),), 1, 80.0 * slow),
+        Phase((Part("products", PRODUCTS, 40.0 * slow),), 1, 60.0 * slow),
+    ]

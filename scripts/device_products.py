@@ -1,0 +1,59 @@
+"""Activations times packed int4 weights, over the number of rows: the kernel, bfloat16, and unpacking for cuBLAS.
+
+A loop on the device goes round as many matrices as no cache holds together, and each product is the next one's input. A
+barrier ties weights to the input, without which a compiler may unpack them once for all rounds.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from capscale.kernels import dispatch
+from capscale.kernels.dispatch import Mode
+from capscale.kernels.matmul import matmul
+from device_kernels import int4_weights, normal
+from device_plan import REHEARSE
+from device_where import seconds
+from jax import Array
+
+SIZE = 128 if REHEARSE else 4096
+PACKED, DENSE = (1, 1) if REHEARSE else (16, 4)
+"""Matrices of 8 and of 32 MiB, 128 in all."""
+TURNS = 2 if REHEARSE else 8
+
+
+def run(case: str, row: dict[str, Any]) -> None:
+    """Times of one product, for so many rows."""
+    rows = int(case.split(maxsplit=1)[0])
+    x = normal((rows, SIZE), jnp.bfloat16, 1)
+    packed = [int4_weights(SIZE, seed=seed) for seed in range(PACKED)]
+    dense = [normal((SIZE, SIZE), jnp.bfloat16, seed) * jnp.bfloat16(SIZE**-0.5) for seed in range(DENSE)]
+    row["packed_bytes"] = sum(a.nbytes for a in jax.tree.leaves(packed[0]))
+    row["bf16_us"] = us(lambda x, w: jnp.matmul(x, w, preferred_element_type=jnp.float32).astype(x.dtype), x, dense)
+    row["unpacked_us"] = us(_by("reference"), x, packed)
+    row["us"] = us(_by("require"), x, packed)
+    row["over_bf16"], row["over_unpacked"] = row["bf16_us"] / row["us"], row["unpacked_us"] / row["us"]
+    row["flop_per_s"] = 2 * rows * SIZE**2 / (1e-6 * row["us"])
+    row["bytes_per_s"] = (row["packed_bytes"] + 2 * x.nbytes) / (1e-6 * row["us"])
+
+
+def _by(mode: Mode) -> Callable[[Array, Any], Array]:
+    def product(x: Array, w: Any) -> Array:
+        with dispatch.force(mode):
+            return matmul(x, w)
+
+    return product
+
+
+def us(product: Callable[[Array, Any], Array], x: Array, weights: list[Any]) -> float:
+    """Microseconds of one product of a round."""
+
+    def turn(_: Any, x: Array, weights: list[Any]) -> Array:
+        for w in weights:
+            tied, x = jax.lax.optimization_barrier((w, x))
+            x = product(x, tied)
+        return x
+
+    loop = jax.jit(lambda x, weights: jax.lax.fori_loop(0, TURNS, lambda i, x: turn(i, x, weights), x))
+    return 1e6 * seconds(loop.lower(x, weights).compile(), x, weights) / (TURNS * len(weights))

@@ -30,8 +30,8 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]
 
 
-def context() -> contextlib.ExitStack:
-    """One chip as the mesh, and in a rehearsal the GPU's kernels, interpreted."""
+def context(interpreted: bool = True) -> contextlib.ExitStack:
+    """One chip as the mesh, and in a rehearsal the GPU's kernels, interpreted where that is asked for."""
     stack = contextlib.ExitStack()
     if REHEARSE != "skeleton":
         import jax
@@ -39,7 +39,7 @@ def context() -> contextlib.ExitStack:
 
         one = jax.make_mesh((1,), ("chip",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
         stack.enter_context(jax.set_mesh(one))
-        if REHEARSE:
+        if REHEARSE and interpreted:
             stack.enter_context(dispatch.target("gpu", interpret=True))
     return stack
 
@@ -55,7 +55,7 @@ def main() -> None:
     start = time.perf_counter()
     try:
         module = importlib.import_module(f"device_{arguments.part}")
-        stack = context()
+        stack = context(getattr(module, "INTERPRETED", True))
     except Exception as error:
         traceback.print_exc()
         say({"case": arguments.cases[0], "outcome": "did not finish", "error": first_line(error)})

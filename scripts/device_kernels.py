@@ -39,8 +39,8 @@ def given_numbers(spec: Spec, rows: int) -> Array | None:
     return jnp.linspace(0.25, 0.5, rows).reshape(rows, 1) if needed else None
 
 
-def kernel_of(spec: Spec, x: Array, op: Op = "project") -> How:
-    """The kernel of this device. Raises ValueError where it has none: the reference is not what is to be measured."""
+def kernel_of(spec: Spec, x: Any, op: Op = "project") -> How:
+    """The kernel of this device for rows like x. Raises ValueError where only the reference would run."""
     how = choose(spec, x, op=op)
     if how.backend == "reference":
         raise ValueError(f"no kernel runs {spec} on {x.dtype}{list(x.shape)} here")

@@ -22,13 +22,15 @@ class Part(NamedTuple):
     each: float
     """Seconds that a case may take, the start of its process included; then the process is killed."""
     per_process: int = 100
-    """Cases that a process does: one where a peak of memory is measured, as that is a process's."""
-    ahead: bool = False
-    """Whether the cases are only compiled, into the cache that later parts read."""
+    """Cases that a process does."""
+    held: bool = False
+    """Whether a case is timed: compiled, then held until nothing else runs. A process does one: it has one peak."""
+    turn: float = 30.0
+    """Seconds that such a case may take when its turn has come."""
 
 
 class Phase(NamedTuple):
-    """Parts of which several cases are done at a time; one alone where something is timed."""
+    """Parts whose cases are done, or compiled, so many at a time."""
 
     parts: tuple[Part, ...]
     workers: int
@@ -85,20 +87,22 @@ TESTS = ("test_project_gpu.py", "test_matmul.py", "test_project.py", "test_codes
 
 
 def phases(workers: int) -> list[Phase]:
-    """All but the profiler and the tests. `workers`: processes at a time where nothing is timed; one compiles nothing
-    ahead, as that would be no gain."""
+    """All but the profiler and the tests. What takes longest to compile is begun first."""
     if REHEARSE == "skeleton":
-        cases, each = ("passes", "fails", "crashes", "hangs", "passes too"), 3.0
+        cases, each = ("passes", "fails", "crashes", "hangs", "passes too"), 2.0
+        held = ("passes", "fails", "crashes", "hangs", "cannot be compiled")
         return [
             Phase((Part("rehearsal", cases, each),), 1, 30.0),
-            Phase((Part("rehearsal", ("passes", "passes too"), each, 1),), 2, 30.0),
+            Phase((Part("rehearsal", ("passes",), each), Part("held", held, each, 1, True, each)), 2, 30.0),
         ]
     slow = 40.0 if REHEARSE else 1.0
-    ahead = (Part("steps", STEPS, 80.0, 1, ahead=True), Part("projections", PROJECTIONS, 60.0, 3, ahead=True))
+    together = (
+        Part("steps", STEPS, 150.0 * slow, 1, True, 25.0 * slow),
+        Part("programs", PROGRAMS, 75.0 * slow, 1),
+        Part("projections", PROJECTIONS, 100.0 * slow, 1, True, 20.0 * slow),
+        Part("products", PRODUCTS, 100.0 * slow, 1, True, 20.0 * slow),
+    )
     return [
         Phase((Part("where", ("device", "limits"), 60.0 * slow),), 1, 60.0 * slow),
-        Phase((Part("programs", PROGRAMS, 60.0 * slow, 1), *(ahead if workers > 1 else ())), workers, 100.0 * slow),
-        Phase((Part("steps", STEPS, 45.0 * slow, 1),), 1, 140.0 * slow),
-        Phase((Part("projections", PROJECTIONS, 40.0 * slow),), 1, 80.0 * slow),
-        Phase((Part("products", PRODUCTS, 40.0 * slow),), 1, 60.0 * slow),
+        Phase(together, workers, 160.0 * slow),
     ]

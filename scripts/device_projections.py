@@ -5,7 +5,8 @@ operation stands between. The copy whose speed the least bytes are held to runs 
 cache holds; at 4096 x 4096 a bfloat16 matrix is 32 MiB, of which a Hopper's L2 holds part.
 """
 
-from functools import cache
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,50 +24,34 @@ ROWS = 8 if REHEARSE else SIZE
 PASSES = 2 if REHEARSE else 32
 
 
-def loops(case: str) -> tuple[dict[str, Any], tuple[Array, Array], int]:
-    """Both loops, not compiled; what they start from; and the least bytes of a pass."""
+def prepare(case: str, row: dict[str, Any]) -> Callable[[], None]:
+    """Both loops of a case, compiled; what is given measures them."""
     name, dtype = case.rsplit(" ", 1)
     spec = spec_named(name)
-    x, g = (normal((ROWS, SIZE), jnp.dtype(dtype), seed) for seed in (2, 3))
-    given = given_numbers(spec, ROWS)
+    x = jax.ShapeDtypeStruct((ROWS, SIZE), jnp.dtype(dtype))
 
-    def loop(how: How) -> Any:
+    def compiled(how: How) -> Any:
         def once(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            given = given_numbers(spec, ROWS)
             y, pull = jax.vjp(lambda x: project(spec, x, given, how), carry[0])
             return y, pull(carry[1])[0]
 
-        return jax.jit(lambda x, g: jax.lax.fori_loop(0, PASSES, once, (x, g), unroll=2))
+        return jax.jit(lambda x, g: jax.lax.fori_loop(0, PASSES, once, (x, g), unroll=2)).lower(x, x).compile()
 
-    least = 4 * x.nbytes + (2 * ROWS * mask_bytes(SIZE) if spec.mask is not None else 0)
-    return {"kernel": loop(kernel_of(spec, x)), "reference": loop(How("reference"))}, (x, g), least
-
-
-def ahead(case: str, row: dict[str, Any]) -> None:
-    """Compiles the case."""
-    found, operands, _ = loops(case)
-    for loop in found.values():
-        loop.lower(*operands).compile()
+    least = 4 * ROWS * SIZE * x.dtype.itemsize + (2 * ROWS * mask_bytes(SIZE) if spec.mask is not None else 0)
+    return partial(_measure, compiled(kernel_of(spec, x)), compiled(How("reference")), least, x, row)
 
 
-@cache
-def copied() -> float:
-    """Speed of a copy, once a process."""
-    return copy_speed()
-
-
-def run(case: str, row: dict[str, Any]) -> None:
-    """One case measured; the reference first, so that a kernel that fails leaves its time."""
-    found, operands, least = loops(case)
-    times, results = {}, {}
-    for what in ("reference", "kernel"):
-        loop = found[what].lower(*operands).compile()
-        times[what] = seconds(loop, *operands) / PASSES
-        results[what] = loop(*operands)
-        row["reference_us" if what == "reference" else "us"] = 1e6 * times[what]
+def _measure(kernel: Any, plain: Any, least: int, like: Any, row: dict[str, Any]) -> None:
+    operands = [normal(like.shape, like.dtype, seed) for seed in (2, 3)]
+    reference = seconds(plain, *operands) / PASSES  # first: a kernel that fails leaves it
+    row["reference_us"] = 1e6 * reference
+    taken, copied = seconds(kernel, *operands) / PASSES, copy_speed()
     row |= {
-        "least_us": 1e6 * least / copied(),
-        "of_copy": least / times["kernel"] / copied(),
-        "over_reference": times["reference"] / times["kernel"],
-        "value": differences(results["kernel"][0], results["reference"][0]),
-        "copy_bytes_per_s": copied(),
+        "us": 1e6 * taken,
+        "least_us": 1e6 * least / copied,
+        "of_copy": least / taken / copied,
+        "over_reference": reference / taken,
+        "value": differences(kernel(*operands)[0], plain(*operands)[0]),
+        "copy_bytes_per_s": copied,
     }

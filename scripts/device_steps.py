@@ -7,6 +7,7 @@ as in training, with the batch of each.
 
 import dataclasses
 import os
+from collections.abc import Callable
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -40,7 +41,7 @@ def model_of(size: str) -> ModelConfig:
 
 
 def compiled(case: str, row: dict[str, Any]) -> tuple[Any, Any, Program]:
-    """The initial state and the steps of a case, compiled; how long that took, where the cache may have had them."""
+    """The initial state and the steps of a case, compiled, and how long that took while others were too."""
     size, fmt, mode = case.split()
     os.environ[dispatch.VARIABLE] = mode
     both = operand("int4", per_token=True) if fmt == "int4-both" else DENSE_OPERAND
@@ -56,7 +57,9 @@ def compiled(case: str, row: dict[str, Any]) -> tuple[Any, Any, Program]:
     lowered = jax.jit(partial(train_chunk, program), donate_argnums=0).lower(state, windows, seed, pace)
     traced = perf_counter() - start
     step = lowered.compile()
+    sizes = step.memory_analysis()
     row |= {
+        "temp_bytes": None if sizes is None else sizes.temp_size_in_bytes,
         "trace_s": traced,
         "compile_s": perf_counter() - start - traced,
         "kernels": kernels_in(step.as_text() or ""),
@@ -71,14 +74,12 @@ def kernels_in(text: str) -> int:
     )
 
 
-def ahead(case: str, row: dict[str, Any]) -> None:
-    """Compiles the case."""
-    compiled(case, row)
+def prepare(case: str, row: dict[str, Any]) -> Callable[[], None]:
+    """One case compiled; what is given measures it."""
+    return partial(_measure, *compiled(case, row), row)
 
 
-def run(case: str, row: dict[str, Any]) -> None:
-    """One case measured."""
-    initial, step, program = compiled(case, row)
+def _measure(initial: Any, step: Any, program: Program, row: dict[str, Any]) -> None:
     model = program.model
     state = initial(jnp.int32(0))
     shape = (STEPS, BATCH, model.context + 1)

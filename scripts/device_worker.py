@@ -1,7 +1,7 @@
 """One process of scripts/device_check.py: does cases of a part one after another, a line of JSON for each.
 
-    python scripts/device_worker.py projections "int4 bfloat16" "2:4 bfloat16"
-    python scripts/device_worker.py --ahead steps "30M int4 auto"       # compiles it into the cache, runs nothing
+    python scripts/device_worker.py programs "int4" "2:4"
+    python scripts/device_worker.py --held steps "30M int4 auto"      # compiles, says {"ready": CASE}, waits for a line
 
 A line {"begun": CASE} comes before each. After an error the process ends, with status 3: on a GPU a kernel that failed
 may have taken the context with it, and whoever started this one starts another for the cases that are left.
@@ -47,7 +47,7 @@ def context(interpreted: bool = True) -> contextlib.ExitStack:
 def main() -> None:
     """Does the cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ahead", action="store_true")
+    parser.add_argument("--held", action="store_true")
     parser.add_argument("part")
     parser.add_argument("cases", nargs="+")
     arguments = parser.parse_args()
@@ -67,7 +67,15 @@ def main() -> None:
                 start = time.perf_counter()
             row: dict[str, Any] = {"case": case, "outcome": "passed"}
             try:
-                (module.ahead if arguments.ahead else module.run)(case, row)  # what it measures before an error stays
+                if arguments.held:
+                    measure = module.prepare(case, row)
+                    say({"ready": case})
+                    if not sys.stdin.readline():
+                        return  # whoever held it is gone
+                    start = time.perf_counter()
+                    measure()
+                else:
+                    module.run(case, row)  # what it measures before an error stays in the row
             except Wrong as error:
                 row |= {"outcome": "wrong", "error": str(error)[:400]}
             except Exception as error:

@@ -39,7 +39,10 @@ def clocks() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
+    except subprocess.TimeoutExpired as error:
+        return str(error)
 
 
 def seconds(run: Callable[..., Any], *operands: Any) -> float:

@@ -198,7 +198,8 @@ class Check:
             return self.write("tests", {"case": "all", **NO_TIME})
         files = [f"tests/kernels/{name}" for name in TESTS]
         options = ["-m", "device", "-v", "-rf", "--tb", "short", "-p", "no:cacheprovider", "-W", "default"]
-        spread = ["-n", str(TEST_WORKERS), "--dist", "load", "--maxschedchunk", "1", "--timeout", "60"]
+        spread = ["-n", str(TEST_WORKERS), "--dist", "load", "--maxschedchunk", "1"]
+        spread += ["--timeout", "60", "--timeout-method", "thread"]  # a kernel that hangs hears no signal
         process = self.process("tests", [sys.executable, "-m", "pytest", *files, *options, *spread])
         counts, error = dict[str, int](), ""
         try:

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from capscale.analysis.conditioning import residual_deviation
 from capscale.analysis.ensemble import Ensemble, beyond_runs
 from capscale.analysis.fit import Fit
-from capscale.analysis.predict import Prediction, Predictor, as_in, storage_bits, target
+from capscale.analysis.predict import Prediction, Predictor, storage_bits, target
 from capscale.analysis.table import Row
 from capscale.analysis.uncertainty import Interval
 from capscale.capacity import FLOPS_PER_PARAMETER_TOKEN
@@ -99,7 +99,7 @@ def plan(
     """The best (N, D) of every (weights, activations) pair under the budget, ranked."""
     if not formats:
         raise UserError("no formats to choose from; give catalog names")
-    predictor = Predictor(ensemble, tuple(target(w, a) for w, a in formats), count)
+    predictor = Predictor(ensemble, tuple(target(w, a, runs=ensemble.table) for w, a in formats), count)
     found = [_best_use(predictor, budget, row, (speed or {}).get(row.weights, 1.0)) for row in predictor.rows]
     goal = budget.loss is not None
     found.sort(key=(lambda f: f.memory) if goal else (lambda f: f.prediction.loss.estimate))
@@ -188,7 +188,6 @@ def best_size(predictor: Predictor, row: Row, flops: float) -> tuple[Interval, I
             f"{predictor.ensemble.table.source}: every run has D = {D:.4g}, so nothing says what a token is worth: a "
             "FLOP budget cannot be divided; add runs of other D, or give --memory or --loss"
         )
-    row = as_in(predictor.ensemble.table, row)
     work = flops / FLOPS_PER_PARAMETER_TOKEN
     sizes = np.geomspace(work**0.5 / 1e4, work**0.5 * 1e3, SIZES)
     rows = [row._replace(N=float(n), D=work / float(n)) for n in sizes]

@@ -59,18 +59,20 @@ class Prediction:
 def target(
     weights: str, activations: str = "dense", *, N: float = 1e9, D: float = 1e11,
     weights_gmse: float = float("nan"), activations_gmse: float = float("nan"),
-    columns: Mapping[str, float] | None = None,
+    columns: Mapping[str, float] | None = None, runs: Table | None = None,
 ) -> Row:  # fmt: skip
     """A row to predict; names outside the catalog need their GMSE. `columns` are others, for laws that read them.
 
-    An estimator in brackets counts as the default where it is that of the format in either basis, rotated or not.
+    It has the rotation of `runs` (see `as_in`), and none without them. An estimator in brackets counts as the default
+    where it is that of the format in either basis, rotated or not.
     """
     record = {"N": N, "D": D, "loss": 1.0, "weights": weights, "activations": activations, "run": "prediction"}
     record |= {"weights_gmse": weights_gmse, "activations_gmse": activations_gmse, **(columns or {})}
     plain, rotated = (
         make_table([record | {"hadamard": block}], "prediction", strict=False).rows[0] for block in (None, 128)
     )
-    return plain if plain.is_plain or not rotated.is_plain else rotated
+    found = plain if plain.is_plain or not rotated.is_plain else rotated
+    return found if runs is None else as_in(runs, found)
 
 
 def as_in(table: Table, row: Row) -> Row:
@@ -102,7 +104,7 @@ class Predictor:
 
     ensemble: Ensemble
     rows: tuple[Row, ...]
-    """Of the representations, at any N and D."""
+    """Of the representations, at any N and D, each with the rotation that it is to have."""
     count: int = 1000
     level: float = LEVEL
 
@@ -111,7 +113,6 @@ class Predictor:
             raise UserError(f"draws={self.count}: at least 20 and at most {MOST_DRAWS:,} draws; a thousand will do")
         if not 0 < self.level < 1:
             raise UserError(f"level={self.level:g}: must lie strictly between 0 and 1, such as 0.95")
-        object.__setattr__(self, "rows", tuple(as_in(self.ensemble.table, r) for r in self.rows))
         for row in self.rows:
             if not row.is_plain and not self.ensemble.best.law.per_format:
                 raise UserError(
@@ -157,7 +158,6 @@ class Predictor:
 
     def predict(self, row: Row) -> Prediction:
         """Capacity and loss of one of the representations at the row's N and D."""
-        row = as_in(self.ensemble.table, row)
         by = beyond_runs(self.ensemble.table, [row])
         calibration = self.ensemble.calibration
         losses, rho = self.expected(row, by), self._rho(row)

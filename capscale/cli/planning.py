@@ -61,6 +61,7 @@ class Predict:
             weights_gmse=nan if self.weights_gmse is None else self.weights_gmse,
             activations_gmse=nan if self.activations_gmse is None else self.activations_gmse,
             columns=parse_columns(self.column),
+            runs=ensemble.table,
         )
         if not row.is_dense and max(row.weights_gmse, row.activations_gmse) == 0:
             raise UserError(f"{row.curve}: GMSE is zero; nothing is compressed")

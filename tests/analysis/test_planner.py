@@ -42,7 +42,7 @@ def test_a_law_of_gmse_says_nothing_of_another_estimator(fitted):
     plain = predict(fitted, target("top50"))
     assert predict(fitted, target("top50 [b-rms 0.1]")).rho == plain.rho
     for text in ("int1 [clip 1.3]", "int1 [clip 1.25]"):  # rotated, and not
-        assert predict(fitted, target(text)).rho == predict(fitted, target("int1")).rho
+        assert predict(fitted, target(text, runs=fitted.table)).rho == predict(fitted, target("int1")).rho
     assert storage_bits("top50 [b-rms 0.1]") == storage_bits("top50")
 
 
@@ -194,6 +194,26 @@ def test_formats_have_the_rotation_that_the_table_gives_them(budget):
     assert {o.prediction.row.hadamard for o in options if not o.prediction.row.is_dense} == {"128"}
     (int4,) = (o.prediction for o in options if o.prediction.row.weights == "int4")
     assert int4.rho.high - int4.rho.low < 0.05  # one that was trained
+
+
+def test_a_row_is_predicted_with_its_own_rotation_whatever_most_runs_have():
+    """Two in three compressed runs are rotated; the others are worth less."""
+    frame = well_spread(150, 0.003, 2, ("dense", "int2", "int3", "int4", "int2", "int3", "int4"))
+    plain = (np.arange(len(frame)) % 7 > 3) & (np.arange(len(frame)) % 2 == 0)
+    frame["hadamard"] = np.where(plain | (frame["weights"] == "dense"), np.nan, 128.0)
+    less = [
+        float(TRUTH.loss(N, D, rho_of(w) ** 1.5) - TRUTH.loss(N, D, rho_of(w)))
+        for N, D, w in frame.values[:, [0, 1, 3]]
+    ]
+    frame["loss"] += np.where(plain, less, 0.0)
+    ensemble = ensemble_of(frame)
+    asked = target("int3", N=2e8, D=2e10)
+    for row, rho in ((asked, rho_of("int3") ** 1.5), (asked._replace(hadamard="128"), rho_of("int3"))):
+        found = predict(ensemble, row)
+        assert found.row == row
+        assert found.rho.estimate == pytest.approx(rho, abs=0.03)
+        assert found.loss.low < float(TRUTH.loss(2e8, 2e10, rho)) < found.loss.high
+    assert target("int3", N=2e8, D=2e10, runs=ensemble.table).hadamard == "128"
 
 
 def test_runs_of_one_number_of_tokens_divide_no_budget():

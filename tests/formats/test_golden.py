@@ -1,0 +1,61 @@
+"""Values and gradients of every catalog format, as digests, so that no change of code moves a bit unawares.
+
+`.venv-3.11/bin/python tests/formats/test_golden.py` writes `golden_projections.json` anew, where others are meant.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capscale.formats import catalog
+from capscale.formats.roles import initial_context
+from capscale.representation import Operand, project
+
+GOLDEN = Path(__file__).parent / "golden_projections.json"
+DTYPES = ("float32", "bfloat16", "float16")
+DEFAULT = ("int1", "int4-g64", "e2m1", "mxfp4", "nvfp4", "lsq4", "2:4", "4:8-pairs+int4", "int4-outliers1")
+
+
+def rows(dtype: str, seed: int = 0) -> jax.Array:
+    """Normal rows of unequal scale; of them one of zeros, one full of ties, one with few values that are not zero."""
+    x = np.random.default_rng(seed).standard_normal((8, 256)) * 2.0 ** np.linspace(-2, 2, 8)[:, None]
+    x[1] = 0.0
+    x[2] = np.round(4 * x[2]) / 4
+    x[3, 7:] = 0.0
+    return jnp.asarray(x, dtype)
+
+
+def digests(name: str) -> dict[str, str]:
+    """Of the value, the gradient and that of learned numbers, by dtype; the sign of zeros counts."""
+    format = catalog.find(name)
+    found = {}
+    for dtype in DTYPES:
+        x, cotangent = rows(dtype), rows(dtype, seed=1)
+        ctx = initial_context(format, x)
+
+        @jax.jit
+        def pulled(x, learned, cotangent, ctx=ctx):
+            run = lambda x, learned: project(Operand(format), x, ctx._replace(learned=learned))  # noqa: E731
+            value, pull = jax.vjp(run, x, learned)
+            return value, pull(cotangent)
+
+        leaves = jax.tree.leaves(pulled(x, ctx.learned, cotangent))
+        found[dtype] = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:16]
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in catalog.FORMATS]
+)
+def test_values_and_gradients_are_those_of_before(name):
+    assert digests(name) == json.loads(GOLDEN.read_text())[name]
+
+
+if __name__ == "__main__":
+    lines = [f'  "{name}": {json.dumps(digests(name))}' for name in catalog.FORMATS]
+    GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")

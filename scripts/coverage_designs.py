@@ -21,7 +21,7 @@ from capscale.analysis.operands import gaussian_error
 from capscale.analysis.predict import Prediction, predict, target
 from capscale.analysis.sentences.quotable import refused
 from capscale.analysis.table import Table, make_table
-from capscale.analysis.uncertainty import bootstrap
+from capscale.analysis.uncertainty import Interval, bootstrap
 from capscale.capacity import TANH, Capacity, Scaling
 
 TRUTH = Scaling(A=406.4, alpha=0.34, B=410.7, beta=0.28, E=1.69)  # Hoffmann et al. 2022, arXiv 2203.15556
@@ -36,13 +36,25 @@ RESAMPLES, STARTS = 300, 16
 
 
 class Found(NamedTuple):
-    """One 95 % interval: whether it holds the truth, whether it is said not to quote it, and its width."""
+    """One 95 % interval."""
 
     number: str
     method: str
     hit: bool
+    """Whether it holds the truth."""
     refused: bool
+    """Whether it is said not to quote it."""
     width: float
+    place: float
+    """Of the truth: 0 at the estimate, 1 and -1 at the upper and lower end."""
+
+    @classmethod
+    def of(cls, number: str, method: str, interval: Interval, truth: float, *, refused: bool) -> "Found":
+        """An interval held to the truth, NaN where there is none."""
+        estimate, low, high = interval
+        end = high if truth >= estimate else low
+        place = 0.0 if truth == estimate else (truth - estimate) / abs(end - estimate) if end != estimate else np.inf
+        return cls(number, method, low <= truth <= high, refused, high - low, float(place))
 
 
 @dataclass(frozen=True)
@@ -119,11 +131,9 @@ def replicate(name: str, seed: int) -> list[Found]:
     truth |= {f"rho[{f}]": rho_of(f) for f in FORMATS[1:]}
     out = []
     for number, value in truth.items():
-        intervals = {"bootstrap": draws.interval(number)[1:]}
+        intervals = {"bootstrap": draws.interval(number)}
         if number in inspected.profiles:
-            intervals["profile"] = inspected.profiles[number].interval()[1:]
-        for method, (low, high) in intervals.items():
-            out.append(Found(number, method, low <= value <= high, number in unsaid, high - low))
+            intervals["profile"] = inspected.profiles[number].interval()
+        out += [Found.of(number, method, i, value, refused=number in unsaid) for method, i in intervals.items()]
     said, loss = new_run(design, table), design.new_loss(random)
-    hit = said.loss.low <= loss <= said.loss.high
-    return [*out, Found("new run", "predict", hit, not said.stated, said.loss.high - said.loss.low)]
+    return [*out, Found.of("new run", "predict", said.loss, loss, refused=not said.stated)]

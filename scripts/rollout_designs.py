@@ -67,7 +67,6 @@ def replicate(name: str, seed: int) -> list[Found]:
             for f, row in rows.items():
                 found = predictor.predict(row._replace(N=N, D=D))
                 loss = float(of.law.loss(N, D, rho_of(f))) + error + random.normal(0, NOISE)
-                low, high = found.loss[1:]
                 asked = f"{'new' if f == NEW_FORMAT else 'known'} format at {more_N:g} N, {more_D:g} D/N"
-                out.append(Found(asked, "predict", low <= loss <= high, not found.stated, high - low))
+                out.append(Found.of(asked, "predict", found.loss, loss, refused=not found.stated))
     return out

@@ -12,6 +12,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 COMPILER_PARAMS = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup)
 
+ROWS = 64  # of a wgmma
 SMALLEST_SWIZZLE = 32  # bytes
 
 

@@ -1,13 +1,12 @@
 """The projection of rows on Hopper (Mosaic GPU).
 
-A block of threads takes 64 rows. Their tiles of 128 values pass through registers up to three times: for the largest
-magnitude, for the root mean square, and for the levels; from the second time on they come from the L2 cache. The
-Hadamard rotation is a product with a matrix of signs on the tensor cores, and so is the exchange of neighbours that
-N:M sparsity, codebooks and groups below 8 values need (see `gpu_tiles`). Where values share a scale in groups and
-nothing is rotated or exchanged, every group is a row.
+A block of threads takes 64 tiles of 128 values, each a row of the kernel, which pass through registers once. What
+several tiles of a row share is measured before (see `gpu_sums`). The Hadamard rotation is a product with a matrix of
+signs on the tensor cores, and so is the exchange of neighbours that N:M sparsity, codebooks and groups below 8 values
+need (see `gpu_tiles`). Where values share a scale in groups of 16, 32, 64 or 96 and nothing is rotated or exchanged,
+every group is a tile.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from . import gpu_strips as strips
+from . import gpu_sums
 from .gpu_tiles import ROWS, TILE, Cut, Tiles, call, cut_of
 from .mask import pack_mask, unpack_mask
 from .reference import Projected
@@ -43,11 +43,13 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret
     if not rows:
         return Projected(x_RK, pack_mask(x_RK != 0) if spec.mask else None)
     cut = whole_cut(spec, width)
-    x, operands = operands_of(spec, cut, x_RK, given_R1)
-    out_type = [jax.ShapeDtypeStruct(operands[0].shape, x.dtype)]
+    x, operands = operands_of(spec, cut, x_RK, given_R1, interpret=interpret)
+    leaves, structure = jax.tree.flatten(operands)
+    out_type = [jax.ShapeDtypeStruct(operands.x.shape, x.dtype)]
     if spec.mask is not None:
-        out_type.append(jax.ShapeDtypeStruct(operands[0].shape, jnp.int8))
-    out = call(partial(_forward, spec), operands, tuple(out_type), cut=cut, rotation=spec.rotation, interpret=interpret)
+        out_type.append(jax.ShapeDtypeStruct(operands.x.shape, jnp.int8))
+    body = partial(_forward, spec, width, structure)
+    out = call(body, leaves, tuple(out_type), cut=cut, rotation=spec.rotation, interpret=interpret)
     value = out[0][: x.shape[0]].reshape(x_RK.shape)
     mask = pack_mask(out[1][: x.shape[0]].reshape(x_RK.shape) != 0) if spec.mask is not None else None
     return Projected(value, mask)
@@ -61,12 +63,12 @@ def backward(spec: Spec, mask_RW: Array | None, g_RK: Array, *, interpret: bool 
     if spec.rotation is None or not g_RK.shape[0]:
         assert passes is not None
         return jnp.where(passes, g_RK, jnp.zeros_like(g_RK))
-    operands = [_padded(g_RK), *([] if passes is None else [_padded(passes.astype(jnp.int8))])]
+    cut = Cut(TILE, TILE)
+    given = [g_RK, *([] if passes is None else [passes.astype(jnp.int8)])]
+    operands = [_padded(x.reshape(-1, TILE)) for x in given]
     out_type = (jax.ShapeDtypeStruct(operands[0].shape, g_RK.dtype),)
-    cut = Cut(g_RK.shape[1], TILE)
-    return call(partial(_backward, spec), operands, out_type, cut=cut, rotation=spec.rotation, interpret=interpret)[0][
-        : g_RK.shape[0]
-    ]
+    out = call(partial(_backward, spec), operands, out_type, cut=cut, rotation=spec.rotation, interpret=interpret)[0]
+    return out[: g_RK.size // TILE].reshape(g_RK.shape)
 
 
 def whole_cut(spec: Spec, width: int) -> Cut:
@@ -77,16 +79,35 @@ def whole_cut(spec: Spec, width: int) -> Cut:
     return cut
 
 
-def operands_of(spec: Spec, cut: Cut, x_RK: Array, given_R1: Array | None) -> tuple[Array, list[Array]]:
-    """Rows as they are cut, and the operands of a kernel: these padded, given numbers, and the codebook's table."""
-    per = x_RK.shape[1] // cut.row
-    x = x_RK.reshape(x_RK.shape[0] * per, cut.row)
-    operands = [_padded(x)]
+class Operands(NamedTuple):
+    """What a kernel reads: tiles, and numbers of each of them. The same of references inside of it."""
+
+    x: Any
+    given: Any = None
+    shared: Any = None
+    """`Sums` of the values that share a scale, where they are several tiles and the scale reads any."""
+    row: Any = None
+    """`Sums` of the row, where the mask reads its root mean square."""
+    words: Any = None
+    """The codebook's table."""
+
+
+def operands_of(
+    spec: Spec, cut: Cut, x_RK: Array, given_R1: Array | None, *, interpret: bool
+) -> tuple[Array, Operands]:
+    """Rows as they are cut, and the operands of a kernel."""
+    width = x_RK.shape[1]
+    x = x_RK.reshape(-1, cut.tile)
+    padded, given, shared, row = _padded(x), None, None, None
     if given_R1 is not None:
-        operands.append(_padded(jnp.repeat(given_R1.astype(jnp.float32), per, axis=0))[:, 0])
-    if spec.codebook is not None:
-        operands.append(spec.codebook.table().reshape(-1))
-    return x, operands
+        given = _padded(jnp.repeat(given_R1.astype(jnp.float32), width // cut.tile, axis=0))[:, 0]
+    measure = partial(gpu_sums.measure, spec, cut, padded, x.shape[0], interpret=interpret)
+    if spec.scale is not None and spec.scale.statistic != "none" and cut.shared > cut.tile:
+        shared = measure(size=cut.shared, reads=partial(gpu_sums.scaled, spec), squares=spec.scale.statistic == "rms")
+    if spec.reads_rms:
+        row = measure(size=width, reads=gpu_sums.everything, squares=True)
+    words = None if spec.codebook is None else spec.codebook.table().reshape(-1)
+    return x, Operands(padded, given, shared, row, words)
 
 
 def _padded(x: Array) -> Array:
@@ -95,75 +116,48 @@ def _padded(x: Array) -> Array:
 
 
 class Source(NamedTuple):
-    """What a kernel reads: tiles of its rows, cut into strips, and their scales."""
+    """What a kernel reads: a tile of each of its rows, cut into strips, and their scales."""
 
     spec: Spec
     tiles: Tiles
-    x: Any
-    given: Array | None
-    first: Any = None
-    """First tile of the group that is worked on, where a row has several of whole tiles."""
+    operands: Operands
+    """Numbers of the tiles are read, `x` and `words` are not."""
 
-    @property
-    def size(self) -> int:
-        """Values that are worked on: a group of whole tiles, or all of a row."""
-        whole = self.x.shape[1]
-        return whole if self.tiles.cut.group is not None else self.spec.group or whole
+    @classmethod
+    def of(cls, spec: Spec, tiles: Tiles, operands: Operands) -> "Source":
+        """Reads what is a number of every tile."""
+        refs, structure = jax.tree.flatten((operands.given, operands.shared, operands.row))
+        given, shared, row = jax.tree.unflatten(structure, tiles.columns(refs))
+        return cls(spec, tiles, operands._replace(given=given, shared=shared, row=row))
 
-    def tile(self, c: Array) -> Array:
-        """Tile `c` as it lies in memory, float32."""
-        return self.tiles.load(self.x, c).astype(jnp.float32)
+    def parts(self) -> list[list[Array]]:
+        """Strips of the tile, part by part."""
+        return self.tiles.cut.strips(self.tiles.dealt(self.tiles.load(self.operands.x).astype(jnp.float32)))
 
-    def parts(self, c: Array) -> list[list[Array]]:
-        """Strips of tile `c`, part by part."""
-        return self.tiles.cut.strips(self.tiles.dealt(self.tile(c)))
+    def rms(self, width: int) -> Array | None:
+        """The root mean square of every row of `width` values, where the mask reads it."""
+        row = self.operands.row
+        return None if row is None else row.root_mean_square(width)
 
-    def each(self, step: Callable[[Array, Any], Any], start: Any) -> Any:
-        """See `strips.Each`."""
-        first = self.first
-        at = step if first is None else lambda c, carried: step(first + c, carried)
-        return lax.fori_loop(0, self.size // self.tiles.cut.tile, at, start)
-
-    def each_group(self, run: Callable[["Source"], None]) -> None:
-        """`run` on every group of whole tiles; where there is one, or they are narrower, on all of a row."""
-        tiles, count = self.size // self.tiles.cut.tile, self.x.shape[1] // self.size
-        if count == 1:
-            run(self)
-        else:
-            lax.fori_loop(0, count, lambda g, _: run(self._replace(first=g * tiles)), None)
-
-    def rms(self) -> Array | None:
-        """The root mean square of every row, where the mask reads it; in any order of the columns."""
-        if not self.spec.reads_rms:
+    def of_row(self, parts: list[list[Array]]) -> Array | None:
+        """The scale of every tile, where its values share one."""
+        cut = self.tiles.cut
+        if self.spec.scale is None or cut.group is not None:
             return None
-        width = self.x.shape[1]
-
-        def each(step: Callable[[Any, Any], Any], start: Any) -> Any:
-            return lax.fori_loop(0, width // self.tiles.cut.tile, step, start)
-
-        return strips.row_root_mean_square(lambda c: [self.tiles.rotate(self.tile(c))], each, shape=(ROWS,), size=width)
-
-    def of_row(self) -> Array | None:
-        """The scale of every row, where its values share one."""
-        if self.spec.scale is None or self.tiles.cut.group is not None:
-            return None
-
-        def read(c: Array) -> list[Array]:
-            if self.spec.rotation is None and not self.spec.measured_on_survivors:
-                return [self.tile(c)]  # the same in any order of the columns
-            return [x for part in self.parts(c) for x in strips.measured(self.spec, part)]
-
-        return strips.measure(self.spec, read, self.each, shape=(ROWS,), size=self.size, given=self.given)
+        if cut.shared > cut.tile:
+            return strips.scale_of(self.spec, self.operands.shared, cut.shared, self.operands.given)
+        read = [x for part in parts for x in strips.measured(self.spec, part)]
+        return strips.measure(self.spec, read, shape=(ROWS,), size=cut.shared, given=self.operands.given)
 
     def of_groups(self, part: list[Array]) -> list[Array]:
         """The scale of the group that a part of a tile is; where its strips are narrower, of each run of them."""
         cut = self.tiles.cut
         assert cut.group is not None
-        measure = partial(strips.measure, self.spec, each=strips.once, size=cut.group, given=self.given)
+        measure = partial(strips.measure, self.spec, size=cut.group, given=self.operands.given)
         if not cut.narrow:
-            return [measure(lambda _: part, shape=(ROWS,))]
+            return [measure(part, shape=(ROWS,))]
         runs = [part[first : first + cut.group] for first in range(0, cut.ways, cut.group)]
-        return [measure(lambda _, run=run: run, shape=part[0].shape) for run in runs]
+        return [measure(run, shape=part[0].shape) for run in runs]
 
     def spread(self, scales: list[Array], part: list[Array]) -> list[Array]:
         """The scale of every strip of a part of a tile, out of that of its row, or of its groups."""
@@ -171,39 +165,28 @@ class Source(NamedTuple):
         return [scale for scale in full for _ in range(len(part) // len(full))]
 
 
-def _forward(spec: Spec, tiles: Tiles, x_ref: Any, *refs: Any) -> None:
-    ins = list(refs)
-    mask_ref = ins.pop() if spec.mask is not None else None
-    value_ref = ins.pop()
-    given = tiles.column(ins.pop(0)) if spec.scale is not None and spec.scale.given else None
-    words = ins.pop(0) if spec.codebook is not None else None
-    whole = Source(spec, tiles, x_ref, given)
-    rms = whole.rms()
+def _forward(spec: Spec, width: int, structure: Any, tiles: Tiles, *refs: Any) -> None:
+    operands = structure.unflatten(refs[: structure.num_leaves])
+    value_ref, *mask_ref = refs[structure.num_leaves :]
+    source = Source.of(spec, tiles, operands)
+    parts, rms = source.parts(), source.rms(width)
+    of_row = source.of_row(parts)
 
     def word(i: Any) -> list[Any]:
         assert spec.codebook is not None
-        assert words is not None
         row = spec.codebook.dimension + 1
-        return [words[i * row + j] for j in range(row)]
+        return [operands.words[i * row + j] for j in range(row)]
 
-    def group(source: Source) -> None:
-        of_row = source.of_row()
+    def scales(part: list[Array]) -> list[Array]:
+        return source.spread(source.of_groups(part) if of_row is None else [of_row], part)
 
-        def scales(part: list[Array]) -> list[Array]:
-            return source.spread(source.of_groups(part) if of_row is None else [of_row], part)
-
-        def write(c: Array, _: None) -> None:
-            found = [strips.project(spec, part, scales, word, rms) for part in source.parts(c)]
-            if mask_ref is not None:
-                flags = [[_flags(passes, tiles.cut.strip) for passes in part] for _, part in found]
-                tiles.store(mask_ref, c, tiles.gathered_bytes(tiles.joined(flags)).astype(jnp.int8))
-            value = tiles.joined([part for part, _ in found]).astype(x_ref.dtype).astype(jnp.float32)
-            value = tiles.rotated_back(value) if spec.back else tiles.gathered(value)
-            tiles.store(value_ref, c, value.astype(value_ref.dtype))
-
-        source.each(write, None)
-
-    whole.each_group(group)
+    found = [strips.project(spec, part, scales, word, rms) for part in parts]
+    for ref in mask_ref:
+        flags = [[_flags(passes, tiles.cut.strip) for passes in part] for _, part in found]
+        tiles.store(ref, tiles.gathered_bytes(tiles.joined(flags)).astype(jnp.int8))
+    value = tiles.joined([part for part, _ in found]).astype(value_ref.dtype).astype(jnp.float32)
+    value = tiles.rotated_back(value) if spec.back else tiles.gathered(value)
+    tiles.store(value_ref, value.astype(value_ref.dtype))
 
 
 def _flags(passes: Array | None, columns: int) -> Array:
@@ -214,13 +197,9 @@ def _flags(passes: Array | None, columns: int) -> Array:
 
 def _backward(spec: Spec, tiles: Tiles, g_ref: Any, *refs: Any) -> None:
     *mask, out_ref = refs
-
-    def step(c: Array, _: None) -> None:
-        g = tiles.load(g_ref, c).astype(jnp.float32)
-        if spec.back:
-            g = tiles.rotate(g)
-        for mask_ref in mask:
-            g = jnp.where(tiles.load(mask_ref, c).astype(jnp.int32) > 0, g, 0.0)
-        tiles.store(out_ref, c, tiles.rotate(g).astype(out_ref.dtype))
-
-    lax.fori_loop(0, g_ref.shape[1] // TILE, step, None)
+    g = tiles.load(g_ref).astype(jnp.float32)
+    if spec.back:
+        g = tiles.rotate(g)
+    for mask_ref in mask:
+        g = jnp.where(tiles.load(mask_ref).astype(jnp.int32) > 0, g, 0.0)
+    tiles.store(out_ref, tiles.rotate(g).astype(out_ref.dtype))

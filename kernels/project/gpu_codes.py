@@ -30,43 +30,41 @@ def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret:
     if not rows:
         return Encoded(jnp.zeros((0, plane_bytes(width, bits)), jnp.uint8), jnp.zeros((0, groups), jnp.float32))
     cut = gpu.whole_cut(spec, width)
-    x, operands = gpu.operands_of(spec, cut, x_RK, given_R1)
-    padded = operands[0].shape
+    x, operands = gpu.operands_of(spec, cut, x_RK, given_R1, interpret=interpret)
+    leaves, structure = jax.tree.flatten(operands)
+    padded = operands.x.shape
     out_type = (
         jax.ShapeDtypeStruct(padded, jnp.int8),
         jax.ShapeDtypeStruct(padded if cut.narrow else (_parts(cut), padded[0]), jnp.float32),
     )
-    codes, scales = call(
-        partial(_encode, spec, grid), operands, out_type, cut=cut, rotation=spec.rotation, interpret=interpret
-    )
+    body = partial(_encode, spec, grid, structure)
+    codes, scales = call(body, leaves, out_type, cut=cut, rotation=spec.rotation, interpret=interpret)
     code = lax.bitcast_convert_type(codes[: x.shape[0]], jnp.uint8).reshape(x_RK.shape)
-    scale = scales[: x.shape[0], : cut.strip] if cut.narrow else scales[:, : x.shape[0]].T
+    tiles = slice(0, x.shape[0], cut.shared // cut.tile)  # the first of those that share a scale
+    scale = scales[tiles, : cut.strip] if cut.narrow else scales[:, tiles].T
     return Encoded(pack(code, bits), scale.reshape(rows, groups))
 
 
 def _parts(cut: Cut) -> int:
-    """Scales of a row of the kernel, where each is that of a part of the tile or of the whole row."""
+    """Scales of a tile of the kernel, where each is that of a part of it or of all."""
     return 1 if cut.group is None else len(cut.starts)
 
 
-def _encode(spec: Spec, grid: CodedGrid, tiles: Tiles, x_ref: Any, *refs: Any) -> None:
-    *given, codes_ref, scales_ref = refs
-    source = gpu.Source(spec, tiles, x_ref, tiles.column(given[0]) if given else None)
-    of_row = source.of_row()
+def _encode(spec: Spec, grid: CodedGrid, structure: Any, tiles: Tiles, *refs: Any) -> None:
+    codes_ref, scales_ref = refs[structure.num_leaves :]
+    source = gpu.Source.of(spec, tiles, structure.unflatten(refs[: structure.num_leaves]))
+    parts = source.parts()
+    of_row = source.of_row(parts)
     if of_row is not None:
         tiles.store_column(scales_ref.at[0], of_row)
-
-    def write(c: Array, _: None) -> None:
-        codes, scales = [], []
-        for i, part in enumerate(source.parts(c)):
-            found = [of_row] if of_row is not None else source.of_groups(part)
-            scaled = source.spread(found, part)
-            codes.append([code_of(grid, x, s).astype(jnp.float32) for x, s in zip(part, scaled, strict=True)])
-            scales.append(scaled)
-            if of_row is None and not tiles.cut.narrow:
-                tiles.store_column(scales_ref.at[i], found[0])
-        tiles.store(codes_ref, c, tiles.gathered_bytes(tiles.joined(codes)).astype(jnp.int32).astype(jnp.int8))
-        if tiles.cut.narrow:
-            tiles.store(scales_ref, c, tiles.joined(scales))
-
-    source.each(write, None)
+    codes, scales = [], []
+    for i, part in enumerate(parts):
+        found = [of_row] if of_row is not None else source.of_groups(part)
+        scaled = source.spread(found, part)
+        codes.append([code_of(grid, x, s).astype(jnp.float32) for x, s in zip(part, scaled, strict=True)])
+        scales.append(scaled)
+        if of_row is None and not tiles.cut.narrow:
+            tiles.store_column(scales_ref.at[i], found[0])
+    tiles.store(codes_ref, tiles.gathered_bytes(tiles.joined(codes)).astype(jnp.int32).astype(jnp.int8))
+    if tiles.cut.narrow:
+        tiles.store(scales_ref, tiles.joined(scales))

@@ -6,26 +6,16 @@ place of strips that follow each other, so that what `reference` writes as a res
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..hopper import sqrt
+from ..hopper import ROWS, sqrt
 from ..rms.reference import from_sums, limb_bits, limbs, powers
 from .rules import evaluate
 from .scales import normalised
 from .spec import Codebook, Measures, Pattern, Spec, nearest_word, on_grid, radius_of, rounded
-
-Read = Callable[[Any], list[Array]]
-"""Strips of tile c."""
-Each = Callable[[Callable[[Any, Any], Any], Any], Any]
-"""`each(step, start)`: what `step(c, carried)` carries through every tile c of a row."""
-
-
-def once(step: Callable[[Any, Any], Any], start: Any) -> Any:
-    """`Each` of a single tile."""
-    return step(0, start)
 
 
 def project(
@@ -100,66 +90,89 @@ def on_codebook(
     ]
 
 
-def measure(spec: Spec, read: Read, each: Each, *, shape: tuple[int, ...], size: int, given: Array | None) -> Array:
-    """The scale of what `read` gives of `each` tile: of each row, shape (64,), or of each column of the strips.
+class Sums(NamedTuple):
+    """What is known of all values that share a scale: a number of each row, or of each column of the strips."""
+
+    largest: Array
+    highs: Array | None = None
+    """Sums of both limbs relative to the largest magnitude, float32; None where no root mean square is asked for."""
+    lows: Array | None = None
+
+    def root_mean_square(self, size: int, share: float | None = None) -> Array:
+        """As `rms.root_mean_square` of `size` values, bit for bit."""
+        assert self.highs is not None
+        assert self.lows is not None
+        power, _ = powers(self.largest)
+        of = None if share is None else jnp.full(self.largest.shape, share, jnp.float32)
+        return from_sums(
+            self.highs,
+            self.lows,
+            largest=self.largest,
+            power=power,
+            bits=limb_bits(size),
+            count=size,
+            share=of,
+            sqrt=sqrt,
+        )
+
+
+def scale_of(spec: Spec, sums: Sums | None, size: int, given: Array | None) -> Array:
+    """The scale of `size` values; `sums` None where the rule reads the `given` number alone."""
+    assert spec.scale is not None
+    match spec.scale.statistic:
+        case "none":
+            return spec.scale(None, given)
+        case "largest":
+            assert sums is not None
+            return spec.scale(sums.largest, given)
+        case "rms":
+            assert sums is not None
+            return spec.scale(sums.root_mean_square(size, spec.share), given)
+
+
+def measure(spec: Spec, strips: list[Array], *, shape: tuple[int, ...], size: int, given: Array | None) -> Array:
+    """The scale of the strips, which are all that share it: of each row, shape (64,), or of each column of theirs.
 
     `size`: how many values share it; `given` (64,): the number that the rule reads for every row.
     """
     assert spec.scale is not None
     given = given if given is None or len(shape) == 1 else lax.broadcast_in_dim(given, shape, (0,))
-    zero = jnp.zeros(shape, jnp.int32)
-    match spec.scale.statistic:
-        case "none":
-            statistic = None
-        case "largest":
-            statistic = _largest(read, each, zero)
-        case "rms":
-            statistic = _root_mean_square(read, each, zero, size, spec.share)
-    return spec.scale(statistic, given)
-
-
-def row_root_mean_square(read: Read, each: Each, *, shape: tuple[int, ...], size: int) -> Array:
-    """RMS of the `size` values that `read` gives of all tiles of `each`, one for each row."""
-    return _root_mean_square(read, each, jnp.zeros(shape, jnp.int32), size, None)
+    sums = None
+    if spec.scale.statistic != "none":
+        sums = _sums(strips, shape, size) if spec.scale.statistic == "rms" else Sums(largest(strips, shape))
+    return scale_of(spec, sums, size, given)
 
 
 def root_mean_square(strips: list[Array]) -> Array:
     """RMS of what stands in the same place of all strips."""
-    zero = jnp.zeros(strips[0].shape, jnp.int32)
-    return _root_mean_square(lambda _: strips, once, zero, len(strips), None)
+    return _sums(strips, strips[0].shape, len(strips)).root_mean_square(len(strips))
+
+
+def _sums(strips: list[Array], shape: tuple[int, ...], size: int) -> Sums:
+    greatest = largest(strips, shape)
+    highs, lows = limb_sums(strips, greatest, size)
+    return Sums(greatest, highs.astype(jnp.float32), lows.astype(jnp.float32))
+
+
+def largest(strips: list[Array], shape: tuple[int, ...] = (ROWS,)) -> Array:
+    """Largest magnitude of the strips; by the bits, which order as magnitudes do, NaN above all."""
+    patterns = [lax.bitcast_convert_type(jnp.abs(x), jnp.int32) for x in strips]
+    found = jnp.maximum(jnp.zeros(shape, jnp.int32), _over(patterns, shape, jnp.maximum, jnp.max))
+    return lax.bitcast_convert_type(found, jnp.float32)
+
+
+def limb_sums(strips: list[Array], largest: Array, size: int) -> tuple[Array, Array]:
+    """Int32 sums of both limbs of the strips' squares, of the shape of `largest`; `size` values share that."""
+    _, inverse = powers(largest)
+    by = inverse if largest.ndim > 1 else lax.broadcast_in_dim(inverse, strips[0].shape, (0,))
+    highs, lows = zip(*(limbs(x, by, limb_bits(size)) for x in strips), strict=True)
+    total = partial(_over, shape=largest.shape, combine=jnp.add, along=jnp.sum)
+    return total(list(highs)), total(list(lows))
 
 
 def _over(
-    strips: list[Array], zero: Array, combine: Callable[[Array, Array], Array], along: Callable[..., Array]
+    strips: list[Array], shape: tuple[int, ...], combine: Callable[[Array, Array], Array], along: Callable[..., Array]
 ) -> Array:
     """`combine` over strips, and `along` the row where the result is a number of each row."""
     total = reduce(combine, strips)
-    return along(total, axis=1) if zero.ndim == 1 else total
-
-
-def _largest(read: Read, each: Each, zero: Array) -> Array:
-    """By the bits, which order as magnitudes do, NaN above all."""
-
-    def step(c: Any, largest: Array) -> Array:
-        patterns = [lax.bitcast_convert_type(jnp.abs(x), jnp.int32) for x in read(c)]
-        return jnp.maximum(largest, _over(patterns, zero, jnp.maximum, jnp.max))
-
-    return lax.bitcast_convert_type(each(step, zero), jnp.float32)
-
-
-def _root_mean_square(read: Read, each: Each, zero: Array, size: int, share: float | None) -> Array:
-    """As `rms.root_mean_square`, bit for bit."""
-    largest = _largest(read, each, zero)
-    power, inverse = powers(largest)
-    bits = limb_bits(size)
-
-    def step(c: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-        strips = read(c)
-        by = inverse if zero.ndim > 1 else lax.broadcast_in_dim(inverse, strips[0].shape, (0,))
-        highs, lows = zip(*(limbs(x, by, bits) for x in strips), strict=True)
-        total = partial(_over, zero=zero, combine=jnp.add, along=jnp.sum)
-        return sums[0] + total(list(highs)), sums[1] + total(list(lows))
-
-    highs, lows = (total.astype(jnp.float32) for total in each(step, (zero, zero)))
-    of = None if share is None else jnp.full(largest.shape, share, jnp.float32)
-    return from_sums(highs, lows, largest=largest, power=power, bits=bits, count=size, share=of, sqrt=sqrt)
+    return along(total, axis=1) if len(shape) == 1 else total

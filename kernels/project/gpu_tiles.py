@@ -15,10 +15,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from .. import hadamard
-from ..hopper import COMPILER_PARAMS, interpreter, swizzled
+from ..hopper import COMPILER_PARAMS, ROWS, interpreter, swizzled
 from .spec import Spec
 
-ROWS = 64  # of a wgmma
 TILE = 128  # values of a row that are worked on at a time
 NARROWEST = 8  # columns that a wgmma's registers hold together
 WHOLE = (16, 32, 64, 96)  # rows that are one narrower tile: bytes too, of masks and codes, can be copied and swizzled
@@ -26,16 +25,15 @@ SEARCHED = 16  # columns a codebook is searched for at once: what is carried fro
 
 
 class Cut(NamedTuple):
-    """How rows are cut: into tiles, and these into strips of columns that hold neighbours in turn."""
+    """How rows are cut: into tiles, each a row of the kernel, and these into strips that hold neighbours in turn."""
 
-    row: int
-    """Values of a row, as the kernel sees it: all that share a scale, or a tile of several groups; or all of them,
-    where something is measured on all."""
+    shared: int
+    """Values that share a scale: a tile or several; a tile where it has several groups."""
     tile: int
     ways: int = 1
     """Strips that neighbours are dealt to."""
     group: int | None = None
-    """Neighbours of a tile that share a scale; None: all of the row do, or whole tiles of it."""
+    """Neighbours of a tile that share a scale; None: whole tiles do."""
     strip: int = TILE
     """Columns of a strip."""
 
@@ -71,12 +69,11 @@ def cut_of(spec: Spec, width: int) -> Cut | str:
         return Cut(size, size, strip=size)
     if reason := _uncut(spec, width, size, ways):
         return reason
-    row = width if spec.reads_rms else max(size, TILE)
     if size % TILE == 0:
-        cut = Cut(row, TILE, ways, strip=TILE // ways)
+        cut = Cut(size, TILE, ways, strip=TILE // ways)
     else:
         ways = ways if size >= ways * NARROWEST else max(ways, size)
-        cut = Cut(row, TILE, ways, size, strip=TILE // ways if ways >= size else size // ways)
+        cut = Cut(TILE, TILE, ways, size, strip=TILE // ways if ways >= size else size // ways)
     if cut.strip < NARROWEST:
         return f"groups of {size} values in {ways} strips leave strips of {cut.strip} columns, less than {NARROWEST}"
     return cut._replace(strip=min(cut.strip, SEARCHED)) if spec.codebook and cut.group is None else cut
@@ -108,32 +105,34 @@ class Tiles(NamedTuple):
     rows: Any
     """Those of this block, a slice."""
     smem: dict[Any, Any]
-    """A tile of shared memory for each dtype; "column", "joined", "matrix", "order"."""
+    """A tile of shared memory for each dtype; "column" and a list of "columns", "joined", "matrix", "order"."""
     barrier: Any
     piece: Any
     """Shared memory of a product's operand, for jax's interpreter, which knows no wgmma from registers."""
 
-    def load(self, ref: Any, c: Array) -> Array:
-        """Tile `c` of an input."""
+    def load(self, ref: Any) -> Array:
+        """The tile of an input."""
         smem = self.smem[ref.dtype]
-        plgpu.copy_gmem_to_smem(ref.at[self.rows, pl.ds(c * smem.shape[1], smem.shape[1])], smem, self.barrier)
-        plgpu.barrier_wait(self.barrier)
-        return smem[...]
-
-    def store(self, ref: Any, c: Array, x: Array) -> None:
-        """Tile `c` of an output."""
-        smem = self.smem[ref.dtype]
-        smem[...] = x
-        plgpu.commit_smem()
-        plgpu.copy_smem_to_gmem(smem, ref.at[self.rows, pl.ds(c * smem.shape[1], smem.shape[1])])
-        plgpu.wait_smem_to_gmem(0)
-
-    def column(self, ref: Any) -> Array:
-        """A number of every row."""
-        smem = self.smem["column"]
         plgpu.copy_gmem_to_smem(ref.at[self.rows], smem, self.barrier)
         plgpu.barrier_wait(self.barrier)
         return smem[...]
+
+    def store(self, ref: Any, x: Array) -> None:
+        """The tile of an output."""
+        smem = self.smem[ref.dtype]
+        smem[...] = x
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(smem, ref.at[self.rows])
+        plgpu.wait_smem_to_gmem(0)
+
+    def columns(self, refs: list[Any]) -> list[Array]:
+        """Numbers of every row, each through shared memory of its own: no warp waits for another that still reads."""
+        found = []
+        for smem, ref in zip(self.smem["columns"], refs, strict=False):
+            plgpu.copy_gmem_to_smem(ref.at[self.rows], smem, self.barrier)
+            plgpu.barrier_wait(self.barrier)
+            found.append(smem[...])
+        return found
 
     def store_column(self, ref: Any, x: Array) -> None:
         """A number of every row, to an output."""
@@ -225,13 +224,15 @@ def call(
     rotation: int | None,
     interpret: bool,
 ) -> Any:
-    """`body(tiles, *refs)` on every block of rows. The first operand is the rows; those of rank 1 stay in memory."""
+    """`body(tiles, *refs)` on every block of rows, a tile each: the first operand. Those of rank 1 stay in memory."""
     dtype, count = operands[0].dtype, len(operands)
     dtypes = {jnp.dtype(x.dtype) for x in (*operands, *out_type) if x.ndim == 2}
     scratch: dict[Any, Any] = {
         str(d): plgpu.SMEM((ROWS, cut.tile), d, transforms=swizzled(cut.tile, d.itemsize)) for d in dtypes
     }
     scratch["column"], scratch["barrier"] = plgpu.SMEM((ROWS,), jnp.float32), plgpu.Barrier()
+    columns = [f"column{i}" for i, x in enumerate(operands) if x.shape == operands[0].shape[:1]]
+    scratch |= {name: plgpu.SMEM((ROWS,), jnp.float32) for name in columns}
     matrices = {"matrix": _matrix(rotation, cut.ways)} if rotation or cut.dealt else {}
     if rotation and cut.dealt:
         matrices["order"] = _matrix(None, cut.ways)
@@ -248,7 +249,7 @@ def call(
             plgpu.copy_gmem_to_smem(ref, smem[name], barrier)
             plgpu.barrier_wait(barrier)
         here = pl.ds(lax.axis_index("rows") * ROWS, ROWS)
-        named = smem | {d: smem[str(d)] for d in dtypes}
+        named = smem | {d: smem[str(d)] for d in dtypes} | {"columns": [smem[name] for name in columns]}
         tiles = Tiles(cut, rotation, dtype, here, named, barrier, piece)
         body(tiles, *refs[:count], *refs[len(operands) :])
 

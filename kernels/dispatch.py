@@ -2,7 +2,7 @@
 
 TPUs and GPUs of compute capability 9.x (Hopper) have kernels; everything else, and whatever a kernel
 says it cannot do, runs the plain XLA code. `CAPSCALE_KERNELS` chooses: "auto" (default), "reference" (XLA alone), or
-"require" (raise in place of falling back).
+"require" (raise in place of falling back). Where XLA was measured to be faster, "auto" is XLA (see `measured`).
 """
 
 import logging
@@ -66,24 +66,36 @@ def current() -> Target:
     return Target(cast(Platform, platform if platform in ("tpu", "gpu") else "cpu"), False)
 
 
-def choose(op: str, detail: str, unsupported: Callable[[Backend], str | None]) -> Backend:
+Reason = Callable[[Backend], str | None]
+"""Why a backend does not run an operation, or None where it does."""
+
+
+def _never(_: Backend) -> None:
+    return None
+
+
+def choose(op: str, detail: str, unsupported: Reason, slower: Reason = _never) -> Backend:
     """Backend of `op` on what `detail` says (shapes, dtypes, settings).
 
-    `unsupported`: why a backend cannot run it, or None where it can. A fallback is logged with its reason: as a
-    warning where there is an accelerator, which then runs slower than it could. Under "require" it raises ValueError.
+    `unsupported`: why a backend cannot run it; `slower`: why "auto" leaves it to XLA all the same. A fallback is
+    logged with its reason: as a warning where there is an accelerator that then runs slower than it could. Under
+    "require" it raises ValueError.
     """
     key = (mode(), current(), op, detail)
     if key not in _decided:
-        _decided[key] = _decide(*key, unsupported)
+        _decided[key] = _decide(*key, unsupported=unsupported, slower=slower)
     return _decided[key]
 
 
-def _decide(mode: Mode, target: Target, op: str, detail: str, unsupported: Callable[[Backend], str | None]) -> Backend:
+def _decide(mode: Mode, target: Target, op: str, detail: str, *, unsupported: Reason, slower: Reason) -> Backend:
     if mode == "reference":
         logger.info("%s %s: reference, as asked", op, detail)
         return "reference"
     backend = _backend(target)
     reason = unsupported(backend) if backend in ("tpu", "gpu") else backend
+    if reason is None and mode == "auto" and not target.interpret and (faster := slower(cast(Backend, backend))):
+        logger.info("%s %s: XLA, as %s", op, detail, faster)
+        return "reference"
     if reason is None:
         logger.info("%s %s: %s%s", op, detail, backend, ", interpreted" if target.interpret else "")
         return cast(Backend, backend)

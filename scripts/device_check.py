@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from about import about
-from device_plan import PROFILED, REHEARSE, TESTS, Part, Phase, phases
+from device_plan import PROFILED, REHEARSE, TESTS, Part, Phase, phases, wanted
 from device_processes import RUNNING, Limit, Process
 from device_profile import command as profiler
 from device_profile import kernels
@@ -255,8 +255,9 @@ def main() -> None:
             print(check.close())
             sys.exit("no accelerator was found; REHEARSE=1 tries everything on a CPU, with the kernels interpreted")
     if REHEARSE != "skeleton":
-        check.profile()
-        check.tests()
+        for name, part in (("ncu", check.profile), ("tests", check.tests)):
+            if wanted(name):
+                part()
     print(check.close())
     sys.exit(0 if all(row["outcome"] in ("passed", "not begun", "skipped") for row in check.rows) else 1)
 

@@ -4,6 +4,7 @@
 # Results go to $OUT, or ./device_out, as they come; scripts/device_check.py says what, scripts/device_plan.py in what order.
 #
 #   bash scripts/device_check.sh              # PYTHON=... chooses the interpreter
+#   ONLY="projections, 30M int4 auto, ncu" bash scripts/device_check.sh   # some parts or cases of device_plan.py
 #   REHEARSE=1 bash scripts/device_check.sh   # the same on a CPU: everything tiny, the GPU's kernels interpreted
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -8,6 +8,8 @@ import os
 from typing import NamedTuple
 
 REHEARSE = os.environ.get("REHEARSE", "")
+ONLY = tuple(word.strip() for word in os.environ.get("ONLY", "").split(",") if word.strip())
+"""Parts and cases that are done, with "ncu" and "tests"; none: all."""
 
 
 class Wrong(Exception):
@@ -75,9 +77,10 @@ PROJECTIONS = (
     "nvfp4 bfloat16",
     "e2m1 bfloat16",
     "2:4 bfloat16",
+    "2:4+int4 bfloat16",
 )
 
-ROWS = (1, 16, 256, 4096)
+ROWS = (1, 16, 256, 512, 1024, 4096)
 PRODUCTS = tuple(f"{rows} rows" for rows in ROWS)
 
 PROFILED = ("int4+h128", "mxfp4+h128", "matmul 16")
@@ -86,8 +89,27 @@ TESTS = ("test_project_gpu.py", "test_matmul.py", "test_project.py", "test_codes
 """Files of tests/kernels with device tests, the most telling first."""
 
 
+def known() -> set[str]:
+    """Words that ONLY may hold."""
+    cases = {*STEPS, *PROGRAMS, *PROJECTIONS, *PRODUCTS}
+    return cases | {"steps", "programs", "projections", "products", "ncu", "tests"}
+
+
+def wanted(part: str, case: str = "") -> bool:
+    """Whether ONLY names the part, or the case."""
+    return not ONLY or part in ONLY or case in ONLY
+
+
+def _those(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The cases that ONLY names."""
+    kept = [part._replace(cases=tuple(case for case in part.cases if wanted(part.name, case))) for part in parts]
+    return tuple(part for part in kept if part.cases)
+
+
 def phases(workers: int) -> list[Phase]:
     """All but the profiler and the tests. What takes longest to compile is begun first."""
+    if unknown := [word for word in ONLY if word not in known()]:
+        raise SystemExit(f"ONLY names {', '.join(unknown)}; device_plan.py has the parts and cases")
     if REHEARSE == "skeleton":
         cases, each = ("passes", "fails", "crashes", "hangs", "passes too"), 2.0
         held = ("passes", "fails", "crashes", "hangs", "cannot be compiled")
@@ -104,5 +126,5 @@ def phases(workers: int) -> list[Phase]:
     )
     return [
         Phase((Part("where", ("device", "limits"), 60.0 * slow),), 1, 60.0 * slow),
-        Phase(together, workers, 160.0 * slow),
+        Phase(_those(together), workers, 160.0 * slow),
     ]

@@ -1,5 +1,6 @@
 """The order, the clock and the rows of scripts/device_check.sh, with cases that need no accelerator."""
 
+import importlib
 import json
 import os
 import signal
@@ -48,6 +49,19 @@ def test_what_fails_crashes_or_hangs_costs_its_own_row(tmp_path):
     assert "held: 3 did not finish, 1 passed, 1 wrong" in done.stdout
     assert "rehearsal: 3 passed, 1 wrong, 2 did not finish" in done.stdout
     assert "killed after 2 s" in (tmp_path / "summary.txt").read_text()
+
+
+def test_only_what_is_named_is_done(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    plan = importlib.import_module("device_plan")
+    monkeypatch.setattr(plan, "ONLY", ("projections", "256 rows", "ncu"))
+    _, together = plan.phases(1)
+    cases = {part.name: part.cases for part in together.parts}
+    assert cases == {"projections": plan.PROJECTIONS, "products": ("256 rows",)}
+    assert [part for part in ("ncu", "tests") if plan.wanted(part)] == ["ncu"]
+    monkeypatch.setattr(plan, "ONLY", ("projection",))
+    with pytest.raises(SystemExit, match="ONLY names projection; "):
+        plan.phases(1)
 
 
 def test_what_there_is_no_time_for_is_said(tmp_path):

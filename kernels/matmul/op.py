@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from capscale.kernels import dispatch
+from capscale.kernels import dispatch, measured
 from capscale.kernels.mesh import by_rows, split_unsaid
 from jax import Array
 
@@ -36,7 +36,10 @@ def _matmul(dtype: str, x: Array, weights: Weights) -> Array:
     split = split_unsaid()
     detail = f"{x.dtype} {x.shape} x {weights.shape}, {of.bits} bits, group {of.group}{', 2:4' * of.sparse}"
     backend = dispatch.choose(
-        "matmul", f"{detail}{', split' if split else ''}", partial(_unsupported, x, weights, split)
+        "matmul",
+        f"{detail}{', split' if split else ''}",
+        partial(_unsupported, x, weights, split),
+        partial(measured.slower_product, x.shape[0]),
     )
     if backend == "reference":
         return reference.matmul(x, weights, jnp.dtype(dtype))

@@ -14,7 +14,7 @@ import jax
 from jax import Array
 from jax.sharding import AxisType
 
-from .. import dispatch
+from .. import dispatch, measured
 from ..mesh import by_rows, split_unsaid
 from . import reference
 from .codes import Encoded, coded_grid
@@ -55,11 +55,14 @@ def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> H
             return split
         return _module(backend, op).unsupported(spec, shape, x.dtype)
 
+    def slower(backend: dispatch.Backend) -> str | None:
+        return None if isinstance(spec, str) or op == "encode" else measured.slower_projection(spec, backend)
+
     # All that the answer depends on: one that was given for another rotation would be another format's.
     named = f"{label}{_rotation(spec)}" if label else f"{spec}"
     places = f"{', explicit axes' if explicit else ''}{', split' if split else ''}"
     detail = f"{x.dtype}{list(shape)} {named}{places}"
-    backend = dispatch.choose(op, detail, unsupported)
+    backend = dispatch.choose(op, detail, unsupported, slower)
     return How(backend, backend != "reference" and dispatch.current().interpret)
 
 

@@ -120,8 +120,8 @@ def phases(workers: int) -> list[Phase]:
     slow = 40.0 if REHEARSE else 1.0
     together = (
         Part("steps", STEPS, 150.0 * slow, 1, True, 25.0 * slow),
-        Part("programs", PROGRAMS, 75.0 * slow, 1),
-        Part("projections", PROJECTIONS, 100.0 * slow, 1, True, 20.0 * slow),
+        Part("programs", PROGRAMS, 110.0 * slow, 1),
+        Part("projections", PROJECTIONS, 120.0 * slow, 1, True, 20.0 * slow),
         Part("products", PRODUCTS, 100.0 * slow, 1, True, 20.0 * slow),
     )
     return [

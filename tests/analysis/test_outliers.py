@@ -14,7 +14,7 @@ from synthetic import TRUTH, rho_of
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.forward_search import chance
-from capscale.analysis.inspection import Inspection
+from capscale.analysis.inspection import Inspection, inspect
 from capscale.analysis.laws import LAWS
 from capscale.analysis.outliers import most_rows, outliers
 from capscale.analysis.rows import read
@@ -26,6 +26,7 @@ from capscale.cli import main
 
 SIZES, RATIOS = (3e7, 1e8, 3e8, 1e9), (25.0, 50.0, 100.0, 200.0)
 FORMATS = ("dense", "int4", "int3", "int2")
+LAW = ("alpha", "beta", "E", "F", "C")
 QUICK = Settings(starts=16)
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 
@@ -122,19 +123,24 @@ def with_some_off(count):
     return changed(rows, **{f"row{i}": random.choice([-1.0, 1.0]) for i in off}), {rows[i]["run"] for i in off}
 
 
-def test_beyond_a_third_it_is_the_law():
-    """18 of 64 runs are named; 19 are as many as may be; of 25 none can be told from those that are right."""
-    for count, wrong in ((18, False), (19, True)):
-        rows, off = with_some_off(count)
-        whole = fitted(rows)
-        found = outliers(whole)
-        assert most_rows(whole) == 19
-        assert names(found) == off
-        assert found.law_is_wrong is wrong
-        of = Inspection(whole, {}, found)
-        assert ("law wrong" in {s.rule for s in say(RULES, of)}) is wrong
-        assert ("alpha" in refused(of)) is wrong
-    assert not outliers(fitted(with_some_off(25)[0])).rows
+@pytest.mark.parametrize(("count", "wrong"), [(18, False), (19, True)])
+def test_up_to_a_third_are_named_and_as_many_as_may_be_speak_against_the_law(count, wrong):
+    rows, off = with_some_off(count)
+    whole = fitted(rows)
+    found = outliers(whole)
+    assert most_rows(whole) == 19
+    assert names(found) == off
+    assert found.law_is_wrong is wrong
+    of = Inspection(whole, {}, found)
+    assert ("law wrong" in {s.rule for s in say(RULES, of)}) is wrong
+    assert ("alpha" in refused(of)) is wrong
+
+
+@pytest.mark.parametrize(("count", "unsaid"), [(0, set()), (20, set(LAW)), (25, set(LAW))])
+def test_beyond_a_third_none_is_named_and_no_number_of_the_law_is_to_be_quoted(count, unsaid):
+    found = inspect(fitted(with_some_off(count)[0]))
+    assert not found.outlying.rows
+    assert refused(found) == unsaid
 
 
 def test_the_chance_of_rows_outside_is_an_f_test_of_their_shifts():

@@ -32,8 +32,9 @@ remaining distance is up to a few hundred times that."""
 CHUNK = 8
 """Problems stepped together: a wide vmap would run all of them for as long as the slowest one needs."""
 THREADS = 2
-FILLED = 1536
-"""Rows up to which tables are filled up with rows of weight 0, so that those of about one length share a program."""
+LEAST_FILLED, MOST_FILLED = 32, 1024
+"""Tables are filled up with rows of weight 0 to the next power of 2 between these, so that many share a program:
+compiling one takes as long as a thousand problems of 64 rows, and these take a fifth longer than of 48."""
 
 
 class Batch(NamedTuple):
@@ -209,11 +210,11 @@ def solve(
 
 
 def _filled(arrays: Arrays, batch: Batch, group: np.ndarray) -> tuple[Arrays, Batch, np.ndarray]:
-    """The same with the last row repeated, of weight 0, up to the next of 32, 48, 64, 96, 128, ... rows."""
+    """The same with the last row repeated, of weight 0, up to the next power of 2."""
     rows = group.shape[1]
-    if rows > FILLED:
+    if rows > MOST_FILLED:
         return arrays, batch, group
-    length = next(n for power in range(5, 11) for n in (2**power, 3 * 2 ** (power - 1)) if n >= rows)
+    length = max(LEAST_FILLED, 1 << (rows - 1).bit_length())
     index = np.minimum(np.arange(length), rows - 1)
     weight = np.where(np.arange(length) < rows, np.asarray(batch.weight)[:, index], 0.0)
     filled = batch._replace(weight=weight, target=np.asarray(batch.target)[:, index])

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from capscale.kernels import dispatch
-from capscale.kernels.compare import close, close_codes, tolerance
+from capscale.kernels.compare import close, close_codes, gradient_bound, tolerance
 from capscale.kernels.matmul import matmul
 from capscale.kernels.matmul.reference import dequantize
 from capscale.kernels.matmul.reference import tolerance as sum_tolerance
@@ -74,8 +74,8 @@ def _projection(name: str, dtype: DTypeLike, found: dict[str, Any]) -> None:
     special = x.at[0].set(0.0).at[1, 5].set(jnp.nan)
     nans = [jnp.isnan(f(special).value_RK) for f in (forward, expected_of)]
 
-    close(value, expected, SHAPE[1], tolerance(dtype, exact_rotation=False))
-    bound = 2 * float(jnp.finfo(dtype).eps)
+    close(value, expected, SHAPE[1], tolerance(dtype, exact_rotation=False, tensor_cores=True))
+    bound = gradient_bound(dtype, tensor_cores=True)
     assert found["gradient"]["largest"] <= bound, f"gradient: {found['gradient']['largest']:.2g} apart, {bound:.2g} may"
     for what in ("whole value", "whole gradient"):
         assert not found[what]["differ"], f"{what}: {found[what]['differ']} of {found[what]['entries']} differ"
@@ -102,7 +102,7 @@ def _codes(name: str, dtype: DTypeLike, found: dict[str, Any]) -> None:
     how = kernel_of(spec, x, "encode")
     ours, theirs = (jax.jit(lambda x, h=h: encode(spec, x, given, h))(x) for h in (how, How("reference")))
     found["codes"], found["scales"] = (differences(a, b) for a, b in zip(ours, theirs, strict=True))
-    close_codes(spec, ours, theirs, SHAPE[1], tolerance(dtype, exact_rotation=False))
+    close_codes(spec, ours, theirs, SHAPE[1], tolerance(dtype, exact_rotation=False, tensor_cores=True))
 
 
 def _product(name: str, dtype: DTypeLike, found: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from jax import Array
 from capscale.checks import check_choice, check_real
 from capscale.errors import UserError
 from capscale.kernels.rms import root_mean_square
+from capscale.kernels.rounding import rounded_to
 
 from .base import Context, Projection, Scope, rounded, scope_axes, to_float32
 from .distributions import Distribution
@@ -60,4 +61,4 @@ class Noise:
         full = to_float32(x, "Noise")
         deviation = root_mean_square(full, scope_axes(self.scope, x.ndim)) * jnp.float32(self.gmse**0.5)
         noise = deviation * rounded(jax.random.normal(ctx.key, x.shape, jnp.float32))
-        return Projection(value=(full + rounded(noise)).astype(x.dtype))
+        return Projection(value=rounded_to(full + rounded(noise), x.dtype))

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from capscale.checks import check_real
 from capscale.errors import UserError
+from capscale.kernels.rounding import rounded_to
 from capscale.kernels.select import largest
 
 from .base import Context, Projection, Scope, to_float32
@@ -83,7 +84,7 @@ class Outliers:
         inner = self.inner.project_by(self.inner.measure(rest, ctx, ~far), rest)
         assert inner.distance is not None
         assert inner.radius is not None
-        kept = to_float32(x, "Outliers").astype(jnp.bfloat16)
+        kept = rounded_to(to_float32(x, "Outliers"), jnp.bfloat16)
         return Projection(
             value=jnp.where(far, kept.astype(x.dtype), inner.value),
             step=inner.step,
@@ -112,7 +113,7 @@ class Outliers:
             return {**self.inner.store(x, ctx), "values": empty, "indices": empty}
         far, codes, parts = self._coded(x, ctx)
         mask = np.asarray(far)
-        kept = np.asarray(to_float32(x, "Outliers").astype(jnp.bfloat16))
+        kept = np.asarray(rounded_to(to_float32(x, "Outliers"), jnp.bfloat16))
         return {
             "codes": np.asarray(codes)[~mask],
             **self.inner.store_scales(parts),

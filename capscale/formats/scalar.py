@@ -15,6 +15,7 @@ from capscale.checks import check_flag
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
 from capscale.kernels.project import normalised, reciprocal
+from capscale.kernels.rounding import rounded_to
 
 from .base import Context, Projection, Scope, rounded, to_float32
 from .distributions import Distribution
@@ -112,7 +113,7 @@ class Scalar:
         if isinstance(self.scale, Learned):
             slope = join(level - jnp.where(radius <= 1, normal, 0.0))
         return Projection(
-            value=join(rounded(level * scale)).astype(x.dtype),
+            value=rounded_to(join(rounded(level * scale)), x.dtype),
             step=join(gap * scale),
             distance=join(jnp.abs(normal - level) / gap),
             radius=join(radius),
@@ -151,7 +152,7 @@ class Scalar:
     def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
         """Levels times scales: inverse of `codes_of`."""
         level = self.grid.decode(self.groups.split(codes))
-        return self.groups.join(level * self._scale(parts, codes.shape), codes.shape).astype(dtype)
+        return rounded_to(self.groups.join(level * self._scale(parts, codes.shape), codes.shape), dtype)
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """A code a value, and the scales."""

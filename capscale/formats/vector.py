@@ -17,6 +17,7 @@ from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
 from capscale.kernels.project import normalised, reciprocal
+from capscale.kernels.rounding import rounded_to
 
 from .base import Context, Projection, Scope, rounded, to_float32
 from .levels import TERNARY
@@ -109,7 +110,7 @@ class Vector:
         norm = jnp.sqrt(jnp.sum(jnp.square(normal), axis=-1, keepdims=True))
         radius = jnp.broadcast_to(norm * reciprocal(outermost), normal.shape)
         value = jnp.where(jnp.isfinite(normal), rounded(chosen * scale), normal)
-        return Projection(value=value.reshape(x.shape).astype(x.dtype), radius=radius.reshape(x.shape))
+        return Projection(value=rounded_to(value.reshape(x.shape), x.dtype), radius=radius.reshape(x.shape))
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """A code a vector, and the scales."""

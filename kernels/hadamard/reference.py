@@ -10,6 +10,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 from capscale.kernels.eager import one_program
+from capscale.kernels.rounding import rounded_to
 from jax import Array, lax
 
 RADIX = 16
@@ -33,7 +34,7 @@ def _rotate(block: int, axis: int, x: Array) -> Array:
     y = x.astype(jnp.float32).reshape(*x.shape[:axis], x.shape[axis] // block, *radices[::-1], *x.shape[axis + 1 :])
     for place, radix in enumerate(radices):
         y = _signed_sums(y, axis + len(radices) - place, radix)
-    return (y.reshape(x.shape) * jnp.float32(block**-0.5)).astype(x.dtype)
+    return rounded_to(y.reshape(x.shape) * jnp.float32(block**-0.5), x.dtype)
 
 
 def _forward(block: int, axis: int, x: Array) -> tuple[Array, None]:

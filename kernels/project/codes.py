@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from ..hadamard import rotate
+from ..rounding import rounded_to
 from .planes import plane_bytes, unpack
 from .scales import ScaleRule, Statistic, normalised
 from .spec import Spec, rounded
@@ -110,5 +111,6 @@ def decode(spec: Spec, encoded: Encoded, width: int, dtype: DTypeLike) -> Array:
             raise ValueError(f"rows of {width} values have {wanted} {what}, not {found}; pass what `encode` made")
     codes = unpack(encoded.codes, width, bits).astype(jnp.uint32)
     split = (*codes.shape[:-1], groups, spec.group or width)
-    value = rounded(grid.decode(codes).reshape(split) * scales[..., None]).reshape(codes.shape).astype(dtype)
+    value = rounded(grid.decode(codes).reshape(split) * scales[..., None]).reshape(codes.shape)
+    value = rounded_to(value, dtype)
     return rotate(value, spec.rotation) if spec.rotation and spec.back else value

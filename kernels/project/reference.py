@@ -8,6 +8,7 @@ from jax import Array
 from ..eager import one_program
 from ..hadamard import rotate
 from ..rms import largest_magnitude, root_mean_square
+from ..rounding import rounded_to
 from .codes import Encoded, code_bits, code_of, coded_grid, encoded_spec
 from .mask import pack_mask, unpack_mask
 from .planes import pack
@@ -41,7 +42,7 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected
         value, measures = on_grid(spec, full, scale_RK(spec, measured, given_R1), keep)
     rms = jnp.broadcast_to(root_mean_square(full), full.shape) if spec.reads_rms else None
     passes = spec.mask(full, measures._replace(threshold=threshold, rms=rms)) if spec.mask else None
-    value = value.astype(x_RK.dtype)
+    value = rounded_to(value, x_RK.dtype)
     return Projected(
         rotate(value, spec.rotation) if spec.rotation and spec.back else value,
         None if passes is None else pack_mask(jnp.broadcast_to(passes, full.shape)),

@@ -15,6 +15,7 @@ import numpy as np
 
 from capscale.checks import check_finite, check_number
 from capscale.errors import UserError
+from capscale.formats.error import effective_bits
 
 LOG4 = float(np.log(4.0))
 FLOPS_PER_PARAMETER_TOKEN = 6.0
@@ -136,12 +137,12 @@ FRANTAR = Form(
 FORMS = {f.name: f for f in (TANH, TANH_SATURATING, LOGISTIC, LOGISTIC_ANCHORED, KUMAR, FRANTAR)}
 
 
-def effective_bits(gmse: Any) -> np.ndarray:
-    """log_{1/4} GMSE. By rate-distortion no format of b bits per value has more than b of them."""
+def law_bits(gmse: Any) -> np.ndarray:
+    """`effective_bits` of errors strictly between 0 and 1, which have a capacity; raises UserError for others."""
     gmse = np.asarray(gmse, np.float64)
     if np.any(~(gmse > 0) | ~(gmse < 1)):
         raise UserError(f"GMSE must lie strictly between 0 and 1, got {gmse[~((gmse > 0) & (gmse < 1))].tolist()}")
-    return -np.log(gmse) / LOG4
+    return np.asarray(effective_bits(gmse))
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Capacity:
         """Capacity at Gaussian mean squared error `gmse`; for forms that read GMSE alone."""
         if self.form.needs != "effective_bits":
             raise UserError(f"{self.form.name} is a function of {self.form.needs}, not of GMSE; use a tanh or logistic")
-        bits = effective_bits(gmse)
+        bits = law_bits(gmse)
         nothing = np.full_like(bits, np.nan)
         return np.exp(self.form.log_rho(dict(self.values), Factor(bits, nothing, nothing), np.nan))
 

@@ -18,6 +18,7 @@ from capscale.estimators import (
 from capscale.estimators_rotated import BothRotated
 from capscale.formats.base import Format
 from capscale.formats.compose import Then
+from capscale.formats.magnitude import Magnitude
 from capscale.formats.noise import Noise
 from capscale.formats.outliers import Outliers
 from capscale.formats.pattern import NM
@@ -43,7 +44,8 @@ half the vectors of one-bit codebooks lie outside, where their gradient is maske
 def default_estimator(format: Format, rotated: bool = False) -> Estimator:
     """The estimator that its authors train `format` with, in a basis that is `rotated` or not.
 
-    - 1 bit: `Clip`, of QuEST's runs; other grids `Trust` (QuEST), learned steps `Lsq` (arXiv 1902.08153).
+    - 1 bit: `Clip`, of QuEST's runs; other grids `Trust` (QuEST), learned steps `Lsq` (arXiv 1902.08153). Scales from
+      mean or median magnitudes: straight-through (BitNet b1.58, arXiv 2402.17764).
     - Sparsity by magnitude, N:M as well: RBBM, `BRms`; on a schedule (GMP), and RigL, the mask itself, `ForwardMask`.
     - Sparse, then quantized: that of the grid, over all entries, pruned ones too (QuEST's `FourEightTrustQuantizer`);
       where the grid is in a basis of its own, RBBM in the given one and the grid's there, `BothRotated`.
@@ -53,6 +55,8 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
     scalar = format.scalar if isinstance(format, Then) else format.inner if isinstance(format, Outliers) else format
     if isinstance(scalar, Scalar):
         turned = isinstance(format, ThenRotated)
+        if isinstance(scalar.scale, Magnitude) and scalar is format:
+            return STRAIGHT_THROUGH
         one_bit = ONE_BIT_ROTATED if rotated or turned else ONE_BIT_PLAIN
         grid = Lsq() if learns(scalar) else one_bit if scalar.grid.codes == 2 else TRUST
         return BothRotated(RBBM, grid) if turned else grid

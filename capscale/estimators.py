@@ -2,12 +2,14 @@
 
 A projection is piecewise constant, so its true gradient is useless; an estimator replaces it by
 `mask * g`. Each is a frozen dataclass called with float32 `x` and its `Projection`; it returns a boolean
-mask that broadcasts to `x`, or None where every entry passes. Comparisons are made on the quantities
+mask that broadcasts to `x`, a floating one whose numbers multiply the gradient (soft quantizers such as DSQ), or None
+where every entry passes. Comparisons are made on the quantities
 that the projection measured before rounding to its dtype, so that a tie falls on the same side everywhere.
 An estimator that is no mask is `Pulls` as well. Which one belongs to which format: `capscale.defaults`; how they are
 written in tables and on the command line: `capscale.estimator_names`.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -20,6 +22,7 @@ from scipy import special
 from capscale.checks import check_choice, check_real
 from capscale.errors import UserError
 from capscale.formats.base import Projection, Scope, scope_axes
+from capscale.masks import conjunction
 
 Field = TypeVar("Field")
 
@@ -29,20 +32,7 @@ class Estimator(Protocol):
     """Backward mask of a projection; a frozen, hashable dataclass."""
 
     def __call__(self, x: Array, projection: Projection) -> Array | None:
-        """Boolean mask, True where the gradient passes; None for all of them."""
-        ...
-
-
-@runtime_checkable
-class Pulls(Protocol):
-    """An estimator whose gradient is more than a mask times the incoming one."""
-
-    def residuals(self, x: Array, projection: Projection) -> Any:
-        """Arrays that `pull` needs, from float32 `x` and its projection: a pytree."""
-        ...
-
-    def pull(self, residuals: Any, g: Array) -> Array:
-        """Gradient with respect to x, from that with respect to the value, of its shape and dtype."""
+        """Boolean mask, True where the gradient passes, or floating numbers to multiply it with; None: all passes."""
         ...
 
 
@@ -169,8 +159,10 @@ class ForwardMask:
 
 
 @dataclass(frozen=True)
-class Rms:
+class RmsThreshold:
     """`rms`: passes where `|x| > T_p`, `T_p = RMS ppf(1/2 + p)`, p in (0, 1/2); every entry in the limit p = 0."""
+
+    JSON_NAME: ClassVar[str] = "Rms"
 
     p: float
 
@@ -273,6 +265,14 @@ class _AlongScale(NamedTuple):
     error: Array
 
 
+def __getattr__(name: str) -> Any:
+    """`Rms`, the name that `RmsThreshold` shared with the scale rule `capscale.formats.Rms` before."""
+    if name == "Rms":
+        warnings.warn("capscale.estimators.Rms is called RmsThreshold", DeprecationWarning, stacklevel=2)
+        return RmsThreshold
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 STRAIGHT_THROUGH = StraightThrough()
 TRUST = Trust()
 
@@ -289,7 +289,9 @@ class Both:
         sparse, grid = self.sparse(x, projection), self.grid(x, projection)
         if grid is None:
             return sparse
+        keep = needed(projection.keep, self, "sparsity")
+        if grid.dtype != jnp.bool:
+            return conjunction(sparse, jnp.where(keep, grid, jnp.ones_like(grid)))
         # By way of numbers: Mosaic negates no booleans on GPUs, and on a TPU v4 it does not choose between them.
-        pruned = jnp.where(needed(projection.keep, self, "sparsity"), 0.0, 1.0) > 0
-        grid = grid | pruned
-        return grid if sparse is None else sparse & grid
+        pruned = jnp.where(keep, 0.0, 1.0) > 0
+        return conjunction(sparse, grid | pruned)

@@ -10,6 +10,7 @@ from capscale.estimators import STRAIGHT_THROUGH, TRUST, Estimator, needed
 from capscale.formats.base import Projection
 from capscale.formats.rotation import hadamard_block
 from capscale.kernels.hadamard import rotate
+from capscale.masks import masked
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,12 @@ class BothRotated:
         """`sparse * H (grid * H g)`."""
         block, full = hadamard_block(g.shape[-1]), g.astype(jnp.float32)
         if residuals.grid is not None:
-            full = rotate(jnp.where(residuals.grid, rotate(full, block), 0.0), block)
-        if residuals.sparse is not None:
-            full = jnp.where(residuals.sparse, full, 0.0)
-        return full.astype(g.dtype)
+            full = rotate(masked(residuals.grid, rotate(full, block)), block)
+        return masked(residuals.sparse, full).astype(g.dtype)
 
 
 class _Masks(NamedTuple):
-    """Residuals of `BothRotated`, boolean; None where all pass."""
+    """Residuals of `BothRotated`, boolean or floating; None where all pass."""
 
     sparse: Array | None
     grid: Array | None

@@ -2,8 +2,9 @@
 
 `GMSE(R) = E[(x - R(x))^2]`, x ~ N(0, 1) (arXiv 2506.01863, section 3); other laws of unit variance for the
 paper's ablation. Exact where the format knows how (`capscale.formats.error.Exact`), in float64 on the host: in
-float32 the 8-bit value is off by 0.2 %. Measured otherwise, with its standard error. Beside it, the share of gradients
-that an estimator lets through to Gaussian data.
+float32 the 8-bit value is off by 0.2 %. Measured otherwise, with its standard error; so are classes derived from a
+format that override how it projects (`capscale.formats.stated`). Beside it, the share of gradients that an estimator
+lets through to Gaussian data.
 """
 
 from functools import cache
@@ -16,7 +17,7 @@ import numpy as np
 from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.distributions import NORMAL, Distribution
-from capscale.formats.error import Exact
+from capscale.formats.error import effective_bits, exact_error
 from capscale.formats.roles import initial_context
 from capscale.formats.scaling import ROW
 from capscale.representation import Operand
@@ -52,10 +53,9 @@ def gmse(format: Format, distribution: Distribution = NORMAL, samples: int | Non
     """
     if samples is not None and samples < 2:
         raise UserError(f"gmse(samples={samples}): a row needs at least 2 values")
-    if isinstance(format, Exact):
-        error = format.error(distribution, samples)
-        if error is not None:
-            return Gmse(error.value, 0.0, error.method)
+    error = exact_error(format, distribution, samples)
+    if error is not None:
+        return Gmse(error.value, 0.0, error.method)
     return measured(format, distribution, samples or ROW)
 
 
@@ -101,11 +101,6 @@ def pass_rate(operand: Operand) -> float:
         return ones.mean(axis=-1)
 
     return float(np.asarray(mean_of_mask(x), np.float64).mean())
-
-
-def effective_bits(gmse: float) -> float:
-    """`log_{1/4} GMSE`: the rate of an ideal format of that error, -log2(GMSE) / 2; 0 from GMSE = 1 up."""
-    return max(0.0, -0.5 * float(np.log2(gmse))) if gmse > 0 else float("inf")
 
 
 def bound(bits: float) -> float:

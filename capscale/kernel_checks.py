@@ -14,7 +14,7 @@ from capscale.formats.roles import initial_context
 from capscale.fused import given_R1, spec_of
 from capscale.kernels import compare, testing
 from capscale.kernels.ahead import Unavailable
-from capscale.kernels.project import Spec, reference
+from capscale.kernels.project import Spec, Unsupported, reference
 from capscale.kernels.project.mask import unpack_mask
 
 
@@ -39,7 +39,8 @@ def check_kernels(
       Outcomes by name: "passed", or why this machine cannot tell.
 
     Raises:
-      AssertionError: a kernel is wrong; the message begins with the name of the check.
+      AssertionError: a kernel is wrong; the message begins with the name of the check, and says where first: the
+        index, both numbers, what was projected there and its dtype.
       ValueError: the format has no kernel, with the reason.
 
     Example: `check_kernels(Scalar(Levels((-3.0, -1.0, 1.0, 3.0)), Absmax(), group=32))`.
@@ -48,7 +49,7 @@ def check_kernels(
     specs = [spec_of(format, of[block], block, block is not None) for block in (None, rotation)]
     plain, spec = specs
     if not isinstance(plain, Spec) or not isinstance(spec, Spec):
-        raise ValueError(f"{format} has no kernel: {next(reason for reason in specs if isinstance(reason, str))}")
+        raise ValueError(f"{format} has no kernel: {next(found for found in specs if isinstance(found, Unsupported))}")
     outcomes: dict[str, str] = {}
     for name, check in {"format": lambda _: check_format(format, of[None], plain), **testing.checks()}.items():
         try:
@@ -80,9 +81,9 @@ def _check_format(format: Format, estimator: Estimator, spec: Spec, dtype: DType
         projection = format.project(x, ctx)
         return projection.value, estimator(x.astype(jnp.float32), projection)
 
-    found = jax.jit(lambda x: reference.project(spec, x, given_R1(format, x, ctx, None)))(x)
+    found = jax.jit(lambda x: reference.project(spec, x, given_R1(format, spec, x, ctx)))(x)
     value, mask = jax.jit(by_format)(x)
-    compare.equal(*(jnp.where(jnp.isfinite(v), v, jnp.nan) for v in (found.value_RK, value)), what="value")
+    compare.equal(*(jnp.where(jnp.isfinite(v), v, jnp.nan) for v in (found.value_RK, value)), what="value", x=x)
     assert (found.mask_RW is None) == (mask is None), "one has a mask, the other none"
     if found.mask_RW is not None and mask is not None:
-        compare.equal(unpack_mask(found.mask_RW, width), jnp.broadcast_to(mask, x.shape), "mask")
+        compare.equal(unpack_mask(found.mask_RW, width), jnp.broadcast_to(mask, x.shape), "mask", x)

@@ -15,7 +15,7 @@ from capscale.checks import check_whole
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name, find_estimator, split_name
-from capscale.estimators import STRAIGHT_THROUGH, Estimator, Pulls
+from capscale.estimators import STRAIGHT_THROUGH, Estimator
 from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
 from capscale.formats.catalog import find, label
 from capscale.formats.compose import Then
@@ -25,6 +25,7 @@ from capscale.formats.rotated import ThenRotated
 from capscale.formats.rotation import hadamard_block
 from capscale.fused import project_fused
 from capscale.kernels.hadamard import rotate
+from capscale.masks import Pulls, checked_mask, masked
 
 
 @dataclass(frozen=True)
@@ -261,16 +262,14 @@ def _forward(operand: Operand, tokens: bool, x: Array, ctx: Context) -> tuple[Ar
     full, learned = x.astype(jnp.float32), ctx.learned
     own = estimator.residuals(full, projection) if isinstance(estimator, Pulls) else None
     slope = None if learned is None else projection.slope
-    return projection.value, _Residuals(estimator(full, projection), slope, learned, own)
+    mask = checked_mask(estimator(full, projection), estimator)
+    return projection.value, _Residuals(mask, slope, learned, own)
 
 
 def _backward(operand: Operand, tokens: bool, residuals: _Residuals, g: Array) -> tuple[Array, Context | None]:
     mask, slope, learned, own = residuals
     estimator = operand.backward()
-    if isinstance(estimator, Pulls):
-        into_x = estimator.pull(own, g)
-    else:
-        into_x = g if mask is None else jnp.where(mask, g, jnp.zeros_like(g))
+    into_x = estimator.pull(own, g) if isinstance(estimator, Pulls) else masked(mask, g)
     if learned is None:
         return into_x, None
     format = operand.format

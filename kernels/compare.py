@@ -87,20 +87,24 @@ def same_codes(found: Encoded, expected: Encoded) -> None:
         equal(a, b, what)
 
 
-def same(found: Projected, expected: Projected, width: int) -> None:
-    """Raises AssertionError where values or masks differ in a bit."""
-    equal(found.value_RK, expected.value_RK, "value")
+def same(found: Projected, expected: Projected, width: int, x: Array | None = None) -> None:
+    """Raises AssertionError where values or masks of rows `x` differ in a bit."""
+    equal(found.value_RK, expected.value_RK, "value", x)
     assert (found.mask_RW is None) == (expected.mask_RW is None), "one has a mask, the other none"
     if found.mask_RW is not None and expected.mask_RW is not None:
-        equal(unpack_mask(found.mask_RW, width), unpack_mask(expected.mask_RW, width), "mask")
+        equal(unpack_mask(found.mask_RW, width), unpack_mask(expected.mask_RW, width), "mask", x)
 
 
-def equal(found: Array, expected: Array, what: str) -> None:
-    """Raises AssertionError where dtypes, shapes or numbers differ, a NaN being a NaN."""
+def equal(found: Array, expected: Array, what: str, x: Array | None = None) -> None:
+    """Raises AssertionError where dtypes, shapes or numbers differ, a NaN being a NaN; it says where first.
+
+    `x`: what was projected, of the same shape.
+    """
     assert found.dtype == expected.dtype, f"{what} of {found.dtype}, not {expected.dtype}"
     assert found.shape == expected.shape, f"{what} of {found.shape}, not {expected.shape}"
-    differ = int(_differing(found, expected))
-    assert not differ, f"{what}: {differ} of {found.size} differ"
+    differ = _differing(found, expected)
+    count = int(differ.sum())
+    assert not count, f"{what}: {count} of {found.size} differ, first at {_first(differ, found, expected, x)}"
 
 
 @one_program()
@@ -108,4 +112,11 @@ def _differing(found: Array, expected: Array) -> Array:
     alike = found == expected
     if jnp.issubdtype(found.dtype, jnp.floating):
         alike |= jnp.isnan(found) & jnp.isnan(expected)
-    return (~alike).sum()
+    return ~alike
+
+
+def _first(differ: Array, found: Array, expected: Array, x: Array | None) -> str:
+    """The index of the first difference, both numbers there, and what they were made of."""
+    at = tuple(int(place) for place in jnp.unravel_index(jnp.argmax(differ), differ.shape))
+    of = "" if x is None or x.shape != found.shape else f" of x = {x[at].item()!r} ({x.dtype})"
+    return f"{list(at)}: {found[at].item()!r}, not {expected[at].item()!r}{of}"

@@ -7,7 +7,7 @@ says it cannot do, runs the plain XLA code. `CAPSCALE_KERNELS` chooses: "auto" (
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -36,7 +36,7 @@ class Target(NamedTuple):
 _MODE = jax.make_user_context(None)
 _TARGET = jax.make_user_context(None)
 
-_decided: dict[tuple[Mode, Target, str, str], Backend] = {}
+_decided: dict[tuple[Mode, Target, bool, str, Hashable], Backend] = {}
 
 
 def force(mode: Mode) -> AbstractContextManager[None]:
@@ -74,17 +74,25 @@ def _never(_: Backend) -> None:
     return None
 
 
-def choose(op: str, detail: str, unsupported: Reason, slower: Reason = _never) -> Backend:
-    """Backend of `op` on what `detail` says (shapes, dtypes, settings).
+def choose(
+    op: str, on: Hashable, unsupported: Reason, slower: Reason = _never, *, detail: str | None = None
+) -> Backend:
+    """Backend of `op`, decided once for everything that `on` holds: all that the answer depends on, by value.
 
-    `unsupported`: why a backend cannot run it; `slower`: why "auto" leaves it to XLA all the same. A fallback is
-    logged with its reason: as a warning where there is an accelerator that then runs slower than it could. Under
-    "require" it raises ValueError.
+    `unsupported`: why a backend cannot run it; `slower`: why "auto" leaves it to XLA all the same. `detail`: `on` as
+    the log tells it, `str(on)` if None. A fallback is logged with its reason: as a warning where there is an
+    accelerator that then runs slower than it could. Under "require" it raises ValueError.
     """
-    key = (mode(), current(), op, detail)
+    key = (mode(), current(), wide_numbers(), op, on)
     if key not in _decided:
-        _decided[key] = _decide(*key, unsupported=unsupported, slower=slower)
+        told = str(on) if detail is None else detail
+        _decided[key] = _decide(mode(), current(), op, told, unsupported=unsupported, slower=slower)
     return _decided[key]
+
+
+def wide_numbers() -> bool:
+    """Whether Python's numbers become 64 bits wide, which kernels do not take."""
+    return bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _decide(mode: Mode, target: Target, op: str, detail: str, *, unsupported: Reason, slower: Reason) -> Backend:
@@ -92,7 +100,9 @@ def _decide(mode: Mode, target: Target, op: str, detail: str, *, unsupported: Re
         logger.info("%s %s: reference, as asked", op, detail)
         return "reference"
     backend = _backend(target)
-    reason = unsupported(backend) if backend in ("tpu", "gpu") else backend
+    reason = backend
+    if backend in ("tpu", "gpu"):
+        reason = "jax_enable_x64 is set, and kernels count in 32 bits" if wide_numbers() else unsupported(backend)
     if reason is None and mode == "auto" and not target.interpret and (faster := slower(cast(Backend, backend))):
         logger.info("%s %s: XLA, as %s", op, detail, faster)
         return "reference"

@@ -47,8 +47,8 @@ def sqrt(x: Array) -> Array:
     r rounds sqrt(z) where r pred(r) < z <= r succ(r)).
     """
     pattern = lax.bitcast_convert_type(x, jnp.int32)
-    half = lax.shift_right_arithmetic(lax.shift_right_logical(pattern, 23) - 127, 1)
-    z = lax.bitcast_convert_type(pattern - lax.shift_left(half, 24), jnp.float32)  # 1 to 4
+    half = lax.shift_right_arithmetic(lax.shift_right_logical(pattern, jnp.int32(23)) - 127, jnp.int32(1))
+    z = lax.bitcast_convert_type(pattern - lax.shift_left(half, jnp.int32(24)), jnp.float32)  # 1 to 4
     z = jnp.where((x > 0) & (x < jnp.inf), z, 1.0)
     inverse = lax.rsqrt(z)
     root = z * inverse
@@ -56,7 +56,7 @@ def sqrt(x: Array) -> Array:
     rest, bits = _remainder(z, root), lax.bitcast_convert_type(root, jnp.int32)
     above, below = (lax.bitcast_convert_type(bits + step, jnp.float32) for step in (1, -1))
     bits = bits + (rest > root * (above - root)).astype(jnp.int32) - (rest <= root * (below - root)).astype(jnp.int32)
-    found = lax.bitcast_convert_type(bits + lax.shift_left(half, 23), jnp.float32)
+    found = lax.bitcast_convert_type(bits + lax.shift_left(half, jnp.int32(23)), jnp.float32)
     normal = (x >= jnp.finfo(jnp.float32).tiny) & (x < jnp.inf)
     return jnp.where(normal, found, x)
 

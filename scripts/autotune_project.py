@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from capscale.kernels.project import tpu
+from capscale.kernels.project import Unsupported, tpu
 from capscale.kernels.project.tiles import Tile, candidates, key
 from capscale.kernels.testing import WIDTHS
 
@@ -26,7 +26,7 @@ def seconds(tile: Tile, x: jax.Array, repeats: int, interpret: bool) -> float:
     """Time of one projection with int4's grid, mask and rotation forth and back: the least of `repeats`."""
     format = find("int4")
     spec = spec_of(format, default_estimator(format, rotated=True), 128, True)
-    assert not isinstance(spec, str)
+    assert not isinstance(spec, Unsupported)
     run = jax.jit(partial(tpu.project, spec, tile=tile, interpret=interpret))
     jax.block_until_ready(run(x))
     times = []

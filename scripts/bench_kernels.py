@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights, matmul
-from capscale.kernels.project import encode, project
+from capscale.kernels.project import Unsupported, encode, project
 from capscale.kernels.project.mask import mask_bytes
 from capscale.kernels.project.planes import plane_bytes
 from capscale.kernels.select import largest
@@ -63,9 +63,9 @@ def cases(large: bool) -> Iterator[Case]:
         for name, rotation in (("int4", ROTATION), ("int4", None), ("int4-g128", None), ("e2m1", ROTATION)):
             format = find(name)
             if isinstance(
-                spec := spec_of(format, default_estimator(format, rotation is not None), rotation=rotation), str
+                spec := spec_of(format, default_estimator(format, rotation is not None), rotation=rotation), Unsupported
             ):
-                raise ValueError(spec)
+                raise ValueError(spec.reason)
 
             def forward(x: Array, spec: Any = spec) -> Any:
                 return jax.vjp(lambda x: project(spec, x), x)
@@ -120,8 +120,8 @@ def _encoding(x: Array) -> Case:
     """Codes of weights; not rotated, as the matrix unit would move values, and a byte differs where one code does."""
     rows, width = x.shape
     format = find("int4-g128")
-    if isinstance(spec := spec_of(format, default_estimator(format)), str):
-        raise ValueError(spec)
+    if isinstance(spec := spec_of(format, default_estimator(format)), Unsupported):
+        raise ValueError(spec.reason)
     moved = x.nbytes + rows * (plane_bytes(width, 4) + 4 * (width // 128))
     return Case("encode", "int4-g128", f"{rows} x {width}", lambda x: encode(spec, x), (x,), moved, 0)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights
-from capscale.kernels.project import Spec
+from capscale.kernels.project import Spec, Unsupported
 from capscale.kernels.project.op import How, Op, choose
 from jax import Array
 from jax.typing import DTypeLike
@@ -29,7 +29,7 @@ def spec_named(name: str) -> Spec:
     format = find(plain)
     estimator = BRms(0.1) if name.endswith(BRMS) else default_estimator(format, rotation is not None)
     spec = spec_of(format, estimator, rotation, rotation is not None)
-    if isinstance(spec, str):
+    if isinstance(spec, Unsupported):
         raise ValueError(f"{name} has no kernel: {spec}")
     return spec
 

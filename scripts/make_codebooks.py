@@ -16,10 +16,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+from capscale.kernels.project.spec import SIGNIFICANT
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
-
-from capscale.formats.vector import SIGNIFICANT
 
 FOLDER = Path(__file__).resolve().parent.parent / "capscale" / "formats" / "data"
 WANTED = ((2, 4), (2, 8), (2, 16), (2, 64), (2, 256), (4, 16), (4, 256), (4, 4096))

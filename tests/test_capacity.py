@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from capscale.capacity import FORMS, FRANTAR, KUMAR, LOGISTIC_ANCHORED, TANH, TANH_SATURATING, Capacity, Factor, Scaling
-from capscale.capacity import effective_bits as bits_of
+from capscale.capacity import law_bits as bits_of
 from capscale.errors import UserError
 
 PAPER = Capacity(TANH, (("F", 0.41), ("C", 1.39)))

@@ -16,11 +16,9 @@ from capscale.estimators import (
     ForwardMask,
     Hypersphere,
     Lsq,
+    RmsThreshold,
     StraightThrough,
     Trust,
-)
-from capscale.estimators import (
-    Rms as AboveRms,
 )
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Projection, per_row
@@ -308,7 +306,7 @@ PASS_RATES = [  # format, estimator, share of Gaussian values that it passes
     ("2:4", ForwardMask(), 0.5),
     ("rigl75", ForwardMask(), 0.25),
     ("gmp75", ForwardMask(), 0.25),  # at the end of the schedule
-    ("top50", AboveRms(0.1), 0.8),
+    ("top50", RmsThreshold(0.1), 0.8),
     ("top50", BRms(0.1), 0.7),
     ("top50", ABRms(0.5), 0.75),
 ]
@@ -338,6 +336,7 @@ def test_effective_bits_and_gap():
     assert effective_bits(4.0**-3) == 3.0
     assert effective_bits(1.5) == 0.0
     assert effective_bits(0.0) == float("inf")
+    np.testing.assert_array_equal(effective_bits([0.25, 1.0]), [1.0, 0.0])
     assert gap(4.0**-3, 3.5) == 0.5
     assert bound(2.0) == 1 / 16
     assert Gmse(1.0, 0.0, "exact").has_capacity is False

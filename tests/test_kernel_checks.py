@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 from capscale.kernels import testing
 from capscale.kernels.ahead import Unavailable
-from capscale.kernels.project import LargestOver, Spec
+from capscale.kernels.project import LargestOver, Spec, Unsupported
 
 from capscale.defaults import default_estimator
-from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, BRms, Rms
+from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, BRms, RmsThreshold
 from capscale.formats import catalog
 from capscale.formats.base import Projection, to_float32
 from capscale.formats.grids import Int
@@ -21,7 +21,7 @@ from capscale.fused import spec_of
 from capscale.kernel_checks import check_format, check_kernels
 
 DEFAULT = ("int1", "int4-g64", "nvfp4", "2:4+int4", "lsq4", "higgs-d2-n16")
-COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), str)]
+COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), Unsupported)]
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in COVERED])
@@ -36,7 +36,7 @@ def test_the_specification_is_the_format(name):
 @pytest.mark.parametrize(
     ("name", "estimator"),
     [
-        ("2:4", Rms(0.1)),
+        ("2:4", RmsThreshold(0.1)),
         ("2:4", BRms(0.1)),
         ("4:8-pairs", BRms(0.1)),
         ("2:4+int4", Both(BRms(0.3))),
@@ -66,7 +66,7 @@ class Thirds:
         level = jnp.where(jnp.abs(share) > 0.5, jnp.sign(share), 0.0)
         return Projection(jnp.where(jnp.isnan(share), share, level * scale).astype(x.dtype))
 
-    def fused(self):
+    def kernel_spec(self):
         return Spec(Levels((-1.0, 0.0, 1.0)), LargestOver(self.off_by))
 
 
@@ -84,7 +84,8 @@ def test_the_kit_takes_a_format(monkeypatch):
 
 
 def test_a_kernel_that_is_not_the_formats_is_found():
-    with pytest.raises(AssertionError, match="format: value: "):
+    place = r"first at \[3, \d+\]: -?[\d.e+]+, not -?[\d.e+]+ of x = -?[\d.e+]+ \(float32\)"
+    with pytest.raises(AssertionError, match=rf"format: value: \d+ of 2048 differ, {place}"):
         check_kernels(Thirds(off_by=2.0), STRAIGHT_THROUGH)
 
 
@@ -109,7 +110,10 @@ def test_formats_without_a_kernel_say_why():
     class Derived(Thirds):
         """Inherits a kernel that knows nothing of it."""
 
-    with pytest.raises(ValueError, match="Derived formats are left to XLA"):
+        def project(self, x, ctx):
+            return super().project(-x, ctx)
+
+    with pytest.raises(ValueError, match="Derived overrides project of Thirds and states no kernel_spec of its own"):
         check_kernels(Derived(), STRAIGHT_THROUGH)
 
 

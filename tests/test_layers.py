@@ -19,6 +19,7 @@ ORDER = (
     "outside",
     "kernels",
     "formats",
+    "masks",
     "estimators",
     "estimators_rotated",
     "defaults",

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from capscale.capacity import effective_bits
+from capscale.capacity import law_bits
 from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.catalog import find, label
@@ -30,7 +30,7 @@ class Part(NamedTuple):
     @property
     def effective_bits(self) -> float:
         """log_{1/4} GMSE."""
-        return float(effective_bits(self.gmse))
+        return float(law_bits(self.gmse))
 
 
 class Facts(NamedTuple):

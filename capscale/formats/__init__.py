@@ -6,19 +6,23 @@ from .dense import Dense
 from .floats import Float
 from .grids import Grid, Int
 from .groups import Groups
-from .levels import TERNARY, Levels, lloyd_max
+from .levels import NF4, TERNARY, Levels, lloyd_max
+from .magnitude import Magnitude
 from .noise import Noise
+from .of_largest import OfLargest
 from .outliers import Outliers
 from .pattern import NM
 from .rigl import RigL
 from .rotated import ThenRotated
 from .scalar import Scalar
-from .scale import Absmax, Learned, PowerOfTwo, Rms, ScaleRule, TwoLevel
+from .scale import Absmax, Learned, PowerOfTwo, Rms, TwoLevel
+from .scale_rule import ScaleRule
 from .schedule import Constant, Cubic
 from .sparse import Sparse, TopK
 from .vector import Vector
 
 __all__ = [
+    "NF4",
     "NM",
     "TERNARY",
     "Absmax",
@@ -33,7 +37,9 @@ __all__ = [
     "Int",
     "Learned",
     "Levels",
+    "Magnitude",
     "Noise",
+    "OfLargest",
     "Outliers",
     "PowerOfTwo",
     "Projection",

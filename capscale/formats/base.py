@@ -4,42 +4,18 @@ Every format works on the LAST axis of its input; leading axes are batch. Weight
 format as `(out, in)`, activations as `(..., tokens, features)`; see `capscale.representation.linear`.
 """
 
+from math import prod
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from capscale.errors import UserError
+from capscale.kernels.project import Projection, in_dtype, rounded
 
 Scope = Literal["row", "matrix"]
 """What a projected value may depend on: its own row (last axis) or the whole matrix (last two axes)."""
-
-
-class Projection(NamedTuple):
-    """The nearest representable tensor, with what an estimator needs to build its backward mask.
-
-    All arrays broadcast to `value.shape`. Fields that a format has nothing to say about are None; fields
-    that an estimator does not read cost nothing under jit.
-    """
-
-    value: Array
-    """The representable tensor, in the dtype of the input."""
-    step: Array | None = None
-    """Distance between neighbouring levels around the value, in units of the input."""
-    distance: Array | None = None
-    """`|value - x| / step`, taken before `value` is rounded to the dtype of the input: at most 1/2 inside the grid."""
-    radius: Array | None = None
-    """Magnitude of x (of its vector, for codebooks) over that of the outermost level: at most 1 inside the grid."""
-    keep: Array | None = None
-    """Boolean, False where sparsity zeroed the entry."""
-    threshold: Array | None = None
-    """Smallest kept magnitude, of the shape that shares it."""
-    rms: Array | None = None
-    """Root mean square of what shares a threshold, or a scale."""
-    slope: Array | None = None
-    """Derivative of `value` by the learned number that scales it."""
-    rotated: "Projection | None" = None
-    """In the basis that a format itself rotates to, what its grid did there; `value` is that, rotated back."""
 
 
 class Context(NamedTuple):
@@ -110,15 +86,46 @@ def to_float32(x: Array, name: str) -> Array:
     return x.astype(jnp.float32)
 
 
+def axes_of_part(x: Array) -> list[str]:
+    """Axes of a `jax.shard_map` around over which `x` varies: those that it may have been split along."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return sorted(name for name in jax.typeof(x).manual_axis_type.varying if mesh.shape[name] > 1)
+
+
+def refuse_part(x: Array, what: str) -> None:
+    """Raises UserError for `x` that `jax.shard_map` has split over devices: `what` is a number of the whole tensor.
+
+    Known where `shard_map` checks what varies over its axes, as it does unless told not to (`check_vma=False`); in pmap
+    every device has a tensor of its own, as every entry has in vmap.
+    """
+    if axes := axes_of_part(x):
+        shape = jax.sharding.get_abstract_mesh().shape
+        devices = prod(shape[name] for name in axes)
+        raise UserError(
+            f"{what} is measured on the whole tensor, and inside jax.shard_map each of {devices} devices along {axes} "
+            "has a part of it; project outside shard_map, where XLA splits the work, choose a format that works per "
+            "row, or say check_vma=False where every device holds a whole tensor of its own"
+        )
+
+
 def scope_axes(scope: Scope, ndim: int) -> tuple[int, ...]:
     """Axes that `scope` reduces over, of a tensor with `ndim` axes."""
     return (-1,) if scope == "row" or ndim == 1 else (-2, -1)
 
 
-def rounded(product: Array) -> Array:
-    """`product` as it rounds by itself; NaN where it is not finite.
-
-    Compilers fuse a product into the addition that follows, unrounded, so that a projected value would depend on what
-    it is used for. They do not look through a selection. (An optimization barrier is gone before they fuse.)
-    """
-    return jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)
+__all__ = [
+    "FLOATS",
+    "NO_CONTEXT",
+    "Context",
+    "Format",
+    "Projection",
+    "Rowwise",
+    "Scope",
+    "axes_of_part",
+    "in_dtype",
+    "per_row",
+    "refuse_part",
+    "rounded",
+    "scope_axes",
+    "to_float32",
+]

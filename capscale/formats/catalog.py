@@ -13,7 +13,8 @@ from .dense import Dense
 from .distributions import NORMAL
 from .floats import E1M2, E2M1, E2M3, E2M5, E3M0, E3M2, E3M4, E4M1, E4M3, E5M2, E6M1
 from .grids import Int
-from .levels import TERNARY, lloyd_max
+from .levels import NF4, TERNARY, lloyd_max
+from .magnitude import Magnitude
 from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
@@ -70,10 +71,16 @@ def _scalars() -> dict[str, Format]:
     named |= {f"absmax-int{b}": Scalar(ints[b], Absmax()) for b in range(2, 9)}
     named |= {f"int{b}-g{size}": Scalar(ints[b], group=size) for b in FIGURE_4_BITS for size in GROUPS}
     named |= {f"absmax-int4-g{size}": Scalar(ints[4], Absmax(), size) for size in GROUPS}
+    named |= {f"absmax-int4-g{size}-bf16": Scalar(ints[4], Absmax("bfloat16"), size) for size in GROUPS}
+    named |= {f"absmax-int4-g{size}-fp16": Scalar(ints[4], Absmax("float16"), size) for size in (32, 128)}
     named |= {f"absmax-e2m1-g{size}": Scalar(E2M1, Absmax(), size) for size in (16, 32)}
+    named |= {"absmax-e4m3-g128": Scalar(E4M3, Absmax(), 128), "nf4": Scalar(NF4, Absmax(), 64)}
     named |= {name: Scalar(grid, PowerOfTwo(), MX_GROUP) for name, grid in MX.items()}
-    named |= {"mxfp4-ceil": Scalar(E2M1, PowerOfTwo("ceil"), MX_GROUP)}
+    named |= {f"mxfp4-{rounding}": Scalar(E2M1, PowerOfTwo(rounding), MX_GROUP) for rounding in ("even", "ceil")}
+    named |= {"mxint8": Scalar(Int(8, "mid-tread"), PowerOfTwo(), MX_GROUP)}
     named |= {"nvfp4": Scalar(E2M1, TwoLevel(), NVFP4_GROUP)}
+    named |= {"nvfp4-four-over-six": Scalar(E2M1, TwoLevel(candidates=(6.0, 4.0)), NVFP4_GROUP)}
+    named |= {f"ternary-{of}": Scalar(TERNARY, Magnitude(of), "matrix") for of in ("mean", "median")}
     named |= {f"lsq{b}": Scalar(ints[b], Learned(), "matrix") for b in (2, 3, 4, 8)}  # one step a tensor, as LSQ's
     named |= {f"lsq{b}-per-channel": Scalar(ints[b], Learned()) for b in (2, 4)}
     return named

@@ -11,11 +11,13 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from capscale.errors import UserError
+from capscale.kernels.project import Spec, Unsupported
 
-from .base import Context, Projection, Scope, per_row, to_float32
+from .base import Context, Projection, Scope, per_row
 from .distributions import NORMAL, Distribution, grid_error, second_moment
 from .error import Error
 from .optimum import optimal_clip
+from .roles import kernel_spec
 from .scalar import Scalar
 from .scale import GAUSSIAN_RMS, Learned, Rms
 from .sparse import Sparse
@@ -87,19 +89,22 @@ class Then:
         """Survivors on the scaled grid, the rest zero."""
         sparse = self.sparse.project(x, ctx)
         assert sparse.keep is not None
-        quantized = self.fitted.project_by(self._measure(x, sparse.value, sparse.keep, ctx), sparse.value)
-        assert quantized.step is not None
-        assert quantized.distance is not None
-        step = jnp.where(quantized.step > 0, quantized.step, 1.0)
-        return Projection(
-            value=jnp.where(sparse.keep, quantized.value, jnp.zeros_like(x)),
-            step=quantized.step,
-            distance=jnp.where(sparse.keep, quantized.distance, jnp.abs(to_float32(x, "Then")) / step),
-            radius=quantized.radius,
-            keep=sparse.keep,
-            threshold=sparse.threshold,
-            rms=sparse.rms,
-        )
+        quantized = self.fitted.project_by(self._measure(x, sparse.value, sparse.keep, ctx), x, sparse.keep)
+        return quantized._replace(threshold=sparse.threshold, rms=sparse.rms)
+
+    def kernel_spec(self) -> Spec | Unsupported:
+        """The pattern, and the grid on its survivors."""
+        sparse, scalar = kernel_spec(self.sparse), self.fitted.kernel_spec()
+        if isinstance(sparse, Unsupported) or isinstance(scalar, Unsupported):
+            return sparse if isinstance(sparse, Unsupported) else scalar
+        assert sparse.pattern is not None
+        return replace(scalar, pattern=replace(sparse.pattern, dense_scales=self.scales_from == "dense"))
+
+    def kernel_given(self, x: Array, ctx: Context) -> Array:
+        """As `Scalar.kernel_given`, of the survivors or of the dense row."""
+        sparse = self.sparse.project(x, ctx)
+        dense = self.scales_from == "dense"
+        return self.fitted.kernel_given(x if dense else sparse.value, ctx, None if dense else sparse.keep)
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """Mask, codes of the survivors, scales."""

@@ -6,6 +6,7 @@ Run ids are hashes of this JSON, and stored results hold it, so a class that cha
   that value is not written, and one that is missing is read as that value: unchanged runs keep their ids.
 - `JSON_VERSION`, a class variable, is raised where the same fields come to mean something else: ids change with it, and
   JSON of another version is refused.
+- `JSON_NAME`, a class variable, is the name that a class had before it was renamed, and keeps in JSON.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ def to_json(value: Any) -> Any:
         shown = {field.name: getattr(value, field.name) for field in fields(value)}
         named = {name: to_json(v) for name, v in shown.items() if name not in added or v != added[name]}
         version = _version(type(value))
-        return {"type": type(value).__name__, **({"version": version} if version > 1 else {}), **named}
+        return {"type": _name(type(value)), **({"version": version} if version > 1 else {}), **named}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if isinstance(value, float) and value.is_integer():
@@ -44,7 +45,7 @@ def from_json(value: Any, known: tuple[type, ...] = ()) -> Any:
         return tuple(from_json(item, known) for item in value)
     if not isinstance(value, dict):
         return value
-    classes = {cls.__name__: cls for cls in (*own_classes(), *known)}
+    classes = {_name(cls): cls for cls in (*own_classes(), *known)}
     name = value.get("type")
     if name not in classes:
         raise UserError(f"unknown format class {name!r}; pass it as known=(...,) if it comes from outside capscale")
@@ -66,13 +67,31 @@ def _added(cls: type) -> Mapping[str, Any]:
     return vars(cls).get("JSON_ADDED", {})
 
 
+def _name(cls: type) -> str:
+    return vars(cls).get("JSON_NAME", cls.__name__)
+
+
 def _version(cls: type) -> int:
     return vars(cls).get("JSON_VERSION", 1)
 
 
 def own_classes() -> tuple[type, ...]:
     """Every dataclass that a format of this package is made of."""
-    from . import dense, floats, grids, levels, noise, outliers, pattern, rigl, scale, schedule, sparse, vector
+    from . import (
+        dense,
+        floats,
+        grids,
+        levels,
+        magnitude,
+        noise,
+        outliers,
+        pattern,
+        rigl,
+        scale,
+        schedule,
+        sparse,
+        vector,
+    )
     from .compose import Then
     from .rotated import ThenRotated
     from .scalar import Scalar
@@ -80,7 +99,7 @@ def own_classes() -> tuple[type, ...]:
     return (
         *(dense.Dense, Scalar, Then, sparse.TopK, pattern.NM, rigl.RigL, vector.Vector, outliers.Outliers, noise.Noise),
         *(grids.Int, floats.Float, levels.Levels, scale.Rms, scale.Absmax, scale.PowerOfTwo, scale.TwoLevel),
-        *(scale.Learned, schedule.Constant, schedule.Cubic, ThenRotated),
+        *(scale.Learned, magnitude.Magnitude, schedule.Constant, schedule.Cubic, ThenRotated),
     )
 
 

@@ -1,8 +1,11 @@
 """How exactly the error of a format is known, and the protocol by which a format gives its own."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
 
 from .distributions import Distribution
+from .stated import CLOSED_FORM, unstated
 
 
 class Error(NamedTuple):
@@ -23,3 +26,20 @@ class Exact(Protocol):
         None where mathematics gives no exact value for these arguments; it is then measured.
         """
         ...
+
+
+def exact_error(format: Any, distribution: Distribution, samples: int | None) -> Error | None:
+    """What the format itself says of its error; None where it says nothing, or what it inherits is another's."""
+    if not isinstance(format, Exact) or unstated(format, CLOSED_FORM) is not None:
+        return None
+    return format.error(distribution, samples)
+
+
+def effective_bits(gmse: Any) -> Any:
+    """`log_{1/4} GMSE`: the rate of an ideal format of that error, -log2(GMSE) / 2; 0 from GMSE = 1 up, infinite at 0.
+
+    By rate-distortion no format of b bits per value has more than b of them. An array of an array, else a float.
+    """
+    with np.errstate(divide="ignore"):
+        bits = np.maximum(np.log2(np.asarray(gmse, np.float64)) / -2, 0.0) + 0.0  # no negative zero
+    return bits if bits.ndim else float(bits)

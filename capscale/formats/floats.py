@@ -70,7 +70,7 @@ class Float:
         largest = float(self.levels[-1])
         highest = int(np.floor(np.log2(largest)))
         magnitude = jnp.minimum(jnp.abs(u), largest)  # keeps NaN
-        field = lax.shift_right_logical(lax.bitcast_convert_type(magnitude, jnp.int32), FLOAT32_MANTISSA)
+        field = lax.shift_right_logical(lax.bitcast_convert_type(magnitude, jnp.int32), jnp.int32(FLOAT32_MANTISSA))
         power = jnp.clip(field - FLOAT32_BIAS, 1 - self.bias, highest)
         quanta = jnp.round(magnitude * _power_of_two(self.mantissa - power))
         return quanta, power, _power_of_two(power - self.mantissa)
@@ -105,7 +105,7 @@ class Float:
 
 def _power_of_two(exponent: Array) -> Array:
     """2^exponent as float32, by its bits."""
-    return lax.bitcast_convert_type(lax.shift_left(exponent + FLOAT32_BIAS, FLOAT32_MANTISSA), jnp.float32)
+    return lax.bitcast_convert_type(lax.shift_left(exponent + FLOAT32_BIAS, jnp.int32(FLOAT32_MANTISSA)), jnp.float32)
 
 
 E2M1 = Float(2, 1)

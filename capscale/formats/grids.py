@@ -6,7 +6,7 @@ function compiles inside a Pallas kernel.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,34 +15,12 @@ from jax import Array
 from capscale.checks import check_choice, check_whole
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
+from capscale.kernels.project.codes import CodedGrid
 
 from .distributions import Array64
 
-
-class Grid(Protocol):
-    """A finite set of levels; a frozen, hashable dataclass."""
-
-    @property
-    def levels(self) -> Array64:
-        """Distinct levels, ascending, float64."""
-        ...
-
-    @property
-    def codes(self) -> int:
-        """How many codes are stored; `log2(codes)` bits each."""
-        ...
-
-    def nearest(self, u: Array) -> tuple[Array, Array]:
-        """Nearest level to float32 `u`, and the distance between levels around it."""
-        ...
-
-    def encode(self, u: Array) -> Array:
-        """Code of the nearest level, uint32 below `codes`."""
-        ...
-
-    def decode(self, codes: Array) -> Array:
-        """Level of each code, float32."""
-        ...
+Grid = CodedGrid
+"""A finite set of levels, `nearest`, and `encode` and `decode`; a frozen, hashable dataclass. As kernels know it."""
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,9 @@ class Levels:
         if not np.array_equal(levels, -levels[::-1]):
             return _chain(u, levels)
         magnitude, gap = _chain(jnp.abs(u), levels[levels >= 0])
-        if levels[levels >= 0][0] > 0:  # the innermost pair is a step apart across 0
-            gap = jnp.where(jnp.abs(u) < levels[levels > 0][0], 2 * levels[levels > 0][0], gap)
+        innermost = float(levels[levels >= 0][0])
+        if innermost > 0:  # the innermost pair is a step apart across 0
+            gap = jnp.where(jnp.abs(u) < innermost, jnp.float32(2 * innermost), gap)
         return jnp.where((u < 0) & (magnitude > 0), -magnitude, magnitude), gap
 
     @one_program(0)
@@ -76,6 +77,12 @@ class Levels:
 
 
 TERNARY = Levels((-1.0, 0.0, 1.0))
+_NF4_BELOW = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453)
+_NF4_BELOW += (-0.28444138169288635, -0.18477343022823334, -0.09105003625154495)
+_NF4_ABOVE = (0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224)
+_NF4_ABOVE += (0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0)
+NF4 = Levels((*_NF4_BELOW, 0.0, *_NF4_ABOVE))
+"""NormalFloat (QLoRA, arXiv 2305.14314, appendix E): quantiles of the normal law, scaled to 1, with a zero."""
 
 
 def _middles(levels: Array64) -> list[float]:

@@ -10,9 +10,8 @@ from jax import Array
 from capscale.checks import check_choice, check_real
 from capscale.errors import UserError
 from capscale.kernels.rms import root_mean_square
-from capscale.kernels.rounding import rounded_to
 
-from .base import Context, Projection, Scope, rounded, scope_axes, to_float32
+from .base import Context, Projection, Scope, in_dtype, refuse_part, rounded, scope_axes, to_float32
 from .distributions import Distribution
 from .error import Error
 
@@ -59,6 +58,8 @@ class Noise:
         if ctx.key is None:
             raise UserError("Noise needs a PRNG key in Context.key")
         full = to_float32(x, "Noise")
+        if self.scope == "matrix":
+            refuse_part(x, f"the deviation of {self}")
         deviation = root_mean_square(full, scope_axes(self.scope, x.ndim)) * jnp.float32(self.gmse**0.5)
         noise = deviation * rounded(jax.random.normal(ctx.key, x.shape, jnp.float32))
-        return Projection(value=rounded_to(full + rounded(noise), x.dtype))
+        return Projection(value=in_dtype(full + rounded(noise), x.dtype))

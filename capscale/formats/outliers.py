@@ -15,7 +15,7 @@ from capscale.errors import UserError
 from capscale.kernels.rounding import rounded_to
 from capscale.kernels.select import largest
 
-from .base import Context, Projection, Scope, to_float32
+from .base import Context, Projection, Scope, in_dtype, to_float32
 from .distributions import Array64, Density, Distribution, Moments, grid_error, second_moment
 from .error import Error
 from .scalar import Scalar
@@ -86,7 +86,7 @@ class Outliers:
         assert inner.radius is not None
         kept = rounded_to(to_float32(x, "Outliers"), jnp.bfloat16)
         return Projection(
-            value=jnp.where(far, kept.astype(x.dtype), inner.value),
+            value=jnp.where(far, in_dtype(kept.astype(jnp.float32), x.dtype), inner.value),
             step=inner.step,
             distance=jnp.where(far, 0.0, inner.distance),
             radius=jnp.where(far, 0.0, inner.radius),
@@ -137,7 +137,8 @@ class Outliers:
         full[~mask] = codes["codes"]
         value = self.inner.values_of(jnp.asarray(full.reshape(shape)), self.inner.load_scales(codes, shape), dtype)
         out = np.array(value).reshape(mask.shape)
-        out[mask] = codes_value(codes["values"], jnp.bfloat16).astype(out.dtype)
+        kept = jnp.asarray(codes_value(codes["values"], jnp.bfloat16).astype(np.float32))
+        out[mask] = np.asarray(in_dtype(kept, dtype))
         return jnp.asarray(out.reshape(shape))
 
 

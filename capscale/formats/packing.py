@@ -21,6 +21,7 @@ from capscale.errors import UserError
 
 from .base import NO_CONTEXT, Context, Format
 from .describe import from_json, to_json
+from .stated import PACKING, unstated
 from .storage import Codes, Field, Shape, Storable, storage_bits
 
 VERSION = 1
@@ -47,6 +48,11 @@ def pack(format: Format, x: Array, ctx: Context = NO_CONTEXT) -> Packed:
     """`project(x, ctx)` in the bytes of `format`. Tensors that are empty or not finite are refused."""
     if not isinstance(format, Storable):
         raise UserError(f"{format!r} stores nothing: it has no layout, store and load")
+    if reason := unstated(format, PACKING):
+        raise UserError(
+            f"{format!r} cannot be packed: {reason}. State it where the inherited one holds, such as "
+            "`store = Scalar.store` in the class, or write its own"
+        )
     if not x.size:
         raise UserError(f"cannot pack an empty tensor of shape {x.shape}")
     if not bool(jnp.all(jnp.isfinite(x))):

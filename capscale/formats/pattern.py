@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
+from capscale.kernels.project import Pattern, Spec, survivors
 from capscale.kernels.rms import root_mean_square
 
 from .base import Context, Projection, Scope, to_float32
@@ -97,18 +98,18 @@ class NM(StoresSurvivors):
         full = to_float32(x, "NM")
         if x.shape[-1] % self.m:
             raise UserError(f"{self.n}:{self.m} sparsity needs a width that {self.m} divides, not {x.shape[-1]}")
-        kept, of = self._units
-        units = full.reshape(*x.shape[:-1], x.shape[-1] // self.m, of, self.unit)
-        size = jnp.abs(units[..., 0]) if self.unit == 1 else _norm(units)
-        rank = _rank(size)
-        keep = jnp.broadcast_to((rank < kept)[..., None], units.shape).reshape(x.shape)
-        threshold = jnp.sum(jnp.where(rank == kept - 1, size, 0.0), axis=-1, keepdims=True)
-        return Projection(
-            value=jnp.where(keep, x, jnp.zeros_like(x)),
-            keep=keep,
-            threshold=jnp.broadcast_to(threshold[..., None], units.shape).reshape(x.shape),
-            rms=root_mean_square(full),
-        )
+        keep, threshold = survivors(self.pattern, full)
+        value = jnp.where(keep, x, jnp.zeros_like(x))
+        return Projection(value, keep=keep, threshold=threshold, rms=root_mean_square(full))
+
+    @property
+    def pattern(self) -> Pattern:
+        """As kernels know it."""
+        return Pattern(self.n, self.m, self.unit)
+
+    def kernel_spec(self) -> Spec:
+        """Survivors as they are."""
+        return Spec(pattern=self.pattern)
 
     def mask_layout(self, shape: Shape) -> Field:
         """A pattern a run."""
@@ -125,22 +126,6 @@ class NM(StoresSurvivors):
     def decode_mask(self, codes: Codes, shape: Shape) -> Codes:
         """Inverse of `encode_mask`."""
         return np.repeat(_patterns(*self._units)[codes], self.unit, axis=-1).reshape(shape).astype(np.uint32)
-
-
-def _rank(size: Array) -> Array:
-    """Position of each on the last axis, largest first, by counting who stands before it: m^2 comparisons."""
-    m = size.shape[-1]
-    here = jnp.arange(m).reshape((1,) * (size.ndim - 1) + (m,))
-    rank = jnp.zeros(size.shape, jnp.int32)
-    for other in range(m):
-        rival = jnp.broadcast_to(size[..., other : other + 1], size.shape)
-        rank = rank + ((rival > size) | ((rival == size) & (here > other))).astype(jnp.int32)
-    return rank
-
-
-def _norm(units: Array) -> Array:
-    """Euclidean norm over the last axis, relative to its largest magnitude and by exact products (see `rms`)."""
-    return root_mean_square(units)[..., 0]
 
 
 @cache

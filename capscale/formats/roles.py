@@ -5,9 +5,10 @@ from typing import Protocol, runtime_checkable
 import jax
 from jax import Array
 
-from capscale.kernels.project import Spec
+from capscale.kernels.project import Spec, Unsupported
 
 from .base import Context, Format
+from .stated import KERNEL, unstated
 from .storage import Shape
 
 
@@ -61,15 +62,36 @@ class Draws(Protocol):
 
 
 @runtime_checkable
-class Fuses(Protocol):
+class HasKernel(Protocol):
     """A format that names a kernel for its projection: to be held to it by `capscale.kernel_checks.check_kernels`.
 
-    A class derived from it that computes something else has to name its own: an inherited one is not taken.
+    A class derived from it that overrides how it projects has to name its own: an inherited one is not taken.
     """
 
-    def fused(self) -> Spec:
-        """Grid, scale rule (not one that is given), group, pattern, codebook; no more of a `Spec` is read."""
+    def kernel_spec(self) -> Spec | Unsupported:
+        """Grid, scale rule, group, pattern, codebook, or why no kernel computes them; no more of a `Spec` is read."""
         ...
+
+
+@runtime_checkable
+class GivesKernel(Protocol):
+    """A format whose kernel is given a number for every row: its scale, or what groups' scales are taken under."""
+
+    def kernel_given(self, x: Array, ctx: Context) -> Array:
+        """That number, of the rows as they are projected (rotated ones, where the kernel rotates): (..., 1)."""
+        ...
+
+
+def kernel_spec(format: Format) -> Spec | Unsupported:
+    """What kernels compute of `format`, or why none does."""
+    if not isinstance(format, HasKernel):
+        return Unsupported(f"{type(format).__name__} formats are left to XLA")
+    if reason := unstated(format, KERNEL):
+        return Unsupported(f"{reason}, it is left to XLA")
+    spec = format.kernel_spec()
+    if isinstance(spec, Spec) and spec.scale is not None and spec.scale.given and not isinstance(format, GivesKernel):
+        return Unsupported(f"{type(format).__name__} has a scale that is given, and no kernel_given to give it")
+    return spec
 
 
 def learns(format: Format) -> bool:

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from capscale.errors import UserError
 from capscale.kernels.hadamard import rotate
+from capscale.kernels.project import Unsupported
 
 from .base import Context, Projection
 from .compose import Then
@@ -59,6 +60,10 @@ class ThenRotated(Then):
             rms=sparse.rms,
             rotated=quantized,
         )
+
+    def kernel_spec(self) -> Unsupported:
+        """None: kernels rotate before they prune, not between."""
+        return Unsupported("a rotation between pruning and the grid is left to XLA")
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """Codes of all values in the rotated basis, scales."""

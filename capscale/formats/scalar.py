@@ -14,15 +14,15 @@ from jax.typing import DTypeLike
 from capscale.checks import check_flag
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
-from capscale.kernels.project import normalised, reciprocal
-from capscale.kernels.rounding import rounded_to
+from capscale.kernels.project import Given, Spec, Unsupported, normalised, on_grid
 
-from .base import Context, Projection, Scope, rounded, to_float32
+from .base import Context, Projection, Scope, axes_of_part, in_dtype, refuse_part, to_float32
 from .distributions import Distribution
 from .error import Error
 from .grids import Grid
 from .groups import Groups
-from .scale import GAUSSIAN_RMS, Group, Learned, Rms, ScaleRule, TwoLevel
+from .scale import GAUSSIAN_RMS, Learned, Rms, TwoLevel
+from .scale_rule import Group, HasKernelRule, ScaleRule
 from .scaling import scaled_error
 from .storage import Codes, Field, Shape
 
@@ -85,40 +85,55 @@ class Scalar:
     @one_program(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest level of each value on the scaled grid of its group; `rms` is that of the group."""
+        projection = self.project_by(self.measure(x, ctx), x)
+        if self.learns and self.group == "matrix" and axes_of_part(x):
+            return projection  # its values need nothing of the whole tensor, of which this is a part; an RMS would
         (rms,) = replace(self, scale=Rms(float(self.grid.levels[-1]))).measure(x, ctx)
         rms = self.groups.join(jnp.broadcast_to(rms, self.groups.split_shape(x.shape)), x.shape)
-        return self.project_by(self.measure(x, ctx), x)._replace(rms=rms)
+        return projection._replace(rms=rms)
 
     @one_program(0)
     def measure(self, x: Array, ctx: Context, counted: Array | None = None) -> Parts:
         """Scales of `x`. `counted`: boolean, the entries that an RMS is taken over, the others being 0; None: all."""
         full = to_float32(x, "Scalar")
+        if self.scope == "matrix":
+            refuse_part(x, f"the scale of {self}")
         if counted is None and isinstance(self.group, int) and x.shape[-1] % self.group:
             counted = jnp.ones(x.shape, jnp.bool)
         filled = None if counted is None else self.groups.filled(counted)
         return self.scale.measure(Group(self.groups.split(full), self.groups.axes(x.ndim), filled), self.grid, ctx)
 
     @one_program(0)
-    def project_by(self, parts: Parts, x: Array) -> Projection:
-        """`project` with given scales, such as those of the survivors or of the dense row of a sparse tensor."""
-        scale = self._scale(parts, x.shape)
-        normal = self._normal(x, scale)
-        level, gap = self.grid.nearest(normal)
-        radius = jnp.abs(normal) * reciprocal(self.grid.levels[-1])
-
-        def join(y: Array) -> Array:
-            return self.groups.join(y, x.shape)
-
-        slope = None
-        if isinstance(self.scale, Learned):
-            slope = join(level - jnp.where(radius <= 1, normal, 0.0))
-        return Projection(
-            value=rounded_to(join(rounded(level * scale)), x.dtype),
-            step=join(gap * scale),
-            distance=join(jnp.abs(normal - level) / gap),
-            radius=join(radius),
-            slope=slope,
+    def project_by(self, parts: Parts, x: Array, keep: Array | None = None) -> Projection:
+        """`project` with given scales, such as those of the dense row of a sparse tensor. `keep`: see `on_grid`."""
+        split = self.groups.split
+        scaled = on_grid(
+            self.grid,
+            split(to_float32(x, "Scalar")),
+            self._scale(parts, x.shape),
+            None if keep is None else split(keep),
         )
+        joined = jax.tree.map(lambda y: self.groups.join(y, x.shape), scaled)
+        value = in_dtype(joined.value, x.dtype)
+        return joined._replace(value=value, slope=joined.slope if self.learns else None)
+
+    def kernel_spec(self) -> Spec | Unsupported:
+        """The grid, and the kernel's rule for the scale; one number that serves the matrix is given to it."""
+        if self.group == "matrix":
+            return Spec(self.grid, Given())
+        if not isinstance(self.scale, HasKernelRule):
+            return Unsupported(f"{type(self.scale).__name__} scales are left to XLA")
+        if isinstance(self.group, int) and self.learns:
+            return Unsupported("a learned step per group is left to XLA: the kernel takes one given scale a row")
+        rule = self.scale.kernel_rule(self.grid)
+        if isinstance(rule, Unsupported):
+            return rule
+        return Spec(self.grid, rule, self.group if isinstance(self.group, int) else None)
+
+    def kernel_given(self, x: Array, ctx: Context, counted: Array | None = None) -> Array:
+        """The part of the scale that a group's own is taken under, or all of it: one number for every row."""
+        shared = self.measure(x, ctx, counted)[-1]
+        return shared[..., 0] if isinstance(self.group, int) else shared
 
     @property
     def learns(self) -> bool:
@@ -152,7 +167,7 @@ class Scalar:
     def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
         """Levels times scales: inverse of `codes_of`."""
         level = self.grid.decode(self.groups.split(codes))
-        return rounded_to(self.groups.join(level * self._scale(parts, codes.shape), codes.shape), dtype)
+        return in_dtype(self.groups.join(level * self._scale(parts, codes.shape), codes.shape), dtype)
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """A code a value, and the scales."""

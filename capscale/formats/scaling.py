@@ -10,7 +10,7 @@
 """
 
 from itertools import pairwise
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from .distributions import NORMAL, Array64, Density, Distribution, cells, grid_e
 from .error import Error
 from .grids import Grid
 from .laws import SphereCoordinate
-from .scale import Learned, Rms, ScaleRule, TwoLevel
 
 ROW = 1024
 """Values per row where an error has no limit for long rows and no length is given: the width of the paper's 100M."""
@@ -26,6 +25,25 @@ ROW = 1024
 GAUSS_X, GAUSS_W = np.polynomial.legendre.leggauss(16)
 SPAN = 0.25  # widest piece of the outer quadrature, in standard deviations
 FAR = 1e-18  # probability beyond which the largest magnitude is not looked for
+
+
+class Shared(NamedTuple):
+    """How many values share a scale."""
+
+    values: int
+    row: int
+    """Values of a row."""
+    endless: bool
+    """Whether they stand for unboundedly many."""
+
+
+@runtime_checkable
+class HasError(Protocol):
+    """A scale rule that knows its exact error."""
+
+    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:
+        """Mean squared error of the grid under this scale, on values of unit variance; None where there is no form."""
+        ...
 
 
 @runtime_checkable
@@ -43,7 +61,7 @@ class FollowsMaximum(Protocol):
 
 def scaled_error(
     grid: Grid,
-    scale: ScaleRule,
+    scale: Any,
     group: int | Literal["row", "matrix"],
     distribution: Distribution,
     samples: int | None,
@@ -51,16 +69,19 @@ def scaled_error(
     """`E[(x - R(x))^2]` on rows of `samples` values (None: unboundedly long); None where there is no exact form."""
     row = samples or ROW
     shared = group if isinstance(group, int) else {"row": row, "matrix": row * row}[group]
-    clip = scale.clip(grid) if isinstance(scale, Rms) else Rms().clip(grid)
-    if isinstance(scale, Learned) or (isinstance(scale, Rms) and not isinstance(group, int) and samples is None):
-        return Error(fixed_error(grid, clip, distribution), "closed form")
-    if isinstance(scale, Rms) and distribution == NORMAL:
-        return Error(fixed_error(grid, clip, SphereCoordinate(shared)), f"closed form, RMS of {shared}")
-    if isinstance(scale, TwoLevel):
-        values = row * row if scale.scope == "matrix" else row
-        return Error(two_level_error(grid, scale, shared, values, distribution), f"quadrature, tensor of {values}")
+    if isinstance(scale, HasError):
+        return scale.error(grid, Shared(shared, row, samples is None and not isinstance(group, int)), distribution)
     if isinstance(scale, FollowsMaximum):
         return Error(maximum_error(grid, scale, shared, distribution), f"quadrature, maximum of {shared}")
+    return None
+
+
+def rms_error(grid: Grid, clip: float, shared: Shared, distribution: Distribution) -> Error | None:
+    """Of scales that put the largest level at `clip` times the RMS; exact for rows that are endless, or normal."""
+    if shared.endless:
+        return Error(fixed_error(grid, clip, distribution), "closed form")
+    if distribution == NORMAL:
+        return Error(fixed_error(grid, clip, SphereCoordinate(shared.values)), f"closed form, RMS of {shared.values}")
     return None
 
 
@@ -112,7 +133,7 @@ def interior_error(grid: Grid, scale: Array64, maximum: Array64, distribution: D
     return np.sum(m2 - 2 * levels * m1 + np.square(levels) * m0, axis=1)
 
 
-def two_level_error(grid: Grid, rule: TwoLevel, size: int, values: int, distribution: Distribution) -> float:
+def two_level_error(grid: Grid, scales: Grid, size: int, values: int, distribution: Distribution) -> float:
     """Mean error of groups of `size` under one outer scale set by the largest of `values` magnitudes, A.
 
     A group in `values / size` holds A and is scaled as by Absmax; the others have their maxima below A.
@@ -123,7 +144,7 @@ def two_level_error(grid: Grid, rule: TwoLevel, size: int, values: int, distribu
     share = size / values
     errors = []
     for top in tops:
-        inner = _Under(rule, float(top))
+        inner = _Under(scales, float(top))
         others = maximum_error(grid, inner, size, distribution, cap=float(top))
         at = np.array([top])
         scale = at / grid.levels[-1]
@@ -135,25 +156,25 @@ def two_level_error(grid: Grid, rule: TwoLevel, size: int, values: int, distribu
 
 
 class _Under:
-    """The inner scales of `TwoLevel` under a given largest magnitude of the tensor."""
+    """Inner scales of two levels, under a given largest magnitude of the tensor."""
 
-    def __init__(self, rule: TwoLevel, top: float):
-        self.rule, self.top = rule, top
+    def __init__(self, scales: Grid, top: float):
+        self.scales, self.top = scales, top
 
     def _outer(self, grid: Grid) -> float:
-        return self.top / (grid.levels[-1] * self.rule.scales.levels[-1])
+        return self.top / (grid.levels[-1] * self.scales.levels[-1])
 
     def of_maximum(self, maximum: Array64, grid: Grid) -> Array64:
         """Nearest level of the scale grid, ties to even, times the outer scale."""
         outer = self._outer(grid)
-        levels = self.rule.scales.levels
+        levels = self.scales.levels
         positive = levels[levels >= 0]
         wanted = maximum / grid.levels[-1] / outer
         return positive[np.searchsorted((positive[1:] + positive[:-1]) / 2, wanted)] * outer
 
     def jumps(self, low: float, high: float, grid: Grid) -> Array64:
         """Boundaries of the scale grid."""
-        levels = self.rule.scales.levels
+        levels = self.scales.levels
         positive = levels[levels >= 0]
         at = (positive[1:] + positive[:-1]) / 2 * self._outer(grid) * grid.levels[-1]
         return at[(at > low) & (at < high)]

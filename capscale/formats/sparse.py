@@ -15,7 +15,7 @@ from capscale.errors import UserError
 from capscale.kernels.rms import root_mean_square
 from capscale.kernels.select import largest
 
-from .base import Context, Format, Projection, Scope, scope_axes, to_float32
+from .base import Context, Format, Projection, Scope, refuse_part, scope_axes, to_float32
 from .distributions import Distribution, second_moment
 from .error import Error
 from .schedule import CONSTANT, Schedule
@@ -159,6 +159,8 @@ class TopK(BitMask, StoresSurvivors):
     def project(self, x: Array, ctx: Context) -> Projection:
         """Zeroes all but the largest magnitudes of each scope."""
         full = to_float32(x, "TopK")
+        if self.scope == "matrix":
+            refuse_part(x, f"the threshold of {self}")
         axes = scope_axes(self.scope, x.ndim)
         size = prod(x.shape[axis] for axis in axes)
         kept: int | Array = self.kept(size)

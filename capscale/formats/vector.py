@@ -1,6 +1,6 @@
 """Vector quantization: runs of d neighbours to the nearest of n codewords (HIGGS grids, arXiv 2411.17525)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
 from math import log2, prod
@@ -9,24 +9,20 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
 from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
-from capscale.kernels.project import normalised, reciprocal
-from capscale.kernels.rounding import rounded_to
+from capscale.kernels.project import Codebook, Spec, Unsupported, code_of_vectors, on_codebook
 
-from .base import Context, Projection, Scope, rounded, to_float32
+from .base import Context, Projection, Scope, in_dtype, to_float32
 from .levels import TERNARY
 from .scalar import Scalar
 from .scale import Rms
 from .storage import Codes, Field, Shape
-
-AT_ONCE = 32  # codewords in one pass over the vectors, between which the best stays in registers
-SIGNIFICANT = 12  # bits of a codeword's coordinates: their products with 12 bits of a float32 are exact
 
 
 @cache
@@ -86,31 +82,33 @@ class Vector:
         """One RMS per row where one served the matrix."""
         return Vector(self.dimension, self.codewords, "row" if self.group == "matrix" else self.group)
 
-    def _vectors(self, x: Array) -> Array:
-        if x.shape[-1] % self.dimension:
-            raise UserError(f"vectors of {self.dimension} need a width that it divides, not {x.shape[-1]}")
-        return x.reshape(*x.shape[:-1], x.shape[-1] // self.dimension, self.dimension)
+    @property
+    def words(self) -> Codebook:
+        """As kernels know them."""
+        words = codebook(self.dimension, self.codewords)
+        return Codebook(tuple(map(tuple, words.tolist())), float(np.max(np.linalg.norm(words, axis=1))))
 
     def _scale(self, x: Array, ctx: Context) -> tuple[tuple[Array, ...], Array]:
+        if x.shape[-1] % self.dimension:
+            raise UserError(f"vectors of {self.dimension} need a width that it divides, not {x.shape[-1]}")
         parts = self.scaling.measure(x, ctx)
         ones = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(x.shape))
-        return parts, self._vectors(self.scaling.groups.join(ones, x.shape))
-
-    def _normal(self, x: Array, scale: Array) -> Array:
-        return normalised(self._vectors(to_float32(x, "Vector")), scale)
+        return parts, self.scaling.groups.join(ones, x.shape)
 
     @one_program(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest codeword of each vector; `radius` is the vector's norm over that of the outermost codeword."""
-        _, scale = self._scale(x, ctx)
-        normal = self._normal(x, scale)
-        words = jnp.asarray(codebook(self.dimension, self.codewords))
-        chosen = words[_nearest(normal, words)]
-        outermost = float(np.max(np.linalg.norm(codebook(self.dimension, self.codewords), axis=1)))
-        norm = jnp.sqrt(jnp.sum(jnp.square(normal), axis=-1, keepdims=True))
-        radius = jnp.broadcast_to(norm * reciprocal(outermost), normal.shape)
-        value = jnp.where(jnp.isfinite(normal), rounded(chosen * scale), normal)
-        return Projection(value=rounded_to(value.reshape(x.shape), x.dtype), radius=radius.reshape(x.shape))
+        found = on_codebook(self.words, to_float32(x, "Vector"), self._scale(x, ctx)[1])
+        return found._replace(value=in_dtype(found.value, x.dtype))
+
+    def kernel_spec(self) -> Spec | Unsupported:
+        """The codebook, and the kernel's rule for the scale."""
+        scaling = self.scaling.kernel_spec()
+        return scaling if isinstance(scaling, Unsupported) else replace(scaling, grid=None, codebook=self.words)
+
+    def kernel_given(self, x: Array, ctx: Context) -> Array:
+        """As `Scalar.kernel_given`."""
+        return self.scaling.kernel_given(x, ctx)
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """A code a vector, and the scales."""
@@ -124,41 +122,11 @@ class Vector:
     @partial(jax.jit, static_argnums=0)
     def _coded(self, x: Array, ctx: Context) -> tuple[Array, tuple[Array, ...]]:
         parts, scale = self._scale(x, ctx)
-        return _nearest(self._normal(x, scale), jnp.asarray(codebook(self.dimension, self.codewords))), parts
+        return code_of_vectors(self.words, to_float32(x, "Vector"), scale)[1], parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Codewords times scales."""
         parts = self.scaling.load_scales(codes, shape)
         split = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(shape))
         words = jnp.asarray(codebook(self.dimension, self.codewords)[codes["codes"]]).reshape(shape)
-        return (words * self.scaling.groups.join(split, shape)).astype(dtype)
-
-
-def _nearest(x: Array, words: Array) -> Array:
-    """Index of the codeword nearest to each vector of the last axis, the first of equals.
-
-    Maximises `x c - |c|^2 / 2` over codewords, one at a time. x is taken in two pieces of 12 significant bits,
-    whose products with a coordinate are exact, so that fused and separate multiply-adds agree and every compilation
-    picks the same codeword.
-    """
-    high = lax.bitcast_convert_type(
-        lax.bitcast_convert_type(x, jnp.int32) & jnp.int32(-(1 << (24 - SIGNIFICANT))), jnp.float32
-    )
-    pieces = (high, x - high)
-    halves = jnp.sum(jnp.square(words), axis=-1) / 2
-
-    def better(best: tuple[Array, Array], word: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
-        score, index = best
-        candidate, half, number = word
-        total = jnp.zeros_like(score) - half
-        for axis in range(x.shape[-1]):
-            for piece in pieces:
-                total = total + piece[..., axis] * candidate[axis]
-        win = total > score
-        return (jnp.where(win, total, score), jnp.where(win, number, index)), None
-
-    lead = jnp.full_like(x[..., 0], -jnp.inf)
-    start = (lead, jnp.zeros(lead.shape, jnp.int32))
-    count = words.shape[0]
-    (_, index), _ = lax.scan(better, start, (words, halves, jnp.arange(count)), unroll=min(AT_ONCE, count))
-    return index
+        return in_dtype(words * self.scaling.groups.join(split, shape), dtype)

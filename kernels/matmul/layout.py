@@ -109,14 +109,14 @@ def decode(layout: Layout, codes: list[Array], pattern: Array | None) -> list[Ar
 
     def level_at(i: int) -> Array:
         bit = i * layout.bits
-        return _level(layout, lax.shift_right_logical(codes[bit // 8], bit % 8) & mask)
+        return _level(layout, lax.shift_right_logical(codes[bit // 8], jnp.int32(bit % 8)) & mask)
 
     if pattern is None:
         return [level_at(i) for i in range(layout.values)]
     planes = []
     for run in range(2):
         first, second = level_at(2 * run), level_at(2 * run + 1)
-        here = [lax.shift_right_logical(pattern, 4 * run + 2 * which) & 3 for which in range(2)]
+        here = [lax.shift_right_logical(pattern, jnp.int32(4 * run + 2 * which)) & 3 for which in range(2)]
         for position in range(4):
             later = jnp.where(here[1] == position, second, 0.0)
             planes.append(jnp.where(here[0] == position, first, later))
@@ -130,7 +130,7 @@ def _level(layout: Layout, code: Array) -> Array:
         scaled = code.astype(jnp.float32)
         scaled = scaled if step == 1 else scaled * step
         return scaled + layout.levels[0]
-    bits = [lax.shift_right_logical(code, i) & 1 == 1 for i in range(layout.bits)]
+    bits = [lax.shift_right_logical(code, jnp.int32(i)) & 1 == 1 for i in range(layout.bits)]
 
     def choose(first: int, bit: int) -> Array | float:
         """The level of codes that agree with `first` above bit `bit`."""

@@ -37,9 +37,10 @@ def _matmul(dtype: str, x: Array, weights: Weights) -> Array:
     detail = f"{x.dtype} {x.shape} x {weights.shape}, {of.bits} bits, group {of.group}{', 2:4' * of.sparse}"
     backend = dispatch.choose(
         "matmul",
-        f"{detail}{', split' if split else ''}",
+        (x.dtype, x.shape, of, weights.shape, split),
         partial(_unsupported, x, weights, split),
         partial(measured.slower_product, x.shape[0]),
+        detail=f"{detail}{', split' if split else ''}",
     )
     if backend == "reference":
         return reference.matmul(x, weights, jnp.dtype(dtype))

@@ -2,26 +2,35 @@
 
 from .codes import Encoded, decode
 from .op import encode, project
-from .scales import Given, LargestOver, LevelTimes, PowerOfTwo, RmsTimes, ScaleRule, normalised, reciprocal
-from .spec import Codebook, Measures, Pattern, Spec
+from .projection import Projection, in_dtype, on_grid, rounded
+from .reference import code_of_vectors, on_codebook, survivors
+from .scales import Given, KernelRule, LargestOver, LevelTimes, PowerOfTwoOver, RmsTimes, normalised, reciprocal
+from .spec import Codebook, Pattern, Spec, Unsupported
 from .tiles import Tile
 
 __all__ = [
     "Codebook",
     "Encoded",
     "Given",
+    "KernelRule",
     "LargestOver",
     "LevelTimes",
-    "Measures",
     "Pattern",
-    "PowerOfTwo",
+    "PowerOfTwoOver",
+    "Projection",
     "RmsTimes",
-    "ScaleRule",
     "Spec",
     "Tile",
+    "Unsupported",
+    "code_of_vectors",
     "decode",
     "encode",
+    "in_dtype",
     "normalised",
+    "on_codebook",
+    "on_grid",
     "project",
     "reciprocal",
+    "rounded",
+    "survivors",
 ]

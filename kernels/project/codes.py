@@ -13,16 +13,16 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from ..hadamard import rotate
-from ..rounding import rounded_to
 from .planes import plane_bytes, unpack
-from .scales import ScaleRule, Statistic, normalised
-from .spec import Spec, rounded
+from .projection import in_dtype, rounded
+from .scales import Grid, KernelRule, Statistic, normalised
+from .spec import Spec
 
 LARGEST = 256  # codes of a byte
 
 
-class CodedGrid(Protocol):
-    """A grid whose levels have codes; see `spec.Grid`."""
+class CodedGrid(Grid, Protocol):
+    """A grid whose levels have codes, `log2(codes)` bits each."""
 
     @property
     def codes(self) -> int:
@@ -73,7 +73,7 @@ def group_count(spec: Spec, width: int) -> int:
 class UnlessNaN:
     """What `rule` makes of the given number alone; NaN for a group that holds one."""
 
-    rule: ScaleRule
+    rule: KernelRule
     statistic: ClassVar[Statistic] = "largest"
     given: ClassVar[bool] = True
 
@@ -111,6 +111,5 @@ def decode(spec: Spec, encoded: Encoded, width: int, dtype: DTypeLike) -> Array:
             raise ValueError(f"rows of {width} values have {wanted} {what}, not {found}; pass what `encode` made")
     codes = unpack(encoded.codes, width, bits).astype(jnp.uint32)
     split = (*codes.shape[:-1], groups, spec.group or width)
-    value = rounded(grid.decode(codes).reshape(split) * scales[..., None]).reshape(codes.shape)
-    value = rounded_to(value, dtype)
+    value = in_dtype(rounded(grid.decode(codes).reshape(split) * scales[..., None]).reshape(codes.shape), dtype)
     return rotate(value, spec.rotation) if spec.rotation and spec.back else value

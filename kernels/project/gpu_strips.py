@@ -13,9 +13,10 @@ from jax import Array, lax
 
 from ..hopper import ROWS, sqrt
 from ..rms.reference import from_sums, limb_bits, limbs, powers
+from .projection import Projection, on_grid, rounded
 from .rules import evaluate
 from .scales import normalised
-from .spec import Codebook, Measures, Pattern, Spec, nearest_word, on_grid, radius_of, rounded
+from .spec import Codebook, Pattern, Spec, nearest_word, radius_of
 
 
 def project(
@@ -32,23 +33,24 @@ def project(
     """
     nothing: list[Any] = [None] * len(strips)
     keep, threshold = survivors(spec.pattern, strips) if spec.pattern else (nothing, nothing)
-    found: list[tuple[Array, Measures]] = []
+    found: list[Projection] = []
     if spec.scale is None:
-        found += [(jnp.where(stays, x, 0.0), Measures(keep=stays)) for x, stays in zip(strips, keep, strict=True)]
-    elif spec.codebook is None:
+        found += [Projection(jnp.where(stays, x, 0.0), keep=stays) for x, stays in zip(strips, keep, strict=True)]
+    elif spec.grid is not None:
         scaled = scales(measured(spec, strips, keep))
-        found += [on_grid(spec, *of) for of in zip(strips, scaled, keep, strict=True)]
+        found += [on_grid(spec.grid, *of) for of in zip(strips, scaled, keep, strict=True)]
     else:
+        assert spec.codebook is not None
         scaled, size = scales(strips), spec.codebook.dimension
         for start in range(0, len(strips), size):
             vector = slice(start, start + size)
             found += on_codebook(spec.codebook, word, strips[vector], scaled[vector])
     spread = None if rms is None else lax.broadcast_in_dim(rms, strips[0].shape, (0,))
     passes = [
-        evaluate(spec.mask, x, measures._replace(threshold=t, rms=spread)) if spec.mask else None
-        for x, (_, measures), t in zip(strips, found, threshold, strict=True)
+        evaluate(spec.mask, x, projection._replace(threshold=t, rms=spread)) if spec.mask else None
+        for x, projection, t in zip(strips, found, threshold, strict=True)
     ]
-    return [value for value, _ in found], passes
+    return [projection.value for projection in found], passes
 
 
 def measured(spec: Spec, strips: list[Array], keep: list[Any] | None = None) -> list[Array]:
@@ -79,13 +81,13 @@ def survivors(pattern: Pattern, strips: list[Array]) -> tuple[list[Array], list[
 
 def on_codebook(
     codebook: Codebook, word: Callable[[Any], list[Any]], vector: list[Array], scales: list[Array]
-) -> list[tuple[Array, Measures]]:
+) -> list[Projection]:
     """The nearest codeword of every vector, scaled, coordinate by coordinate; see `reference.on_codebook`."""
     normal = [normalised(x, scale) for x, scale in zip(vector, scales, strict=True)]
     chosen = nearest_word(len(codebook.words), word, normal)
     radius = radius_of(codebook, normal, sqrt)
     return [
-        (jnp.where(jnp.abs(x) < jnp.inf, rounded(level * scale), x), Measures(radius=radius))
+        Projection(jnp.where(jnp.abs(x) < jnp.inf, rounded(level * scale), x), radius=radius)
         for x, level, scale in zip(normal, chosen, scales, strict=True)
     ]
 

@@ -197,8 +197,8 @@ class Tiles(NamedTuple):
         """By bytes of the bit pattern, a bfloat16's being the upper two of a float32's."""
         pattern, moved = lax.bitcast_convert_type(x, jnp.int32), jnp.zeros(x.shape, jnp.int32)
         for shift in range(32 - 8 * jnp.dtype(self.dtype).itemsize, 32, 8):
-            byte = (lax.shift_right_logical(pattern, shift) & 0xFF).astype(jnp.float32).astype(jnp.bfloat16)
-            moved = moved | lax.shift_left(self._product([byte], matrix).astype(jnp.int32), shift)
+            byte = (lax.shift_right_logical(pattern, jnp.int32(shift)) & 0xFF).astype(jnp.float32).astype(jnp.bfloat16)
+            moved = moved | lax.shift_left(self._product([byte], matrix).astype(jnp.int32), jnp.int32(shift))
         return lax.bitcast_convert_type(moved, jnp.float32)
 
     def _product(self, pieces: Iterable[Array], matrix: Any) -> Array:

@@ -16,8 +16,9 @@ from jax.typing import DTypeLike
 from .. import hadamard
 from ..rms.reference import from_sums, limb_bits, limbs, powers
 from .planes import LANES
+from .projection import Projection, rounded
 from .scales import normalised
-from .spec import Codebook, Measures, Pattern, nearest_word, radius_of, rounded
+from .spec import Codebook, Pattern, nearest_word, radius_of
 
 
 def lane(x: Array) -> Array:
@@ -127,7 +128,7 @@ def magnitude_bits(x: Array) -> Array:
     return lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
 
 
-def on_codebook(codebook: Codebook, word: Callable[[Any], list[Any]], x: Array, scale: Array) -> tuple[Array, Measures]:
+def on_codebook(codebook: Codebook, word: Callable[[Any], list[Any]], x: Array, scale: Array) -> Projection:
     """The nearest codeword of every vector, scaled, in all of its lanes; see `reference.on_codebook`."""
     normal, size = normalised(x, scale), codebook.dimension
     exchanged = [normal]  # of the lane whose number differs by the index
@@ -146,7 +147,7 @@ def on_codebook(codebook: Codebook, word: Callable[[Any], list[Any]], x: Array, 
     for coordinate in range(1, size):
         chosen = jnp.where(own == coordinate, words[coordinate], chosen)
     value = jnp.where(jnp.isfinite(normal), rounded(chosen * scale), normal)
-    return value, Measures(radius=radius_of(codebook, vector))
+    return Projection(value, radius=radius_of(codebook, vector))
 
 
 def survivors(pattern: Pattern, x: Array) -> tuple[Array, Array]:

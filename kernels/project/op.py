@@ -19,7 +19,7 @@ from ..mesh import by_rows, split_unsaid
 from . import reference
 from .codes import Encoded, coded_grid
 from .reference import Projected
-from .spec import Spec
+from .spec import Spec, Unsupported
 from .tiles import Tile
 
 Op = Literal["project", "encode"]
@@ -37,18 +37,18 @@ class How(NamedTuple):
         return {name: value for name, value in options.items() if value}
 
 
-def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> How:
+def choose(spec: Spec | Unsupported, x: Array, label: str = "", op: Op = "project") -> How:
     """What runs `op` of `spec` on rows `x` (..., K); see `dispatch.choose`.
 
-    `spec` may be the reason why there is none; `label` names its format and mask in the log.
+    `spec` may be why there is none; `label` names its format and mask in the log.
     """
     shape = (prod(x.shape[:-1]), x.shape[-1])
     explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
     split = split_unsaid()
 
     def unsupported(backend: dispatch.Backend) -> str | None:
-        if isinstance(spec, str):
-            return spec
+        if isinstance(spec, Unsupported):
+            return spec.reason
         if explicit:
             return "the axes of the context mesh are explicit; give it automatic ones"
         if split is not None:
@@ -56,18 +56,17 @@ def choose(spec: Spec | str, x: Array, label: str = "", op: Op = "project") -> H
         return _module(backend, op).unsupported(spec, shape, x.dtype)
 
     def slower(backend: dispatch.Backend) -> str | None:
-        return None if isinstance(spec, str) or op == "encode" else measured.slower_projection(spec, backend)
+        return None if isinstance(spec, Unsupported) or op == "encode" else measured.slower_projection(spec, backend)
 
-    # All that the answer depends on: one that was given for another rotation would be another format's.
     named = f"{label}{_rotation(spec)}" if label else f"{spec}"
     places = f"{', explicit axes' if explicit else ''}{', split' if split else ''}"
-    detail = f"{x.dtype}{list(shape)} {named}{places}"
-    backend = dispatch.choose(op, detail, unsupported, slower)
+    on = (spec, label, x.dtype, shape, explicit, split)
+    backend = dispatch.choose(op, on, unsupported, slower, detail=f"{x.dtype}{list(shape)} {named}{places}")
     return How(backend, backend != "reference" and dispatch.current().interpret)
 
 
-def _rotation(spec: Spec | str) -> str:
-    if isinstance(spec, str) or spec.rotation is None:
+def _rotation(spec: Spec | Unsupported) -> str:
+    if isinstance(spec, Unsupported) or spec.rotation is None:
         return ""
     return f", rotated by {spec.rotation}{' and back' if spec.back else ''}"
 

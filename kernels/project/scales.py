@@ -27,7 +27,7 @@ class Grid(Protocol):
         ...
 
 
-class ScaleRule(Protocol):
+class KernelRule(Protocol):
     """How many units of the row one unit of the grid is; frozen and hashable."""
 
     statistic: ClassVar[Statistic]
@@ -75,19 +75,21 @@ class RmsTimes:
 
 @dataclass(frozen=True)
 class LargestOver:
-    """The largest magnitude of the group over the outermost level."""
+    """The largest magnitude of the group over the outermost level, rounded to the float that it is stored in."""
 
     top: float
+    number: Literal["float32", "bfloat16", "float16"] = "float32"
     statistic: ClassVar[Statistic] = "largest"
     given: ClassVar[bool] = False
 
     def __call__(self, statistic: Array, given: Array | None) -> Array:
         """`max |x| / top`."""
-        return statistic * reciprocal(self.top)
+        scale = statistic * reciprocal(self.top)
+        return scale if self.number == "float32" else in_16_bits(scale, self.number)
 
 
 @dataclass(frozen=True)
-class PowerOfTwo:
+class PowerOfTwoOver:
     """The power of two below ("floor") or not below ("ceil") the largest magnitude over `reference`."""
 
     reference: float
@@ -99,12 +101,12 @@ class PowerOfTwo:
         """2^-126 to 2^127; a maximum that is not finite stays. By the exponents and significands of both: exact."""
         bits, reference = lax.bitcast_convert_type(statistic, jnp.int32), _bits(self.reference)
         significand, of_reference = bits & _SIGNIFICAND, reference & _SIGNIFICAND
-        field = lax.shift_right_logical(bits, 23) - (reference >> 23) + 127
+        field = lax.shift_right_logical(bits, jnp.int32(23)) - (reference >> 23) + 127
         if self.rounding == "ceil":
             field = field + (significand > of_reference).astype(jnp.int32)
         else:
             field = field - (significand < of_reference).astype(jnp.int32)
-        scale = lax.bitcast_convert_type(lax.shift_left(jnp.clip(field, 1, 254), 23), jnp.float32)
+        scale = lax.bitcast_convert_type(lax.shift_left(jnp.clip(field, 1, 254), jnp.int32(23)), jnp.float32)
         return jnp.where(statistic < jnp.inf, scale, statistic)
 
 
@@ -119,9 +121,12 @@ class LevelTimes:
 
     def __call__(self, statistic: Array, given: Array) -> Array:
         """A two-level scale."""
+        return self.inner(statistic, given) * jnp.broadcast_to(given, statistic.shape)
+
+    def inner(self, statistic: Array, given: Array) -> Array:
+        """The level of `scales`."""
         # A product with a reciprocal, which is what XLA makes of some divisions by a broadcast number, not of all.
-        wanted = statistic * (1.0 / (jnp.float32(self.top) * jnp.where(given > 0, given, 1.0)))
-        return self.scales.nearest(wanted)[0] * jnp.broadcast_to(given, wanted.shape)
+        return self.scales.nearest(statistic * (1.0 / (jnp.float32(self.top) * jnp.where(given > 0, given, 1.0))))[0]
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,24 @@ class Given:
     def __call__(self, statistic: Array | None, given: Array) -> Array:
         """`given`."""
         return given
+
+
+def in_16_bits(x: Array, number: Literal["bfloat16", "float16"]) -> Array:
+    """Float32 `x` >= 0 rounded to the nearest number of that format, ties to even, by its bits; still float32.
+
+    XLA leaves out a cast forth and back, which it counts as excess precision. Float16 saturates, and holds nothing but
+    multiples of 2^-24 below 2^-14.
+    """
+    bits = lax.bitcast_convert_type(x, jnp.int32)
+    if number == "bfloat16":
+        odd = lax.shift_right_logical(bits, jnp.int32(16)) & 1
+        found = lax.bitcast_convert_type((bits + jnp.int32(0x7FFF) + odd) & jnp.int32(-(1 << 16)), jnp.float32)
+    else:
+        exponent = jnp.clip(lax.shift_right_logical(bits, jnp.int32(23)), 127 - 14, 127 + 15) - 10
+        quantum = lax.bitcast_convert_type(lax.shift_left(exponent, jnp.int32(23)), jnp.float32)
+        inverse = lax.bitcast_convert_type(lax.shift_left(254 - exponent, jnp.int32(23)), jnp.float32)
+        found = jnp.minimum(jnp.round(x * inverse) * quantum, 65504.0)
+    return jnp.where(x < jnp.inf, found, x)
 
 
 def normalised(x: Array, scale: Array) -> Array:

@@ -7,37 +7,18 @@ A mask rule is a callable of elementwise jnp, as are the parts of `scales`. Axes
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .projection import Projection
 from .rules import reads
-from .scales import Grid, ScaleRule, normalised, reciprocal
+from .scales import Grid, KernelRule, reciprocal
 
-
-class Measures(NamedTuple):
-    """What a mask rule may read of a projection; None where this projection has nothing to say."""
-
-    step: Array | None = None
-    """Distance between levels around the value."""
-    distance: Array | None = None
-    """`|value - x| / step`."""
-    radius: Array | None = None
-    """Magnitude over that of the outermost level or codeword."""
-    keep: Array | None = None
-    """False where sparsity zeroed the entry."""
-    threshold: Array | None = None
-    """Smallest kept magnitude."""
-    rms: Array | None = None
-    """Root mean square of the row that a pattern is chosen in, all of it; computed where a mask reads it."""
-    slope: Array | None = None
-    """Derivative of the value by its scale."""
-
-
-MaskRule = Callable[[Array, Measures], Array | None]
-"""(float32 x, measures) -> where the gradient passes, elementwise; None: everywhere."""
+MaskRule = Callable[[Array, Projection], Array | None]
+"""(float32 x, its projection) -> where the gradient passes, elementwise; None: everywhere."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +60,17 @@ class Codebook:
 
 
 @dataclass(frozen=True)
+class Unsupported:
+    """Why there is no `Spec`: in words that follow "XLA, as"."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+@dataclass(frozen=True)
 class Spec:
     """A projection of the rows of a matrix.
 
@@ -88,7 +80,7 @@ class Spec:
     """
 
     grid: Grid | None = None
-    scale: ScaleRule | None = None
+    scale: KernelRule | None = None
     group: int | None = None
     codebook: Codebook | None = None
     pattern: Pattern | None = None
@@ -120,17 +112,17 @@ class Spec:
         return pattern.n / pattern.m if pattern is not None and self.measured_on_survivors else None
 
     @property
-    def measures(self) -> Measures:
+    def measures(self) -> Projection:
         """What its mask may read, as shapes and dtypes of two values of a row."""
         value, flag = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.bool)
-        measures: dict[str, Any] = {}
+        measures: dict[str, Any] = {"value": value}
         if self.grid is not None:
             measures |= dict.fromkeys(("step", "distance", "radius", "slope"), value)
         if self.codebook is not None:
             measures |= {"radius": value}
         if self.pattern is not None:
             measures |= {"keep": flag, "threshold": value, "rms": value}
-        return Measures(**measures)
+        return Projection(**measures)
 
     @property
     def reads_rms(self) -> bool:
@@ -152,49 +144,38 @@ class Spec:
             raise ValueError(f"group={self.group} splits a run of {self.pattern.m}; measure scales on the dense row")
 
 
-def on_grid(spec: Spec, x: Array, scale: Array, keep: Array | None) -> tuple[Array, Measures]:
-    """Value of float32 `x` on the grid of that scale, not yet in the dtype of the row, and what its mask may read.
+SIGNIFICANT = 12  # bits of a codeword's coordinates: their products with 12 bits of a float32 are exact
 
-    Elementwise; `scale` broadcast to x. NaN and infinity become NaN; a scale of zero gives zero.
+
+def exact_halves(x: Array) -> tuple[Array, Array]:
+    """Float32 `x` as a sum of two numbers of 12 significant bits, whose products with a coordinate are exact."""
+    upper = lax.bitcast_convert_type(x, jnp.int32) & jnp.int32(-(1 << (24 - SIGNIFICANT)))
+    high = lax.bitcast_convert_type(upper, jnp.float32)
+    return high, x - high
+
+
+def closeness(halves: list[tuple[Array, Array]], coordinates: list[Any], half: Any) -> Array:
+    """`x c - |c|^2 / 2`: the greater, the nearer is codeword c to the vector x. `half`: its `|c|^2 / 2`.
+
+    By products that are exact, so that fused and separate multiply-adds choose alike.
     """
-    assert spec.grid is not None
-    normal = normalised(x if keep is None else jnp.where(keep, x, 0.0), scale)
-    level, gap = spec.grid.nearest(normal)
-    radius = jnp.abs(normal) * reciprocal(spec.grid.levels[-1])
-    value = rounded(level * scale)
-    step, distance = gap * scale, jnp.abs(normal - level) / gap
-    if keep is not None:
-        value = jnp.where(keep, value, 0.0)
-        distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))
-    slope = level - jnp.where(radius <= 1, normal, 0.0)
-    return value, Measures(step=step, distance=distance, radius=radius, keep=keep, slope=slope)
-
-
-def rounded(product: Array) -> Array:
-    """`product` as it rounds by itself, NaN where it is not finite.
-
-    One that is added to something later may be fused and not rounded; compilers do not look through a choice.
-    """
-    return jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)
+    total = jnp.zeros_like(halves[0][0]) - half
+    for coordinate, parts in zip(coordinates, halves, strict=True):
+        for part in parts:
+            total = total + part * coordinate
+    return total
 
 
 def nearest_word(count: int, word: Callable[[Any], list[Any]], vector: list[Array]) -> list[Array]:
     """Coordinates of the codeword nearest to every `vector`, given and returned coordinate by coordinate.
 
-    `word(i)`: a row of `Codebook.table`. The first of equals; by products that are exact, 12 significant bits each, so
-    that fused and separate multiply-adds choose alike.
+    `word(i)`: a row of `Codebook.table`. The first of equals.
     """
-    pieces = []
-    for x in vector:
-        high = lax.bitcast_convert_type(lax.bitcast_convert_type(x, jnp.int32) & jnp.int32(-(1 << 12)), jnp.float32)
-        pieces.append((high, x - high))
+    halves = [exact_halves(x) for x in vector]
 
     def better(i: Any, best: list[Array]) -> list[Array]:
         *coordinates, half = word(i)
-        total = jnp.zeros_like(best[0]) - half
-        for coordinate, parts in zip(coordinates, pieces, strict=True):
-            for part in parts:
-                total = total + part * coordinate
+        total = closeness(halves, coordinates, half)
         win = total > best[0]
         return [jnp.where(win, new, old) for new, old in zip([total, *coordinates], best, strict=True)]
 

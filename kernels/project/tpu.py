@@ -19,9 +19,10 @@ from jax.typing import DTypeLike
 from . import lanes
 from .mask import mask_bytes
 from .planes import LANES
+from .projection import Projection, on_grid
 from .reference import Projected
 from .rules import evaluate
-from .spec import Measures, Spec, on_grid
+from .spec import Spec
 from .tiles import SPILLED, SUBLANES, VMEM, Tile, fitting_tile, vmem_bytes
 from .tpu_rows import Refs, column, measure_scale, row_rms
 
@@ -175,22 +176,23 @@ def _write(spec: Spec, ref: Refs, here: Any, c: Array, *, scale: Array | None, r
     if spec.codebook is not None:
         assert scale is not None
         row = spec.codebook.dimension + 1
-        value, measures = lanes.on_codebook(
+        projection = lanes.on_codebook(
             spec.codebook, lambda i: [ref.words[i * row + j] for j in range(row)], full, scale
         )
-    elif scale is None:
+    elif spec.grid is None:
         assert keep is not None
-        value, measures = jnp.where(keep, full, 0.0), Measures(keep=keep)
+        projection = Projection(jnp.where(keep, full, 0.0), keep=keep)
     else:
-        value, measures = on_grid(spec, full, scale, keep)
+        assert scale is not None
+        projection = on_grid(spec.grid, full, scale, keep)
     if ref.mask is not None and spec.mask is not None:
-        passes = evaluate(spec.mask, full, measures._replace(threshold=threshold, rms=rms))
+        passes = evaluate(spec.mask, full, projection._replace(threshold=threshold, rms=rms))
         passes = jnp.ones(full.shape, jnp.bool) if passes is None else passes
         stride = ref.bits.shape[1] // LANES
         bit = lax.shift_left(passes.astype(jnp.int32), jnp.full(full.shape, lax.div(c, stride), jnp.int32))
         word = column(lax.rem(c, stride))
         ref.bits[:, word] = ref.bits[:, word] | bit
-    value = value.astype(ref.value.dtype)
+    value = projection.value.astype(ref.value.dtype)
     if spec.back:
         value = ref.rotate(value.astype(jnp.float32)).astype(ref.value.dtype)
     ref.value[here, column(c)] = value

@@ -64,8 +64,8 @@ def limb_bits(width: int) -> int:
 
 def powers(magnitude: Array) -> tuple[Array, Array]:
     """The power of two of `magnitude`'s exponent, and its inverse; 2^-126 to 2^126, so that both are normal."""
-    exponent = jnp.clip(lax.shift_right_logical(lax.bitcast_convert_type(magnitude, jnp.int32), 23), 1, 253)
-    power, inverse = lax.shift_left(exponent, 23), lax.shift_left(254 - exponent, 23)
+    exponent = jnp.clip(lax.shift_right_logical(lax.bitcast_convert_type(magnitude, jnp.int32), jnp.int32(23)), 1, 253)
+    power, inverse = (lax.shift_left(e, jnp.int32(23)) for e in (exponent, 254 - exponent))
     return lax.bitcast_convert_type(power, jnp.float32), lax.bitcast_convert_type(inverse, jnp.float32)
 
 
@@ -103,7 +103,7 @@ def _total(rows: Array, axes: tuple[int, ...]) -> Array:
     rows = rows[..., None]
     if axes == (-1,):
         return rows.astype(jnp.float32)
-    upper = lax.shift_right_arithmetic(rows, 16)
-    lower = rows - lax.shift_left(upper, 16)
+    upper = lax.shift_right_arithmetic(rows, jnp.int32(16))
+    lower = rows - lax.shift_left(upper, jnp.int32(16))
     halves = [jnp.sum(half, axis=-2, keepdims=True, dtype=jnp.int32).astype(jnp.float32) for half in (upper, lower)]
     return halves[0] * 65536.0 + halves[1]

@@ -23,7 +23,7 @@ def largest_with(enough: Callable[[Array], Array], start: Array, bits: range) ->
     """The largest number, of the given bits, that is `enough`: which 0 is, and all up to some number are."""
 
     def set_bit(i: Array, found: Array) -> Array:
-        candidate = found | lax.shift_left(jnp.int32(1), bits[-1] - i)
+        candidate = found | lax.shift_left(jnp.int32(1), jnp.asarray(bits[-1] - i, jnp.int32))
         return jnp.where(enough(candidate), candidate, found)
 
     return lax.fori_loop(0, len(bits), set_bit, start)

@@ -47,8 +47,9 @@ def _choose(x: Array, k: int | Array, axes: tuple[int, ...]) -> dispatch.Backend
             return "there is nothing to select"
         return _module(backend).unsupported((x.shape[-2] if x.ndim > 1 else 1, x.shape[-1]), x.dtype, axes)
 
+    on = (x.dtype, x.shape, axes, jnp.shape(k), split)
     detail = f"{x.dtype}{list(x.shape)} over {axes}, k of shape {jnp.shape(k)}{'' if split is None else ', split'}"
-    return dispatch.choose("select", detail, unsupported)
+    return dispatch.choose("select", on, unsupported, detail=detail)
 
 
 def _split() -> str | None:

@@ -13,7 +13,7 @@ def kth_magnitude(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> Ar
     patterns = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
 
     def set_bit(i: Array, found: Array) -> Array:
-        candidate = found | lax.shift_left(jnp.int32(1), 30 - i)
+        candidate = found | lax.shift_left(jnp.int32(1), jnp.asarray(30 - i, jnp.int32))
         count = jnp.sum(patterns >= candidate, axis=axes, keepdims=True, dtype=jnp.int32)
         return jnp.where(count >= k, candidate, found)
 

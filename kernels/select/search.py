@@ -33,7 +33,7 @@ def pattern_of(x: Array) -> tuple[Array, int]:
     """Integer that grows with |x|, and how many low bits were dropped: bfloat16 needs its own 15 alone."""
     dropped = 16 if x.dtype == jnp.bfloat16 else 0
     bits = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
-    return lax.shift_right_logical(bits, dropped), dropped
+    return lax.shift_right_logical(bits, jnp.int32(dropped)), dropped
 
 
 def kth_pattern(pattern: Array, k: int | Array, axes: tuple[int, ...], dropped: int) -> Array:
@@ -44,12 +44,12 @@ def kth_pattern(pattern: Array, k: int | Array, axes: tuple[int, ...], dropped: 
         return jnp.sum(pattern >= candidate, axis=axes, keepdims=True, dtype=jnp.int32)
 
     def value(p: Array) -> Array:
-        return lax.bitcast_convert_type(lax.shift_left(p, dropped), jnp.float32)
+        return lax.bitcast_convert_type(lax.shift_left(p, jnp.int32(dropped)), jnp.float32)
 
     def narrow(b: Bracket) -> Bracket:
         fraction = b.surplus / (b.surplus + b.deficit)
         line = value(b.low) + (value(b.high) - value(b.low)) * fraction
-        line = lax.shift_right_arithmetic(lax.bitcast_convert_type(line, jnp.int32), dropped)
+        line = lax.shift_right_arithmetic(lax.bitcast_convert_type(line, jnp.int32), jnp.int32(dropped))
         half = b.low + (b.high - b.low) // 2
         guess = jnp.where(b.passes % GUARD == GUARD - 1, half, line)
         guess = jnp.clip(guess, b.low + 1, b.high - 1)
@@ -62,7 +62,7 @@ def kth_pattern(pattern: Array, k: int | Array, axes: tuple[int, ...], dropped: 
             high,
             surplus=jnp.where(up, error + 0.5, jnp.where(b.side < 0, b.surplus / 2, b.surplus)),
             deficit=jnp.where(up, jnp.where(b.side > 0, b.deficit / 2, b.deficit), 0.5 - error),
-            side=jnp.where(up, 1, -1),
+            side=jnp.where(up, jnp.int32(1), jnp.int32(-1)),
             passes=b.passes + 1,
             done=b.done | (found == k) | (high - low <= 1),
         )
@@ -91,7 +91,7 @@ def kth_magnitude(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> Ar
     """
     pattern, dropped = pattern_of(x)
     kth = kth_pattern(pattern, k, axes, dropped)
-    return lax.bitcast_convert_type(lax.shift_left(kth, dropped), jnp.float32).astype(x.dtype)
+    return lax.bitcast_convert_type(lax.shift_left(kth, jnp.int32(dropped)), jnp.float32).astype(x.dtype)
 
 
 @one_program(2)
@@ -108,7 +108,7 @@ def largest(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> tuple[Ar
     wanted = jnp.asarray(k, jnp.int32) - jnp.sum(above, axis=axes, keepdims=True, dtype=jnp.int32)
     position = _position(x.shape, axes)
     end = _tie_break(tied, position, wanted, axes)
-    threshold = lax.bitcast_convert_type(lax.shift_left(kth, dropped), jnp.float32).astype(x.dtype)
+    threshold = lax.bitcast_convert_type(lax.shift_left(kth, jnp.int32(dropped)), jnp.float32).astype(x.dtype)
     return above | (tied & (position < end)), threshold
 
 

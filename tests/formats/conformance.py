@@ -1,21 +1,26 @@
 """The contracts every format is held to, as functions of a format: a new format passes them from one table row."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import log2
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from capscale.defaults import default_estimator
-from capscale.estimators import Estimator, Pulls
+from capscale.errors import UserError
+from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format
 from capscale.formats.packing import expected_bytes, pack, unpack
-from capscale.formats.roles import initial_context
+from capscale.formats.roles import Draws, Keeps, initial_context
+from capscale.formats.rotated import ThenRotated
+from capscale.formats.stated import PACKING, unstated
 from capscale.formats.storage import Storable, storage_bits
 from capscale.gaussian import gmse
+from capscale.masks import Pulls
 from capscale.representation import Operand, project
 
 ROWS, WIDTH = 8, 256  # the smallest width that every group size of the catalog divides
@@ -140,6 +145,37 @@ def check_sharding(subject: Subject) -> None:
         same_bits(subject.compiled(split, ctx), subject.compiled(x, ctx))
 
 
+def check_mapped(subject: Subject) -> None:
+    """Inside `jax.shard_map`, devices that hold rows give those rows; what is measured on the matrix is refused."""
+    x = gaussian()
+    ctx = subject.context(x)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = PartitionSpec("data")
+    specs = jax.tree.map(lambda leaf: rows if jnp.shape(leaf)[:1] == (ROWS,) else PartitionSpec(), ctx)
+    project = partial(jax.shard_map, mesh=mesh, in_specs=(rows, specs), out_specs=rows)
+    run = jax.jit(project(lambda x, ctx: subject.format.project(x, ctx).value))
+    if subject.format.scope == "matrix" and not isinstance(subject.format, Keeps):
+        with pytest.raises(UserError, match=r"is measured on the whole tensor, and inside jax\.shard_map"):
+            run(x, ctx)
+        return
+    found = run(x, ctx)
+    if not isinstance(subject.format, Draws):  # devices that draw alike for rows of their own
+        same_bits(found, subject.compiled(x, ctx))
+
+
+def check_range(subject: Subject) -> None:
+    """The largest float16 numbers project to numbers, and are packed as such: levels round up as well as down."""
+    if isinstance(subject.format, ThenRotated):
+        return  # the rotation itself, sqrt(block) times as large, has no float16 number
+    x = gaussian(dtype=jnp.float16).at[:4].set(jnp.finfo(jnp.float16).max).at[5:].multiply(-1e4)
+    x = jnp.clip(x, -65504, 65504)
+    ctx = subject.context(x)
+    value = subject.compiled(x, ctx)
+    assert bool(jnp.all(jnp.isfinite(value)))
+    if isinstance(subject.format, Storable) and not unstated(subject.format, PACKING):
+        same_bits(unpack(pack(subject.format, x, ctx)), value)
+
+
 def check_gradient(subject: Subject) -> None:
     """The gradient through the seam is the cotangent under the estimator's mask, or its `pull`, and nothing else."""
     x = gaussian()
@@ -169,7 +205,7 @@ def check_rows(subject: Subject) -> None:
 
 def check_storage(subject: Subject) -> None:
     """The packed bytes are those that `bits` counts, and unpack to the projection bit for bit."""
-    if not isinstance(subject.format, Storable):
+    if not isinstance(subject.format, Storable) or unstated(subject.format, PACKING):
         return
     for dtype in (jnp.float32, jnp.bfloat16):
         x = gaussian(dtype=dtype)
@@ -220,6 +256,8 @@ CHECKS = (
     check_repeats,
     check_batches,
     check_sharding,
+    check_mapped,
+    check_range,
     check_gradient,
     check_rows,
     check_storage,

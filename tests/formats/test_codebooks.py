@@ -7,10 +7,11 @@ from itertools import pairwise
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from capscale.kernels.project.spec import SIGNIFICANT
 
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT
-from capscale.formats.vector import SIGNIFICANT, Vector, codebook
+from capscale.formats.vector import Vector, codebook
 from capscale.gaussian import gmse
 
 INDEX = json.loads((files("capscale.formats") / "data" / "codebooks.json").read_text())

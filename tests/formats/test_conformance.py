@@ -75,7 +75,9 @@ def test_default_entries_exist():
 
 
 class OffByAStep(Scalar):
-    """A known-bad format: what it returns is one step beside what it says and stores."""
+    """A known-bad format: what it returns is one step beside what it says and stores, and it says that both hold."""
+
+    error, layout, store, load = Scalar.error, Scalar.layout, Scalar.store, Scalar.load
 
     def project(self, x, ctx):
         projection = super().project(x, ctx)

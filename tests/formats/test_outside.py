@@ -49,7 +49,7 @@ class SignMax:
         signs = codes["signs"].reshape(shape)
         return jnp.asarray(np.where(signs == 1, -scale, scale), dtype)
 
-    def fused(self):
+    def kernel_spec(self):
         return Spec(Levels((-1.0, 1.0)), LargestOver(4.0))
 
 

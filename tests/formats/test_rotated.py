@@ -130,4 +130,4 @@ def test_estimators_of_one_basis_are_refused():
 def test_kernels_say_why_they_do_not_compute_it():
     for name in ("top50+rotated-int4", "2:4+rotated-int4"):
         format = catalog.find(name)
-        assert spec_of(format, BothRotated()) == "ThenRotated formats are left to XLA"
+        assert "between pruning and the grid is left to XLA" in str(spec_of(format, BothRotated()))

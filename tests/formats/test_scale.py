@@ -51,3 +51,15 @@ def test_what_is_not_finite_stays():
         (scale,) = Scalar(E2M1, rule, 2).measure(x, NO_CONTEXT)
         assert not bool(jnp.isfinite(scale[:2]).any())
         assert float(scale[2].reshape(())) == of_zero
+
+
+def test_powers_of_two_decode_as_the_ocp_specification_says():
+    """E8M0 code 0 is 2^-127, a subnormal float32 (compared by its bits, as CPUs may flush it), and 255 is NaN."""
+    codes = jnp.arange(256, dtype=jnp.uint32)
+    (scales,) = PowerOfTwo().decode((codes,))
+    patterns = np.asarray(scales).view(np.uint32)
+    expected = (2.0 ** (np.arange(255) - 127.0)).astype(np.float32).view(np.uint32)
+    np.testing.assert_array_equal(patterns[:255], expected)
+    assert np.isnan(np.asarray(scales)[255])
+    (again,) = PowerOfTwo().encode((scales[1:255],))
+    np.testing.assert_array_equal(again, codes[1:255])

@@ -59,7 +59,7 @@ def test_codes_and_scales_are_those_that_the_format_stores(name):
 
     @jax.jit
     def run(x):
-        encoded = encode(spec, x, given_R1(format, x, ctx, None), KERNEL)
+        encoded = encode(spec, x, given_R1(format, spec, x, ctx), KERNEL)
         return encoded, decode(spec, encoded, 512, x.dtype), format.project(x, ctx).value
 
     encoded, value, expected = run(x)

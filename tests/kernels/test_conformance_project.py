@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import ahead, compare, testing
-from capscale.kernels.project import RmsTimes, Spec, tpu
+from capscale.kernels.project import RmsTimes, Spec, Unsupported, on_grid, tpu
 from capscale.kernels.project.reference import Projected
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
 
 from capscale.defaults import default_estimator
-from capscale.estimators import Both, BRms, Rms, Trust
+from capscale.estimators import Both, BRms, RmsThreshold, Trust
 from capscale.formats import catalog
 from capscale.formats.compose import Then
 from capscale.formats.grids import Int
@@ -24,10 +24,10 @@ from capscale.models.ladder import LADDERS
 CHECKS = testing.checks()
 BFLOAT16 = ("interpret-bfloat16", "interpret-gradient-bfloat16")
 ROTATED = {name: (f, default_estimator(f)) for name, f in catalog.FORMATS.items()}
-ROTATED = {name: of for name, of in ROTATED.items() if not isinstance(spec_of(*of), str)}
+ROTATED = {name: of for name, of in ROTATED.items() if not isinstance(spec_of(*of), Unsupported)}
 # Masks that read the root mean square of the row, whatever the scales are measured on.
 ROTATED |= {
-    "2:4 [rms]": (catalog.find("2:4"), Rms(0.1)),
+    "2:4 [rms]": (catalog.find("2:4"), RmsThreshold(0.1)),
     "2:4 [b-rms]": (catalog.find("2:4"), BRms(0.1)),
     "4:8-pairs [b-rms]": (catalog.find("4:8-pairs"), BRms(0.1)),
     "2:4+int4 [b-rms+trust]": (catalog.find("2:4+int4"), Both(BRms(0.1))),
@@ -62,7 +62,7 @@ def run(check, spec, record_property):
 def test_project(name, check, record_property):
     """Rotated forth and back, which is what lone weights need."""
     spec = spec_of(*ROTATED[name], 128, True)
-    assert not isinstance(spec, str)
+    assert not isinstance(spec, Unsupported)
     run(check, spec, record_property)
 
 
@@ -102,23 +102,23 @@ QUICK = ("interpret-float32", "interpret-codes", "tpu-v5p", "tpu-v4-codes", "cud
 @pytest.mark.parametrize("check", [pytest.param(c, marks=[] if c in QUICK else pytest.mark.slow) for c in CHECKS])
 def test_a_grid_from_outside(check, record_property):
     spec = spec_of(Scalar(Squares(), Absmax(), 32), Trust(), 64)
-    assert not isinstance(spec, str)
+    assert not isinstance(spec, Unsupported)
     run(check, spec, record_property)
 
 
-def off_by_a_step(spec, x, scale, keep):
-    value, measures = testing.reference.on_grid(spec, x, scale, keep)
-    return jnp.where(x > 1, value + scale, value), measures
+def off_by_a_step(grid, x, scale, keep):
+    found = on_grid(grid, x, scale, keep)
+    return found._replace(value=jnp.where(x > 1, found.value + scale, found.value))
 
 
-def without_infinity(spec, x, scale, keep):
-    value, measures = testing.reference.on_grid(spec, x, scale, keep)
-    return jnp.where(jnp.isnan(value), 0.0, value), measures
+def without_infinity(grid, x, scale, keep):
+    found = on_grid(grid, x, scale, keep)
+    return found._replace(value=jnp.where(jnp.isnan(found.value), 0.0, found.value))
 
 
-def narrow_trust(spec, x, scale, keep):
-    value, measures = testing.reference.on_grid(spec, x, scale, keep)
-    return value, measures._replace(distance=measures.distance * 1.01)
+def narrow_trust(grid, x, scale, keep):
+    found = on_grid(grid, x, scale, keep)
+    return found._replace(distance=found.distance * 1.01)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_kit_catches_kernels_that_outgrow_vmem(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 8, 1000, 32768])
 def test_the_tiles_of_every_ladder_width_fit(rows, dtype):
     spec = spec_of(catalog.find("int4"), Trust(), 128, True)
-    assert not isinstance(spec, str)
+    assert not isinstance(spec, Unsupported)
     for width in testing.WIDTHS:
         assert tpu.unsupported(spec, (rows, width), dtype) is None
         default, fitting = default_tile((rows, width), dtype), candidates((rows, width), dtype)

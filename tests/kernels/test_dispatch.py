@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from capscale.kernels import dispatch, measured
 from capscale.kernels.dispatch import choose, force, target
+from capscale.kernels.project import Unsupported
 
 from capscale.defaults import default_estimator
 from capscale.formats.catalog import find
@@ -70,6 +71,22 @@ def test_the_environment_and_its_bad_values(monkeypatch):
         target("rocm")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize("other", [("float32", (8, 128), 0.1), ("float32", (8, 128), 0.30000000000000004)])
+def test_values_that_print_alike_are_decided_apart(other):
+    """What is decided for one value says nothing of another that the log tells in the same words."""
+    with target("tpu"):
+        assert choose("project", ("float32", (8, 128), 0.3), anything, detail="float32 rows") == "tpu"
+        assert choose("project", other, nothing, detail="float32 rows") == "reference"
+
+
+def test_wide_numbers_are_left_to_xla(caplog):
+    with target("tpu"), caplog.at_level(logging.WARNING, "capscale.kernels"):
+        assert choose("project", "float32 (8, 128)", anything) == "tpu"
+        with jax.enable_x64(True):
+            assert choose("project", "float32 (8, 128)", anything) == "reference"
+    assert "jax_enable_x64 is set, and kernels count in 32 bits" in caplog.text
+
+
 def test_one_line_a_decision(caplog):
     with caplog.at_level(logging.INFO, "capscale.kernels"), target("tpu"):
         for _ in range(3):
@@ -108,7 +125,7 @@ def test_many_rows_unpack_weights_for_cublas(rows, backend):
 def test_projections_that_were_measured():
     for of in (find("int4"), find("2:4"), find("int4-g32"), find("higgs-d2-n16")):
         spec = spec_of(of, default_estimator(of))
-        assert not isinstance(spec, str)
+        assert not isinstance(spec, Unsupported)
         times = measured.HOPPER_PROJECTIONS[measured.kind_of(spec)]
         reason = measured.slower_projection(spec, "gpu")
         assert (reason is not None) == (times.kernel > times.xla)

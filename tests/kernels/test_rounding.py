@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels.hadamard import rotate
-from capscale.kernels.project import reference
+from capscale.kernels.project import Spec, reference
 from capscale.kernels.rounding import rounded_to
 
 from capscale.defaults import default_estimator
@@ -58,7 +58,7 @@ def test_rotations_are_rounded():
 @pytest.mark.parametrize("name", ["int4", "int4-g32", "mxfp4", "nvfp4", "2:4+int4", "higgs-d2-n16"])
 def test_projections_of_rotated_rows_are_rounded(name):
     spec = spec_of(find(name), default_estimator(find(name), True), 32, True)
-    assert not isinstance(spec, str)
+    assert isinstance(spec, Spec)
     given = jnp.ones((4, 1)) if spec.scale is not None and spec.scale.given else None
     assert not unkept(lambda x: reference.project(spec, x, given), jnp.ones((4, 64), jnp.bfloat16))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import ahead
-from capscale.kernels.project import LargestOver, Measures, Pattern, Spec, gpu, tpu
+from capscale.kernels.project import LargestOver, Pattern, Projection, Spec, gpu, tpu
 from capscale.kernels.project.rules import evaluate, operations, reads
 from capscale.kernels.testing import check_cuda, check_interpreted, check_tpu
 
@@ -50,8 +50,8 @@ def test_what_is_measured_follows_from_the_projection():
     def names(spec):
         return {name for name, measure in spec.measures._asdict().items() if measure is not None}
 
-    assert names(Spec(pattern=Pattern(2, 4))) == {"keep", "threshold", "rms"}
-    assert names(Spec(Int(4), LargestOver(7.5))) == {"step", "distance", "radius", "slope"}
+    assert names(Spec(pattern=Pattern(2, 4))) == {"value", "keep", "threshold", "rms"}
+    assert names(Spec(Int(4), LargestOver(7.5))) == {"value", "step", "distance", "radius", "slope"}
     assert not Spec(Int(4), LargestOver(7.5), mask=nothing).reads_rms
 
 
@@ -65,7 +65,7 @@ def test_operations_of_functions_inside_are_seen():
 def test_booleans_by_way_of_numbers_are_the_same(rule):
     x = jax.random.normal(jax.random.key(0), (8, 128))
     keep = jax.random.bernoulli(jax.random.key(1), 0.5, x.shape)
-    measures = Measures(keep=keep, rms=jnp.ones_like(x))
+    measures = Projection(x, keep=keep, rms=jnp.ones_like(x))
     found = evaluate(rule, x, measures)
     np.testing.assert_array_equal(found, (np.abs(x) > 1) == np.asarray(keep))
     text = str(jax.make_jaxpr(lambda x, measures: evaluate(rule, x, measures))(x, measures))
@@ -74,7 +74,7 @@ def test_booleans_by_way_of_numbers_are_the_same(rule):
 
 
 def test_a_rule_that_chooses_no_booleans_is_left_as_it_is():
-    x, measures = jnp.ones((8, 128)), Measures(rms=jnp.ones((8, 128)))
+    x, measures = jnp.ones((8, 128)), Projection(jnp.ones((8, 128)), rms=jnp.ones((8, 128)))
     texts = [str(jax.make_jaxpr(run)(x, measures)) for run in (by_rms, lambda x, m: evaluate(by_rms, x, m))]
     assert texts[0] == texts[1]
     assert evaluate(nothing, x, measures) is None

@@ -17,10 +17,10 @@ from scipy.stats import t as student
 
 from capscale.analysis.departures import departures, kin
 from capscale.analysis.drawing import Draws, draw
-from capscale.analysis.ensemble import LEVEL, Ensemble, beyond_runs
+from capscale.analysis.ensemble import BY_CHANCE, LEVEL, Ensemble, beyond_runs
 from capscale.analysis.mixed import mixture
 from capscale.analysis.operands import facts
-from capscale.analysis.rollouts import Beyond
+from capscale.analysis.rollouts import NO_DISTANCE, Beyond
 from capscale.analysis.table import Row, Table, make_table
 from capscale.analysis.uncertainty import Interval
 from capscale.errors import UserError
@@ -168,7 +168,7 @@ class Predictor:
         tail = (1 + self.level) / 2
         widen = float(student.ppf(tail, freedom) / norm.ppf(tail)) if np.isfinite(freedom) else 1.0
         low, high = estimate + widen * (ends - estimate)
-        stated = bool(calibration.stated(by)[0])
+        stated = bool(calibration.stated(by)[0]) and self._tried(row, rho)
         loss = Interval(estimate, *((float(low), float(high)) if stated else (-NOT_STATED, NOT_STATED)))
         middle, below, above = np.quantile(rho, [0.5, (1 - self.level) / 2, (1 + self.level) / 2])
         capacity = Interval(float(middle), float(below), float(above))
@@ -179,12 +179,34 @@ class Predictor:
             dense_equivalent=Interval(*(float(x * row.N) for x in capacity)),
             beyond=(float(by.N[0]), float(by.D[0])),
             draws=losses,
-            notes=(*self._notes(row, by, stated=stated),),
+            notes=(*self._notes(row, by, rho, stated=stated),),
         )
 
-    def _notes(self, row: Row, by: Beyond, *, stated: bool) -> list[str]:
+    def _below(self, row: Row, rho: np.ndarray) -> float:
+        """E-folds that N rho lies below those of the runs; 0 within, and by a law without capacities."""
+        known = self.ensemble.best.rho
+        least = min((r.N * known[r.curve] for r in self.ensemble.table.rows if known), default=0.0)
+        return max(float(np.log(least / (row.N * np.median(rho)))), 0.0) if least > 0 else 0.0
+
+    def _tried(self, row: Row, rho: np.ndarray) -> bool:
+        """Whether the rollouts went as far in N as N rho lies below those of the runs.
+
+        The laws see N rho: a weak format of a size that the table has can be a far smaller model than any of its runs.
+        """
+        return self._below(row, rho) <= self.ensemble.calibration.reach["N"] * (1 + BY_CHANCE) + NO_DISTANCE
+
+    def _notes(self, row: Row, by: Beyond, rho: np.ndarray, *, stated: bool) -> list[str]:
         ensemble = self.ensemble
         notes = [*_kinds(ensemble, row), *_errors(ensemble, row)]
+        below = self._below(row, rho)
+        if below > NO_DISTANCE:
+            reach = np.exp(ensemble.calibration.reach["N"])
+            said = (
+                f"N rho = {row.N * np.median(rho):.3g} is {np.exp(below):.3g} times below the dense-equivalent sizes of"
+            )
+            tried = f"rollouts of these runs tried {reach:.2g} times in N"
+            farther = "" if self._tried(row, rho) else ", and no farther"
+            notes.append(f"{said} the runs: extrapolated; {tried}{farther}")
         for axis, value, far in (("N", row.N, float(by.N[0])), ("D", row.D, float(by.D[0]))):
             if far > 0:
                 notes.append(_distance(ensemble, axis, value, far))

@@ -87,6 +87,20 @@ def test_no_interval_beyond_what_was_tried(right):
     assert not any("no farther" in n for n in near.notes)
 
 
+def test_no_interval_of_a_dense_equivalent_far_below_those_of_the_runs(right):
+    """The laws see N rho: a format of little capacity at the smallest size is a model that no run was as small as."""
+    asked = target("mine", N=3e7, D=1.5e9, weights_gmse=0.9)
+    weak = predict(right, asked)
+    assert not weak.stated
+    assert any("times below the dense-equivalent sizes of the runs" in n and "and no farther" in n for n in weak.notes)
+    larger = predict(right, asked._replace(N=4.8e8, D=2.4e10))  # below them as well, by less than was tried
+    assert larger.stated
+    assert any("below the dense-equivalent sizes" in n and "no farther" not in n for n in larger.notes)
+    trained = predict(right, target("int2", N=3e7, D=1.5e9))
+    assert trained.stated
+    assert not any("dense-equivalent" in n for n in trained.notes)
+
+
 def test_a_table_without_rollouts_states_nothing_beyond_itself():
     table = proportional((25.0, 50.0), sizes=(3e7, 1e8, 3e8))
     found = gathered(table, family(LAWS["tanh"]), QUICK)

@@ -8,7 +8,7 @@ from jax import Array
 from capscale.kernels.project import Spec, Unsupported
 
 from .base import Context, Format
-from .stated import KERNEL, unstated
+from .stated import GIVEN, KERNEL, unstated
 from .storage import Shape
 
 
@@ -89,9 +89,12 @@ def kernel_spec(format: Format) -> Spec | Unsupported:
     if reason := unstated(format, KERNEL):
         return Unsupported(f"{reason}, it is left to XLA")
     spec = format.kernel_spec()
-    if isinstance(spec, Spec) and spec.scale is not None and spec.scale.given and not isinstance(format, GivesKernel):
+    if isinstance(spec, Unsupported) or spec.scale is None or not spec.scale.given:
+        return spec
+    if not isinstance(format, GivesKernel):
         return Unsupported(f"{type(format).__name__} has a scale that is given, and no kernel_given to give it")
-    return spec
+    reason = unstated(format, GIVEN)
+    return Unsupported(f"{reason}, it is left to XLA") if reason else spec
 
 
 def learns(format: Format) -> bool:

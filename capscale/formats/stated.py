@@ -20,11 +20,13 @@ CLOSED_FORM = ("error", "survival", "levels", "of_maximum", "jumps")
 """What the exact error rests on: of formats and scale rules, sparsities, grids, rules that follow the maximum."""
 PACKING = ("layout", "store", "load", "mask_layout", "encode_mask", "decode_mask", "encode", "decode")
 """What packed storage rests on: of formats, sparsities, grids and scale rules."""
-KERNEL = ("kernel_spec", "kernel_given", "kernel_rule")
+KERNEL = ("kernel_spec", "kernel_rule")
 """What the kernel of a projection rests on: of formats and scale rules. Grids are evaluated in it as they are."""
+GIVEN = ("kernel_given",)
+"""What a kernel is given, where its rule reads a number of every row."""
 
 _NO_STAGE = frozenset(
-    (*CLOSED_FORM, *PACKING, *KERNEL, "bits", "codes", "mask_bits", "part_bits", "scope", "per_row", "draws")
+    (*CLOSED_FORM, *PACKING, *KERNEL, *GIVEN, "bits", "codes", "mask_bits", "part_bits", "scope", "per_row", "draws")
 )
 
 

@@ -8,9 +8,9 @@ By the additive law alone, with errors of its numbers and the scatter of single 
 
 import argparse
 import json
-import os
 from typing import Any
 
+import jax
 import numpy as np
 from about import about
 
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("file")
     parser.add_argument("--json")
     options = parser.parse_args()
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
     keep_compiled()
     lines = of_quest(options.file)
     for line in lines:

@@ -5,7 +5,7 @@ activations (1c), has the capacity of R; so rho(4^-b) bounds what a format of b 
 Expected: the figures are drawn, without numbers. Through Table 3's curve INT 1 to 4 lie below rho(4^-b) by .38, .26,
 .16 and .10 in ln rho.
 
-Run: `capscale reproduce fig1bc --ladder nano`, 92 runs.
+Run: `capscale reproduce fig1bc --ladder nano`, 92 runs, 13 minutes on two cores.
 """
 
 import math

@@ -4,7 +4,7 @@ Claim: the paper's RBBM (`b-rms`) has more capacity than magnitude pruning with 
 sparsity, by more than 20 % in some; RigL has less than both; on a schedule of growing sparsity (GMP) the two gradients
 do not differ from 40 % on. Expected: the figures are drawn, without numbers.
 
-Run: `capscale reproduce fig5 --ladder nano`, 132 runs.
+Run: `capscale reproduce fig5 --ladder nano`, 132 runs, 18 minutes on two cores.
 """
 
 import math

@@ -4,7 +4,8 @@ Claim (Finding 3): rho(INT b weights, INT c activations) = rho(b) rho(c), 1 to 4
 Expected: printed as a matrix of 5 x 5. What is measured lies above the product in all 16 products (mean ln ratio .19),
 most at 1 bit; root mean square .046. The text says within .01 except at 2 bits and below; the four products of 3 and 4
 bits are printed with errors of .03 to .05.
-Command: `capscale reproduce fig6`, 108 runs at nano: 24 formats at two sizes, the dense curve, two seeds each.
+Command: `capscale reproduce fig6`, 108 runs at nano, 15 minutes on two cores: 24 formats at two sizes,
+the dense curve, two seeds each.
 """
 
 from typing import TYPE_CHECKING

@@ -6,7 +6,7 @@ it beside.
 Expected: a perfect order inside each kind, and a curve that misses no further than Table 3's does the capacities that
 the paper prints.
 
-Run: `capscale reproduce finding1 --ladder nano`, 152 runs.
+Run: `capscale reproduce finding1 --ladder nano`, 152 runs, 21 minutes on two cores.
 """
 
 import math

@@ -20,7 +20,7 @@ BATCH = 16
 RATE = 0.4
 """Learning rate times width: the ladder's rates are for longer runs. Chosen on dense models alone; half of it ends
 higher at 600 steps."""
-ROTATED = ("int8 [trust]", "int4 [trust]", "int2 [trust]", "int1 [clip 1.3]", "higgs-d2-n16 [hypersphere]")
+ROTATED = ("int8 [trust]", "int4 [trust]", "int2 [trust]", "int1 [clip 1.3]", "higgs-d2-n16 [hypersphere 1.6]")
 PLAIN = ("top50 [b-rms 0.1]", "2:4 [b-rms 0.1]", "top50 [fw]", "2:4+int4-dense-scales [trust]")
 
 FORMATS: tuple[Representation, ...] = (

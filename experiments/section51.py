@@ -6,7 +6,7 @@ paper's numbers and on ours. A bit is one of the code: a scale a row is .025 bit
 Expected: 2 bits ahead of 3, the next, by .13 in ln rho on the printed numbers of Figure 7, and behind them by .09 on
 those of Figure 6. In Figure 9, of absmax scales, 4 bits are ahead.
 
-Run: `capscale reproduce section51 --ladder nano`, 52 runs.
+Run: `capscale reproduce section51 --ladder nano`, 52 runs, 7 minutes on two cores.
 """
 
 import math

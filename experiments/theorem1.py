@@ -7,7 +7,7 @@ Expected: no number is printed. Among representations of one estimator the loss 
 size, where their order is that of capacities. A bound orders nothing across estimators, which change what reaches the
 masters.
 
-Run: `capscale reproduce theorem1 --ladder nano`, 24 runs.
+Run: `capscale reproduce theorem1 --ladder nano`, 24 runs, 3 minutes on two cores.
 """
 
 from collections.abc import Callable, Sequence

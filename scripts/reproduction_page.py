@@ -1,7 +1,7 @@
 """docs/reproduction.md, its numbers and its pictures, from the rows of the reproduction that come with capscale.
 
     python scripts/reproduction_page.py                # docs/reproduction.md, docs/reproduction/*
-    python scripts/reproduction_page.py --ladder micro
+    python scripts/reproduction_page.py fig1a --ladder micro    # docs/reproduction-micro.md, of one figure
 
 A test judges the same rows again and holds the page's verdicts to them.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from capscale.analysis.numbers import json_ready
 from capscale.models.ladder import ladder
-from capscale.reproduction.chapters import chapters, judged
+from capscale.reproduction.chapters import chosen, judged
 from capscale.reproduction.committed import about_rows, rows_of
 from capscale.reproduction.page import markdown, numbers, pictures
 
@@ -22,14 +22,18 @@ DOCS = Path(__file__).parents[1] / "docs"
 def main() -> None:
     """Writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["all"], help="figures and tables (all)")
     parser.add_argument("--ladder", default="nano", help="whose rows (nano)")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder to write to")
     arguments = parser.parse_args()
     scale = ladder(arguments.ladder)
     table, data = rows_of(scale)
-    found = [judged(chapter, chapter.runs(scale, data), table, scale.name) for chapter in chapters()]
+    found = [judged(chapter, chapter.runs(scale, data), table, scale.name) for chapter in chosen(arguments.names)]
     name = "reproduction" if scale.name == "nano" else f"reproduction-{scale.name}"
-    about = {"ladder": scale.name, "command": f"capscale reproduce all --ladder {scale.name} --from-rows"}
+    about = {
+        "ladder": scale.name,
+        "command": f"capscale reproduce {' '.join(arguments.names)} --ladder {scale.name} --from-rows",
+    }
     about |= {"pictures": name} | about_rows(scale)
     folder = arguments.docs / name
     folder.mkdir(parents=True, exist_ok=True)

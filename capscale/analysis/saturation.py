@@ -30,6 +30,20 @@ class Saturation:
     """Mean square of rho beyond scatter, over all kinds: see `misfits.Misfit` (1 + S,)."""
     note: str
 
+    def end(self, kind: int) -> np.ndarray:
+        """Lsat of one kind, the estimate and its refits (1 + R,).
+
+        Raises UserError where F is at its least bound, in the estimate or in more of the refits than an interval of
+        95 % leaves out on a side: rho is then a power of log GMSE, which bends nowhere, and any large Lsat does.
+        """
+        at_bound = self.shape[:, 0] <= 1.01 * TANH.parameters[0].lower
+        if at_bound[0] or at_bound[1:].mean() > 0.025:
+            raise UserError(
+                f"the curve of these formats does not bend (F at its bound in {at_bound.mean():.0%} of the fits): "
+                "they do not tell where it ends"
+            )
+        return self.lsat[kind]
+
     def curve(self, kind: int, gmse: np.ndarray) -> np.ndarray:
         """rho of one kind at errors (M,), the estimate and its refits (1 + R, M)."""
         every = [_tanh(shape, gmse) for shape in self.shape]

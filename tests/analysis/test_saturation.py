@@ -56,3 +56,18 @@ def test_too_few_formats_are_refused():
     one, two = kinds(0.03)
     with pytest.raises(UserError, match="formats of 2 kinds"):
         saturation([one, two.only([True, False, False])])
+
+
+def test_curves_that_do_not_bend_tell_no_end():
+    """rho is a power of log GMSE, which tanh is far below its bend: any large Lsat fits alike."""
+    straight = []
+    for group, end in zip(kinds(1e-3), ENDS, strict=True):
+        bits = -np.log(group.gmse) / np.log(4)
+        rho = end * (bits / 6) ** 0.9
+        draws = np.random.default_rng(0).normal(0, 1e-3, (len(rho), 60))
+        log_rho = np.log(rho)[:, None] + np.concatenate([np.zeros((len(rho), 1)), draws], axis=1)
+        straight.append(Measured(group.representations, group.rows, log_rho, ""))
+    found = saturation(straight)
+    with pytest.raises(UserError, match="does not bend"):
+        found.end(1)
+    assert saturation(kinds(1e-3)).end(1) == pytest.approx(ENDS[1], rel=0.05)

@@ -24,12 +24,12 @@ IDS = {
         "18ddfdff99b45080",
     ),
     "micro_capacity": (
-        "9f12aad2309f665a",
-        "d796e5978aa14bc4",
-        "0ce3808fc8c96aca",
-        "7d5ec127556f6d35",
-        "532372142ebbea75",
-        "0e78d1ad11e8b859",
+        "01a32b2859aa8500",
+        "7849b024d3fd23e2",
+        "895519850847282d",
+        "ba163deb8242dd6d",
+        "fe1a3e1d50a13530",
+        "803fd981bada738d",
     ),
     "ordering": (
         "aba3e92bf317a73e",
@@ -56,12 +56,12 @@ IDS = {
         "909bfb2ab28be39f",
     ),
     "paper_capacity": (
-        "f6a76df89520ea95",
-        "3bba2b2ce6480f8f",
-        "6f863890e1b2beae",
-        "5c9ee5f81052a2d1",
-        "25d34ff750ac09f2",
-        "d99da2306d526f88",
+        "99e857ef25d8ef26",
+        "64e5d2f39fed4a90",
+        "17041e074d292712",
+        "47243a64ef49cede",
+        "0dc895e6202a1742",
+        "a33a10da3e96356a",
     ),
 }
 """Of every experiment on nano, micro, paper, paper-olmo2, nano-olmo2 and micro-olmo2: SHA-256 of the ids of all its

@@ -1,9 +1,10 @@
 """Where XLA was measured to be faster than a kernel: "auto" leaves such an operation to XLA, "require" does not.
 
-NVIDIA H200, jax 0.11.2, 2026-11-27, `bash scripts/device_check.sh`: docs/benchmarks/device-h200.json. Matrices of
-4096 x 4096 in bfloat16; other shapes are taken to be as they are.
+NVIDIA H200, jax 0.11.2, 2026-11-28, `bash scripts/device_check.sh`: docs/benchmarks/device-h200-tiles.json. Matrices of
+4096 x 4096 in bfloat16; other shapes and dtypes are taken to be as these.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 
@@ -15,17 +16,20 @@ class Times(NamedTuple):
 
 
 HOPPER_PROJECTIONS = {
-    "rows of one scale": Times(206, 114),
-    "N:M patterns": Times(407, 97),
-    "groups": Times(70, 147),
-    "codebooks": Times(688, 1641),
-    "rotated rows": Times(410, 1365),
+    "rows of one scale, levels of equal steps": Times(101, 111),
+    "rows of one scale, levels of unequal steps": Times(120, 106),
+    "N:M patterns": Times(180, 107),
+    "N:M patterns, then levels": Times(254, 157),
+    "groups": Times(65, 145),
+    "codebooks": Times(273, 1633),
+    "rotated rows": Times(174, 1393),
 }
-"""By kind: int4, 2:4, int4-g32, higgs-d2-n16, int4 rotated by 128."""
+"""By kind: int4, e2m1, 2:4, 2:4+int4, int4-g32, higgs-d2-n16, int4 rotated by 128. The least gain of a kind that was
+measured more than once: 1.4 times for groups (nvfp4), 3 for rotated rows (2:4+int4 in float32)."""
 
-HOPPER_PRODUCT_ROWS = 512
-"""Rows of x from which unpacking weights for cuBLAS is faster: 40.5 us against 61.7 at 256 rows, 506 against 264 at
-4096; both times are linear in the rows, and meet at 560."""
+HOPPER_PRODUCT_ROWS = 568
+"""Rows of x from which unpacking weights for cuBLAS is faster: 69.2 us by the kernel against 73.2 at 512 rows, 130.3
+against 97.6 at 1024; straight lines between them meet here."""
 
 
 def kind_of(spec: Any) -> str:
@@ -35,8 +39,15 @@ def kind_of(spec: Any) -> str:
     if spec.codebook is not None:
         return "codebooks"
     if spec.pattern is not None:
-        return "N:M patterns"
-    return "rows of one scale" if spec.group is None else "groups"
+        return "N:M patterns" if spec.grid is None else "N:M patterns, then levels"
+    if spec.group is not None:
+        return "groups"
+    return f"rows of one scale, levels of {'equal' if _equal_steps(spec.grid.levels) else 'unequal'} steps"
+
+
+def _equal_steps(levels: Any) -> bool:
+    """Whether they are, to the bit: those of integers are."""
+    return len({float(upper - lower) for lower, upper in pairwise(levels)}) == 1
 
 
 def slower_projection(spec: Any, backend: str) -> str | None:

@@ -1,19 +1,12 @@
 """Which backend is chosen, what is said about it, and that a compiled function follows."""
 
 import logging
-from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import pytest
-from capscale.kernels import dispatch, measured
+from capscale.kernels import dispatch
 from capscale.kernels.dispatch import choose, force, target
-from capscale.kernels.project import Unsupported
-
-from capscale.defaults import default_estimator
-from capscale.formats.catalog import find
-from capscale.fused import spec_of
 
 
 def anything(backend):
@@ -112,25 +105,6 @@ def test_auto_leaves_to_xla_what_was_measured_slower(caplog):
             assert choose("project", detail, anything, faster) == "gpu"
     assert caplog.records[0].getMessage() == f"project {detail}: XLA, as it was measured faster than gpu"
     assert caplog.records[0].levelname == "INFO"
-
-
-@pytest.mark.parametrize(("rows", "backend"), [(256, "gpu"), (4096, "reference")])
-def test_many_rows_unpack_weights_for_cublas(rows, backend):
-    with target("gpu"):
-        assert choose("matmul", f"{rows}", anything, partial(measured.slower_product, rows)) == backend
-    with target("tpu"):
-        assert choose("matmul", f"{rows}", anything, partial(measured.slower_product, rows)) == "tpu"
-
-
-def test_projections_that_were_measured():
-    for of in (find("int4"), find("2:4"), find("int4-g32"), find("higgs-d2-n16")):
-        spec = spec_of(of, default_estimator(of))
-        assert not isinstance(spec, Unsupported)
-        times = measured.HOPPER_PROJECTIONS[measured.kind_of(spec)]
-        reason = measured.slower_projection(spec, "gpu")
-        assert (reason is not None) == (times.kernel > times.xla)
-        assert measured.slower_projection(spec, "tpu") is None
-        assert measured.slower_projection(replace(spec, rotation=128), "gpu") is None
 
 
 def test_decided_once():

@@ -95,10 +95,10 @@ CLAIMS = (
         name="lsat-of-4-below-2",
         says="Codebooks of dimension 4 end below those of dimension 2.",
         source="Figure 2a",
-        effect="Lsat of dimension 4, less that of dimension 2",
+        effect="ln of Lsat of dimension 4 over that of dimension 2, told also where a common factor of all is not",
         accepted=(-math.inf, 0.0),
         why="its sign",
-        paper=_GAP,
+        paper=math.log(1 + _GAP),
         null=0.0,
         deviation=0.05,
     ),
@@ -139,13 +139,16 @@ def estimates(evidence: Evidence) -> dict[str, Estimate]:
     def one_shape() -> Estimate:
         return interval(shared().departure, shared().note)
 
-    def end(dimension: int, below: int | None = None) -> Callable[[], Estimate]:
+    def end(dimension: int) -> Callable[[], Estimate]:
         def effect() -> Estimate:
-            order, found = list(CODEBOOKS), shared()
-            least = 1.0 if below is None else found.end(order.index(below))
-            return interval(found.end(order.index(dimension)) - least, found.note)
+            found = shared()
+            return interval(found.end(list(CODEBOOKS).index(dimension)) - 1.0, found.note)
 
         return effect
+
+    def order() -> Estimate:
+        low, high = (list(CODEBOOKS).index(dimension) for dimension in (4, 2))
+        return interval(np.log(shared().lsat[low] / shared().lsat[high]), shared().note)
 
     return estimates_of(
         {
@@ -154,7 +157,7 @@ def estimates(evidence: Evidence) -> dict[str, Estimate]:
             "one-shape": one_shape,
             "lsat-of-2-below-dense": end(2),
             "lsat-of-4-below-dense": end(4),
-            "lsat-of-4-below-2": end(4, below=2),
+            "lsat-of-4-below-2": order,
         }
     )
 

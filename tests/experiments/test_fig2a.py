@@ -1,5 +1,7 @@
 """Claims of Figure 2a on rows where they are true, where they are false, and where runs are missing."""
 
+import math
+
 import invented
 import pytest
 from capscale.experiments import fig2a
@@ -35,6 +37,17 @@ def test_where_dimension_4_ends_highest():
     found = invented.judged(fig2a, invented.evidence(fig2a, ending(1.0, 0.8, 1.1)))
     assert found["lsat-of-4-below-dense"].verdict == found["lsat-of-4-below-2"].verdict == "not reproduced"
     assert found["lsat-of-2-below-dense"].verdict == "reproduced"
+
+
+def test_where_curves_do_not_bend_the_order_of_their_ends_is_told_alone():
+    def rho(representation):
+        straight = -math.log(float(invented.weights_gmse(representation))) / 8
+        return straight * ending(1.0, 0.9, 0.7)(representation) / ending(1.0, 1.0, 1.0)(representation)
+
+    found = invented.judged(fig2a, invented.evidence(fig2a, rho))
+    assert found["lsat-of-4-below-2"].verdict == "reproduced"
+    for dimension in (2, 4):
+        assert "does not bend" in found[f"lsat-of-{dimension}-below-dense"].reason
 
 
 def test_where_a_dimension_has_no_curve():

@@ -149,6 +149,13 @@ def _huggingface(path: epath.Path, content: bytes, digest: str, end: str | None)
         raise UserError(f"tokenizer {str(path)!r} needs the package tokenizers; {INSTALL}") from error
     with _silence(), _working(path, "is not a tokenizers file"):
         model = tokenizers.Tokenizer.from_str(content.decode())
+    numbers = model.get_vocab(with_added_tokens=True).values()
+    if max(numbers, default=0) >= 2 * len(numbers):  # before it is written, which takes memory for every number below
+        raise UserError(
+            f"tokenizer {str(path)!r} has {len(numbers):,} tokens with numbers up to {max(numbers):,}: most rows of an "
+            "embedding would belong to none; number its tokens from 0 on without gaps, or take out those far off"
+        )
+    with _silence(), _working(path, "is not a tokenizers file"):
         described = json.loads(model.to_str())
     model.no_truncation()
     model.no_padding()
@@ -160,13 +167,7 @@ def _huggingface(path: epath.Path, content: bytes, digest: str, end: str | None)
     with _working(path):
         empty = model.encode("").ids  # what the file's own recipe puts around a text
     first = empty[0] if empty and empty[0] != last else None
-    numbers = model.get_vocab(with_added_tokens=True).values()
     size = max([*numbers, *empty]) + 1
-    if size > 2 * len(numbers):
-        raise UserError(
-            f"tokenizer {str(path)!r} has {len(numbers):,} tokens with numbers up to {size - 1:,}: most rows of an "
-            "embedding would belong to none; number its tokens from 0 on without gaps, or take out those far off"
-        )
     identity = TokenizerId("huggingface", path.name, digest, size, first, last)
 
     unknown = [number for number in (first, last, _unknown(model, described)) if number is not None]

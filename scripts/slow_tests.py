@@ -1,6 +1,7 @@
 """A pytest plugin for tests that are too many for one change: their order turns with the commit, and a clock ends it.
 
-    PYTHONPATH=scripts bash scripts/test.sh -m slow -p slow_tests --commit "$(git rev-parse HEAD)" --begin-before 1790000000
+    PYTHONPATH=scripts bash scripts/test.sh -m slow -p slow_tests \\
+      --commit "$(git rev-parse HEAD)" --begin-before "$(($(date +%s) + 1800))"
 
 Tests keep their order, so that those that share what is compiled stay together; what turns is where it begins. The
 place is that of the commit's hash on a circle of all tests, so that it needs no memory, and no history, which a shallow
@@ -35,11 +36,13 @@ class Clock:
 
     @pytest.hookimpl(trylast=True)  # once -m and -k have chosen
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Turns them."""
         items[:] = turned(items, self.commit)
         self.chosen = len(items)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Counts, in the process that collects nothing itself."""
         self.chosen = len(ids)
 
     @pytest.hookimpl(tryfirst=True)
@@ -48,15 +51,18 @@ class Clock:
         return True if time.time() >= self.begin_before else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Counts what has begun, here or in a worker."""
         self.run.add(report.nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Says how many were left."""
         left = self.chosen - len(self.run)
         terminalreporter.section("slow tests")
         terminalreporter.write_line(f"{len(self.run)} of {self.chosen} run, {left} left to other commits")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """The commit and the moment, without which nothing is run."""
     group = parser.getgroup("slow tests")
     group.addoption("--commit", type=commit_hash, required=True, help="hash that says where the order begins")
     group.addoption("--begin-before", type=float, required=True, help="no test begins later (seconds since 1970)")
@@ -69,4 +75,6 @@ def commit_hash(text: str) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Clock(config.getoption("commit"), config.getoption("begin_before")), "slow-clock")
+    """Starts the clock."""
+    clock = Clock(config.option.commit, config.option.begin_before)
+    config.pluginmanager.register(clock, "slow-clock")

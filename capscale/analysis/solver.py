@@ -4,15 +4,18 @@ Minimises, over lower <= z <= upper,
 
     sum_i w_i huber_delta([W (model(z) - target)]_i) + 1/2 sum_j precision_j (z_j - centre_j)^2
 
-by Levenberg-Marquardt on iteratively reweighted least squares (each Huber term is majorised by a parabola),
-with an active set for the bounds and continuation in delta: the threshold starts above every residual, where
-the problem is least squares, and falls by steps to the one asked for. W whitens the errors that rows share (see
+by Levenberg-Marquardt with an active set for the bounds and continuation in delta: the threshold starts above every
+residual, where the problem is least squares, and falls by steps to the one asked for. Residuals beyond delta have no
+curvature of their own: they get a share of that of the parabola which majorises them, all of it where steps fail
+(iteratively reweighted least squares, which converges linearly) and ever less where they succeed (Newton). Valleys
+that bend are followed by geodesic acceleration (Transtrum and Sethna 2012, arXiv 1201.5885): a step is corrected by
+half the second derivative along it. W whitens the errors that rows share (see
 `whitening`), and is the identity where they share none. Starts, resamples, held-out rows and profile points are all
 the same program: they differ in weights, targets, bounds, starting points and W only.
 Float64, on the CPU, whatever the process uses elsewhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -27,8 +30,9 @@ from capscale.analysis.problem import Layout, Problem
 from capscale.analysis.whitening import whiten
 
 TOLERANCE = 1e-13
-"""Stop when a step would lower the objective by less than this share of it: reweighting converges linearly, so the
-remaining distance is up to a few hundred times that."""
+"""Stop when a step would lower the objective by less than this share of it."""
+MOST_BENT = 0.75
+"""Longest correction of a step, as a share of it: beyond, the expansion does not hold, and the step stays straight."""
 CHUNK = 8
 """Problems stepped together: a wide vmap would run all of them for as long as the slowest one needs."""
 THREADS = 2
@@ -77,6 +81,15 @@ def huber(residual: Any, delta: Any) -> Any:
     return jnp.where(size <= delta, 0.5 * residual * residual, delta * (size - 0.5 * delta))
 
 
+def second_derivative(function: Callable[[Any], Any], z: Any, along: Any) -> Any:
+    """Second derivative of `function` at z by the length of a step along a direction."""
+
+    def slope(t: Any) -> Any:
+        return jax.jvp(function, (z + t * along,), (along,))[1]
+
+    return jax.jvp(slope, (0.0,), (1.0,))[1]
+
+
 class _Way(NamedTuple):
     """How one problem is solved: threshold, most iterations, and whether it starts at that threshold."""
 
@@ -89,6 +102,7 @@ class _State(NamedTuple):
     z: Any
     delta: Any
     damping: Any
+    majorised: Any  # share of the parabola's curvature that residuals beyond delta get
     iteration: Any
     done: Any
 
@@ -119,8 +133,8 @@ def _program(layout: Layout, logarithmic: bool) -> Any:
             J, r = jax.jacfwd(model, has_aux=True)(s.z)
             size = jnp.abs(r)
             gradient = (weight * jnp.clip(r, -s.delta, s.delta)) @ J + penalty.precision * (s.z - penalty.centre)
-            reweighted = weight * jnp.minimum(1.0, s.delta / jnp.maximum(size, 1e-300))
-            H = (J * reweighted[:, None]).T @ J + jnp.diag(penalty.precision)
+            curvature = weight * jnp.where(size <= s.delta, 1.0, s.majorised * s.delta / jnp.maximum(size, 1e-300))
+            H = (J * curvature[:, None]).T @ J + jnp.diag(penalty.precision)
             blocked = ((s.z <= lower) & (gradient > 0)) | ((s.z >= upper) & (gradient < 0))
             free = (movable & ~blocked).astype(s.z.dtype)
             gradient = gradient * free
@@ -129,7 +143,10 @@ def _program(layout: Layout, logarithmic: bool) -> Any:
             factor = jnp.linalg.cholesky(scaled + s.damping * jnp.eye(s.z.size, dtype=s.z.dtype))
             solved = jnp.all(jnp.isfinite(factor))
             move = jnp.where(solved, jax.scipy.linalg.cho_solve((factor, True), -gradient / scale), 0.0) / scale
-            candidate = jnp.clip(s.z + move, lower, upper)
+            bend = jnp.nan_to_num(second_derivative(residuals, s.z, move))
+            turn = jax.scipy.linalg.cho_solve((factor, True), -free / scale * ((curvature * bend) @ J)) / scale
+            short = solved & (jnp.linalg.norm(turn * scale) <= MOST_BENT * jnp.linalg.norm(move * scale))
+            candidate = jnp.clip(s.z + move + jnp.where(short, 0.5 * turn, 0.0), lower, upper)
             before = objective(r, s.z, s.delta)
             after = objective(residuals(candidate), candidate, s.delta)
             better = solved & (after < before)
@@ -139,12 +156,14 @@ def _program(layout: Layout, logarithmic: bool) -> Any:
             last = s.delta <= delta
             lower_delta = ~last & (settled | (better & (before - after < 1e-3 * before)))
             damping = jnp.where(
-                better, jnp.maximum(0.1 * s.damping, 1e-14), jnp.minimum(10 * jnp.maximum(s.damping, 1e-10), 1e6)
+                better, jnp.maximum(0.1 * s.damping, 1e-14), jnp.minimum(4 * jnp.maximum(s.damping, 1e-10), 1e6)
             )
+            majorised = jnp.where(better, 0.3 * s.majorised, jnp.minimum(1.0, 4 * s.majorised + 0.01))
             return _State(
                 jnp.where(better, candidate, s.z),
                 jnp.where(lower_delta, jnp.maximum(0.2 * s.delta, delta), s.delta),
                 jnp.where(lower_delta, 1e-3, damping),
+                jnp.where(lower_delta, 1.0, majorised),
                 s.iteration + 1,
                 last & settled,
             )
@@ -152,7 +171,7 @@ def _program(layout: Layout, logarithmic: bool) -> Any:
         z = jnp.clip(start, lower, upper)
         largest = jnp.max(jnp.where(weight > 0, jnp.abs(residuals(z)), 0.0))
         first = jnp.where(warm, delta, jnp.clip(largest, delta, jnp.maximum(delta, 1.0)))
-        state = _State(z, first, jnp.asarray(1e-3), jnp.asarray(0), jnp.asarray(False))
+        state = _State(z, first, jnp.asarray(1e-3), jnp.asarray(1.0), jnp.asarray(0), jnp.asarray(False))
         state = jax.lax.while_loop(lambda s: ~s.done & (s.iteration < limit), step, state)
         value = objective(residuals(state.z), state.z, delta)
         return state.z, value, state.done, state.iteration

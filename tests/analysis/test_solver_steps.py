@@ -37,7 +37,7 @@ def test_residuals_beyond_delta_are_left_their_curvature_only_where_steps_fail()
 
 
 def test_a_valley_that_bends_is_followed():
-    """One ratio of D to N hardly tells alpha, beta and E apart: 265 steps at the median when none was corrected, 84 with."""
+    """One ratio of D to N hardly tells alpha, beta and E apart: 265 steps at the median, 84 with corrected steps."""
     assert np.median(iterations(table_of((100.0,)))) < 160
 
 

@@ -21,6 +21,7 @@ from capscale.formats.compose import Then
 from capscale.formats.packing import Packed, from_bytes, pack
 from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
+from capscale.formats.scale_rule import Combines
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.representation import DENSE, Representation, project, rotated, weight_rows
 
@@ -80,6 +81,11 @@ def _scalar(packed: Packed) -> Scalar:
     if type(format) is Then and isinstance(format.sparse, NM) and (format.sparse.n, format.sparse.m) == (2, RUN):
         return format.scalar
     if isinstance(format, Scalar) and format.grid.codes & (format.grid.codes - 1) == 0:
+        if isinstance(format.group, tuple) or isinstance(format.scale, Combines):
+            raise UserError(
+                f"load_weights: no kernel reads {format}: scales with an offset, or of blocks that span rows, are not "
+                "applied in a product; use unpack and linear"
+            )
         return format
     raise UserError(
         f"load_weights: no kernel reads {format}; kernels read scalar formats of 1, 2, 4 or 8 bits, alone or after "

@@ -74,7 +74,7 @@ def _scalar_facts(format: Format) -> tuple[float, float, float]:
     scalar = format.scalar if isinstance(format, Then) else format
     if not isinstance(scalar, Scalar):
         return float("nan"), float("nan"), float("nan")
-    group = float(scalar.group) if isinstance(scalar.group, int) else float("nan")
+    group = float(scalar.groups.values or "nan")
     grid = scalar.grid
     if not isinstance(grid, Float):
         return group, float("nan"), float("nan")

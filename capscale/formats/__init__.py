@@ -1,5 +1,6 @@
 """Compressed formats: values that say how a tensor is held, and project to it."""
 
+from .affine import Range, SignedMax
 from .base import Context, Format, Projection, per_row
 from .compose import Then
 from .dense import Dense
@@ -43,10 +44,12 @@ __all__ = [
     "Outliers",
     "PowerOfTwo",
     "Projection",
+    "Range",
     "RigL",
     "Rms",
     "Scalar",
     "ScaleRule",
+    "SignedMax",
     "Sparse",
     "Then",
     "ThenRotated",

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from capscale.errors import UserError
 
+from .affine import Range, SignedMax
 from .base import Format, per_row
 from .compose import Then
 from .dense import Dense
@@ -54,6 +55,8 @@ FLOATS = {
 MX = {"mxfp4": E2M1, "mxfp6-e2m3": E2M3, "mxfp6-e3m2": E3M2, "mxfp8-e4m3": E4M3, "mxfp8-e5m2": E5M2}
 MX_GROUP = 32  # OCP Microscaling Formats v1.0
 NVFP4_GROUP = 16
+AFFINE = ((4, 32), (4, 64), (4, 128), (3, 128), (2, 64))  # bits and groups that GPTQ and AWQ checkpoints have
+GGML_GROUP = 32  # of llama.cpp's Q4_0 to Q5_1
 COMPOSED = (
     *(f"{sparse}+{scalar}" for sparse in ("2:4", "4:8-pairs", "top50") for scalar in ("int2", "int4", "int8")),
     *("2:4+absmax-int4", "top50+absmax-int4", "2:4+e2m1", "2:4+mxfp4", "top50+nvfp4", "top50+rotated-int4"),
@@ -78,6 +81,9 @@ def _scalars() -> dict[str, Format]:
     named |= {name: Scalar(grid, PowerOfTwo(), MX_GROUP) for name, grid in MX.items()}
     named |= {f"mxfp4-{rounding}": Scalar(E2M1, PowerOfTwo(rounding), MX_GROUP) for rounding in ("even", "ceil")}
     named |= {"mxint8": Scalar(Int(8, "mid-tread"), PowerOfTwo(), MX_GROUP)}
+    named |= {f"affine-int{b}-g{n}": Scalar(Int(b, "unsigned"), Range(), n) for b, n in AFFINE}
+    named |= {f"q{b}_0": Scalar(Int(b, "twos-complement"), SignedMax(), GGML_GROUP) for b in (4, 5)}
+    named |= {f"q{b}_1": Scalar(Int(b, "unsigned"), Range("minimum"), GGML_GROUP) for b in (4, 5)}
     named |= {"nvfp4": Scalar(E2M1, TwoLevel(), NVFP4_GROUP)}
     named |= {"nvfp4-four-over-six": Scalar(E2M1, TwoLevel(candidates=(6.0, 4.0)), NVFP4_GROUP)}
     named |= {f"ternary-{of}": Scalar(TERNARY, Magnitude(of), "matrix") for of in ("mean", "median")}

@@ -64,7 +64,7 @@ class Then:
     def error(self, distribution: Distribution, samples: int | None) -> Error | None:
         """Energy of the pruned, and the grid's error on the law of the survivors, by quadrature over their cells."""
         scalar, survival = self.fitted, self.sparse.survival(distribution)
-        if isinstance(scalar.group, int) or samples is not None or not isinstance(scalar.scale, Rms):
+        if scalar.groups.values is not None or samples is not None or not isinstance(scalar.scale, Rms):
             return None
         if survival is None:
             return None

@@ -78,6 +78,7 @@ def _version(cls: type) -> int:
 def own_classes() -> tuple[type, ...]:
     """Every dataclass that a format of this package is made of."""
     from . import (
+        affine,
         dense,
         floats,
         grids,
@@ -99,7 +100,15 @@ def own_classes() -> tuple[type, ...]:
     return (
         *(dense.Dense, Scalar, Then, sparse.TopK, pattern.NM, rigl.RigL, vector.Vector, outliers.Outliers, noise.Noise),
         *(grids.Int, floats.Float, levels.Levels, scale.Rms, scale.Absmax, scale.PowerOfTwo, scale.TwoLevel),
-        *(scale.Learned, magnitude.Magnitude, schedule.Constant, schedule.Cubic, ThenRotated),
+        *(
+            scale.Learned,
+            magnitude.Magnitude,
+            affine.Range,
+            affine.SignedMax,
+            schedule.Constant,
+            schedule.Cubic,
+            ThenRotated,
+        ),
     )
 
 

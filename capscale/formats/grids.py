@@ -30,16 +30,17 @@ class Int:
     "mid-rise" (the paper's, after QuEST): ±1/2, ±3/2, ..., symmetric, without a zero.
     "mid-tread": 0, ±1, ..., ±(2^(bits-1) - 1): symmetric, one code unused.
     "twos-complement": -2^(bits-1), ..., 2^(bits-1) - 1.
+    "unsigned": 0, ..., 2^bits - 1.
     Ties go to the even integer of `|u|` (of `|u| - 1/2` for mid-rise); 0 goes to +1/2 of mid-rise.
     """
 
     bits: int
-    kind: Literal["mid-rise", "mid-tread", "twos-complement"] = "mid-rise"
+    kind: Literal["mid-rise", "mid-tread", "twos-complement", "unsigned"] = "mid-rise"
 
     def __post_init__(self) -> None:
         check_whole(self, "bits")
-        check_choice(self, "kind", ("mid-rise", "mid-tread", "twos-complement"))
-        least = 1 if self.kind == "mid-rise" else 2
+        check_choice(self, "kind", ("mid-rise", "mid-tread", "twos-complement", "unsigned"))
+        least = 1 if self.kind in ("mid-rise", "unsigned") else 2
         if not least <= self.bits <= 8:
             raise UserError(f"Int(bits={self.bits}, kind={self.kind!r}): bits must be {least} to 8")
 
@@ -53,6 +54,8 @@ class Int:
         half = 2.0 ** (self.bits - 1)
         if self.kind == "mid-rise":
             return -half + 0.5, half - 0.5
+        if self.kind == "unsigned":
+            return 0.0, 2 * half - 1
         return (-half + 1 if self.kind == "mid-tread" else -half), half - 1
 
     @property

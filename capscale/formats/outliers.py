@@ -67,7 +67,8 @@ class Outliers:
     def error(self, distribution: Distribution, samples: int | None) -> Error | None:
         """Of unboundedly long rows: the grid on the law between the thresholds, and bfloat16 beyond them."""
         scale = self.inner.scale
-        if samples is not None or isinstance(self.inner.group, int) or not isinstance(scale, Rms) or not self.fraction:
+        grouped = self.inner.groups.values is not None
+        if samples is not None or grouped or not isinstance(scale, Rms) or not self.fraction:
             return None
         tails = Tails(distribution, float(distribution.quantile(1 - self.fraction / 2)))
         middle = _Middle(distribution, tails)

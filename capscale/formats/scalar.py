@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from math import log2, prod
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +13,15 @@ from jax.typing import DTypeLike
 from capscale.checks import check_flag
 from capscale.errors import UserError
 from capscale.kernels.eager import one_program
-from capscale.kernels.project import Given, Spec, Unsupported, normalised, on_grid
+from capscale.kernels.project import Given, ScaleOffset, Spec, Unsupported, in_steps, of_level, on_grid
 
 from .base import Context, Projection, Scope, axes_of_part, in_dtype, refuse_part, to_float32
 from .distributions import Distribution
 from .error import Error
 from .grids import Grid
-from .groups import Groups
+from .groups import Groups, GroupSize
 from .scale import GAUSSIAN_RMS, Learned, Rms, TwoLevel
-from .scale_rule import Group, HasKernelRule, ScaleRule
+from .scale_rule import ChecksGrid, Combines, Group, HasKernelRule, ScaleRule, parts_of, scale_of
 from .scaling import scaled_error
 from .storage import Codes, Field, Shape
 
@@ -35,25 +34,31 @@ class Scalar:
     """`value = scale * nearest(x / scale)`, one scale per group.
 
     `group`: "row" (one scale per output channel of a weight, per token of an activation), "matrix" (one for the
-    last two axes), or a number of neighbours on the last axis. A number that does not divide the axis is refused
-    unless `ragged`: the last group then holds what is left, with a scale of its own.
+    last two axes), a number of neighbours on the last axis, or `(rows, columns)` of a block of the last two axes. A
+    number that does not divide the axis is refused unless `ragged`: the last group then holds what is left, with a
+    scale of its own.
 
     Example: `Scalar(Int(4))` is the paper's INT4; `Scalar(E2M1, PowerOfTwo(), group=32)` is MXFP4.
     """
 
     grid: Grid
     scale: ScaleRule = GAUSSIAN_RMS
-    group: int | Literal["row", "matrix"] = "row"
+    group: GroupSize = "row"
     ragged: bool = False
 
     def __post_init__(self) -> None:
         check_flag(self, "ragged")
+        groups = self.groups if isinstance(self.group, tuple) else None
         if isinstance(self.group, int) and self.group < 2:
             raise UserError(f"Scalar(group={self.group}): a group holds at least 2 values; or use 'row' or 'matrix'")
-        if not isinstance(self.group, int) and self.group not in ("row", "matrix"):
-            raise UserError(f"Scalar(group={self.group!r}): use 'row', 'matrix' or a number of values")
-        if isinstance(self.scale, TwoLevel) and not isinstance(self.group, int):
+        if not isinstance(self.group, int | tuple) and self.group not in ("row", "matrix"):
+            raise UserError(f"Scalar(group={self.group!r}): use 'row', 'matrix', a number of values or (rows, columns)")
+        if isinstance(self.scale, TwoLevel) and isinstance(self.group, str):
             raise UserError(f"Scalar(scale={self.scale}, group={self.group!r}): TwoLevel scales need a numbered group")
+        if isinstance(self.scale, TwoLevel) and self.scale.scope == "row" and groups is not None:
+            raise UserError(f"Scalar(scale={self.scale}, group={self.group}): a block spans rows; use scope='matrix'")
+        if isinstance(self.scale, ChecksGrid):
+            self.scale.check_grid(self.grid)
 
     @property
     def groups(self) -> Groups:
@@ -63,20 +68,29 @@ class Scalar:
     @property
     def bits(self) -> float:
         """Code bits, plus a scale's share of its group."""
-        return log2(self.grid.codes) + (self.scale.part_bits[0] / self.group if isinstance(self.group, int) else 0.0)
+        values, parts = self.groups.values, parts_of(self.scale, self.grid)
+        if values is None:
+            return log2(self.grid.codes)
+        own = (part.bits / part.shared_by for part in parts if isinstance(part.shared_by, int))
+        return log2(self.grid.codes) + sum(own) / values
 
     @property
     def scope(self) -> Scope:
         """Rows, unless one measured number serves the matrix."""
         if isinstance(self.scale, Learned):
             return "row"
-        across = self.group == "matrix" or (isinstance(self.scale, TwoLevel) and self.scale.scope == "matrix")
+        across = (
+            self.group == "matrix"
+            or isinstance(self.group, tuple)
+            or (isinstance(self.scale, TwoLevel) and self.scale.scope == "matrix")
+        )
         return "matrix" if across else "row"
 
     def per_row(self) -> "Scalar":
-        """One scale per row where one served the matrix."""
+        """One scale per row where one served the matrix, or per row of a block."""
         scale = replace(self.scale, scope="row") if isinstance(self.scale, TwoLevel) else self.scale
-        return replace(self, scale=scale, group="row" if self.group == "matrix" else self.group)
+        group = self.group[1] if isinstance(self.group, tuple) else self.group
+        return replace(self, scale=scale, group="row" if group == "matrix" else group)
 
     def error(self, distribution: Distribution, samples: int | None) -> Error | None:
         """Closed form or quadrature, by the law of the scale; see `capscale.formats.scaling`."""
@@ -119,8 +133,10 @@ class Scalar:
 
     def kernel_spec(self) -> Spec | Unsupported:
         """The grid, and the kernel's rule for the scale; one number that serves the matrix is given to it."""
-        if self.group == "matrix":
+        if self.group == "matrix" and not isinstance(self.scale, Combines):
             return Spec(self.grid, Given())
+        if self.group == "matrix" or isinstance(self.group, tuple):
+            return Unsupported("scales of blocks, and offsets of a matrix, are left to XLA")
         if not isinstance(self.scale, HasKernelRule):
             return Unsupported(f"{type(self.scale).__name__} scales are left to XLA")
         if isinstance(self.group, int) and self.learns:
@@ -157,7 +173,9 @@ class Scalar:
     def expand_learned(self, learned: Array, shape: Shape) -> Array:
         """The step of every value."""
         parts = self.scale.measure(Group(learned, (), None), self.grid, Context(learned=learned))
-        return self.groups.join(jnp.broadcast_to(self._scale(parts, shape), self.groups.split_shape(shape)), shape)
+        scale = self._scale(parts, shape)
+        assert not isinstance(scale, ScaleOffset)
+        return self.groups.join(jnp.broadcast_to(scale, self.groups.split_shape(shape)), shape)
 
     def codes_of(self, x: Array, parts: Parts) -> Array:
         """Code of every value, in the shape of x."""
@@ -165,9 +183,10 @@ class Scalar:
 
     @partial(jax.jit, static_argnums=(0, 3))
     def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
-        """Levels times scales: inverse of `codes_of`."""
-        level = self.grid.decode(self.groups.split(codes))
-        return in_dtype(self.groups.join(level * self._scale(parts, codes.shape), codes.shape), dtype)
+        """Levels times scales, and offsets: inverse of `codes_of`."""
+        level, scale = self.grid.decode(self.groups.split(codes)), self._scale(parts, codes.shape)
+        value = of_level(level, scale) if isinstance(scale, ScaleOffset) else level * scale
+        return in_dtype(self.groups.join(value, codes.shape), dtype)
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """A code a value, and the scales."""
@@ -189,8 +208,8 @@ class Scalar:
 
     def scale_layout(self, shape: Shape) -> tuple[Field, ...]:
         """The stored parts of the scales."""
-        shapes = zip(self._part_shapes(shape), self.scale.part_bits, strict=True)
-        return tuple(Field(f"scales{i}", prod(part), 2**bits) for i, (part, bits) in enumerate(shapes))
+        shapes = zip(self._part_shapes(shape), parts_of(self.scale, self.grid), strict=True)
+        return tuple(Field(f"scales{i}", prod(form), 2**part.bits) for i, (form, part) in enumerate(shapes))
 
     def store_scales(self, parts: Parts) -> dict[str, Codes]:
         """Codes of the parts, by field name."""
@@ -204,18 +223,14 @@ class Scalar:
     def _part_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         if isinstance(self.scale, Learned):
             return (self.learned_shape(shape) or (1,) * len(shape),)
-        own = self.groups.scale_shape(shape)
-        if not isinstance(self.scale, TwoLevel):
-            return (own,)
-        shared = 3 if self.scale.scope == "matrix" else 2
-        return own, (*own[:-shared], *(1,) * min(shared, len(own)))
+        return tuple(self.groups.part_shape(shape, part.shared_by) for part in parts_of(self.scale, self.grid))
 
-    def _scale(self, parts: Parts, shape: Shape) -> Array:
+    def _scale(self, parts: Parts, shape: Shape) -> Array | ScaleOffset:
         """One number a group, which broadcasts to the split tensor: what is computed of it is so once a group."""
-        scale = parts[0] if parts[0].ndim else parts[0].reshape((1,) * len(self.groups.split_shape(shape)))
-        for part in parts[1:]:
-            scale = scale * jnp.broadcast_to(part, scale.shape)
-        return scale
+        own, *others = parts
+        if not own.ndim:
+            own = own.reshape((1,) * len(self.groups.split_shape(shape)))
+        return scale_of(self.scale, (own, *others), self.grid)
 
-    def _normal(self, x: Array, scale: Array) -> Array:
-        return normalised(self.groups.split(to_float32(x, "Scalar")), scale)
+    def _normal(self, x: Array, scale: Array | ScaleOffset) -> Array:
+        return in_steps(self.groups.split(to_float32(x, "Scalar")), scale)

@@ -20,7 +20,7 @@ from .error import Error
 from .floats import E4M3, E8M0_BITS, Float
 from .grids import Grid
 from .optimum import optimal_clip
-from .scale_rule import FLOAT32_BITS, Float32Part, Group, largest
+from .scale_rule import FLOAT32_BITS, Float32Part, Group, Number, Part, float_codes, float_values, largest, number_bits
 from .scaling import Shared, fixed_error, rms_error, two_level_error
 
 
@@ -65,7 +65,7 @@ class Absmax:
 
     JSON_ADDED: ClassVar[Mapping[str, Any]] = {"number": "float32"}
 
-    number: Literal["float32", "bfloat16", "float16"] = "float32"
+    number: Number = "float32"
 
     def __post_init__(self) -> None:
         check_choice(self, "number", ("float32", "bfloat16", "float16"))
@@ -73,17 +73,15 @@ class Absmax:
     @property
     def part_bits(self) -> tuple[int, ...]:
         """One float a group."""
-        return (8 * jnp.dtype(self.number).itemsize,)
+        return (number_bits(self.number),)
 
     def encode(self, parts: tuple[Array, ...]) -> tuple[Array, ...]:
         """Bits of the float."""
-        unsigned = jnp.uint32 if self.number == "float32" else jnp.uint16
-        return (lax.bitcast_convert_type(parts[0].astype(self.number), unsigned).astype(jnp.uint32),)
+        return (float_codes(parts[0], self.number),)
 
     def decode(self, codes: tuple[Array, ...]) -> tuple[Array, ...]:
         """Float of the bits."""
-        unsigned = jnp.uint32 if self.number == "float32" else jnp.uint16
-        return (lax.bitcast_convert_type(codes[0].astype(unsigned), jnp.dtype(self.number)).astype(jnp.float32),)
+        return (float_values(codes[0], self.number),)
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """`max |x| / largest level`."""
@@ -205,6 +203,11 @@ class TwoLevel:
     def part_bits(self) -> tuple[int, ...]:
         """A code a group, and one float32."""
         return (int(np.log2(self.scales.codes)), FLOAT32_BITS)
+
+    def parts(self, grid: Grid) -> tuple[Part, ...]:
+        """The float32 serves the row, or the matrix."""
+        own, outer = self.part_bits
+        return Part(own), Part(outer, self.scope)
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """Level of the group's scale, and the outer scale."""

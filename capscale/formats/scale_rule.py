@@ -1,6 +1,6 @@
 """What a scale rule is: from what is measured of a group to the parts of its scale, and what is stored of them."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -25,12 +25,28 @@ class Group(NamedTuple):
     """Share of each group that counts (survivors, a ragged last group), where it is not all."""
 
 
+Number = kernel.Number
+"""Floats that a scale, or an offset, is stored in."""
+
+
+class Part(NamedTuple):
+    """What is stored of scales: codes of so many bits, and how many groups share one."""
+
+    bits: int
+    shared_by: int | Literal["row", "matrix"] = 1
+    """A number of groups that follow each other in a row, or all groups of a row or a matrix."""
+
+
 class ScaleRule(Protocol):
-    """Scale of every group, as the product of its stored parts; a frozen, hashable dataclass."""
+    """Scale of every group, as the product of its stored parts; a frozen, hashable dataclass.
+
+    One with more than one part says what they are in `parts` (see `HasParts`), one whose parts are more than factors
+    how they combine (see `Combines`).
+    """
 
     @property
     def part_bits(self) -> tuple[int, ...]:
-        """Bits of each stored part: one part a group first, then any that all groups share."""
+        """Bits of each stored part."""
         ...
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
@@ -44,6 +60,65 @@ class ScaleRule(Protocol):
     def decode(self, codes: tuple[Array, ...]) -> tuple[Array, ...]:
         """Inverse of `encode`."""
         ...
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A scale rule that stores more than one number a group, or shares some between groups."""
+
+    def parts(self, grid: Grid) -> tuple[Part, ...]:
+        """Each stored part, in the order of `measure`."""
+        ...
+
+
+@runtime_checkable
+class Combines(Protocol):
+    """A scale rule whose scale is not the product of its parts, such as one with an offset."""
+
+    def combine(self, parts: tuple[Array, ...], grid: Grid) -> Array | kernel.ScaleOffset:
+        """The scale of every group, and its offset, from what is stored."""
+        ...
+
+
+@runtime_checkable
+class ChecksGrid(Protocol):
+    """A scale rule that not every grid goes with."""
+
+    def check_grid(self, grid: Grid) -> None:
+        """Raises UserError for a grid that it cannot scale."""
+        ...
+
+
+def parts_of(rule: ScaleRule, grid: Grid) -> tuple[Part, ...]:
+    """What a rule stores: one number a group, unless it says more."""
+    return rule.parts(grid) if isinstance(rule, HasParts) else tuple(Part(bits) for bits in rule.part_bits)
+
+
+def scale_of(rule: ScaleRule, parts: tuple[Array, ...], grid: Grid) -> Array | kernel.ScaleOffset:
+    """One number a group, and an offset where the rule has one, from all parts."""
+    if isinstance(rule, Combines):
+        return rule.combine(parts, grid)
+    scale = parts[0]
+    for part in parts[1:]:
+        scale = scale * jnp.broadcast_to(part, scale.shape)
+    return scale
+
+
+def float_codes(x: Array, number: Number) -> Array:
+    """Bits of float32 numbers that `number` holds, as uint32."""
+    unsigned = jnp.uint32 if number == "float32" else jnp.uint16
+    return lax.bitcast_convert_type(x.astype(number), unsigned).astype(jnp.uint32)
+
+
+def float_values(codes: Array, number: Number) -> Array:
+    """Inverse of `float_codes`, float32."""
+    unsigned = jnp.uint32 if number == "float32" else jnp.uint16
+    return lax.bitcast_convert_type(codes.astype(unsigned), jnp.dtype(number)).astype(jnp.float32)
+
+
+def number_bits(number: Number) -> int:
+    """Bits of a float of that name."""
+    return 8 * jnp.dtype(number).itemsize
 
 
 @runtime_checkable

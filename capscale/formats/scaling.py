@@ -9,14 +9,16 @@
 - Two-level scales: one more quadrature, over the largest magnitude of the tensor.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from .distributions import NORMAL, Array64, Density, Distribution, cells, grid_error
 from .error import Error
 from .grids import Grid
+from .groups import Groups, GroupSize
 from .laws import SphereCoordinate
 
 ROW = 1024
@@ -62,15 +64,17 @@ class FollowsMaximum(Protocol):
 def scaled_error(
     grid: Grid,
     scale: Any,
-    group: int | Literal["row", "matrix"],
+    group: GroupSize,
     distribution: Distribution,
     samples: int | None,
 ) -> Error | None:
     """`E[(x - R(x))^2]` on rows of `samples` values (None: unboundedly long); None where there is no exact form."""
     row = samples or ROW
-    shared = group if isinstance(group, int) else {"row": row, "matrix": row * row}[group]
+    numbered = Groups(group).values
+    shared = {"row": row, "matrix": row * row}[group] if isinstance(group, str) else numbered
+    assert shared is not None
     if isinstance(scale, HasError):
-        return scale.error(grid, Shared(shared, row, samples is None and not isinstance(group, int)), distribution)
+        return scale.error(grid, Shared(shared, row, samples is None and numbered is None), distribution)
     if isinstance(scale, FollowsMaximum):
         return Error(maximum_error(grid, scale, shared, distribution), f"quadrature, maximum of {shared}")
     return None
@@ -90,10 +94,22 @@ def fixed_error(grid: Grid, clip: float, density: Density) -> float:
     return grid_error(grid.levels * (clip / grid.levels[-1]), density)
 
 
+OwnError = Callable[[Grid, Array64, Array64], Array64]
+"""Squared error of the largest value of a group, from the grid, scales and maxima."""
+
+
 def maximum_error(
-    grid: Grid, rule: FollowsMaximum, size: int, distribution: Distribution, cap: float | None = None
+    grid: Grid,
+    rule: FollowsMaximum,
+    size: int,
+    distribution: Distribution,
+    *,
+    cap: float | None = None,
+    own: OwnError | None = None,
 ) -> float:
     """Mean error over groups of `size` values scaled by their largest magnitude m, itself at most `cap`.
+
+    `own`: in place of `own_error`.
 
     `int 2 p(m) [ P^(size-1) e(m) + (size-1) P^(size-2) I(m) ] dm`, P = P(|x| < m), e the error of the largest value
     itself, I(m) the integral of the squared error over |x| < m. Cut into pieces at the jumps of the scale and, where
@@ -109,7 +125,7 @@ def maximum_error(
     scale = rule.of_maximum(maximum, grid)
     inside = interior_error(grid, scale, maximum, distribution)
     below = 1 - 2 * distribution.cdf(-maximum)
-    density = below ** (size - 1) * own_error(grid, scale, maximum) + (size - 1) * below ** (size - 2) * inside
+    density = below ** (size - 1) * (own or own_error)(grid, scale, maximum) + (size - 1) * below ** (size - 2) * inside
     total = float(np.sum(weight * 2 * distribution.pdf(maximum) * density))
     return total if cap is None else total / float(1 - 2 * distribution.cdf(np.array(-cap))) ** size
 

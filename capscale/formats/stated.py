@@ -26,7 +26,21 @@ GIVEN = ("kernel_given",)
 """What a kernel is given, where its rule reads a number of every row."""
 
 _NO_STAGE = frozenset(
-    (*CLOSED_FORM, *PACKING, *KERNEL, *GIVEN, "bits", "codes", "mask_bits", "part_bits", "scope", "per_row", "draws")
+    (
+        *CLOSED_FORM,
+        *PACKING,
+        *KERNEL,
+        *GIVEN,
+        "bits",
+        "codes",
+        "mask_bits",
+        "part_bits",
+        "parts",
+        "check_grid",
+        "scope",
+        "per_row",
+        "draws",
+    )
 )
 
 

@@ -1,8 +1,9 @@
 """Rows onto a compressed format in one pass: rotation, scale, nearest level and gradient mask, or codes and scales."""
 
+from .affine import Extremes, Number, RangeOver, ScaleOffset, SignedLargestOver, extremes
 from .codes import Encoded, decode
 from .op import encode, project
-from .projection import Projection, in_dtype, on_grid, rounded
+from .projection import Projection, in_dtype, in_steps, of_level, on_grid, rounded
 from .reference import code_of_vectors, on_codebook, survivors
 from .scales import Given, KernelRule, LargestOver, LevelTimes, PowerOfTwoOver, RmsTimes, normalised, reciprocal
 from .spec import Codebook, Pattern, Spec, Unsupported
@@ -11,22 +12,30 @@ from .tiles import Tile
 __all__ = [
     "Codebook",
     "Encoded",
+    "Extremes",
     "Given",
     "KernelRule",
     "LargestOver",
     "LevelTimes",
+    "Number",
     "Pattern",
     "PowerOfTwoOver",
     "Projection",
+    "RangeOver",
     "RmsTimes",
+    "ScaleOffset",
+    "SignedLargestOver",
     "Spec",
     "Tile",
     "Unsupported",
     "code_of_vectors",
     "decode",
     "encode",
+    "extremes",
     "in_dtype",
+    "in_steps",
     "normalised",
+    "of_level",
     "on_codebook",
     "on_grid",
     "project",

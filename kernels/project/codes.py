@@ -49,6 +49,8 @@ class Encoded(NamedTuple):
 
 def coded_grid(spec: Spec) -> CodedGrid:
     """The grid of a projection that has codes. Raises ValueError for one that has none."""
+    if spec.scale is not None and spec.scale.statistic == "extremes":
+        raise ValueError(f"{spec}: the codes of scales with an offset are left to packed formats; use `project`")
     if spec.grid is None or spec.pattern is not None:
         raise ValueError(f"{spec}: only scalar grids without a pattern have codes; use `project`")
     grid = cast(CodedGrid, spec.grid)

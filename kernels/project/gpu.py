@@ -34,7 +34,11 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
     except ValueError as error:
         return str(error)
     cut = cut_of(spec, shape[1])
-    return cut if isinstance(cut, str) else None
+    if isinstance(cut, str):
+        return cut
+    if spec.scale is not None and spec.scale.statistic == "extremes" and cut.shared > cut.tile:
+        return f"both ends of {cut.shared} values, which are several tiles of {cut.tile}, are left to XLA"
+    return None
 
 
 def project(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret: bool = False) -> Projected:
@@ -139,7 +143,7 @@ class Source(NamedTuple):
         row = self.operands.row
         return None if row is None else row.root_mean_square(width)
 
-    def of_row(self, parts: list[list[Array]]) -> Array | None:
+    def of_row(self, parts: list[list[Array]]) -> Any:
         """The scale of every tile, where its values share one."""
         cut = self.tiles.cut
         if self.spec.scale is None or cut.group is not None:
@@ -149,7 +153,7 @@ class Source(NamedTuple):
         read = [x for part in parts for x in strips.measured(self.spec, part)]
         return strips.measure(self.spec, read, shape=(ROWS,), size=cut.shared, given=self.operands.given)
 
-    def of_groups(self, part: list[Array]) -> list[Array]:
+    def of_groups(self, part: list[Array]) -> list[Any]:
         """The scale of the group that a part of a tile is; where its strips are narrower, of each run of them."""
         cut = self.tiles.cut
         assert cut.group is not None
@@ -159,9 +163,13 @@ class Source(NamedTuple):
         runs = [part[first : first + cut.group] for first in range(0, cut.ways, cut.group)]
         return [measure(run, shape=part[0].shape) for run in runs]
 
-    def spread(self, scales: list[Array], part: list[Array]) -> list[Array]:
+    def spread(self, scales: list[Any], part: list[Array]) -> list[Any]:
         """The scale of every strip of a part of a tile, out of that of its row, or of its groups."""
-        full = [x if x.ndim > 1 else lax.broadcast_in_dim(x, part[0].shape, (0,)) for x in scales]
+
+        def whole(x: Array) -> Array:
+            return x if x.ndim > 1 else lax.broadcast_in_dim(x, part[0].shape, (0,))
+
+        full = [jax.tree.map(whole, scale) for scale in scales]
         return [scale for scale in full for _ in range(len(part) // len(full))]
 
 
@@ -177,7 +185,7 @@ def _forward(spec: Spec, width: int, structure: Any, tiles: Tiles, *refs: Any) -
         row = spec.codebook.dimension + 1
         return [operands.words[i * row + j] for j in range(row)]
 
-    def scales(part: list[Array]) -> list[Array]:
+    def scales(part: list[Array]) -> list[Any]:
         return source.spread(source.of_groups(part) if of_row is None else [of_row], part)
 
     found = [strips.project(spec, part, scales, word, rms) for part in parts]

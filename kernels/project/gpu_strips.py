@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from ..hopper import ROWS, sqrt
 from ..rms.reference import from_sums, limb_bits, limbs, powers
+from .affine import LOWEST, Extremes, from_order, order
 from .projection import Projection, on_grid, rounded
 from .rules import evaluate
 from .scales import normalised
@@ -22,7 +23,7 @@ from .spec import Codebook, Pattern, Spec, nearest_word, radius_of
 def project(
     spec: Spec,
     strips: list[Array],
-    scales: Callable[[list[Array]], list[Array]],
+    scales: Callable[[list[Array]], list[Any]],
     word: Callable[[Any], list[Any]],
     rms: Array | None = None,
 ) -> tuple[list[Array], list[Array | None]]:
@@ -118,6 +119,16 @@ class Sums(NamedTuple):
         )
 
 
+def _extremes(strips: list[Array], shape: tuple[int, ...]) -> Extremes:
+    """Both ends of the strips."""
+    keys = [order(x) for x in strips]
+    start = jnp.full(shape, LOWEST, jnp.int32)
+    low, high = (
+        jnp.maximum(start, _over(sides, shape, jnp.maximum, jnp.max)) for sides in ([-key for key in keys], keys)
+    )
+    return Extremes(from_order(-low), from_order(high))
+
+
 def scale_of(spec: Spec, sums: Sums | None, size: int, given: Array | None) -> Array:
     """The scale of `size` values; `sums` None where the rule reads the `given` number alone."""
     assert spec.scale is not None
@@ -130,15 +141,20 @@ def scale_of(spec: Spec, sums: Sums | None, size: int, given: Array | None) -> A
         case "rms":
             assert sums is not None
             return spec.scale(sums.root_mean_square(size, spec.share), given)
+        case "extremes":
+            raise ValueError(f"{spec}: both ends of a group are measured within a tile")
 
 
-def measure(spec: Spec, strips: list[Array], *, shape: tuple[int, ...], size: int, given: Array | None) -> Array:
+def measure(spec: Spec, strips: list[Array], *, shape: tuple[int, ...], size: int, given: Array | None) -> Any:
     """The scale of the strips, which are all that share it: of each row, shape (64,), or of each column of theirs.
 
-    `size`: how many values share it; `given` (64,): the number that the rule reads for every row.
+    With its offset, where the rule gives one. `size`: how many values share it; `given` (64,): the number that the
+    rule reads for every row.
     """
     assert spec.scale is not None
     given = given if given is None or len(shape) == 1 else lax.broadcast_in_dim(given, shape, (0,))
+    if spec.scale.statistic == "extremes":
+        return spec.scale(_extremes(strips, shape), given)
     sums = None
     if spec.scale.statistic != "none":
         sums = _sums(strips, shape, size) if spec.scale.statistic == "rms" else Sums(largest(strips, shape))

@@ -10,7 +10,8 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from ..rounding import rounded_to
-from .scales import Grid, normalised, reciprocal
+from .affine import ScaleOffset
+from .scales import Grid, normalised, reciprocal, rounded
 
 
 class Projection(NamedTuple):
@@ -40,31 +41,43 @@ class Projection(NamedTuple):
     """In the basis that a format itself rotates to, what its grid did there; `value` is that, rotated back."""
 
 
-def on_grid(grid: Grid, x: Array, scale: Array, keep: Array | None = None) -> Projection:
+def in_steps(x: Array, scale: Array | ScaleOffset) -> Array:
+    """Float32 `x` in units of its scale, from where its grid has its zero."""
+    if isinstance(scale, ScaleOffset):
+        return normalised(x - scale.offset, scale.scale)
+    return normalised(x, scale)
+
+
+def of_level(level: Array, scale: Array | ScaleOffset) -> Array:
+    """Inverse of `in_steps`, of levels."""
+    if isinstance(scale, ScaleOffset):
+        return rounded(level * scale.scale) + scale.offset
+    return rounded(level * scale)
+
+
+def on_grid(grid: Grid, x: Array, scale: Array | ScaleOffset, keep: Array | None = None) -> Projection:
     """Float32 `x` on `grid` in units of `scale`, which broadcasts to x; its value not yet in the dtype of the row.
 
     `keep`: what sparsity left, the rest being zero. Elementwise. NaN and infinity become NaN; a scale of zero gives
     zero.
     """
-    normal = normalised(x if keep is None else jnp.where(keep, x, 0.0), scale)
+    normal = in_steps(x if keep is None else jnp.where(keep, x, 0.0), scale)
     level, gap = grid.nearest(normal)
-    radius = jnp.abs(normal) * reciprocal(grid.levels[-1])
-    value = rounded(level * scale)
-    step, distance = gap * scale, jnp.abs(normal - level) / gap
+    if isinstance(
+        scale, ScaleOffset
+    ):  # zero may lie at an end of the grid, so that both ends are as far from its middle
+        low, high = float(grid.levels[0]), float(grid.levels[-1])
+        radius = jnp.abs(normal - (low + high) / 2) * reciprocal((high - low) / 2)
+        step = gap * scale.scale
+    else:
+        radius = jnp.abs(normal) * reciprocal(grid.levels[-1])
+        step = gap * scale
+    value, distance = of_level(level, scale), jnp.abs(normal - level) / gap
     if keep is not None:
         value = jnp.where(keep, value, 0.0)
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))
     slope = level - jnp.where(radius <= 1, normal, 0.0)
     return Projection(value, step=step, distance=distance, radius=radius, keep=keep, slope=slope)
-
-
-def rounded(product: Array) -> Array:
-    """`product` as it rounds by itself; NaN where it is not finite.
-
-    Compilers fuse a product into the addition that follows, unrounded, so that a projected value would depend on what
-    it is used for. They do not look through a selection. (An optimization barrier is gone before they fuse.)
-    """
-    return jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)
 
 
 def in_dtype(x: Array, dtype: DTypeLike) -> Array:

@@ -1,13 +1,15 @@
 """The projection of rows in plain jnp: what every kernel is compared with."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ..eager import one_program
 from ..hadamard import rotate
 from ..rms import largest_magnitude, root_mean_square
+from .affine import extremes
 from .codes import Encoded, code_bits, code_of, coded_grid, encoded_spec
 from .mask import pack_mask, unpack_mask
 from .planes import pack
@@ -71,8 +73,8 @@ def backward(spec: Spec, mask_RW: Array | None, g_RK: Array) -> Array:
     return rotate(g_RK, spec.rotation) if spec.rotation else g_RK
 
 
-def scale_RK(spec: Spec, measured_RK: Array, given_R1: Array | None) -> Array:
-    """The scale of every value."""
+def scale_RK(spec: Spec, measured_RK: Array, given_R1: Array | None) -> Any:
+    """The scale of every value, and its offset where the rule gives one."""
     assert spec.scale is not None
     size = spec.group or measured_RK.shape[-1]
     groups = measured_RK.reshape(measured_RK.shape[0], measured_RK.shape[1] // max(size, 1), size)
@@ -82,10 +84,12 @@ def scale_RK(spec: Spec, measured_RK: Array, given_R1: Array | None) -> Array:
             statistic = root_mean_square(groups, share=share)
         case "largest":
             statistic = largest_magnitude(groups)
+        case "extremes":
+            statistic = extremes(groups)
         case "none":
             statistic = None
     scale = spec.scale(statistic, None if given_R1 is None else given_R1[..., None])
-    return jnp.broadcast_to(scale, groups.shape).reshape(measured_RK.shape)
+    return jax.tree.map(lambda of: jnp.broadcast_to(of, groups.shape).reshape(measured_RK.shape), scale)
 
 
 def on_codebook(codebook: Codebook, x: Array, scale: Array) -> Projection:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import jax.numpy as jnp
 from jax import Array, lax
 
-Statistic = Literal["rms", "largest", "none"]
+Statistic = Literal["rms", "largest", "extremes", "none"]
+"""What of a group is read; `extremes` are both ends, and a rule that reads them gives an offset as well (`affine`)."""
 
 
 class Grid(Protocol):
@@ -35,8 +36,11 @@ class KernelRule(Protocol):
     given: ClassVar[bool]
     """Whether it reads a number that the caller passes for every row."""
 
-    def __call__(self, statistic: Any, given: Any) -> Array:
-        """The scale, float32, of the shape of `statistic`, or of `given` where it reads that alone."""
+    def __call__(self, statistic: Any, given: Any) -> Any:
+        """The scale, float32, of the shape of `statistic`, or of `given` where it reads that alone.
+
+        An array; of rules that read both ends of a group, an `affine.ScaleOffset`.
+        """
         ...
 
 
@@ -157,6 +161,15 @@ def in_16_bits(x: Array, number: Literal["bfloat16", "float16"]) -> Array:
         inverse = lax.bitcast_convert_type(lax.shift_left(254 - exponent, jnp.int32(23)), jnp.float32)
         found = jnp.minimum(jnp.round(x * inverse) * quantum, 65504.0)
     return jnp.where(x < jnp.inf, found, x)
+
+
+def rounded(product: Array) -> Array:
+    """`product` as it rounds by itself; NaN where it is not finite.
+
+    Compilers fuse a product into the addition that follows, unrounded, so that a projected value would depend on what
+    it is used for. They do not look through a selection. (An optimization barrier is gone before they fuse.)
+    """
+    return jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)
 
 
 def normalised(x: Array, scale: Array) -> Array:

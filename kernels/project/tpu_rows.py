@@ -12,6 +12,7 @@ from jax.experimental import pallas as pl
 
 from ..rms.reference import from_sums, limb_bits, limbs, powers
 from . import lanes
+from .affine import LOWEST, Extremes, from_order, order
 from .planes import LANES
 from .spec import Spec
 
@@ -37,8 +38,11 @@ def column(number: Array) -> Any:
     return pl.ds(pl.multiple_of(number * LANES, LANES), LANES)
 
 
-def measure_scale(spec: Spec, ref: Refs, here: Any, size: int, each: Each, *, loaded: bool = False) -> Array | None:
-    """The scale of a group of `size` values, whose tiles it rotates into scratch unless they are `loaded`."""
+def measure_scale(spec: Spec, ref: Refs, here: Any, size: int, each: Each, *, loaded: bool = False) -> Any:
+    """The scale of a group of `size` values, with its offset where the rule gives one; None without a rule.
+
+    Tiles of the group are rotated into scratch, unless they are `loaded`.
+    """
     if spec.scale is None and loaded:
         return None
     zero = jnp.zeros((ref.full.shape[0], LANES), jnp.int32)
@@ -49,8 +53,14 @@ def measure_scale(spec: Spec, ref: Refs, here: Any, size: int, each: Each, *, lo
         assert spec.pattern is not None
         return jnp.where(lanes.survivors(spec.pattern, full)[0], full, 0.0)
 
+    def tile(c: Array) -> Array:
+        return ref.full[:, column(c)] if loaded else _load(ref, here, c)
+
+    if spec.scale is not None and spec.scale.statistic == "extremes":
+        return spec.scale(_extremes(lambda c: order(measured(tile(c))), each, zero, size), None)
+
     def read(c: Array, largest: Array) -> Array:
-        full = ref.full[:, column(c)] if loaded else _load(ref, here, c)
+        full = tile(c)
         return jnp.maximum(largest, lanes.magnitude_bits(measured(full))) if spec.scale else largest
 
     patterns = each(read, zero)
@@ -63,6 +73,18 @@ def measure_scale(spec: Spec, ref: Refs, here: Any, size: int, each: Each, *, lo
         )
     given = None if ref.given is None else jnp.broadcast_to(ref.given[here, :], largest.shape)
     return spec.scale(statistic, given)
+
+
+def _extremes(read: Callable[[Array], Array], each: Each, zero: Array, size: int) -> Extremes:
+    """Both ends of a group of `size` values, from the `order` that `read` gives of tiles."""
+
+    def further(c: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        key = read(c)
+        return jnp.maximum(ends[0], -key), jnp.maximum(ends[1], key)
+
+    start = (zero + LOWEST, zero + LOWEST)
+    low, high = (lanes.over(end, min(size, LANES), jnp.maximum) for end in each(further, start))
+    return Extremes(from_order(-low), from_order(high))
 
 
 def row_rms(ref: Refs, here: Any) -> Array:

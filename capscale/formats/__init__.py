@@ -7,7 +7,7 @@ from .dense import Dense
 from .floats import Float
 from .grids import Grid, Int
 from .groups import Groups
-from .levels import NF4, TERNARY, Levels, lloyd_max
+from .levels import AF4, NF4, TERNARY, Levels, lloyd_max
 from .magnitude import Magnitude
 from .noise import Noise
 from .of_largest import OfLargest
@@ -23,6 +23,7 @@ from .sparse import Sparse, TopK
 from .vector import Vector
 
 __all__ = [
+    "AF4",
     "NF4",
     "NM",
     "TERNARY",

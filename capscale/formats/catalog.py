@@ -14,7 +14,7 @@ from .dense import Dense
 from .distributions import NORMAL
 from .floats import E1M2, E2M1, E2M3, E2M5, E3M0, E3M2, E3M4, E4M1, E4M3, E5M2, E6M1
 from .grids import Int
-from .levels import NF4, TERNARY, lloyd_max
+from .levels import AF4, NF4, TERNARY, lloyd_max
 from .magnitude import Magnitude
 from .noise import Noise
 from .outliers import Outliers
@@ -78,6 +78,7 @@ def _scalars() -> dict[str, Format]:
     named |= {f"absmax-int4-g{size}-fp16": Scalar(ints[4], Absmax("float16"), size) for size in (32, 128)}
     named |= {f"absmax-e2m1-g{size}": Scalar(E2M1, Absmax(), size) for size in (16, 32)}
     named |= {"absmax-e4m3-g128": Scalar(E4M3, Absmax(), 128), "nf4": Scalar(NF4, Absmax(), 64)}
+    named |= {"af4": Scalar(AF4, Absmax(), 64), "absmax-e4m3-g128x128": Scalar(E4M3, Absmax(), (128, 128))}
     named |= {name: Scalar(grid, PowerOfTwo(), MX_GROUP) for name, grid in MX.items()}
     named |= {f"mxfp4-{rounding}": Scalar(E2M1, PowerOfTwo(rounding), MX_GROUP) for rounding in ("even", "ceil")}
     named |= {"mxint8": Scalar(Int(8, "mid-tread"), PowerOfTwo(), MX_GROUP)}
@@ -85,6 +86,7 @@ def _scalars() -> dict[str, Format]:
     named |= {f"q{b}_0": Scalar(Int(b, "twos-complement"), SignedMax(), GGML_GROUP) for b in (4, 5)}
     named |= {f"q{b}_1": Scalar(Int(b, "unsigned"), Range("minimum"), GGML_GROUP) for b in (4, 5)}
     named |= {"nvfp4": Scalar(E2M1, TwoLevel(), NVFP4_GROUP)}
+    named |= {"nvfp4-g16x16": Scalar(E2M1, TwoLevel(), (NVFP4_GROUP, NVFP4_GROUP))}
     named |= {"nvfp4-four-over-six": Scalar(E2M1, TwoLevel(candidates=(6.0, 4.0)), NVFP4_GROUP)}
     named |= {f"ternary-{of}": Scalar(TERNARY, Magnitude(of), "matrix") for of in ("mean", "median")}
     named |= {f"lsq{b}": Scalar(ints[b], Learned(), "matrix") for b in (2, 3, 4, 8)}  # one step a tensor, as LSQ's

@@ -84,6 +84,11 @@ _NF4_ABOVE += (0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0)
 NF4 = Levels((*_NF4_BELOW, 0.0, *_NF4_ABOVE))
 """NormalFloat (QLoRA, arXiv 2305.14314, appendix E): quantiles of the normal law, scaled to 1, with a zero."""
 
+_AF4_BELOW = (-1.0, -0.69441008, -0.51243739, -0.3736951, -0.25607552, -0.14982478, -0.04934812)
+_AF4_ABOVE = (0.04273164, 0.12934483, 0.21961274, 0.31675666, 0.42563882, 0.55496234, 0.72424863, 1.0)
+AF4 = Levels((*_AF4_BELOW, 0.0, *_AF4_ABOVE))
+"""AbnormalFloat for groups of 64 (arXiv 2306.06965; as bitsandbytes has it). Of Gaussian groups NF4 has less error."""
+
 
 def _middles(levels: Array64) -> list[float]:
     return ((levels[1:] + levels[:-1]) / 2).tolist()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import log2
+from math import log2, prod
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format
+from capscale.formats.groups import Groups
 from capscale.formats.packing import expected_bytes, pack, unpack
 from capscale.formats.roles import Draws, Keeps, initial_context
 from capscale.formats.rotated import ThenRotated
@@ -42,6 +43,16 @@ class Subject:
     def operand(self) -> Operand:
         estimator = default_estimator(self.format) if self.estimator is None else self.estimator
         return Operand(self.format, estimator)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the smallest matrix of two blocks of rows, where the format has such, and else of 8 rows."""
+        group = getattr(self.format, "group", None)
+        return (2 * group[0] if isinstance(group, tuple) else ROWS, WIDTH)
+
+    def gaussian(self, seed: int = 0, dtype=jnp.float32) -> jax.Array:
+        """Rows that the format divides."""
+        return gaussian(self.shape, seed, dtype)
 
     @cached_property
     def compiled(self):
@@ -72,23 +83,23 @@ def same_bits(a: jax.Array, b: jax.Array) -> None:
 def check_forward(subject: Subject) -> None:
     """Shape, dtype, finiteness; the seam returns exactly the projection; jit agrees with eager; one compile a shape."""
     for dtype in (jnp.float32, jnp.bfloat16):
-        x = gaussian(dtype=dtype)
+        x = subject.gaussian(dtype=dtype)
         ctx = subject.context(x)
         value = subject.compiled(x, ctx)
         assert value.shape == x.shape
         assert value.dtype == dtype
         assert bool(jnp.all(jnp.isfinite(value)))
-    x = gaussian()
+    x = subject.gaussian()
     same_bits(subject.value(x), subject.format.project(x, subject.context(x)).value)
     same_bits(jax.jit(lambda x, ctx: project(subject.operand, x, ctx))(x, subject.context(x)), subject.value(x))
     before = subject.compiled._cache_size()
-    subject.value(gaussian(seed=1))
+    subject.value(subject.gaussian(seed=1))
     assert subject.compiled._cache_size() == before
 
 
 def check_zeros(subject: Subject) -> None:
     """A tensor of zeros, and a row of zeros among others, project to finite numbers."""
-    x = gaussian().at[0].set(0.0)
+    x = subject.gaussian().at[0].set(0.0)
     assert bool(jnp.all(jnp.isfinite(subject.value(x))))
     zeros = subject.value(jnp.zeros_like(x))
     assert bool(jnp.all(jnp.abs(zeros) < 1e-30))
@@ -96,14 +107,14 @@ def check_zeros(subject: Subject) -> None:
 
 def check_not_finite(subject: Subject) -> None:
     """A NaN is never turned into a number: a diverged run must be seen to have diverged."""
-    x = gaussian().at[3, 5].set(100.0)  # kept by every sparsity
+    x = subject.gaussian().at[3, 5].set(100.0)  # kept by every sparsity
     ctx = subject.context(x)
     assert not bool(jnp.isfinite(subject.compiled(x.at[3, 5].set(jnp.nan), ctx)[3, 5]))
 
 
 def check_equivariance(subject: Subject) -> None:
     """Powers of two factor out, exactly; so does the sign where the grid is symmetric."""
-    x = gaussian()
+    x = subject.gaussian()
     ctx, scaled = subject.context(x), subject.context(x * 4.0)
     same_bits(subject.compiled(x * 4.0, scaled), subject.compiled(x, ctx) * 4.0)
     if subject.symmetric:
@@ -112,7 +123,7 @@ def check_equivariance(subject: Subject) -> None:
 
 def check_repeats(subject: Subject) -> None:
     """Projecting again changes nothing, where the grid allows."""
-    x = gaussian()
+    x = subject.gaussian()
     ctx = subject.context(x)
     once = subject.compiled(x, ctx)
     twice = subject.compiled(once, ctx)
@@ -124,7 +135,7 @@ def check_repeats(subject: Subject) -> None:
 
 def check_batches(subject: Subject) -> None:
     """vmap agrees with a loop, bit for bit."""
-    x = jnp.stack([gaussian(seed=seed) for seed in range(3)])
+    x = jnp.stack([subject.gaussian(seed=seed) for seed in range(3)])
     contexts = [subject.context(each) for each in x]
     stacked = Context(
         *(None if part[0] is None else jnp.stack(part) for part in map(list, zip(*contexts, strict=True)))
@@ -137,7 +148,7 @@ def check_batches(subject: Subject) -> None:
 
 def check_sharding(subject: Subject) -> None:
     """Two devices agree with one, bit for bit, whichever axis is split."""
-    x = gaussian()
+    x = subject.gaussian()
     ctx = subject.context(x)
     mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
     for spec in (PartitionSpec("fsdp", None), PartitionSpec(None, "fsdp")):
@@ -147,11 +158,11 @@ def check_sharding(subject: Subject) -> None:
 
 def check_mapped(subject: Subject) -> None:
     """Inside `jax.shard_map`, devices that hold rows give those rows; what is measured on the matrix is refused."""
-    x = gaussian()
+    x = subject.gaussian()
     ctx = subject.context(x)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = PartitionSpec("data")
-    specs = jax.tree.map(lambda leaf: rows if jnp.shape(leaf)[:1] == (ROWS,) else PartitionSpec(), ctx)
+    specs = jax.tree.map(lambda leaf: rows if jnp.shape(leaf)[:1] == subject.shape[:1] else PartitionSpec(), ctx)
     project = partial(jax.shard_map, mesh=mesh, in_specs=(rows, specs), out_specs=rows)
     run = jax.jit(project(lambda x, ctx: subject.format.project(x, ctx).value))
     if subject.format.scope == "matrix" and not isinstance(subject.format, Keeps):
@@ -167,7 +178,7 @@ def check_range(subject: Subject) -> None:
     """The largest float16 numbers project to numbers, and are packed as such: levels round up as well as down."""
     if isinstance(subject.format, ThenRotated):
         return  # the rotation itself, sqrt(block) times as large, has no float16 number
-    x = gaussian(dtype=jnp.float16).at[:4].set(jnp.finfo(jnp.float16).max).at[5:].multiply(-1e4)
+    x = subject.gaussian(dtype=jnp.float16).at[:4].set(jnp.finfo(jnp.float16).max).at[5:].multiply(-1e4)
     x = jnp.clip(x, -65504, 65504)
     ctx = subject.context(x)
     value = subject.compiled(x, ctx)
@@ -178,9 +189,9 @@ def check_range(subject: Subject) -> None:
 
 def check_gradient(subject: Subject) -> None:
     """The gradient through the seam is the cotangent under the estimator's mask, or its `pull`, and nothing else."""
-    x = gaussian()
+    x = subject.gaussian()
     ctx = subject.context(x)
-    cotangent = gaussian(seed=7)
+    cotangent = subject.gaussian(seed=7)
     estimator = subject.operand.backward()
     if isinstance(estimator, Pulls):
         expected = jax.jit(lambda x, g: estimator.pull(estimator.residuals(x, subject.format.project(x, ctx)), g))(
@@ -195,11 +206,11 @@ def check_gradient(subject: Subject) -> None:
 
 def check_rows(subject: Subject) -> None:
     """A format of row scope never lets a row see another; one of matrix scope says so."""
-    x = gaussian()
+    x = subject.gaussian()
     if subject.format.scope != "row":
         return
     ctx = subject.context(x)
-    changed = x.at[-1].set(gaussian(seed=5)[-1] * 100.0)
+    changed = x.at[-1].set(subject.gaussian(seed=5)[-1] * 100.0)
     same_bits(subject.compiled(changed, ctx)[:-1], subject.compiled(x, ctx)[:-1])
 
 
@@ -208,7 +219,7 @@ def check_storage(subject: Subject) -> None:
     if not isinstance(subject.format, Storable) or unstated(subject.format, PACKING):
         return
     for dtype in (jnp.float32, jnp.bfloat16):
-        x = gaussian(dtype=dtype)
+        x = subject.gaussian(dtype=dtype)
         ctx = subject.context(x)
         packed = pack(subject.format, x, ctx)
         same_bits(unpack(packed), subject.compiled(x, ctx))
@@ -227,8 +238,11 @@ def check_levels(subject: Subject) -> None:
     if grid is None:
         return
     group = getattr(subject.format, "group", WIDTH)
-    x = gaussian()
-    values = np.asarray(subject.value(x)).reshape(-1, group if isinstance(group, int) else WIDTH)
+    x = subject.gaussian()
+    values = subject.value(x)
+    if isinstance(group, tuple):
+        values, group = Groups(group).split(values).swapaxes(-3, -2), prod(group)
+    values = np.asarray(values).reshape(-1, group if isinstance(group, int) else WIDTH)
     distinct = max(len(np.unique(row)) for row in values)
     assert distinct <= grid.codes
     assert distinct > min(grid.codes, group if isinstance(group, int) else WIDTH) / 8

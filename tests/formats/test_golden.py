@@ -22,9 +22,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 DEFAULT = ("int1", "int4-g64", "e2m1", "mxfp4", "nvfp4", "lsq4", "2:4", "4:8-pairs+int4", "int4-outliers1")
 
 
-def rows(dtype: str, seed: int = 0) -> jax.Array:
+def rows(dtype: str, seed: int = 0, count: int = 8) -> jax.Array:
     """Normal rows of unequal scale; of them one of zeros, one full of ties, one with few values that are not zero."""
-    x = np.random.default_rng(seed).standard_normal((8, 256)) * 2.0 ** np.linspace(-2, 2, 8)[:, None]
+    x = np.random.default_rng(seed).standard_normal((count, 256)) * 2.0 ** np.linspace(-2, 2, count)[:, None]
     x[1] = 0.0
     x[2] = np.round(4 * x[2]) / 4
     x[3, 7:] = 0.0
@@ -34,9 +34,11 @@ def rows(dtype: str, seed: int = 0) -> jax.Array:
 def digests(name: str) -> dict[str, str]:
     """Of the value, the gradient and that of learned numbers, by dtype; the sign of zeros counts."""
     format = catalog.find(name)
+    group = getattr(format, "group", None)
+    count = group[0] if isinstance(group, tuple) else 8
     found = {}
     for dtype in DTYPES:
-        x, cotangent = rows(dtype), rows(dtype, seed=1)
+        x, cotangent = rows(dtype, 0, count), rows(dtype, 1, count)
         ctx = initial_context(format, x)
 
         @jax.jit

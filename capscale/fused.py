@@ -30,9 +30,7 @@ def project_fused(
 
     None where `capscale.kernels.dispatch` leaves them to XLA, on a CPU always.
     """
-    spec = spec_of(format, estimator, rotation, back)
-    if learns(format):
-        spec = Unsupported("the gradient of a learned step is left to XLA")
+    spec = trained_spec(format, estimator, rotation, back)
     how = choose(spec, x, f"{format} {estimator}")
     if how.backend == "reference" or isinstance(spec, Unsupported):
         return None
@@ -51,6 +49,15 @@ def spec_of(
     if isinstance(spec, Unsupported):
         return spec
     return _masked(replace(spec, mask=None, rotation=rotation, back=back), estimator)
+
+
+def trained_spec(
+    format: Format, estimator: Estimator, rotation: int | None = None, back: bool = False
+) -> Spec | Unsupported:
+    """What the kernel computes in training, gradients of learned numbers included, or why it does not."""
+    if learns(format):
+        return Unsupported("the gradient of a learned step is left to XLA")
+    return spec_of(format, estimator, rotation, back)
 
 
 def given_R1(format: Format, spec: Spec, x: Array, ctx: Context) -> Array | None:

@@ -32,6 +32,16 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate", action="store_true", help="write golden files anew from the tests that run")
+
+
+@pytest.fixture
+def regenerate(request) -> bool:
+    """Whether golden files are to be written."""
+    return request.config.getoption("regenerate")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     compiled = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
     first = "PYTEST_XDIST_WORKER" not in os.environ

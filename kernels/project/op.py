@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 import jax
 from jax import Array
 from jax.sharding import AxisType
+from jax.typing import DTypeLike
 
 from .. import dispatch, measured
 from ..mesh import by_rows, split_unsaid
@@ -47,13 +48,11 @@ def choose(spec: Spec | Unsupported, x: Array, label: str = "", op: Op = "projec
     split = split_unsaid()
 
     def unsupported(backend: dispatch.Backend) -> str | None:
-        if isinstance(spec, Unsupported):
-            return spec.reason
-        if explicit:
+        if isinstance(spec, Spec) and explicit:
             return "the axes of the context mesh are explicit; give it automatic ones"
-        if split is not None:
+        if isinstance(spec, Spec) and split is not None:
             return split
-        return _module(backend, op).unsupported(spec, shape, x.dtype)
+        return refusal(spec, backend, shape, x.dtype, op)
 
     def slower(backend: dispatch.Backend) -> str | None:
         return None if isinstance(spec, Unsupported) or op == "encode" else measured.slower_projection(spec, backend)
@@ -63,6 +62,15 @@ def choose(spec: Spec | Unsupported, x: Array, label: str = "", op: Op = "projec
     on = (spec, label, x.dtype, shape, explicit, split)
     backend = dispatch.choose(op, on, unsupported, slower, detail=f"{x.dtype}{list(shape)} {named}{places}")
     return How(backend, backend != "reference" and dispatch.current().interpret)
+
+
+def refusal(
+    spec: Spec | Unsupported, backend: dispatch.Backend, shape: tuple[int, int], dtype: DTypeLike, op: Op = "project"
+) -> str | None:
+    """Why a backend has no kernel of `op` for rows of this shape and dtype, or None where it has."""
+    if isinstance(spec, Unsupported):
+        return spec.reason
+    return _module(backend, op).unsupported(spec, shape, dtype)
 
 
 def _rotation(spec: Spec | Unsupported) -> str:

@@ -1,17 +1,17 @@
 """Values and gradients of every catalog format, as digests, so that no change of code moves a bit unawares.
 
-`.venv-3.11/bin/python tests/formats/test_golden.py` adds formats that are new to `golden_projections.json`; those that
-are meant to have other numbers are taken out of it before.
+`bash scripts/test.sh tests/formats/test_golden.py -m "slow or not slow" -k NAME --regenerate` adds a format that is new
+to `golden_projections.json`, and replaces one that is meant to have other numbers.
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import hold
 
 from capscale.formats import catalog
 from capscale.formats.roles import initial_context
@@ -55,11 +55,5 @@ def digests(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in catalog.FORMATS]
 )
-def test_values_and_gradients_are_those_of_before(name):
-    assert digests(name) == json.loads(GOLDEN.read_text())[name]
-
-
-if __name__ == "__main__":
-    known = json.loads(GOLDEN.read_text())
-    lines = [f'  "{name}": {json.dumps(known.get(name) or digests(name))}' for name in catalog.FORMATS]
-    GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+def test_values_and_gradients_are_those_of_before(name, regenerate):
+    hold(digests(name), GOLDEN, name, regenerate=regenerate)

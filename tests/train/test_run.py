@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from golden import hold
 from limits import LIMIT_S
 
 from capscale.data import corpus
@@ -52,10 +53,9 @@ GOLDEN = Path(__file__).parent / "golden_runs.json"
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_golden_runs(name):
-    expected = json.loads(GOLDEN.read_text())[name]
-    assert json.loads(canonical_json(RUNS[name])) == expected["run"]
-    assert RUNS[name].run_id == expected["id"]
+def test_golden_runs(name, regenerate):
+    found = {"run": json.loads(canonical_json(RUNS[name])), "id": RUNS[name].run_id}
+    hold(found, GOLDEN, name, regenerate=regenerate)
 
 
 def test_id_is_the_same_in_processes_with_other_hash_seeds():

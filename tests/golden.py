@@ -1,0 +1,24 @@
+"""Numbers of before, in JSON files by name: held to them, or written anew where pytest is given --regenerate."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+
+def hold(found: Any, path: Path, name: str, *, regenerate: bool) -> None:
+    """Fails unless `found` is what the file has under this name; with `regenerate` puts it there first.
+
+    Names that are new come last, each on a line of its own. Several workers may write.
+    """
+    if regenerate:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            known = json.load(file) | {name: found}
+            lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in known.items()]
+            file.seek(0)
+            file.truncate()
+            file.write("{\n" + ",\n".join(lines) + "\n}\n")
+    known = json.loads(path.read_text())
+    assert name in known, f"{path.name} has no {name}: run this test with --regenerate"
+    assert known[name] == json.loads(json.dumps(found))

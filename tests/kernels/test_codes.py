@@ -19,6 +19,7 @@ from capscale.kernels.project import (
     project,
     tpu_codes,
 )
+from capscale.kernels.project.codes import coded_grid
 from capscale.kernels.project.op import How, choose
 from capscale.kernels.project.planes import pack, plane_bytes, unpack
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, default_tile
@@ -39,11 +40,18 @@ SPEC = Spec(Int(4), RmsTimes(0.3), group=32, rotation=64)
 KERNEL = How("tpu", interpret=True)
 HOWS = (KERNEL, How("reference"))
 X = jax.random.normal(jax.random.key(0), (2, 3, 256))
-SCALARS = {
-    n: f
-    for n, f in catalog.FORMATS.items()
-    if isinstance(f, Scalar) and isinstance(spec_of(f, StraightThrough()), Spec)
-}
+
+
+def coded(format) -> bool:
+    """Whether kernels encode it: those of scales with an offset do not."""
+    spec = spec_of(format, StraightThrough())
+    try:
+        return isinstance(spec, Spec) and coded_grid(spec) is not None
+    except ValueError:
+        return False
+
+
+SCALARS = {n: f for n, f in catalog.FORMATS.items() if isinstance(f, Scalar) and coded(f)}
 OWN = {"ternary": Scalar(TERNARY, Absmax()), "int3-g256": Scalar(Int(3), Absmax(), 256)}
 DEFAULT = {"nvfp4", *OWN}
 
@@ -69,6 +77,13 @@ def test_codes_and_scales_are_those_that_the_format_stores(name):
     packed = stored(format, x, ctx)
     assert to_bytes(np.asarray(unpack(encoded.codes, 512, bits)), field) == packed.fields["codes"]
     np.testing.assert_array_equal(np.asarray(value).view(np.int32), np.asarray(expected).view(np.int32))
+
+
+def test_scalar_formats_without_codes_are_those_of_an_offset():
+    of_kernels = {n: spec_of(f, StraightThrough()) for n, f in catalog.FORMATS.items() if isinstance(f, Scalar)}
+    left = {n: spec for n, spec in of_kernels.items() if isinstance(spec, Spec) and n not in SCALARS}
+    assert {spec.scale.statistic for spec in left.values() if spec.scale is not None} == {"extremes"}
+    assert all(n.startswith(("affine-", "q4_", "q5_")) for n in left), left.keys()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])

@@ -75,7 +75,8 @@ def flat_directions(fit: "Fit") -> np.ndarray:
     low, high = np.array([q.start for q in fit.problem.parameters]).T
     unit = np.maximum(high - low, 1e-9)[inside]
     J = fit.whiten(jacobian(fit)[:, inside]) * np.sqrt(fit.problem.weight)[:, None] * unit
-    _, singular, V = np.linalg.svd(J, full_matrices=True)
+    # All p directions, those that fewer rows leave open too; of J itself that would take a matrix of rows by rows.
+    _, singular, V = np.linalg.svd(np.linalg.qr(J).R, full_matrices=True)
     singular = np.pad(singular, (0, len(unit) - len(singular)))
     deviation = fit.noise**0.5 / np.maximum(singular, 1e-12 * singular[0] + 1e-150)
     flat = deviation > FLAT

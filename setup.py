@@ -7,6 +7,7 @@ MOUNTED = {"capscale.kernels": "kernels", "capscale.experiments": "experiments"}
 
 
 EXTRAS = {
+    "equinox": ["equinox>=0.13"],
     "parquet": ["pyarrow>=18"],
     "excel": ["openpyxl>=3.1"],
     "data": ["pyarrow>=18", "sentencepiece>=0.2", "tokenizers>=0.20", "datasets>=3"],
@@ -18,7 +19,7 @@ EXTRAS = {
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
 }
-TESTED = ("tpu", "data", "excel", "ray", "tensorboard", "wandb", "gcs", "s3")
+TESTED = ("tpu", "equinox", "data", "excel", "ray", "tensorboard", "wandb", "gcs", "s3")
 
 
 def mounted_packages() -> list[str]:

@@ -1,6 +1,6 @@
 """Sparsity schedules: the pruned share as a function of training progress."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Protocol
 
 import jax.numpy as jnp
@@ -46,3 +46,11 @@ class Cubic:
 
 
 CONSTANT = Constant()
+
+
+def needs_progress(format: object) -> bool:
+    """Whether a format, or a part of it, follows a schedule and so reads the share of training done."""
+    if not is_dataclass(format) or isinstance(format, type):
+        return False
+    parts = [(field.name, getattr(format, field.name)) for field in fields(format)]
+    return any((name == "schedule" and part != CONSTANT) or needs_progress(part) for name, part in parts)

@@ -1,0 +1,73 @@
+"""Policy: which representation each weight of a model is held in, as rules by path."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from capscale.contraction import Contraction
+from capscale.errors import UserError
+from capscale.representation import Representation
+
+
+class Rule(NamedTuple):
+    """One line of a policy; a plain tuple of two or three is as good.
+
+    Attributes:
+      pattern: regular expression that the whole path of a parameter must match, `encoder/.*/kernel`.
+      representation: how those weights, and the activations that meet them, are held; `DENSE` to name what stays dense.
+      contraction: axes that a product sums over, for arrays that belong to no layer that is known; an int for one axis
+        of an array that holds one matrix.
+    """
+
+    pattern: str
+    representation: Representation
+    contraction: Contraction | int | None = None
+
+    @property
+    def stated(self) -> Contraction | None:
+        """The contraction, where the rule states one."""
+        return Contraction(self.contraction) if isinstance(self.contraction, int) else self.contraction
+
+
+Policy = Representation | Sequence[Rule | tuple[str, Representation] | tuple[str, Representation, Contraction | int]]
+"""A representation for all, or rules of which the first that matches a path decides."""
+
+
+def rules_of(policy: Policy) -> tuple[Rule, ...]:
+    """The rules of a policy, checked; a lone representation is one rule for every path.
+
+    Raises:
+      UserError: what is no rule, or a pattern that is no regular expression.
+    """
+    if isinstance(policy, Representation):
+        return (Rule(".*", policy),)
+    if isinstance(policy, str) or not isinstance(policy, Sequence) or not policy:
+        raise UserError(
+            f"policy={policy!r} is neither a Representation nor rules; use ((pattern, Representation), ...)"
+        )
+    return tuple(_rule(rule) for rule in policy)
+
+
+def _rule(rule: object) -> Rule:
+    if not isinstance(rule, tuple) or len(rule) not in (2, 3) or not isinstance(rule[0], str):
+        raise UserError(f"policy: {rule!r} is no rule; use (pattern, Representation), or with its contraction as third")
+    found = Rule(*rule)
+    if not isinstance(found.representation, Representation):
+        raise UserError(
+            f"policy: {found.pattern!r} has {found.representation!r}, which is no Representation; "
+            "use Representation(weights=operand('int4')), or DENSE"
+        )
+    if found.contraction is not None and not isinstance(found.contraction, int | Contraction):
+        raise UserError(
+            f"policy: {found.pattern!r} has contraction={found.contraction!r}; use an axis, or a Contraction"
+        )
+    try:
+        re.compile(found.pattern)
+    except re.error as error:
+        raise UserError(f"policy: pattern {found.pattern!r} is no regular expression: {error}") from error
+    return found
+
+
+def first_match(rules: Sequence[Rule], path: str) -> int | None:
+    """Place of the first rule whose pattern matches the whole of `path`; None where none does."""
+    return next((place for place, rule in enumerate(rules) if re.fullmatch(rule.pattern, path)), None)

@@ -170,6 +170,13 @@ class Held(NamedTuple):
 
     value: Array
 
+    def __jax_array__(self) -> Array:
+        """Refused: another layer that multiplied these would leave out the activations, or the rotation of both."""
+        raise UserError(
+            f"weights of shape {self.value.shape} are Held, for capscale.linear alone, and met another layer; compress "
+            "models that are not capscale's by capscale.compress(model, policy, inputs)"
+        )
+
 
 def linear(
     x: Array,

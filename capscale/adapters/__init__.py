@@ -49,12 +49,13 @@ def describe(model: Any, policy: Policy, *inputs: Any, **kwargs: Any) -> Coverag
 
 
 def _adapter(model: Any) -> ModuleType:
-    equinox, flax = sys.modules.get("equinox"), sys.modules.get("flax")
+    # A model's package is there when its model is: neither is imported here for the others.
+    equinox, linen, nnx = (sys.modules.get(name) for name in ("equinox", "flax.linen", "flax.nnx"))
     if equinox is not None and isinstance(model, equinox.Module):
         from capscale.adapters import equinox as adapter
-    elif flax is not None and isinstance(model, flax.linen.Module):
+    elif linen is not None and isinstance(model, linen.Module):
         from capscale.adapters import linen as adapter
-    elif flax is not None and isinstance(model, flax.nnx.Module):
+    elif nnx is not None and isinstance(model, nnx.Module):
         from capscale.adapters import nnx as adapter
     elif isinstance(model, dict | list | tuple):
         from capscale.adapters import pytree as adapter

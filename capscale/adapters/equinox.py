@@ -113,7 +113,9 @@ def describe(model: eqx.Module, policy: Policy) -> Coverage:
         for name, leaf in others.items():
             if eqx.is_inexact_array(leaf):
                 found.append(
-                    Found("/".join([path_name(path), name]).lstrip("/"), jnp.shape(leaf), None, why, product=False)
+                    Found(
+                        "/".join([path_name(path), name]).lstrip("/"), cast(Array, leaf).shape, None, why, product=False
+                    )
                 )
     return cover(found, policy, _refuse)
 

@@ -34,7 +34,7 @@ def search(slope: np.ndarray, off: np.ndarray, inside: np.ndarray) -> tuple[np.n
         distance = _distances(slope, off, inside, m - p)
         order = np.argsort(np.abs(distance), kind="stable")
         cut = float(t_distribution.isf(LEVEL / (2 * (m + 1)), m - p))
-        block = min(max(int(m * AT_A_TIME), 1), most, n - m)
+        block = max(min(int(m * AT_A_TIME), most, (n - m) // 2), 1)
         if abs(distance[order[m + block - 1]]) > cut:
             if block > 1:
                 most = block // 2  # some row of these is too far: which one, smaller steps tell

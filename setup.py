@@ -1,8 +1,12 @@
 """Build configuration. `kernels/` and `experiments/` are top-level folders that install as
 `capscale.kernels` and `capscale.experiments`, so that neither can shadow a PyPI package of that name."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
 MOUNTED = {"capscale.kernels": "kernels", "capscale.experiments": "experiments"}
 
 
@@ -31,15 +35,37 @@ def mounted_packages() -> list[str]:
     ]
 
 
+def version() -> str:
+    """That of `capscale.__version__`, where it is written."""
+    found = re.search(r'^__version__ = "(.+)"$', (HERE / "capscale" / "__init__.py").read_text(encoding="utf-8"), re.M)
+    assert found is not None
+    return found[1]
+
+
 setup(
     name="capscale",
-    version="0.1.0",
+    version=version(),
     description="Compressed training formats, their capacity, and unified scaling laws, in JAX",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    project_urls={"Paper": "https://arxiv.org/abs/2506.01863"},
+    keywords="scaling laws, quantization, sparsity, training, JAX, Flax",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=[*find_packages(include=["capscale", "capscale.*"]), *mounted_packages()],
     package_dir={"": ".", **MOUNTED},
     package_data={
+        "capscale": ["py.typed"],
         "capscale.formats": ["data/*"],
         "capscale.analysis": ["data/*", "templates/*"],
         "capscale.experiments": ["results/*"],

@@ -26,50 +26,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import logging
 
-        import tyro
-
         from capscale.files import quiet_clients
 
         quiet_clients()
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its cache is nobody's concern
 
-        from capscale.cli import (
-            analysis,
-            data,
-            describe,
-            factorizing,
-            formats,
-            importing,
-            launch,
-            planning,
-            preflight,
-            reproduce,
-            status,
-            sweep,
-        )
+        given = sys.argv[1:] if arguments is None else arguments
+        if given == ["--version"]:
+            from capscale import __version__
 
-        commands = {
-            "gmse": formats.Gmse,
-            "plot-formats": formats.PlotFormats,
-            "describe": describe.Describe,
-            "data": data.Data,
-            "sweep": sweep.Sweep,
-            "run": sweep.Run,
-            "reproduce": reproduce.Reproduce,
-            "status": status.Status,
-            "preflight": preflight.Preflight,
-            "launch": launch.Launch,
-            "import": importing.Import,
-            "fit": analysis.Fit,
-            "report": analysis.Report,
-            "bench": planning.Bench,
-            "predict": planning.Predict,
-            "plan": planning.Plan,
-            "factorize": factorizing.Factorize,
-        }
-        parsed: Command = tyro.extras.subcommand_cli_from_dict(
-            commands, prog="capscale", args=arguments, description=__doc__
-        )
+            print(f"capscale {__version__}")
+            return 0
+        from capscale.cli import analysis, planning, reproduce, sweep
+        from capscale.cli.commands import parse
+
+        parsed: Command = parse(given)
         trains = isinstance(parsed, sweep.Sweep | sweep.Run) or (
             isinstance(parsed, reproduce.Reproduce) and parsed.trains
         )

@@ -24,6 +24,7 @@ class Sweep(SideBySide):
     Examples:
       capscale sweep capacity_demo --out runs/demo
       capscale sweep my_experiment.py --ladder micro --text corpus.txt --out runs/mine
+      capscale sweep paper_capacity --ladder micro --out runs/paper --dry-run
       capscale sweep my_experiment.py --ladder micro --text shards --out gs://bucket/mine --launcher ray
     """
 
@@ -31,10 +32,16 @@ class Sweep(SideBySide):
     """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
     out: str
     """Directory of the sweep: made if absent, continued if it holds this sweep."""
+    dry_run: bool = False
+    """List the runs and what they cost, and train nothing."""
 
     def __call__(self) -> int:
         """Trains; the exit status tells whether all results are there."""
         self.check_launcher()
+        if self.dry_run:
+            from capscale.cli.listing import show_runs
+
+            return show_runs(self.experiment, self.ladder, self.text, self.out)
         return train(self, self.experiment, self.out, self.mode)
 
 

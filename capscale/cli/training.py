@@ -113,7 +113,7 @@ def train(
     from capscale.sweep.display import Display
     from capscale.sweep.local import launch, mode_of
     from capscale.sweep.on_ray import launch_on_ray
-    from capscale.sweep.plan import open_directory, plan
+    from capscale.sweep.plan import check_names, open_directory, plan
     from capscale.train import distributed
     from capscale.train.memory import Memory
     from capscale.train.record import versions
@@ -131,6 +131,7 @@ def train(
     with distributed.all_or_none():
         mode, memory = mode_of(mode, command.fsdp), Memory(command.remat, command.microbatches)
         shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
+        check_names(experiment, command.ladder)
         source = load_source(command.text)
         whole = plan(experiment, command.ladder, source.id)
         directory, planned = epath.Path(out), replace(whole, runs=tuple(chosen(whole)))

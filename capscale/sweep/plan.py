@@ -78,6 +78,15 @@ def plan(experiment: str, ladder_name: str, data: DataId) -> Sweep:
     return Sweep(Path(experiment).stem, of_ladder, data, tuple(runs))
 
 
+def check_names(experiment: str, ladder_name: str) -> None:
+    """Raises `UserError` for an experiment or a ladder that is not there, ahead of a text, which takes long."""
+    ladder(ladder_name)
+    if not experiment.endswith(".py"):
+        _check_known(experiment)
+    elif not Path(experiment).is_file():
+        _load(experiment)
+
+
 def known_experiments() -> list[str]:
     """Names of the experiments that ship with capscale."""
     return sorted(module.name for module in pkgutil.iter_modules(capscale.experiments.__path__))
@@ -91,13 +100,17 @@ def _named(experiment: str, file: str) -> AbstractContextManager[None]:
 def _load(experiment: str) -> ModuleType:
     if experiment.endswith(".py"):
         return load_file(Path(experiment), "experiment")
+    _check_known(experiment)
+    return importlib.import_module(f"capscale.experiments.{experiment}")
+
+
+def _check_known(experiment: str) -> None:
     if experiment not in known_experiments():
         close = difflib.get_close_matches(experiment, known_experiments(), n=3, cutoff=0.3) or known_experiments()
         raise UserError(
             f"experiment {experiment!r} is unknown; did you mean {', '.join(close)}? "
             "Give one of these names or the path of a .py file"
         )
-    return importlib.import_module(f"capscale.experiments.{experiment}")
 
 
 def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[str, str]) -> None:

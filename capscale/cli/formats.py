@@ -16,14 +16,20 @@ Law = Literal["normal", "laplace", "logistic", "student-t"]
 class Gmse:
     """Gaussian mean squared error of formats: how much of unit variance they lose, before any training.
 
+    Formats that the catalog does not list have names by rules: top55, 3:8, int3-g128, absmax-int3-g128-fp16,
+    lloyd3-g32, affine-int5-g16, nf4-g128, e3m2-g64@e8m0 (scales that are powers of two), e2m1-g8x8@e4m3 (scales of two
+    levels), gmp33, rigl40-every7, higgs-d2-n16, int4-outliers0.5, noise-as-int5; A+B is A then B, A-row is A row by
+    row.
+
     Examples:
       capscale gmse int4 2:4 top50 --json
+      capscale gmse top55+absmax-int3-g128 e2m1-g16@e4m3
       capscale gmse --distribution laplace
       capscale gmse absmax-int4 --row-length 4096
     """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Catalog names; A+B is A then B. None: the whole catalog."""
+    """Names of the catalog, or by the rules above. None: the whole catalog."""
     distribution: Law = "normal"
     """Law of the data, of zero mean and unit variance."""
     df: float = 5.0
@@ -52,7 +58,7 @@ class PlotFormats:
     """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Catalog names. None: the whole catalog."""
+    """Names as `capscale gmse --help` explains them. None: the whole catalog."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("formats.png")
     """Where the picture goes; .png, .svg or .pdf."""
 

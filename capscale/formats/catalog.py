@@ -20,11 +20,13 @@ from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
 from .rigl import RigL
+from .roles import HasShortName
 from .rotated import ThenRotated
 from .scalar import Scalar
 from .scale import Absmax, Learned, PowerOfTwo, TwoLevel
 from .schedule import Cubic
 from .sparse import Sparse, TopK
+from .spelling import parse, spell
 from .vector import Vector
 
 ROW = "-row"  # suffix of the variant that works row by row, as activations need
@@ -149,6 +151,7 @@ def find(name: str) -> Format:
     `A+rotated-B` prunes in the given basis and quantizes in a rotated one.
     `A+B-dense-scales` takes the scales of B from the row before pruning, as QuEST's 4:8 class does.
     `B-ragged` has groups that need not divide the row: the last one holds what is left.
+    Names that the catalog does not list are read by the rules of `spelling`: `top55`, `absmax-int3-g128`.
     """
     if name in FORMATS:
         return FORMATS[name]
@@ -167,19 +170,41 @@ def find(name: str) -> Format:
         if not isinstance(grouped, Scalar) or not isinstance(grouped.group, int):
             raise UserError(f"format {name!r}: only a scalar format with numbered groups is ragged, such as int4-g32")
         return replace(grouped, ragged=True)
+    if (spelled := parse(name)) is not None:
+        return spelled
     close = get_close_matches(name, FORMATS, n=3, cutoff=0.4)
     hint = f"; closest: {', '.join(close)}" if close else ""
-    raise UserError(f"unknown format {name!r}{hint}; `capscale gmse` lists all, and A+B means a sparsity A, then B")
+    raise UserError(
+        f"unknown format {name!r}{hint}; `capscale gmse` lists names, its --help the rules of "
+        "others, "
+        "and A+B means a sparsity A, then B"
+    )
 
 
 def label(format: Format) -> str:
-    """Name of a format: its catalog name, a name that `find` makes of those (`A+B`, suffixes), or its repr."""
+    """Name of a format: its catalog name, one that `find` reads (`A+B`, suffixes, rules), its short name, or its repr.
+
+    A format from outside says its own in a property `short_name`. Raises UserError where `find` knows another of it.
+    """
     if format in _NAMES:
         return _NAMES[format]
     if isinstance(format, Then):
         prefix = ROTATED if isinstance(format, ThenRotated) else ""
         suffix = DENSE_SCALES if format.scales_from == "dense" else ""
         return f"{label(format.sparse)}+{prefix}{label(format.scalar)}{suffix}"
-    if isinstance(format, Scalar) and format.ragged and (even := replace(format, ragged=False)) in _NAMES:
-        return _NAMES[even] + RAGGED
-    return repr(format)
+    if isinstance(format, HasShortName):
+        return _own_name(format)
+    if isinstance(format, Scalar) and format.ragged:
+        even = replace(format, ragged=False)
+        name = _NAMES.get(even) or spell(even)
+        return name + RAGGED if name else repr(format)
+    return spell(format) or repr(format)
+
+
+def _own_name(format: HasShortName) -> str:
+    name = format.short_name
+    try:
+        known = find(name)
+    except UserError:
+        return name
+    raise UserError(f"{format!r} calls itself {name!r}, which is {known!r}: give it a name of its own")

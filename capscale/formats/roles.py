@@ -13,6 +13,16 @@ from .storage import Shape
 
 
 @runtime_checkable
+class HasShortName(Protocol):
+    """A format from outside that has a name for tables, pictures and progress; others are shown by their repr."""
+
+    @property
+    def short_name(self) -> str:
+        """Such as "int4-mine"; no name of the catalog or of its rules."""
+        ...
+
+
+@runtime_checkable
 class Learns(Protocol):
     """A format that may own learned numbers: model parameters, checkpointed, without weight decay."""
 

@@ -1,0 +1,236 @@
+"""Names made by rules, for formats that the catalog does not list; and the rules backwards.
+
+    [absmax-|affine-]GRID[-gN|-gRxC|-matrix][-bf16|-fp16|@e8m0[-even|-ceil]|@e4m3]     one scale a row, unless it says
+    topP   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   SCALAR-outliersP
+    noiseB   noise-as-SCALAR   noise-gmseX, each with -matrix or without
+
+GRID: `intB`, `mid-tread-intB`, `twos-intB`, `lloydB`, `eXmY`, `ternary`, or `nf4` and `af4`, in groups of 64 where it
+says none. `@` names the float that scales are stored in: `e2m1-g32@e8m0` is MXFP4, `e2m1-g16@e4m3` NVFP4.
+P is percent, with decimals if need be.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+from capscale.errors import UserError
+
+from .affine import Range
+from .base import Format
+from .distributions import NORMAL
+from .floats import E4M3, E5M2, Float
+from .grids import Grid, Int
+from .groups import GroupSize
+from .levels import AF4, NF4, TERNARY, lloyd_max
+from .noise import Noise
+from .outliers import Outliers
+from .pattern import NM
+from .rigl import RigL
+from .scalar import Scalar
+from .scale import GAUSSIAN_RMS, Absmax, PowerOfTwo, TwoLevel
+from .scale_rule import Number, ScaleRule
+from .schedule import Cubic
+from .sparse import TopK
+from .vector import Vector
+
+ROUNDINGS: dict[str | None, Literal["floor", "even", "ceil"]] = {None: "floor", "even": "even", "ceil": "ceil"}
+KINDS: dict[str, Literal["mid-rise", "mid-tread", "twos-complement"]] = {
+    "": "mid-rise",
+    "mid-tread-": "mid-tread",
+    "twos-": "twos-complement",
+}
+NUMBERS: dict[str, Number] = {"": "float32", "-bf16": "bfloat16", "-fp16": "float16"}
+TABLES = {"nf4": NF4, "af4": AF4}
+TABLE_GROUP = 64
+GRID = (
+    r"(?P<kind>mid-tread-|twos-)?int(?P<bits>\d+)|lloyd(?P<lloyd>\d+)|e(?P<x>\d)m(?P<y>\d)|(?P<named>ternary|nf4|af4)"
+)
+GROUP = r"(?:-g(?P<group>\d+)(?:x(?P<columns>\d+))?|(?P<matrix>-matrix))?"
+STORED = r"(?P<number>-bf16|-fp16)?(?:@(?P<float>e8m0|e4m3)(?:-(?P<rounding>even|ceil))?)?"
+SCALAR = re.compile(rf"(?P<rule>absmax-|affine-)?(?:{GRID}){GROUP}{STORED}")
+PERCENT = r"(?P<percent>\d+(?:\.\d+)?)"
+
+
+def parse(name: str) -> Format | None:
+    """The format that a name of these rules means; None for other names.
+
+    Raises UserError, in the words of the format, for numbers that it cannot have, such as `int9`.
+    """
+    for rule, build in _RULES.items():
+        if found := re.fullmatch(rule, name):
+            try:
+                return build(found)
+            except UserError as error:
+                raise UserError(f"format {name!r}: {error}") from None
+    return None
+
+
+def spell(format: Format) -> str | None:
+    """The name that `parse` reads as `format`; None where no rule says it."""
+    name = _spelled(format)
+    if name is None:
+        return None
+    try:
+        return name if parse(name) == format else None
+    except UserError:
+        return None
+
+
+def _scalar(found: re.Match[str]) -> Scalar:
+    f, grid = found.groupdict(), _grid(found)
+    group: GroupSize = TABLE_GROUP if f["named"] in TABLES else "row"
+    if f["matrix"]:
+        group = "matrix"
+    elif f["group"]:
+        group = (int(f["group"]), int(f["columns"])) if f["columns"] else int(f["group"])
+    return Scalar(grid, _rule(found), group)
+
+
+def _grid(found: re.Match[str]) -> Grid:
+    f = found.groupdict()
+    if f["named"]:
+        return TABLES.get(f["named"], TERNARY)
+    if f["lloyd"]:
+        return lloyd_max(int(f["lloyd"]))
+    if f["bits"]:
+        if f["rule"] == "affine-":
+            if f["kind"]:
+                raise UserError(f"an offset goes with the grid 0, 1, ...; leave {f['kind']!r} out")
+            return Int(int(f["bits"]), "unsigned")
+        if f["float"] == "e8m0" and not f["kind"]:
+            return Int(int(f["bits"]), "mid-tread")  # as MXINT8 of the OCP specification
+        return Int(int(f["bits"]), KINDS[f["kind"] or ""])
+    x, y = int(f["x"]), int(f["y"])
+    return next((known for known in (E4M3, E5M2) if (known.exponent, known.mantissa) == (x, y)), Float(x, y))
+
+
+def _rule(found: re.Match[str]) -> ScaleRule:
+    f, name = found.groupdict(), found[0]
+    stored = f"{f['number'] or ''}{'@' + f['float'] if f['float'] else ''}"
+    if f["rounding"] and f["float"] != "e8m0":
+        raise UserError(f"-{f['rounding']} is how scales are rounded to powers of two; use @e8m0")
+    if f["float"]:
+        if f["rule"] or f["number"] or f["named"] in TABLES:
+            raise UserError(f"@{f['float']} says the rule of its scales; leave the other words out")
+        return PowerOfTwo(ROUNDINGS[f["rounding"]]) if f["float"] == "e8m0" else TwoLevel()
+    if f["rule"] == "affine-":
+        if stored:
+            raise UserError(f"scales with an offset are stored as they are; leave {stored!r} out")
+        return Range()
+    if f["rule"] or f["named"] in TABLES:
+        return Absmax(NUMBERS[f["number"] or ""])
+    if f["number"]:
+        raise UserError(f"only scales of the largest magnitude have 16 bits; use absmax-{name}")
+    return GAUSSIAN_RMS
+
+
+def _share(found: re.Match[str]) -> float:
+    return float(found["percent"]) / 100
+
+
+def _outliers(found: re.Match[str]) -> Outliers:
+    inner = parse(found["scalar"])
+    if not isinstance(inner, Scalar):
+        raise UserError("outliers are kept beside a scalar format, such as int4-outliers1")
+    return Outliers(inner, _share(found))
+
+
+def _noise_as(found: re.Match[str]) -> Noise:
+    inner = parse(found["scalar"])
+    error = inner.error(NORMAL, None) if isinstance(inner, Scalar) else None
+    if error is None:
+        raise UserError("noise as a scalar format of known error, such as noise-as-int4")
+    gmse = float(f"{error.value:.9g}")  # part of run ids, which the last bits of an optimizer must not change
+    return Noise(gmse, *_matrix(found))
+
+
+def _pattern(found: re.Match[str]) -> NM:
+    unit = 2 if found["pairs"] else int(found["unit"] or 1)
+    return NM(int(found["n"]), int(found["m"]), unit=unit)
+
+
+_RULES: dict[str, Callable[[re.Match[str]], Format]] = {
+    SCALAR.pattern: _scalar,
+    rf"top{PERCENT}": lambda m: TopK(_share(m)),
+    rf"gmp{PERCENT}": lambda m: TopK(_share(m), schedule=Cubic()),
+    rf"rigl{PERCENT}(?:-every(?P<period>\d+))?": lambda m: RigL(_share(m), **_period(m)),
+    r"(?P<n>\d+):(?P<m>\d+)(?:(?P<pairs>-pairs)|-units(?P<unit>\d+))?": _pattern,
+    r"higgs-d(?P<d>\d+)-n(?P<n>\d+)": lambda m: Vector(int(m["d"]), int(m["n"])),
+    rf"(?P<scalar>.+)-outliers{PERCENT}": _outliers,
+    r"noise(?P<bits>\d+)(?P<matrix>-matrix)?": lambda m: Noise(4.0 ** -int(m["bits"]), *_matrix(m)),
+    r"noise-gmse(?P<gmse>0?\.\d+)(?P<matrix>-matrix)?": lambda m: Noise(float(m["gmse"]), *_matrix(m)),
+    r"noise-as-(?P<scalar>.+?)(?P<matrix>-matrix)?": _noise_as,
+}
+
+
+def _period(found: re.Match[str]) -> dict[str, int]:
+    return {"period": int(found["period"])} if found["period"] else {}
+
+
+def _matrix(found: re.Match[str]) -> tuple[Literal["matrix"], ...]:
+    return ("matrix",) if found["matrix"] else ()
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.12g}"
+
+
+def _spelled(format: Format) -> str | None:
+    """A name that may mean `format`."""
+    match format:
+        case Scalar():
+            name = _scalar_name(format)
+        case TopK():
+            name = f"{'gmp' if format.schedule == Cubic() else 'top'}{_percent(format.sparsity)}"
+        case RigL():
+            every = "" if format == RigL(format.sparsity) else f"-every{format.period}"
+            name = f"rigl{_percent(format.sparsity)}{every}"
+        case NM():
+            name = f"{format.n}:{format.m}{'' if format.unit == 1 else f'-units{format.unit}'}"
+        case Vector():
+            name = f"higgs-d{format.dimension}-n{format.codewords}"
+        case Outliers():
+            inner = spell(format.inner)
+            name = inner and f"{inner}-outliers{_percent(format.fraction)}"
+        case Noise():
+            name = f"noise-gmse{format.gmse!r}{'-matrix' if format.scope == 'matrix' else ''}"
+        case _:
+            name = None
+    return name
+
+
+def _scalar_name(format: Scalar) -> str | None:
+    grid, rule, group = _grid_name(format.grid), format.scale, format.group
+    if grid is None:
+        return None
+    prefix = suffix = ""
+    if isinstance(rule, Absmax):
+        prefix = "" if grid in TABLES else "absmax-"
+        suffix = next((s for s, number in NUMBERS.items() if number == rule.number), "")
+    elif isinstance(rule, Range):
+        prefix = "affine-"
+    elif isinstance(rule, PowerOfTwo):
+        suffix = "@e8m0" + ("" if rule.rounding == "floor" else f"-{rule.rounding}")
+        if isinstance(format.grid, Int):
+            grid = f"int{format.grid.bits}"
+    elif isinstance(rule, TwoLevel):
+        suffix = "@e4m3"
+    where = {"row": "", "matrix": "-matrix"}.get(str(group)) if isinstance(group, str) else None
+    if where is None:
+        where = f"-g{'x'.join(map(str, group))}" if isinstance(group, tuple) else f"-g{group}"
+    return f"{prefix}{grid}{where}{suffix}"
+
+
+def _grid_name(grid: Grid) -> str | None:
+    if isinstance(grid, Int):
+        word = {"unsigned": "", **{kind: word for word, kind in KINDS.items()}}[grid.kind]
+        return f"{word}int{grid.bits}"
+    if isinstance(grid, Float):
+        return f"e{grid.exponent}m{grid.mantissa}"
+    tables = {**TABLES, "ternary": TERNARY}
+    return next((name for name, levels in tables.items() if levels == grid), None) or _lloyd(grid)
+
+
+def _lloyd(grid: Grid) -> str | None:
+    bits = grid.codes.bit_length() - 1
+    return f"lloyd{bits}" if grid.codes == 2**bits <= 256 and grid == lloyd_max(bits) else None

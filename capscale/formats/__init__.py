@@ -7,6 +7,7 @@ from .dense import Dense
 from .floats import Float
 from .grids import Grid, Int
 from .groups import Groups
+from .kquant import KQuant
 from .levels import AF4, NF4, TERNARY, Levels, lloyd_max
 from .magnitude import Magnitude
 from .noise import Noise
@@ -37,6 +38,7 @@ __all__ = [
     "Grid",
     "Groups",
     "Int",
+    "KQuant",
     "Learned",
     "Levels",
     "Magnitude",

@@ -14,6 +14,7 @@ from .dense import Dense
 from .distributions import NORMAL
 from .floats import E1M2, E2M1, E2M3, E2M5, E3M0, E3M2, E3M4, E4M1, E4M3, E5M2, E6M1
 from .grids import Int
+from .kquant import KQuant
 from .levels import AF4, NF4, TERNARY, lloyd_max
 from .magnitude import Magnitude
 from .noise import Noise
@@ -58,7 +59,7 @@ MX = {"mxfp4": E2M1, "mxfp6-e2m3": E2M3, "mxfp6-e3m2": E3M2, "mxfp8-e4m3": E4M3,
 MX_GROUP = 32  # OCP Microscaling Formats v1.0
 NVFP4_GROUP = 16
 AFFINE = ((4, 32), (4, 64), (4, 128), (3, 128), (2, 64))  # bits and groups that GPTQ and AWQ checkpoints have
-GGML_GROUP = 32  # of llama.cpp's Q4_0 to Q5_1
+GGML_GROUP = 32  # of llama.cpp's Q4_0 to Q5_K
 COMPOSED = (
     *(f"{sparse}+{scalar}" for sparse in ("2:4", "4:8-pairs", "top50") for scalar in ("int2", "int4", "int8")),
     *("2:4+absmax-int4", "top50+absmax-int4", "2:4+e2m1", "2:4+mxfp4", "top50+nvfp4", "top50+rotated-int4"),
@@ -87,6 +88,8 @@ def _scalars() -> dict[str, Format]:
     named |= {f"affine-int{b}-g{n}": Scalar(Int(b, "unsigned"), Range(), n) for b, n in AFFINE}
     named |= {f"q{b}_0": Scalar(Int(b, "twos-complement"), SignedMax(), GGML_GROUP) for b in (4, 5)}
     named |= {f"q{b}_1": Scalar(Int(b, "unsigned"), Range("minimum"), GGML_GROUP) for b in (4, 5)}
+    named |= {"q4_k": Scalar(Int(4, "unsigned"), KQuant(), GGML_GROUP)}
+    named |= {"q5_k": Scalar(Int(5, "unsigned"), KQuant(start=-0.5, steps=15), GGML_GROUP)}
     named |= {"nvfp4": Scalar(E2M1, TwoLevel(), NVFP4_GROUP)}
     named |= {"nvfp4-g16x16": Scalar(E2M1, TwoLevel(), (NVFP4_GROUP, NVFP4_GROUP))}
     named |= {"nvfp4-four-over-six": Scalar(E2M1, TwoLevel(candidates=(6.0, 4.0)), NVFP4_GROUP)}

@@ -57,6 +57,12 @@ class Scalar:
             raise UserError(f"Scalar(scale={self.scale}, group={self.group!r}): TwoLevel scales need a numbered group")
         if isinstance(self.scale, TwoLevel) and self.scale.scope == "row" and groups is not None:
             raise UserError(f"Scalar(scale={self.scale}, group={self.group}): a block spans rows; use scope='matrix'")
+        shared = [part.shared_by for part in parts_of(self.scale, self.grid)]
+        if any(isinstance(groups, int) and groups > 1 for groups in shared) and not isinstance(self.group, int):
+            raise UserError(
+                f"Scalar(scale={self.scale}, group={self.group!r}): several groups of a row share a scale; "
+                "use a number of values"
+            )
         if isinstance(self.scale, ChecksGrid):
             self.scale.check_grid(self.grid)
 

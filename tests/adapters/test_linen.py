@@ -184,3 +184,25 @@ def test_weights_held_for_linear_are_refused_by_other_layers():
     held = hold_weights(params, W4, NO_CONTEXT)
     with pytest.raises(UserError, match=r"met another layer.*capscale\.compress"):
         nn.Dense(8).apply({"params": held}, X)
+
+
+def test_compiled_layers_are_compressed_by_the_policy_of_the_moment():
+    """`nn.jit` keeps what it has compiled: neither another policy, nor an earlier progress, may be taken from there."""
+
+    class Jitted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.jit(nn.Dense)(8, name="dense")(x)
+
+    model = Jitted()
+    params = model.init(jax.random.key(0), X)
+    w = params["params"]["dense"]["kernel"]
+    np.testing.assert_array_equal(model.apply(params, X), X @ w)
+    for name in ("int2", "int8"):
+        r = Representation(operand(name))
+        found = compress(model, r, X).apply(params, X)
+        np.testing.assert_allclose(found, X @ project_weights(w, r), rtol=1e-5, atol=1e-5)
+    pruned = compress(model, Representation(Operand(TopK(0.5, schedule=Cubic()), StraightThrough())), X)
+    start, end = (pruned.apply({**params, "capscale": {"progress": jnp.float32(share)}}, X) for share in (0.0, 1.0))
+    np.testing.assert_allclose(start, X @ w, rtol=1e-5, atol=1e-5)
+    assert np.abs(end - start).max() > 0.1

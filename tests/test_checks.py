@@ -133,6 +133,7 @@ MANY: list[tuple[Callable[[Any], object], tuple[object, ...]]] = [
 """Values that hold many numbers, made with one of them, and which of `DOUBTFUL` it may be."""
 
 MADE = {
+    "adapters": "Contraction Linear",
     "analysis": "Across Bootstrap Calibration Capacities CapacityLaw CapacityRow Claim Comparison Contradiction "
     "CutOffs Departure Difference Draws Estimate Factorization Fit Fold Inspection Judgement Kin Kind Law "
     "Matrix NextRun Option Outlier Outliers Picture Plan Posterior Prediction Predictor Problem Profile "

@@ -229,11 +229,12 @@ def test_names_and_labels_agree():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: catalog.find("int44"), "unknown format 'int44'; closest: int4"),
+        (lambda: catalog.find("imt4"), "unknown format 'imt4'; closest: int4"),
+        (lambda: catalog.find("int44"), "format 'int44': .*bits must be 1 to 8"),
         (lambda: catalog.find(""), "unknown format"),
         (lambda: catalog.find("int4-ragged"), "'int4-ragged': only a scalar format with numbered groups"),
         (lambda: catalog.find("top50-ragged"), "'top50-ragged': only a scalar format with numbered groups"),
-        (lambda: catalog.find("int44+int4"), "unknown format 'int44'; closest: int4"),
+        (lambda: catalog.find("int44+int4"), "format 'int44': .*bits must be 1 to 8"),
         (lambda: catalog.find("int4+2:4"), "a sparsity A, then a scalar format B"),
         (lambda: TopK(1.0), "at least 0 and below 1"),
         (lambda: TopK(-0.1), "at least 0 and below 1"),

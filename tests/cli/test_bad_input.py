@@ -59,7 +59,7 @@ SWEEP = "sweep mine.py --text text.txt --out new"
         ("status new", "holds no sweep.json"),
         ("status broken", "is not readable JSON"),
         ("describe --model 31M", "model '31M' is unknown; known models"),
-        ("describe --model 30M --weights int44", "unknown format 'int44'; closest: int4"),
+        ("describe --model 30M --weights int44", "format 'int44': Int(bits=44"),
         ("describe --model 30M --activations itn8", "unknown format 'itn8'"),
         ("describe --model 30M --weights int4 --hadamard 100", "power of two"),
     ],

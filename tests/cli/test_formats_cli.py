@@ -53,7 +53,7 @@ def test_student_t_takes_its_degrees_of_freedom():
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (Gmse(("int44",)), "closest: int4"),
+        (Gmse(("imt4",)), "closest: int4"),
         (Gmse(("int4",), row_length=1), "at least 2"),
         (Gmse(("int4",), distribution="student-t", df=1.0), "df > 2"),
         (PlotFormats(("int4",), out="formats.txt"), "a picture is"),

@@ -17,17 +17,15 @@ from capscale.estimators import (
 )
 from capscale.estimators_rotated import BothRotated
 from capscale.formats.base import Format
-from capscale.formats.compose import Then
 from capscale.formats.magnitude import Magnitude
 from capscale.formats.noise import Noise
 from capscale.formats.outliers import Outliers
 from capscale.formats.pattern import NM
 from capscale.formats.rigl import RigL
 from capscale.formats.roles import learns
-from capscale.formats.rotated import ThenRotated
-from capscale.formats.scalar import Scalar
 from capscale.formats.schedule import CONSTANT
 from capscale.formats.sparse import TopK
+from capscale.formats.stages import stages_of
 from capscale.formats.vector import Vector
 
 ONE_BIT_ROTATED, ONE_BIT_PLAIN = Clip(1.3), Clip(1.25)
@@ -52,9 +50,10 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
     - Codebooks: Algorithm 2 of the paper, `Hypersphere`. Noise: `ThroughScale`, after the authors' noise quantizer.
     - Formats from outside: straight-through.
     """
-    scalar = format.scalar if isinstance(format, Then) else format.inner if isinstance(format, Outliers) else format
-    if isinstance(scalar, Scalar):
-        turned = isinstance(format, ThenRotated)
+    stages = stages_of(format)
+    scalar = format.inner if isinstance(format, Outliers) else stages.scalar
+    if scalar is not None:
+        turned = stages.rotates_between
         if isinstance(scalar.scale, Magnitude) and scalar is format:
             return STRAIGHT_THROUGH
         one_bit = ONE_BIT_ROTATED if rotated or turned else ONE_BIT_PLAIN

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
-from capscale.formats.compose import Then
 from capscale.formats.packing import Packed, from_bytes, pack
 from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale_rule import Combines
+from capscale.formats.stages import stages_of
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.representation import DENSE, Representation, project, rotated, weight_rows
 
@@ -56,7 +56,7 @@ def load_weights(packed: Packed) -> Weights:
     if len(packed.shape) != 2:
         raise UserError(f"load_weights: a tensor of shape {packed.shape}; kernels read matrices (out, in)")
     rows, width = packed.shape
-    sparse = isinstance(format, Then)
+    sparse = stages_of(format).composed
     group = scalar.group if isinstance(scalar.group, int) else None
     levels = np.asarray(scalar.grid.decode(jnp.arange(scalar.grid.codes, dtype=jnp.uint32)), np.float64)
     try:
@@ -78,9 +78,11 @@ def load_weights(packed: Packed) -> Weights:
 def _scalar(packed: Packed) -> Scalar:
     """The grid and scales of a format that kernels read."""
     format = packed.format
-    if type(format) is Then and isinstance(format.sparse, NM) and (format.sparse.n, format.sparse.m) == (2, RUN):
-        return format.scalar
-    if isinstance(format, Scalar) and format.grid.codes & (format.grid.codes - 1) == 0:
+    stages = stages_of(format)
+    if stages.scalar is not None and stages.sparse == NM(2, RUN) and not stages.rotates_between:
+        return stages.scalar
+    if stages.sparse is None and stages.scalar is not None and stages.scalar.grid.codes.bit_count() == 1:
+        format = stages.scalar
         if isinstance(format.group, tuple) or isinstance(format.scale, Combines):
             raise UserError(
                 f"load_weights: no kernel reads {format}: scales with an offset, or of blocks that span rows, are not "
@@ -95,10 +97,10 @@ def _scalar(packed: Packed) -> Scalar:
 
 def _pattern(packed: Packed) -> Array:
     """Positions of the two kept of every run, a nibble a run, two runs a byte."""
-    format = packed.format
-    assert isinstance(format, Then)
-    numbers = from_bytes(packed.fields["mask"], format.sparse.mask_layout(packed.shape))
-    keep = format.sparse.decode_mask(numbers, packed.shape).reshape(packed.shape[0], -1, RUN).astype(bool)
+    sparse = stages_of(packed.format).sparse
+    assert sparse is not None
+    numbers = from_bytes(packed.fields["mask"], sparse.mask_layout(packed.shape))
+    keep = sparse.decode_mask(numbers, packed.shape).reshape(packed.shape[0], -1, RUN).astype(bool)
     first = np.argmax(keep, axis=-1)
     second = RUN - 1 - np.argmax(keep[..., ::-1], axis=-1)
     nibbles: NDArray[np.uint8] = (first | second << 2).astype(np.uint8)

@@ -18,11 +18,10 @@ from capscale.estimator_names import estimator_name, find_estimator, split_name
 from capscale.estimators import STRAIGHT_THROUGH, Estimator
 from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
 from capscale.formats.catalog import find, label
-from capscale.formats.compose import Then
-from capscale.formats.dense import UNCOMPRESSED, Dense
+from capscale.formats.dense import UNCOMPRESSED
 from capscale.formats.roles import Keeps, Learns
-from capscale.formats.rotated import ThenRotated
 from capscale.formats.rotation import hadamard_block
+from capscale.formats.stages import stages_of
 from capscale.fused import project_fused
 from capscale.kernels.hadamard import rotate
 from capscale.masks import Pulls, checked_mask, masked
@@ -42,7 +41,7 @@ class Operand:
     @property
     def is_dense(self) -> bool:
         """True where nothing is compressed."""
-        return isinstance(self.format, Dense)
+        return self.format == UNCOMPRESSED
 
     def backward(self, rotated: bool = False) -> Estimator:
         """The estimator: the one given, or the default in a basis that is rotated or not."""
@@ -109,8 +108,9 @@ class Representation:
                 "use hadamard=None"
             )
         for operand in (self.weights, self.activations):
-            if block is not None and isinstance(operand.format, ThenRotated):
-                other = label(Then(operand.format.sparse, operand.format.scalar))
+            stages = stages_of(operand.format)
+            if block is not None and stages.rotates_between and stages.sparse and stages.scalar:
+                other = f"{label(stages.sparse)}+{label(stages.scalar)}"
                 raise UserError(
                     f"{label(operand.format)} rotates what it keeps by itself, and hadamard={block} would rotate "
                     f"before that as well; use hadamard=None, or {other} to prune in the rotated basis"

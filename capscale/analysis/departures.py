@@ -20,8 +20,7 @@ from capscale.analysis.operands import facts
 from capscale.analysis.table import Row
 from capscale.errors import UserError
 from capscale.formats.catalog import find
-from capscale.formats.compose import Then
-from capscale.formats.scalar import Scalar
+from capscale.formats.stages import stages_of
 
 SAME_GRID, SAME_SCALE = 0.3, 0.3
 """Shares of a format's own variance that it has in common with those of its operand and grid, and of its scale rule
@@ -57,9 +56,10 @@ def kin(row: Row) -> tuple[Kin, ...]:
 def is_scalar(name: str) -> bool:
     """Whether a format rounds value by value to a grid; False for names outside the catalog."""
     try:
-        return isinstance(find(name), Scalar)
+        stages = stages_of(find(name))
     except UserError:
         return False
+    return stages.scalar is not None and not stages.composed
 
 
 @cache
@@ -73,8 +73,8 @@ def _parts(name: str) -> tuple[str, str, str]:
     except UserError:
         letters = re.sub(r"[^a-z]+", " ", name.lower()).strip()
         return letters or name, name, letters or name
-    scalar = format.scalar if isinstance(format, Then) else format
-    if isinstance(scalar, Scalar):
+    scalar = stages_of(format).scalar
+    if scalar is not None:
         grid, scale = repr(scalar.grid), f"{scalar.scale} {scalar.group}"
     else:
         grid, scale = name, type(format).__name__

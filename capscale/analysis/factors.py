@@ -12,8 +12,7 @@ from capscale.analysis.measure import Capacities
 from capscale.analysis.table import Row, Table
 from capscale.errors import UserError
 from capscale.formats.catalog import find, label
-from capscale.formats.compose import Sparse, Then
-from capscale.formats.rotated import ThenRotated
+from capscale.formats.stages import stages_of
 
 DENSE = "dense"
 FACTORS: Mapping[str, tuple[str, ...]] = {
@@ -44,11 +43,11 @@ def stages(name: str) -> Stages:
         format = find(name)
     except UserError:
         return Stages(DENSE, name, "")
-    if isinstance(format, Then):
-        before = isinstance(format, ThenRotated)
-        how = "mask before the rotation" if before else SCALES[format.scales_from]
-        return Stages(label(format.sparse), label(format.scalar), how, not before)
-    return Stages(name, DENSE, "") if isinstance(format, Sparse) else Stages(DENSE, name, "")
+    of = stages_of(format)
+    if of.sparse is not None and of.scalar is not None:
+        how = "mask before the rotation" if of.rotates_between else SCALES[of.scales_from]
+        return Stages(label(of.sparse), label(of.scalar), how, not of.rotates_between)
+    return Stages(name, DENSE, "") if of.sparse is not None else Stages(DENSE, name, "")
 
 
 class _Entry(NamedTuple):

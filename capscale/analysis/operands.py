@@ -9,10 +9,9 @@ from capscale.capacity import law_bits
 from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.catalog import find, label
-from capscale.formats.compose import Sparse, Then
 from capscale.formats.floats import Float
 from capscale.formats.roles import learns
-from capscale.formats.scalar import Scalar
+from capscale.formats.stages import stages_of
 
 
 class Part(NamedTuple):
@@ -61,8 +60,9 @@ def facts(name: str) -> Facts:
         format = find(name)
     except UserError:
         return Facts(name, float("nan"), float("nan"), float("nan"), (name,))
-    stages = (label(format.sparse), label(format.scalar)) if isinstance(format, Then) else (name,)
-    sparsity = _sparsity(format)
+    of = stages_of(format)
+    stages = (label(of.sparse), label(of.scalar)) if of.sparse is not None and of.scalar is not None else (name,)
+    sparsity = 0.0 if of.sparse is None else 1 - of.sparse.density
     # Kumar's law is about the bits of quantized values, Frantar's about zeros: neither reads the other's formats.
     bits = float("nan") if sparsity else float(format.bits)
     numbers = (bits, sparsity or float("nan"), float(format.bits))
@@ -71,8 +71,8 @@ def facts(name: str) -> Facts:
 
 def _scalar_facts(format: Format) -> tuple[float, float, float]:
     """Group, exponent and mantissa bits of a scalar format, or of the scalar stage of a composed one."""
-    scalar = format.scalar if isinstance(format, Then) else format
-    if not isinstance(scalar, Scalar):
+    scalar = stages_of(format).scalar
+    if scalar is None:
         return float("nan"), float("nan"), float("nan")
     group = float(scalar.groups.values or "nan")
     grid = scalar.grid
@@ -82,11 +82,11 @@ def _scalar_facts(format: Format) -> tuple[float, float, float]:
 
 
 def _kind(format: Format) -> str:
-    if isinstance(format, Then):
-        return f"{_kind(format.sparse)}+{_kind(format.scalar)}"
-    if isinstance(format, Scalar):
-        return type(format.grid).__name__.lower()
-    return "sparse" if isinstance(format, Sparse) else type(format).__name__.lower()
+    of = stages_of(format)
+    if of.sparse is None and of.scalar is None:
+        return type(format).__name__.lower()
+    grid = type(of.scalar.grid).__name__.lower() if of.scalar is not None else ""
+    return "+".join(filter(None, ("sparse" if of.sparse is not None else "", grid)))
 
 
 KIND_WORDS = {"int": "integer"}
@@ -109,12 +109,6 @@ def kind_of(row: Any) -> str:
     if row.activations == "dense":
         return weights
     return f"{activations} activations" if row.weights == "dense" else f"{weights} weights, {activations} activations"
-
-
-def _sparsity(format: Format) -> float:
-    if isinstance(format, Then):
-        return 1 - format.sparse.density
-    return 1 - format.density if isinstance(format, Sparse) else 0.0
 
 
 @cache

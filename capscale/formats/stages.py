@@ -1,0 +1,35 @@
+"""The stages that a format is made of, for whoever reads a format and need not know its classes."""
+
+from typing import NamedTuple
+
+from .base import Format
+from .compose import Then
+from .rotated import ThenRotated
+from .scalar import Scalar
+from .sparse import Sparse
+
+
+class Stages(NamedTuple):
+    """Sparsity, then rounding of values one by one; None where a format has no such stage."""
+
+    sparse: Sparse | None
+    scalar: Scalar | None
+    scales_from: str = ""
+    """Of two stages: "survivors" or "dense", what the scales are measured on."""
+    rotates_between: bool = False
+    """Whether the second stage is in a rotated basis of its own."""
+
+    @property
+    def composed(self) -> bool:
+        """Whether there are two."""
+        return self.sparse is not None and self.scalar is not None
+
+
+def stages_of(format: Format) -> Stages:
+    """The stages of a format; both None for those of another kind, such as codebooks, noise and kept outliers."""
+    if isinstance(format, Then):
+        return Stages(format.sparse, format.scalar, format.scales_from, isinstance(format, ThenRotated))
+    return Stages(
+        format if isinstance(format, Sparse) else None,
+        format if isinstance(format, Scalar) else None,
+    )

@@ -201,13 +201,16 @@ class Check:
         spread = ["-n", str(TEST_WORKERS), "--dist", "load", "--maxschedchunk", "1"]
         spread += ["--timeout", "60", "--timeout-method", "thread"]  # a kernel that hangs hears no signal
         process = self.process("tests", [sys.executable, "-m", "pytest", *files, *options, *spread])
-        counts, error = dict[str, int](), ""
+        counts, error, reasons = dict[str, int](), "", list[str]()
         try:
             with (OUT / "tests.txt").open("w") as file:
                 for line in process.lines(Limit(self.end, LIMIT), gently=8.0):
                     file.write(line + "\n")
                     file.flush()
-                    if not (match := OUTCOME.search(line)) or line.startswith(("FAILED", "ERROR")):
+                    if line.startswith(("FAILED", "ERROR")):
+                        reasons.append(line)  # of the list at the end, which says why
+                        continue
+                    if (match := OUTCOME.search(line)) is None:
                         continue
                     outcome = match[1].lower()
                     counts[outcome] = counts.get(outcome, 0) + 1
@@ -218,7 +221,7 @@ class Check:
         outcome = "passed" if counts.get("passed") else "skipped"
         outcome = "wrong" if counts.get("failed") or counts.get("error") else outcome
         outcome = "did not finish" if error else outcome
-        self.write("tests", {"case": "all", "outcome": outcome, "error": error, "counts": counts})
+        self.write("tests", {"case": "all", "outcome": outcome, "error": error, "counts": counts, "reasons": reasons})
 
     def close(self) -> str:
         """Writes what there is, and returns the table."""

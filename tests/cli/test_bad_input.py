@@ -111,11 +111,11 @@ def test_commands_end_quietly_when_interrupted_while_they_are_loaded(monkeypatch
     class Loader:
         @staticmethod
         def find_spec(name, *more):
-            if name == "capscale.cli.launch":
+            if name == "capscale.cli.commands":
                 raise KeyboardInterrupt
 
-    monkeypatch.delattr("capscale.cli.launch", raising=False)
-    monkeypatch.delitem(sys.modules, "capscale.cli.launch", raising=False)
+    monkeypatch.delattr("capscale.cli.commands", raising=False)
+    monkeypatch.delitem(sys.modules, "capscale.cli.commands", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Loader, *sys.meta_path])
     assert main(["describe", "--model", "30M"]) == 130
     assert capsys.readouterr().err == "capscale: interrupted\n"

@@ -1,4 +1,4 @@
-"""What a run leaves behind says whose it is, and whether it is what was written."""
+"""Files of a run, each with the run that it belongs to and a digest of its content."""
 
 import hashlib
 import json

@@ -36,7 +36,7 @@ class Parameter(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """What a capacity form may read of one compressed operand; arrays of one shape."""
+    """Statistics of one compressed operand that a capacity form may read; arrays of one shape."""
 
     effective_bits: Any
     """log_{1/4} GMSE: the bits at which an ideal code would have this error."""

@@ -1,4 +1,4 @@
-"""What a value is made of, checked where it is made: numbers, flags, words.
+"""Checks of the fields of a value where it is made: numbers, flags, words.
 
 A frozen dataclass calls these in `__post_init__`, so that whatever it holds can be computed with and written as JSON.
 Each takes the instance and the names of its fields, and raises `UserError` that names class, field and value.

@@ -75,7 +75,7 @@ class Contraction:
 
 
 class Owner(Protocol):
-    """Where a host keeps what the formats of one layer need: its way to pass keys, schedules and learned numbers."""
+    """Where a host keeps what the formats of one layer need: keys, schedules and learnable parameters."""
 
     @property
     def path(self) -> str:
@@ -96,12 +96,12 @@ class Owner(Protocol):
         ...
 
     def learned(self, name: str, start: Callable[[], Array]) -> Array:
-        """The learned numbers of this name; `start` makes the first ones."""
+        """The learnable parameters of this name; `start` makes the first ones."""
         ...
 
 
 def context(format: Format, owner: Owner, name: str, start: Callable[[], Array]) -> Context:
-    """What `format` needs of its owner at this step.
+    """Context that `format` needs of its owner at this step.
 
     Raises:
       UserError: a schedule without progress, or noise without a key.

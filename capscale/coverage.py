@@ -92,7 +92,7 @@ Refusal = Callable[[Found, Representation], None]
 
 
 def cover(found: Sequence[Found], policy: Policy, refuse: Refusal) -> Coverage:
-    """What `policy` makes of each parameter.
+    """Coverage by a policy: the representation of each parameter.
 
     Raises:
       UserError: a rule that decides nothing; a weight whose contracted axes are not known; a weight that no rule

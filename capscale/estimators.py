@@ -48,7 +48,7 @@ def _ppf(p: float) -> float:
 
 
 def needed(field: Field | None, estimator: Estimator, what: str) -> Field:
-    """What `estimator` reads of a projection; formats that do not measure it are refused."""
+    """Measures of a projection that `estimator` reads; formats without them are refused."""
     if field is None:
         raise UserError(f"{estimator} needs a format with {what}; choose another estimator or format")
     return field
@@ -170,7 +170,7 @@ class RmsThreshold:
         _check_p(self.p, self)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
-        """`|x| > T_p`."""
+        """True where a value is above: `|x| > T_p`."""
         needed(projection.keep, self, "sparsity")
         return jnp.abs(x) > needed(projection.rms, self, "sparsity") * _ppf(self.p)
 

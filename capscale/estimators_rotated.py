@@ -28,7 +28,7 @@ class BothRotated:
         return self.sparse(x, projection)
 
     def residuals(self, x: Array, projection: Projection) -> "_Masks":
-        """Both masks."""
+        """Masks of both bases."""
         inner = needed(projection.rotated, self, "a grid in a basis of its own, such as top50+rotated-int4")
         keep = needed(projection.keep, self, "sparsity")
         turned = rotate(jnp.where(keep, x, 0.0), hadamard_block(x.shape[-1]))

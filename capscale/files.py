@@ -32,13 +32,13 @@ def is_object_storage(path: epath.PathLike) -> bool:
 
 
 def missing_extra(error: ImportError) -> str | None:
-    """What to install for a path of object storage that could not be opened; None for other packages."""
+    """Extra to install for a path of object storage that could not be opened; None for other packages."""
     name = getattr(error.__cause__, "name", None)
     return f"{error}: pip install 'capscale[{EXTRAS[name]}]'" if name in EXTRAS else None
 
 
 def refusal(error: BaseException) -> str | None:
-    """What to do about an error that object storage, or the way there, has raised; None for others.
+    """Remedy for an error that object storage, or the way there, has raised; None for others.
 
     Its clients have types of their own for a server that does not answer, a login that is missing and a right that is
     not given. What they have in common is fsspec, through which all of them are called.
@@ -85,7 +85,7 @@ def make_directory(path: epath.Path) -> None:
 
 
 def children(directory: epath.Path) -> list[epath.Path]:
-    """What is in a directory. Object storage has no empty directories, and so nothing where none is there."""
+    """Paths in a directory. Object storage has no empty directories: none where it does not exist."""
     if not is_object_storage(directory):
         return list(directory.iterdir())
     client, here = _client(directory)
@@ -166,7 +166,7 @@ def writing(path: epath.PathLike) -> Iterator[None]:
 
 
 def unreadable(path: epath.PathLike, error: OSError) -> str:
-    """What to say of a file that may be whole, and cannot be read."""
+    """Message for a file that may be whole, and cannot be read."""
     return f"{path} cannot be read ({error.strerror or error}); see to its permissions and the storage"
 
 
@@ -189,7 +189,7 @@ def printable(text: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says, on one line. Clients of object storage say of what is not there only where it would be."""
+    """Text of an error, on one line. Clients of object storage name only the place of a missing file."""
     said = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]
     if isinstance(error, FileNotFoundError) and not error.strerror:
         return f"no such bucket or object: {said}"

@@ -41,7 +41,7 @@ def project_fused(
 def spec_of(
     format: Format, estimator: Estimator, rotation: int | None = None, back: bool = False
 ) -> Spec | Unsupported:
-    """What the kernel computes for this format and estimator, or why it does not.
+    """Specification of the kernel for this format and estimator, or why there is none.
 
     Example: `spec_of(Scalar(Int(4)), Trust(), rotation=128, back=True)`.
     """
@@ -54,14 +54,14 @@ def spec_of(
 def trained_spec(
     format: Format, estimator: Estimator, rotation: int | None = None, back: bool = False
 ) -> Spec | Unsupported:
-    """What the kernel computes in training, gradients of learned numbers included, or why it does not."""
+    """Specification of the kernel in training, gradients of learned scales included, or why there is none."""
     if learns(format):
         return Unsupported("the gradient of a learned step is left to XLA")
     return spec_of(format, estimator, rotation, back)
 
 
 def given_R1(format: Format, spec: Spec, x: Array, ctx: Context) -> Array | None:
-    """What the scale rule of `spec` is given for every row of x (..., R, K), as (..., R, 1)."""
+    """Numbers that the scale rule of `spec` is given for every row of x (..., R, K), as (..., R, 1)."""
     if spec.scale is None or not spec.scale.given:
         return None
     assert isinstance(format, GivesKernel)

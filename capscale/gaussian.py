@@ -89,8 +89,8 @@ def pass_rate(operand: Operand) -> float:
     """Share of gradients that the operand's estimator lets through to Gaussian values: the mean of its mask.
 
     Measured on a matrix of 1024 rows of 1024 values, drawn once (standard error at most 0.0005): as for GMSE, rows are
-    as good as unboundedly long. Schedules stand at their end, learned numbers and states at their start. A rotation
-    makes no difference, as it turns Gaussian values into Gaussian values; 1 where an estimator masks nothing.
+    as good as unboundedly long. Schedules stand at their end, learnable parameters and states at their start. A
+    rotation makes no difference, as it turns Gaussian values into Gaussian values; 1 where an estimator masks nothing.
     """
     x = jnp.asarray(np.random.default_rng(SEED).standard_normal((ROW, ROW), np.float32))
 

@@ -1,4 +1,4 @@
-"""What trained weights make of their format, beside what Gaussian weights would: error and gradient mask.
+"""Realised error and gradient mask of trained weights, beside those of Gaussian weights.
 
 GMSE stands for the error of a format as long as weights look Gaussian to it. A run measures what it was: the realised
 error of its weights and the share of gradients that its mask let through (`capscale.models.compression`).
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 class Realised(NamedTuple):
-    """What the weights of one run, or of several of one format, tell of themselves; NaN where nothing was measured."""
+    """Realised statistics of the weights of one run, or of several of one format; NaN where nothing was measured."""
 
     gmse: float
     error: float
@@ -38,7 +38,7 @@ class Realised(NamedTuple):
     """Share of the gradient that passes the mask, averaged over the run."""
     pass_rate_end: float
     pass_rate_gaussian: float
-    """What passes of Gaussian weights."""
+    """Share of the gradient that passes for Gaussian weights."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Realised":
@@ -89,7 +89,7 @@ class Realised(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What is off, and by how much; empty where nothing is."""
+        """Words for whatever is off, with its size; empty where nothing is."""
         said = [f"GMSE is not what these weights feel: {self.error_words}"] if self.error_is_off else []
         said += [self.mask_words] if self.mask_is_off else []
         return "; ".join(said)

@@ -147,7 +147,7 @@ def project_weights(w: Array, representation: Representation, ctx: Context = NO_
 
 
 def weight_rows(w: Array, representation: Representation) -> Array:
-    """What the format of the weights sees of `w` (in, out): its columns as rows (out, in), rotated where it asks so.
+    """Rows that the format of the weights sees of `w` (in, out): its columns (out, in), rotated where it asks so.
 
     Rotated as they lie: on a CPU the additions of many columns at once are several times as fast.
     """
@@ -239,7 +239,7 @@ def _project_fused(operand: Operand, rows: Array, representation: Representation
 
 
 class _Residuals(NamedTuple):
-    """For the backward pass: a mask, or what `Pulls` asks for; for learned numbers the slope of the value by them."""
+    """For the backward pass: a mask, or what `Pulls` asks for; for learnable parameters the value's slope."""
 
     mask: Array | None
     slope: Array | None

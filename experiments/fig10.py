@@ -121,7 +121,7 @@ EXPLAINED = {
         "them, which explains half of each but not their order."
     ),
 }
-"""What was looked at where a claim is not reproduced."""
+"""Explanations that were looked at where a claim is not reproduced."""
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:

@@ -96,7 +96,7 @@ EXPLAINED = {
         "of 3 bits (.047); a rate of their own for steps was not tried."
     ),
 }
-"""What was looked at where a claim is not reproduced."""
+"""Explanations that were looked at where a claim is not reproduced."""
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:

@@ -128,7 +128,7 @@ EXPLAINED = {
         "at this scale."
     ),
 }
-"""What was looked at where a claim is not reproduced."""
+"""Explanations that were looked at where a claim is not reproduced."""
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:

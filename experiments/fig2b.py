@@ -41,7 +41,7 @@ EXPLAINED = {
     "within-print": "Errors as printed, in which no run of ours takes part: 10 of 16 are at most .01, six are .02 or "
     "more. All of these have 60 or 80 % on a side, and measured capacities of .08 to .25."
 }
-"""What was tried to explain claims that are not reproduced."""
+"""Explanations that were tried for claims that are not reproduced."""
 
 
 def cells() -> dict[tuple[str, ...], Representation]:

@@ -44,7 +44,7 @@ EXPLAINED = {
     "within-print": "Errors as printed, in which no run of ours takes part: with 3 and 4 bits on both sides they are "
     ".05, .03, .03 and .03. The products that are printed lie below what was measured in all four.",
 }
-"""What was tried to explain claims that are not reproduced."""
+"""Explanations that were tried for claims that are not reproduced."""
 
 
 def cells() -> dict[tuple[str, ...], Representation]:

@@ -53,7 +53,7 @@ EXPLAINED = {
     "within-print": "Errors as printed, in which no run of ours takes part: 21 of 27 above 2 bits are at most .01, and "
     "the six of .02 to .04 are all at 3 bits. At 4 and 8 bits the text holds for every printed product.",
 }
-"""What was tried to explain claims that are not reproduced."""
+"""Explanations that were tried for claims that are not reproduced."""
 
 
 def cells() -> dict[tuple[str, ...], Representation]:

@@ -86,7 +86,7 @@ EXPLAINED = {
         ".23) than of the paper's (.21), two bits less (.42 for .45)."
     ),
 }
-"""What was looked at where a claim is not reproduced."""
+"""Explanations that were looked at where a claim is not reproduced."""
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:

@@ -102,7 +102,7 @@ EXPLAINED = {
         "Kumar's misfit is 1.7 times the decoupled one."
     ),
 }
-"""What was looked at where a claim is not reproduced."""
+"""Explanations that were looked at where a claim is not reproduced."""
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:

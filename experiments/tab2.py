@@ -62,7 +62,7 @@ def runs(ladder: Ladder, data: DataId) -> list[Run]:
 
 
 def cells(ladder: Ladder, prefix: str = "") -> dict[tuple[str, str], tuple[float, float]]:
-    """What the ladder has and what is printed, by size and column; NaN for a size that the ladder is without."""
+    """Numbers of the ladder and of the print, by size and column; NaN for a size that the ladder is without."""
     found = {}
     for size, row in PRINTED.items():
         model, rate = ladder.sizes.get(prefix + size), ladder.learning_rates.get(prefix + size, np.nan)

@@ -104,7 +104,7 @@ EXPLAINED = {
         "of rounding in both, so the two statements are not of the same capacities."
     ),
 }
-"""What was looked at where a claim is not reproduced."""
+"""Explanations that were looked at where a claim is not reproduced."""
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:

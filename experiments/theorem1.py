@@ -4,8 +4,8 @@ Claim: the mean squared gradient is bounded by a term in the run average of ||he
 with the larger distance are worth less.
 Expected: no number is printed. Among representations of one estimator the loss rises with the relative distance
 ||held - masters|| / ||masters||, which every run tells as the root of `weights_realised_error`; losses are of one
-size, where their order is that of capacities. A bound orders nothing across estimators, which change what reaches the
-masters.
+size, where their order is that of capacities. A bound orders nothing across estimators, which change the
+gradient itself.
 
 Run: `capscale reproduce theorem1 --ladder nano`, 24 runs, 3 minutes on two cores.
 """
@@ -64,7 +64,7 @@ ALONE = Group("clip", "rotated 1 bit, clip", _rotated(ROTATED[4]))
 CLAIMS = tuple(
     Claim(
         name=f"order-{group.name}",
-        says=f"Among {group.words}, the larger distance from the masters goes with the larger loss.",
+        says=f"Among {group.words}, the larger distance from the master weights goes with the larger loss.",
         source="Theorem 1, Algorithm 3",
         effect=f"Spearman's rank correlation of loss and relative distance over {len(group.representations)} formats",
         accepted=(0.75, 1.0),

@@ -1,4 +1,4 @@
-"""What a kernel gave beside what the reference gives: the same bits, or how far apart they may be."""
+"""Comparison of a kernel with the reference: the same bits, or how far apart they may be."""
 
 from typing import NamedTuple
 

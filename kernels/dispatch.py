@@ -25,7 +25,7 @@ logger = logging.getLogger("capscale.kernels")
 
 
 class Target(NamedTuple):
-    """What is compiled for."""
+    """Platform that programs are compiled for."""
 
     platform: Platform
     interpret: bool
@@ -58,7 +58,7 @@ def mode() -> Mode:
 
 
 def current() -> Target:
-    """What is compiled for: that of the innermost `target`, else the default backend of this process."""
+    """Platform that programs are compiled for: the innermost `target`'s, else the default backend of this process."""
     chosen = _TARGET.value
     if chosen is not None:
         return cast(Target, chosen)

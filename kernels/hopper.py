@@ -1,4 +1,4 @@
-"""What the GPU kernels share: Mosaic GPU's settings, its interpreter, and the square root that it does not have.
+"""Settings of Mosaic GPU that the kernels share, its interpreter, and the square root that it does not have.
 
 The lowering that is asked for, "Warpgroup", infers how values lie in registers.
 """
@@ -17,7 +17,7 @@ SMALLEST_SWIZZLE = 32  # bytes
 
 
 def interpreter(interpret: bool) -> Any:
-    """What `plgpu.kernel(interpret=...)` takes to run on the host, simulating shared memory, threads and barriers."""
+    """Argument of `plgpu.kernel(interpret=...)` to run on the host, simulating shared memory, threads and barriers."""
     if not interpret:
         return None
     if jax.__version_info__ >= (0, 12):

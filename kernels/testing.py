@@ -208,7 +208,7 @@ def check_gpu_interpreted(spec: Spec, dtype: DTypeLike = jnp.float32, width: int
     allowed = tolerance(dtype, exact)
     (shape,) = _whole(spec, ((5 if exact else 4, width),))
     _skip_unsupported(gpu.unsupported(spec, shape, dtype))
-    if jax.__version_info__ < (0, 12) and gpu.whole_cut(spec, shape[1]).dealt:
+    if jax.__version_info__ < (0, 12) and gpu.whole_cut(spec, shape[1]).interleaved:
         raise Unavailable("jax below 0.12 interprets no transposed wgmma")
     x, given = rows(shape, dtype), _given(spec, shape[0])
     found, expected = gpu.project(spec, x, given, interpret=True), reference.project(spec, x, given)

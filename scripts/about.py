@@ -1,4 +1,4 @@
-"""What a measurement carries with it: when and where it was made, by which versions, by which command."""
+"""Provenance of a measurement: when and where it was made, by which versions, by which command."""
 
 import os
 import platform

@@ -102,7 +102,7 @@ def measure(law: str, rows: Table, sample: int) -> dict[str, Any]:
 
 
 def show(r: dict[str, Any], sample: int) -> None:
-    """Prints them."""
+    """Prints the measured fits."""
     print(f"{r['law']} law: {r['numbers']} numbers, {r['rows']} rows")
     print(f"  64 starts, compilation included   {r['fit_s']:7.2f} s ({r['starts_agreeing']} in the best optimum)")
     print(f"  1,000 bootstrap refits            {r['refits_s']:7.2f} s ({r['converged']:.1%} converged)")
@@ -114,7 +114,7 @@ def show(r: dict[str, Any], sample: int) -> None:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Runs the comparison and prints it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=60, help="resamples that scipy refits")
     parser.add_argument("--json", action="store_true")

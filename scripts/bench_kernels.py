@@ -214,7 +214,7 @@ def measure(case: Case, limits: dict[str, float], budget: float) -> dict[str, An
 
 
 def write(path: str | None, found: dict[str, Any]) -> None:
-    """What has been measured so far, where a file is asked for: a run that is cut off leaves its rows."""
+    """Writes the rows measured so far, where a file is asked for: a run that is cut off leaves them."""
     if path is not None:
         with open(path, "w") as file:
             json.dump(found, file, indent=1)

@@ -38,7 +38,7 @@ def about(directory: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Writes the table."""
+    """Writes the table of a sweep's results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="directory of `capscale sweep --out`")
     parser.add_argument("table", type=Path, help="CSV to write")

@@ -84,7 +84,7 @@ def training(fake: Callable[[Array], Array]) -> Callable[[Array, Array], tuple[A
 
 
 def milliseconds(function: Callable[[Array, Array], tuple[Array, Array]], x: Array, g: Array) -> float:
-    """One timed call."""
+    """Milliseconds of one timed call."""
     start = time.perf_counter()
     jax.block_until_ready(function(x, g))
     return 1e3 * (time.perf_counter() - start)

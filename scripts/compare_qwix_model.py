@@ -38,20 +38,20 @@ class Model(nn.Module):
 
 
 def ours(model: nn.Module, x: jax.Array) -> Any:
-    """Two lines."""
+    """The two lines that capscale takes."""
     r = Representation(Operand(Scalar(E4M3, Absmax()), StraightThrough()))
     return compress(model, r, x)
 
 
 def theirs(model: nn.Module) -> Any:
-    """Two lines."""
+    """The two lines that qwix takes."""
     config = {"use_original_residuals": False}
     rules = [qwix.QtRule(module_path=".*", weight_qtype=jnp.float8_e4m3fn, additional_qt_config=config)]
     return qwix.quantize_model(model, qwix.QtProvider(rules))
 
 
 def main() -> None:
-    """Prints the comparison."""
+    """Runs the comparison and prints it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=30)
     repeats = parser.parse_args().repeats

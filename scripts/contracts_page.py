@@ -81,7 +81,7 @@ def column(check: Any) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """Text of the whole page."""
     table, checks = {name: reasons(name) for name in catalog.FORMATS}, kit()[0].CHECKS
     columns = list(next(iter(table.values())))
     of_all = [c for c in map(column, checks) if all(row[c] is None for row in table.values())]

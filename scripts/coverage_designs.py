@@ -124,7 +124,7 @@ def rho_of(name: str) -> float:
 
 @cache
 def truth(design: Design) -> dict[str, float]:
-    """What the numbers of the fitted law, and the capacities, should be."""
+    """True numbers of the fitted law, and true capacities."""
     numbers = {n: getattr(TRUTH, n) for n in ("alpha", "beta", "E")}
     if design.law is not TRUTH:
         found = fit(design.without_noise(), LAWS["tanh"], Settings(starts=STARTS)).values
@@ -139,7 +139,7 @@ def new_run(design: Design, table: Table) -> Prediction:
 
 
 def replicate(name: str, seed: int) -> list[Found]:
-    """What is stated of one table of a design."""
+    """Intervals that are stated of one table of a design."""
     design = DESIGNS[name]
     random = np.random.default_rng([seed, list(DESIGNS).index(name)])
     table = design.table(random)

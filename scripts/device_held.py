@@ -8,7 +8,7 @@ import device_rehearsal
 
 
 def prepare(case: str, row: dict[str, Any]) -> Callable[[], None]:
-    """What runs the case."""
+    """Program that runs the case."""
     if case == "cannot be compiled":
         raise ValueError("no such instruction")
     return partial(device_rehearsal.run, case, row)

@@ -47,7 +47,7 @@ def kernel_of(spec: Spec, x: Any, op: Op = "project") -> How:
 
 
 def normal(shape: tuple[int, ...], dtype: DTypeLike, seed: int) -> Array:
-    """Random values."""
+    """Normal values of a shape and dtype."""
     return jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(dtype)
 
 

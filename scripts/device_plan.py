@@ -1,4 +1,4 @@
-"""What scripts/device_check.py does, in order, and how long each may take. Imports no jax, which is for the workers.
+"""Plan of scripts/device_check.py: parts in order, and how long each may take. Imports no jax: the workers do.
 
 REHEARSE=1 makes everything tiny and interprets the GPU's kernels on a CPU, to try the order, the clock and the rows.
 REHEARSE=skeleton leaves jax out too: cases of the part "rehearsal" succeed, fail, crash or hang in its place.

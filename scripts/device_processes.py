@@ -30,7 +30,7 @@ class Limit:
         return min(self.end, self.case_end)
 
     def said(self) -> str:
-        """What is over where this is over."""
+        """Resources that end where this ends."""
         return f"killed after {self.each:.0f} s" if self.case_end <= self.end else "killed: no time left"
 
 

@@ -96,7 +96,7 @@ def _select(dtype: DTypeLike, found: dict[str, Any]) -> None:
 
 
 def _codes(name: str, dtype: DTypeLike, found: dict[str, Any]) -> None:
-    """Codes and scales."""
+    """Codes and scales of a case."""
     spec, x = spec_named(name), normal(SHAPE, dtype, 5)
     given = given_numbers(spec, SHAPE[0])
     how = kernel_of(spec, x, "encode")

@@ -9,7 +9,7 @@ from device_plan import Wrong
 
 
 def run(case: str, row: dict[str, Any]) -> None:
-    """What the case is named after."""
+    """Name of the case."""
     row["measured"] = 1.0
     if case == "fails":
         raise Wrong("1 of 4 values differ, 0 may")

@@ -1,4 +1,4 @@
-"""What the device is, and what it can do: the speed of a copy and of a bfloat16 product, which judge the rest."""
+"""Identity of the device, and the speed of a copy and of a bfloat16 product on it, which judge the rest."""
 
 import shutil
 import subprocess
@@ -35,7 +35,7 @@ def run(case: str, row: dict[str, Any]) -> None:
 
 
 def clocks() -> str | None:
-    """What the driver says of the card as it is; its settings are left alone."""
+    """Driver's facts of the card as it is; its settings are left alone."""
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]

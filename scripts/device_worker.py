@@ -25,7 +25,7 @@ def say(row: dict[str, Any]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, cut to a line of a table."""
+    """Text of an error, cut to a line of a table."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]
 
@@ -45,7 +45,7 @@ def context(interpreted: bool = True) -> contextlib.ExitStack:
 
 
 def main() -> None:
-    """Does the cases."""
+    """Runs the cases that it is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held", action="store_true")
     parser.add_argument("part")

@@ -27,7 +27,7 @@ NEARLY_DENSE = 0.97
 
 
 def curve(points: list[tuple[str, float]]) -> Capacity:
-    """rho(GMSE) through formats."""
+    """The curve rho(GMSE) through all formats."""
     error, rho = np.array([gaussian_error(n) for n, _ in points]), np.array([r for _, r in points])
 
     def of(values: np.ndarray) -> Capacity:
@@ -105,7 +105,7 @@ def of_quest() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Computes and writes."""
+    """Computes the departures and writes them."""
     content = {
         "source": "scripts/kind_departures.py",
         "unit": "u of log rho = exp(-u) log rho(GMSE), the curve that of the integer weights of the same study",

@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
-    """Writes the page."""
+    """Writes the page of a ladder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["all"], help="figures and tables (all)")
     parser.add_argument("--ladder", default="nano", help="whose rows (nano)")

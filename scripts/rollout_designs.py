@@ -53,7 +53,7 @@ def table_of(of: Rollout, random: np.random.Generator) -> Table:
 
 
 def replicate(name: str, seed: int) -> list[Found]:
-    """What is stated of every format at every distance from one table."""
+    """Intervals that are stated of every format at every distance from one table."""
     of = ROLLOUTS[name]
     random = np.random.default_rng([seed, list(ROLLOUTS).index(name)])
     ensemble = gathered(table_of(of, random), family(LAWS["tanh"]), Settings(starts=STARTS))

@@ -36,7 +36,7 @@ class Clock:
 
     @pytest.hookimpl(trylast=True)  # once -m and -k have chosen
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Turns them."""
+        """Turns the tests to their starting place."""
         items[:] = turned(items, self.commit)
         self.chosen = len(items)
 
@@ -75,6 +75,6 @@ def commit_hash(text: str) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Starts the clock."""
+    """Starts the clock of the session."""
     clock = Clock(config.option.commit, config.option.begin_before)
     config.pluginmanager.register(clock, "slow-clock")

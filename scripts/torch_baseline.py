@@ -22,7 +22,7 @@ BLOCK = 128
 
 @dataclass(frozen=True)
 class Shape:
-    """What the two sides of the comparison share."""
+    """Settings that both sides of the comparison share."""
 
     layers: int
     heads: int
@@ -80,7 +80,7 @@ class Linear(nn.Module):
 
 
 class Block(nn.Module):
-    """One decoder layer."""
+    """One decoder layer in PyTorch."""
 
     def __init__(self, shape: Shape, fmt: Format, matrix: Tensor):
         super().__init__()

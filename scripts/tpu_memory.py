@@ -1,4 +1,4 @@
-"""What the compiled kernels take of a TPU's memory: every kernel, for four generations, on shapes of the ladders.
+"""Memory of a TPU that compiled kernels take: every kernel, for four generations, on shapes of the ladders.
 
     python scripts/tpu_memory.py                       # needs libtpu (pip install 'jax[tpu]'), no TPU
     python scripts/tpu_memory.py --json memory.json

@@ -1,4 +1,4 @@
-"""What a compiled program says of itself."""
+"""Reading the text of a compiled program."""
 
 import re
 

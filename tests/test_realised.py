@@ -1,4 +1,4 @@
-"""What is said of weights that do not feel their format's GMSE, where it is true, and nothing where it is not."""
+"""Weights that do not feel their format's GMSE are told, where it is true, and not where it is not."""
 
 import math
 

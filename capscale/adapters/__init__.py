@@ -15,7 +15,7 @@ from capscale.policy import Policy
 def compress(model: Any, policy: Policy, *inputs: Any, **kwargs: Any) -> Any:
     """A model, or its parameters, with weights and activations of its linear layers held as `policy` says.
 
-    Training is straight-through with the estimators of the representations, in any loop: gradients reach the masters.
+    Training is straight-through with the estimators of the representations, in any loop; master weights get gradients.
 
     Args:
       model: a Flax Linen or NNX module, an Equinox module, or a tree of arrays.
@@ -41,7 +41,7 @@ def compress(model: Any, policy: Policy, *inputs: Any, **kwargs: Any) -> Any:
 
 
 def describe(model: Any, policy: Policy, *inputs: Any, **kwargs: Any) -> Coverage:
-    """What `policy` makes of every parameter, with the contracted axes and the reason of what stays dense; print it.
+    """Coverage of every parameter by `policy`, with contracted axes and the reason of what stays dense; print it.
 
     Takes and raises what `compress` does.
     """

@@ -52,11 +52,11 @@ class Linear(eqx.nn.Linear):
         return "capscale.adapters.equinox.with_context(model, progress=..., key=...) inside the loss"
 
     def progress(self) -> Array | None:
-        """What `with_context` has set."""
+        """Value that `with_context` has set."""
         return self.share
 
     def key(self) -> Array | None:
-        """What `with_context` has set."""
+        """Value that `with_context` has set."""
         return self.seed
 
     def learned(self, name: str, start: Callable[[], Array]) -> Array:
@@ -92,7 +92,7 @@ def compress(model: eqx.Module, policy: Policy) -> eqx.Module:
 
 
 def describe(model: eqx.Module, policy: Policy) -> Coverage:
-    """What `policy` makes of every array of the model."""
+    """Coverage of every array of the model by `policy`."""
     found = []
     for path, node in jax.tree_util.tree_leaves_with_path(model, is_leaf=_is_known):
         if type(node) is eqx.nn.Linear:

@@ -1,4 +1,4 @@
-"""What the layers of several hosts have in common: what is known of one, and what is refused of it."""
+"""Facts of layers that several hosts share: what is known of one, and what is refused of it."""
 
 from collections.abc import Callable
 from functools import cache
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
 
 
 def precise(module: Any) -> str:
-    """What keeps the product of a Flax layer from being replaced; empty for nothing."""
+    """Reason why the product of a Flax layer cannot be replaced; empty for none."""
     for name in ("precision", "preferred_element_type"):
         if (value := getattr(module, name, None)) is not None:
             return f"its {name}={value!r} cannot be followed: products are of its dtype, summed in float32; drop it"

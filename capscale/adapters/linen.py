@@ -44,7 +44,7 @@ class _Owner(NamedTuple):
         )
 
     def progress(self) -> Array | float | None:
-        """From the collection."""
+        """Progress of training, from the collection."""
         return self.share
 
     def key(self) -> Array | None:
@@ -127,7 +127,7 @@ def compress(model: nn.Module, policy: Policy, *inputs: Any, **kwargs: Any) -> C
 
 
 def describe(model: nn.Module, policy: Policy, *inputs: Any, **kwargs: Any) -> Coverage:
-    """What `policy` makes of every parameter of the model."""
+    """Coverage of every parameter of the model by `policy`."""
     layers, params = _traced(model, inputs, kwargs)
     leaves = jax.tree_util.tree_leaves_with_path(nn.meta.unbox(params))
     found = [_found("/".join(str(key.key) for key in path), leaf.shape, layers) for path, leaf in leaves]

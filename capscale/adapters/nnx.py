@@ -53,7 +53,7 @@ class Product(nnx.Module):
         return dot_general(x, w, args[0], self.representation, self)
 
     def progress(self) -> Array | None:
-        """From its variable."""
+        """Progress of training, from its variable."""
         return None if self.share is None else self.share[...]
 
     def key(self) -> Array | None:
@@ -103,7 +103,7 @@ def compress(model: nnx.Module, policy: Policy, *inputs: Any, **kwargs: Any) -> 
 
 
 def describe(model: nnx.Module, policy: Policy, *inputs: Any, **kwargs: Any) -> Coverage:
-    """What `policy` makes of every parameter of the model."""
+    """Coverage of every parameter of the model by `policy`."""
     layers = dict(_layers(model))
     found = []
     for path, variable in _parameters(model):

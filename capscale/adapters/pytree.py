@@ -40,7 +40,7 @@ class CompressedTree:
         """`params` as the policy holds them; their gradient passes through the estimators to `params` and `learned`.
 
         Args:
-          params: the masters, a tree of the structure that was given to `compress`.
+          params: the master weights, a tree of the structure that was given to `compress`.
           ctx: progress for schedules, a key for noise; every weight draws from a key of its own.
           learned: numbers that formats learn, from `initial_learned`: train them with `params`.
           state: what formats keep, from `initial_state`.
@@ -88,9 +88,9 @@ class CompressedTree:
 
         Args:
           state: before it.
-          params: the masters.
+          params: the master weights.
           gradient: with respect to the projected parameters: it tells of pruned entries too. `jax.vjp` of `project`
-            carries the same gradient on to the masters.
+            carries the same gradient on to the master weights.
           step: number of the optimizer step.
           progress: share of training done.
         """
@@ -141,7 +141,7 @@ def compress(params: Any, policy: Policy) -> CompressedTree:
 
 
 def describe(params: Any, policy: Policy) -> Coverage:
-    """What `policy` makes of every array of the tree."""
+    """Coverage of every array of the tree by `policy`."""
     return cover([_found(path, leaf) for path, leaf in _leaves(params).items()], policy, _refuse)
 
 
@@ -165,7 +165,7 @@ def _check_context(found: Parameter, own: Context, ctx: Context) -> None:
     wanted = {
         "a key: project(params, Context(key=...))": isinstance(fmt, Draws) and own.key is None,
         "a progress: project(params, Context(progress=...))": needs_progress(fmt) and ctx is NO_CONTEXT,
-        "its learned numbers: project(params, learned=...)": learns(fmt) and own.learned is None,
+        "its learnable parameters: project(params, learned=...)": learns(fmt) and own.learned is None,
         "its state: project(params, state=...)": isinstance(fmt, Keeps) and own.state is None,
     }
     for need, missing in wanted.items():

@@ -126,7 +126,7 @@ class Factorization:
 
     @property
     def errors(self) -> np.ndarray:
-        """Measured minus predicted."""
+        """Errors: measured minus predicted capacities."""
         return self.grid.capacity - self.predicted
 
     @property

@@ -27,7 +27,7 @@ SCALES = {"survivors": "scales of the weights kept", "dense": "scales of the den
 
 
 class Stages(NamedTuple):
-    """What weights are made of, by the catalog's names: `dense` where a stage leaves them as they are."""
+    """Stages of weights, by the catalog's names: `dense` where a stage leaves them as they are."""
 
     sparsity: str
     bits: str
@@ -171,7 +171,7 @@ def _measured_grid(
 
 
 def missing(grid: CapacityGrid) -> list[str]:
-    """What a grid lacks, in words: factors alone first, then products that were not measured."""
+    """Gaps of a grid, in words: factors alone first, then products that were not measured."""
     return lacking_alone(grid) + [
         f"{' x '.join(level for level, axis in zip(levels, grid.axes, strict=True) if level != axis.dense)}: {reason}"
         for at, levels in grid.cells()

@@ -79,7 +79,7 @@ class Fit:
 
     @property
     def law(self) -> Law:
-        """The law fitted."""
+        """Law that was fitted."""
         return self.problem.law
 
     @property
@@ -156,7 +156,7 @@ class Fit:
 
     @property
     def freedom(self) -> int:
-        """What is drawn as one (runs, or rows that are no checkpoints) less the numbers fitted; 1 at least."""
+        """Units that are drawn as one (runs, or rows that are no checkpoints) less the numbers fitted; 1 at least."""
         units = len(np.unique(self.shared.unit[self.problem.weight > 0]))
         return max(units - int(self.free.sum()), 1)
 

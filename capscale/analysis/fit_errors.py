@@ -11,7 +11,7 @@ from capscale.analysis.table import Table
 from capscale.errors import UserError
 
 LEAST_SQUARES = Settings(delta=1.0, shared="none", starts=32)
-"""What is compared is the root mean squared residual, and this is the fit that makes it least: no law has a larger one
+"""Laws are compared by the root mean squared residual, and this is the fit that makes it least: none has a larger one
 than a law inside it. Huber's threshold of 1 nat lies beyond any residual."""
 LEAST_FORMATS = 3
 """Formats below which curves of two numbers have hardly anything to miss."""

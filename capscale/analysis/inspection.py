@@ -29,7 +29,7 @@ class Inspection:
     """95 % intervals of the bootstrap by name, where resamples were looked at."""
 
     def interval(self, name: str) -> Interval:
-        """What the profile of a number and its resamples leave open together: profiles can be sharp where few runs tell
+        """Interval that the profile of a number and its resamples leave open: profiles can be sharp where few runs tell
         exponents apart by the shape of the law alone, resamples where the objective is flat."""
         known = [self.profiles[name].interval()] if name in self.profiles else []
         known += [self.resampled[name]] if name in self.resampled else []
@@ -37,7 +37,7 @@ class Inspection:
 
     @cached_property
     def contradiction(self) -> Contradiction | None:
-        """What the runs object to the law itself, those that pull left out; None where they do not.
+        """Objection of the runs to the law itself, those that pull left out; None where there is none.
 
         Fixed numbers that the runs contradict are set free for it: those are no fault of the law.
         """

@@ -1,4 +1,4 @@
-"""What holds the numbers of a law: bounds, numbers that are fixed, and Gaussian priors."""
+"""Limits on the numbers of a law: bounds, fixed values, and Gaussian priors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -217,7 +217,7 @@ class CapacityLaw:
 
     @property
     def capacity(self) -> Capacity:
-        """The fitted form."""
+        """Capacity by the fitted form."""
         return Capacity(
             self.form, tuple((p.name, float(v)) for p, v in zip(self.form.parameters, self.values, strict=True))
         )
@@ -243,7 +243,7 @@ def _with(form: Form, values: np.ndarray) -> Capacity:
 
 @dataclass(frozen=True)
 class _Factors:
-    """What a form reads of representations: their compressed operands (P,), and whose each is."""
+    """Inputs of a form for representations: their compressed operands (P,), and whose each is."""
 
     factor: Factor
     owner: np.ndarray

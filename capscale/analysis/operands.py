@@ -1,4 +1,4 @@
-"""What the laws read of a format's name: its kind, bits, sparsity and GMSE, and the stages it is made of."""
+"""Facts of a format's name that laws read: its kind, bits, sparsity and GMSE, and the stages it is made of."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -28,12 +28,12 @@ class Part(NamedTuple):
 
     @property
     def effective_bits(self) -> float:
-        """log_{1/4} GMSE."""
+        """Effective bits: log_{1/4} of GMSE."""
         return float(law_bits(self.gmse))
 
 
 class Facts(NamedTuple):
-    """What a format's name says before any training; NaN and its own kind for a name outside the catalog."""
+    """Facts of a format's name before any training; NaN and its own kind for a name outside the catalog."""
 
     kind: str
     storage_bits: float

@@ -16,7 +16,7 @@ class Printed(NamedTuple):
 
 @dataclass(frozen=True)
 class Tables:
-    """What the tables say."""
+    """Text of the printed tables."""
 
     fit_errors: dict[str, dict[str, float]]
     """Table 1: RMSE of L in nats per token, of "sparsity" and "quantization" by law."""
@@ -30,7 +30,7 @@ class Tables:
 
 @cache
 def tables() -> Tables:
-    """The four tables."""
+    """The paper's four printed tables."""
     content = json.loads((files("capscale.analysis") / "data" / "printed_tables.json").read_text())
     law = {family: {name: Printed(*pair) for name, pair in row.items()} for family, row in content["law"].items()}
     return Tables(content["fit_errors"], content["sizes"], law, content["forms"])

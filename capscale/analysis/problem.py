@@ -116,7 +116,7 @@ class Problem:
 
     @property
     def law(self) -> Law:
-        """The law."""
+        """Law that the numbers belong to."""
         return self.layout.law
 
     @property

@@ -1,4 +1,4 @@
-"""What the paper claims of products of capacities (Finding 3 of arXiv 2506.01863), with its printed numbers.
+"""Claims of the paper on products of capacities (Finding 3 of arXiv 2506.01863), with its printed numbers.
 
 Each claim here has its effect in `effects`, under the same name.
 """
@@ -25,7 +25,7 @@ exact copies of it."""
 
 
 def every(levels: tuple[str, ...]) -> bool:
-    """Every entry."""
+    """Every entry of the printed matrices."""
     return True
 
 

@@ -47,7 +47,7 @@ def with_runs_apart(rows: Sequence[Row]) -> tuple[list[Row], list[Remark]]:
 
 
 def _model(row: Row) -> tuple[Any, ...]:
-    """What stays the same along one run; its epochs and the like grow with D."""
+    """Fields that stay the same along one run; its epochs and the like grow with D."""
     return row.N, row.identity, None if math.isnan(row.seed) else row.seed
 
 

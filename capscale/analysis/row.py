@@ -18,7 +18,7 @@ class Remark(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One run."""
+    """One run of a table."""
 
     run: str
     """How remarks and errors name it."""
@@ -44,7 +44,7 @@ class Row(NamedTuple):
     default_estimators: bool = True
     """Whether each operand's estimator was the default of its format when the row was written."""
     weights_realised_error: float = math.nan
-    """What the weights tell of themselves: see `capscale.realised`; NaN where the table does not say."""
+    """Realised statistics of the weights: see `capscale.realised`; NaN where the table does not say."""
     weights_realised_error_end: float = math.nan
     weights_pass_rate: float = math.nan
     weights_pass_rate_end: float = math.nan
@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What makes two rows of one format."""
+        """Key that rows of one format share."""
         return self[4:10]
 
     @property

@@ -80,7 +80,7 @@ class Study:
 
     @property
     def free(self) -> Fit | None:
-        """The decoupled law."""
+        """Fit of the decoupled law."""
         return self.free_inspected.fit if self.free_inspected else None
 
     @property

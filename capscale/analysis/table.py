@@ -41,7 +41,7 @@ class Table:
     """Of the rows in canonical order."""
     remarks: tuple[Remark, ...] = ()
     context: Mapping[str, Any] = field(default_factory=dict)
-    """What came with the rows: a sweep's command, versions, corpus hash, wall time."""
+    """Provenance of the rows: a sweep's command, versions, corpus hash, wall time."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -56,7 +56,7 @@ class Fit:
     """Print JSON and nothing else."""
 
     def __call__(self) -> int:
-        """Fits and prints."""
+        """Fits the law and prints it."""
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.inspection import inspect
         from capscale.analysis.numbers import (

@@ -11,7 +11,7 @@ import tyro
 from capscale.errors import UserError
 
 ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
-"""What a separator may hold that is awkward to write in a shell."""
+"""Escapes for separators that are awkward to write in a shell."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The describe command."""
+"""Command that describes a compressed model."""
 
 import json
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Describe:
     """Print JSON: parameters, totals, N."""
 
     def __call__(self) -> int:
-        """Prints the table."""
+        """Prints the table that was asked for."""
         from capscale.estimator_names import estimator_name
         from capscale.models.coverage import parameters
         from capscale.models.ladder import find_size

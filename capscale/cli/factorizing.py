@@ -40,7 +40,7 @@ class Factorize:
     """Print JSON and nothing else."""
 
     def __call__(self) -> int:
-        """Factorizes and prints."""
+        """Factorizes the capacities and prints them."""
         from capscale.analysis.factorization import closest_product, product
         from capscale.analysis.factors import missing
         from capscale.analysis.numbers import json_ready

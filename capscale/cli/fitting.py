@@ -117,7 +117,7 @@ class Fitting:
 
 
 def said_of(inspected: "Inspection") -> "dict[str, Any]":
-    """What JSON of a command that uses a fit says of it: its law and rows, and how given numbers agree with them."""
+    """JSON of a fit for commands that use one: its law and rows, and how given numbers agree with them."""
     from capscale.analysis.numbers import comparison_numbers, outlying_numbers
 
     fit = inspected.fit

@@ -40,7 +40,7 @@ class Gmse:
     """Print a JSON list and nothing else."""
 
     def __call__(self) -> int:
-        """Prints the table."""
+        """Prints the table that was asked for."""
         rows = format_rows(self.names, self.distribution, self.df, self.row_length)
         if self.json:
             print(json.dumps(rows, indent=1))

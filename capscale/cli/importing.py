@@ -59,7 +59,7 @@ class Import:
 
 
 def _content(found: "Read", out: str | None) -> dict[str, Any]:
-    """What was understood, as JSON."""
+    """JSON of a table as it was understood."""
     table = found.table
     return {
         "input": table.source,

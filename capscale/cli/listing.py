@@ -1,4 +1,4 @@
-"""What there is to train: experiments, ladders, and the runs of a sweep that is not started."""
+"""Lists of experiments, of ladders, and of the runs of a sweep that is not started."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class List:
     """
 
     def __call__(self) -> int:
-        """Prints both."""
+        """Prints the experiments and ladders."""
         import importlib
 
         from capscale.models.ladder import LADDERS

@@ -40,5 +40,5 @@ class Reading:
         return read_all(path, strict=not self.keep_suspect, choices=self.choices)
 
     def table(self, path: str) -> "Table":
-        """The table alone."""
+        """Table that was read, without what was said of it."""
         return self.read(path).table

@@ -1,4 +1,4 @@
-"""What commands print on: a screen, a pipe or a file that may refuse."""
+"""Output of commands: a screen, a pipe or a file that may refuse."""
 
 import functools
 import os
@@ -43,7 +43,7 @@ class Screen:
         return getattr(self._stream, name)
 
     def close_for_good(self) -> None:
-        """What is still buffered has nowhere to go: Python would try it again as it ends."""
+        """Drops buffered output that has nowhere to go: Python would try it again as it ends."""
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
 

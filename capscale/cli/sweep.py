@@ -65,7 +65,7 @@ class Run(Training):
     """How the run uses the devices."""
 
     def __call__(self) -> int:
-        """Trains; see `Sweep`."""
+        """Trains one run; see `Sweep`."""
 
         def chosen(planned: "plan.Sweep") -> "Sequence[run.Run]":
             count = len(planned.runs)

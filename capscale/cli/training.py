@@ -1,4 +1,4 @@
-"""What the commands that train have in common: their options, and one training with its exit status."""
+"""Options shared by the commands that train, and one training with its exit status."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ CPU_FLAGS = (
 
 @dataclass(kw_only=True)
 class Training:
-    """What the commands that train have in common."""
+    """Options shared by the commands that train."""
 
     ladder: LadderName = "nano"
     text: str | None = None
@@ -65,7 +65,7 @@ class Training:
 
 @dataclass(kw_only=True)
 class SideBySide(Training):
-    """What the commands that train many runs have in common."""
+    """Options shared by the commands that train many runs."""
 
     mode: Literal["auto", "threads", "population", "mesh"] = "auto"
     """How runs share the devices: see `capscale.sweep.local.launch`."""

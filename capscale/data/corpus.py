@@ -24,7 +24,7 @@ VOCABULARY = 96
 
 @dataclass(frozen=True)
 class DataId:
-    """What a result depends on: which text, by content, and how many symbols."""
+    """Identity of the text that a result depends on: its content, and how many symbols."""
 
     name: str
     sha256: str

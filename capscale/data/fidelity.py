@@ -27,7 +27,7 @@ ENOUGH = 1 << 14
 
 
 class Sample(NamedTuple):
-    """What a sample of documents says.
+    """Statistics of a sample of documents.
 
     Attributes:
       documents: how many were compared.
@@ -47,7 +47,7 @@ class Sample(NamedTuple):
         return self.lost / self.characters if self.characters else 0.0
 
     def __add__(self, other: "Sample") -> "Sample":  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Both samples together."""
+        """Counts of both samples together."""
         missing = "".join(dict.fromkeys(self.missing + other.missing))[:MISSING]
         documents, characters = self.documents + other.documents, self.characters + other.characters
         return Sample(documents, characters, self.lost + other.lost, missing)
@@ -88,6 +88,6 @@ def _folded(text: str) -> Counter[str]:
 
 @cache
 def _parts(character: str) -> str:
-    """What is left of a character folded: its letters, digits, punctuation and symbols."""
+    """Letters, digits, punctuation and symbols of a folded character."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
     return "".join(part for part in folded if unicodedata.category(part)[0] in "LNPS")

@@ -45,7 +45,7 @@ class Share:
     field: str = "text"
 
     def documents(self) -> Iterator[str]:
-        """See `capscale.data.inputs.Documents`."""
+        """Documents of the share; see `capscale.data.inputs.Documents`."""
         place = f"data set {self.dataset.name!r}, shard {self.index} of {self.count}"
         stream = _loading(self.dataset, _stream)
         try:

@@ -25,7 +25,7 @@ PART = 64 << 20
 LONGEST_LINE = 64 << 20
 """Bytes of the longest line of JSON."""
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What reading a damaged file raises; Arrow's errors are `OSError` or `ValueError`."""
+"""Errors that reading a damaged file raises; Arrow's are `OSError` or `ValueError`."""
 
 
 class Documents(Protocol):
@@ -59,7 +59,7 @@ class Span:
     field: str = "text"
 
     def documents(self) -> Iterator[str]:
-        """See `Documents`."""
+        """Documents of the span; see `Documents`."""
         kind, _ = _kind(self.path)
         read = {"text": self._texts, "lines": self._lines, "parquet": self._rows}[kind]
         try:
@@ -233,7 +233,7 @@ def _hidden(path: epath.Path, root: epath.Path) -> bool:
 
 
 def _kind(path: str) -> tuple[str, str | None]:
-    """What a file's name says: text, lines or parquet; and the compression."""
+    """Kind of a file by its name: text, lines or parquet; and the compression."""
     compression = next((ending for ending in COMPRESSED if path.endswith(ending)), None)
     name = path.removesuffix(compression or "")
     for kind, endings in (("text", TEXT), ("lines", LINES), ("parquet", PARQUET)):

@@ -1,4 +1,4 @@
-"""What a directory of token shards holds: written last, checked first."""
+"""Manifest of a directory of token shards: written last, checked first."""
 
 import dataclasses
 import hashlib
@@ -93,7 +93,7 @@ class Manifest:
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """All files."""
+        """Shards of all its files."""
         return (*self.train, self.validation)
 
     @cached_property
@@ -195,7 +195,7 @@ def sha256(path: Path) -> str:
 
 
 def _mark(shard: Shard, directory: Path) -> list[int]:
-    """What the file system says of a shard, to know it again."""
+    """File system's facts of a shard, to know it again."""
     path = directory / shard.file
     try:
         found = path.stat()

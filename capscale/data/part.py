@@ -55,7 +55,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Job:
-    """What all parts have in common."""
+    """Settings that all parts have in common."""
 
     out: str
     tokenizer: str

@@ -39,7 +39,7 @@ DEFAULT_SPLIT = Split(share=0.01, cap=1 << 21)
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be made.
+    """Settings of the shards to make.
 
     Attributes:
       inputs: files and directories; or none, with a data set.
@@ -68,7 +68,7 @@ class Request:
 
 
 class Progress(NamedTuple):
-    """What an observer is told after every part: those done, of how many; and the most memory a process has used."""
+    """Report to an observer after every part: those done, of how many; and the most memory a process has used."""
 
     done: int
     parts: int

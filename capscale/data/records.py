@@ -29,5 +29,5 @@ def text_of(record: object, field: str, place: str) -> str:
 
 
 def no_field(place: str, field: str, fields: Iterable[str]) -> str:
-    """What to say of a record, or a file of them, that lacks a field."""
+    """Message for a record, or a file of them, that lacks a field."""
     return f"{place} has no field {field!r}; its fields: {', '.join(map(str, fields)) or 'none'}. Choose one by --field"

@@ -37,7 +37,7 @@ class Shards:
 
     @property
     def id(self) -> DataId:
-        """See `Source`."""
+        """Identity of the text; see `Source`."""
         return self.manifest.data_id
 
     @property

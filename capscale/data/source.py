@@ -1,4 +1,4 @@
-"""What training asks of a text, wherever its symbols lie."""
+"""Protocol of a text for training, wherever its symbols lie."""
 
 from typing import Protocol
 

@@ -25,7 +25,7 @@ INSTALL = "it comes with `pip install 'capscale[data]'`"
 
 @dataclass(frozen=True)
 class TokenizerId:
-    """What a tokenizer is, as a manifest records it.
+    """Identity of a tokenizer, as a manifest records it.
 
     Attributes:
       kind: whose file it is.

@@ -80,7 +80,7 @@ class Range:
         return float_codes(scale, self.number), second.astype(jnp.uint32) if zero else float_codes(second, self.number)
 
     def decode(self, codes: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Inverse of `encode`."""
+        """Parts of the codes, the inverse of `encode`."""
         scale, second = codes
         zero = self.offset == "zero-point"
         return (
@@ -146,7 +146,7 @@ class SignedMax:
         return (float_codes(parts[0], self.number),)
 
     def decode(self, codes: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Inverse of `encode`."""
+        """Parts of the codes, the inverse of `encode`."""
         return (float_values(codes[0], self.number),)
 
     def of_maximum(self, maximum: Array64, grid: Grid) -> Array64:
@@ -154,7 +154,7 @@ class SignedMax:
         return maximum / -float(grid.levels[0])
 
     def jumps(self, low: float, high: float, grid: Grid) -> Array64:
-        """Nowhere."""
+        """No jumps are counted, at any magnitude."""
         return np.empty(0)
 
     def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:

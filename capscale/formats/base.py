@@ -1,4 +1,4 @@
-"""What a compressed format is: a frozen dataclass with `bits`, `scope` and `project`.
+"""Protocol of compressed formats: frozen dataclasses with `bits`, `scope` and `project`.
 
 Every format works on the LAST axis of its input; leading axes are batch. Weights `(in, out)` reach a
 format as `(out, in)`, activations as `(..., tokens, features)`; see `capscale.representation.linear`.
@@ -15,13 +15,13 @@ from capscale.errors import UserError
 from capscale.kernels.project import Projection, in_dtype, rounded
 
 Scope = Literal["row", "matrix"]
-"""What a projected value may depend on: its own row (last axis) or the whole matrix (last two axes)."""
+"""Values that a projected value may depend on: its own row (last axis) or the whole matrix (last two axes)."""
 
 
 class Context(NamedTuple):
-    """What changes from step to step: everything else about a format is static.
+    """Inputs that change from step to step: everything else about a format is static.
 
-    `learned` and `state` hold this tensor's own learned numbers (LSQ's step) and state (RigL's mask),
+    `learned` and `state` hold this tensor's own learnable parameters (LSQ's step) and state (RigL's mask),
     for formats that declare them.
     """
 
@@ -34,7 +34,7 @@ class Context(NamedTuple):
 
 
 NO_CONTEXT = Context()
-"""For formats without schedules, noise, learned numbers or state."""
+"""For formats without schedules, noise, learnable parameters or state."""
 
 
 @runtime_checkable
@@ -48,7 +48,7 @@ class Format(Protocol):
 
     @property
     def scope(self) -> Scope:
-        """What a value may depend on. Activations must be "row", so that no token sees another."""
+        """Values that a projected value may depend on. Activations must be "row", so that no token sees another."""
         ...
 
     def project(self, x: Array, ctx: Context) -> Projection:

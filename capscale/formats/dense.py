@@ -19,32 +19,32 @@ class Dense:
 
     @property
     def bits(self) -> float:
-        """bfloat16."""
+        """Sixteen, those of bfloat16."""
         return 16.0
 
     @property
     def scope(self) -> Scope:
-        """Rows."""
+        """Rows: a value depends on itself alone."""
         return "row"
 
     def project(self, x: Array, ctx: Context) -> Projection:
-        """`x` itself."""
+        """The tensor `x` itself."""
         return Projection(x)
 
     def error(self, distribution: Distribution, samples: int | None) -> Error:
-        """Zero."""
+        """Zero: nothing is rounded."""
         return Error(0.0, "exact")
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
-        """The values."""
+        """One field: the values' bit patterns."""
         return (Field("values", prod(shape), 2 ** value_bits(dtype)),)
 
     def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
-        """Their bit patterns."""
+        """Bit patterns of the values."""
         return {"values": value_codes(x)}
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
-        """The values."""
+        """Values of the bit patterns."""
         return jnp.asarray(codes_value(codes["values"], dtype).reshape(shape))
 
 

@@ -33,7 +33,7 @@ class Distribution(Density, Protocol):
         ...
 
     def pdf(self, x: Array64) -> Array64:
-        """Density."""
+        """Probability density at a value."""
         ...
 
     def cdf(self, x: Array64) -> Array64:
@@ -41,22 +41,22 @@ class Distribution(Density, Protocol):
         ...
 
     def quantile(self, p: Array64 | float) -> Array64:
-        """Inverse of `cdf`."""
+        """Quantile of a probability, the inverse of `cdf`."""
         ...
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array64:
-        """Independent draws."""
+        """Independent draws of this shape, float64."""
         ...
 
 
 @dataclass(frozen=True)
 class Normal:
-    """N(0, 1)."""
+    """Standard normal distribution, N(0, 1)."""
 
     name = "normal"
 
     def pdf(self, x: Array64) -> Array64:
-        """Density."""
+        """Probability density at a value."""
         return np.exp(-0.5 * np.square(x)) / np.sqrt(2 * np.pi)
 
     def cdf(self, x: Array64) -> Array64:
@@ -64,7 +64,7 @@ class Normal:
         return special.ndtr(x)
 
     def quantile(self, p: Array64 | float) -> Array64:
-        """Inverse of `cdf`."""
+        """Quantile of a probability, the inverse of `cdf`."""
         return special.ndtri(p)
 
     def moments(self, a: Array64, b: Array64) -> Moments:
@@ -76,7 +76,7 @@ class Normal:
         return m0, m1, m2
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array64:
-        """Independent draws."""
+        """Independent draws of this shape, float64."""
         return rng.standard_normal(shape)
 
 

@@ -29,7 +29,7 @@ class Exact(Protocol):
 
 
 def exact_error(format: Any, distribution: Distribution, samples: int | None) -> Error | None:
-    """What the format itself says of its error; None where it says nothing, or what it inherits is another's."""
+    """Error that the format itself states; None where it states nothing, or inherits another's."""
     if not isinstance(format, Exact) or unstated(format, CLOSED_FORM) is not None:
         return None
     return format.error(distribution, samples)

@@ -46,7 +46,7 @@ class Int:
 
     @property
     def codes(self) -> int:
-        """2^bits."""
+        """Number of codes, 2^bits."""
         return 2**self.bits
 
     @property
@@ -60,7 +60,7 @@ class Int:
 
     @property
     def levels(self) -> Array64:
-        """Distinct levels, ascending."""
+        """Distinct levels in ascending order."""
         low, high = self._ends
         return np.arange(low, high + 1, dtype=np.float64)
 
@@ -81,5 +81,5 @@ class Int:
 
     @one_program(0)
     def decode(self, codes: Array) -> Array:
-        """Inverse of `encode`."""
+        """Parts of the codes, the inverse of `encode`."""
         return codes.astype(jnp.float32) + jnp.float32(self._ends[0])

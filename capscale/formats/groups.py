@@ -105,7 +105,7 @@ class Groups:
         return padded.reshape(split)
 
     def join(self, x: Array, shape: Shape) -> Array:
-        """Inverse of `split`."""
+        """Tensor of the groups, the inverse of `split`."""
         if isinstance(self.size, tuple):
             return x.reshape(shape)
         if not isinstance(self.size, int):

@@ -110,7 +110,7 @@ class KQuant:
         )
 
     def decode(self, codes: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Inverse of `encode`."""
+        """Parts of the codes, the inverse of `encode`."""
         return (
             *(code.astype(jnp.float32) for code in codes[:2]),
             *(float_values(code, self.number) for code in codes[2:]),

@@ -19,7 +19,7 @@ class Laplace:
     name = "laplace"
 
     def pdf(self, x: Array64) -> Array64:
-        """Density."""
+        """Probability density at a value."""
         return np.exp(-np.sqrt(2) * np.abs(x)) / np.sqrt(2)
 
     def cdf(self, x: Array64) -> Array64:
@@ -28,7 +28,7 @@ class Laplace:
         return np.where(np.asarray(x) < 0, tail, 1 - tail)
 
     def quantile(self, p: Array64 | float) -> Array64:
-        """Inverse of `cdf`."""
+        """Quantile of a probability, the inverse of `cdf`."""
         p = np.asarray(p, np.float64)
         tail = np.log(2 * np.minimum(p, 1 - p)) / np.sqrt(2)
         return np.where(p < 0.5, tail, -tail)
@@ -48,7 +48,7 @@ class Laplace:
         return interval(self.cdf, a, b), odd(b) - odd(a), _by_tails(even, a, b)
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array64:
-        """Independent draws."""
+        """Independent draws of this shape, float64."""
         return rng.laplace(scale=np.sqrt(0.5), size=shape)
 
 
@@ -59,7 +59,7 @@ class Logistic:
     name = "logistic"
 
     def pdf(self, x: Array64) -> Array64:
-        """Density."""
+        """Probability density at a value."""
         p = self.cdf(-np.abs(x))
         return p * (1 - p) / _LOGISTIC_SCALE
 
@@ -68,7 +68,7 @@ class Logistic:
         return special.expit(np.asarray(x) / _LOGISTIC_SCALE)
 
     def quantile(self, p: Array64 | float) -> Array64:
-        """Inverse of `cdf`."""
+        """Quantile of a probability, the inverse of `cdf`."""
         return special.logit(p) * _LOGISTIC_SCALE
 
     def moments(self, a: Array64, b: Array64) -> Moments:
@@ -89,7 +89,7 @@ class Logistic:
         return interval(self.cdf, a, b), odd(b) - odd(a), _by_tails(even, a, b)
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array64:
-        """Independent draws."""
+        """Independent draws of this shape, float64."""
         return rng.logistic(scale=_LOGISTIC_SCALE, size=shape)
 
 
@@ -121,7 +121,7 @@ class StudentT:
         return float(np.sqrt((self.df - 2) / self.df))
 
     def pdf(self, x: Array64) -> Array64:
-        """Density."""
+        """Probability density at a value."""
         return stats.t.pdf(np.asarray(x) / self._scale, self.df) / self._scale
 
     def cdf(self, x: Array64) -> Array64:
@@ -129,7 +129,7 @@ class StudentT:
         return special.stdtr(self.df, np.asarray(x) / self._scale)
 
     def quantile(self, p: Array64 | float) -> Array64:
-        """Inverse of `cdf`."""
+        """Quantile of a probability, the inverse of `cdf`."""
         return special.stdtrit(self.df, p) * self._scale
 
     def moments(self, a: Array64, b: Array64) -> Moments:
@@ -150,7 +150,7 @@ class StudentT:
         return interval(self.cdf, a, b), odd(b) - odd(a), _by_tails(even, a, b)
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array64:
-        """Independent draws."""
+        """Independent draws of this shape, float64."""
         return rng.standard_t(self.df, size=shape) * self._scale
 
 

@@ -41,12 +41,12 @@ class Levels:
 
     @property
     def codes(self) -> int:
-        """One per level."""
+        """Number of codes, one per level."""
         return len(self.values)
 
     @property
     def levels(self) -> Array64:
-        """The list."""
+        """The list as an array."""
         return np.asarray(self.values, np.float64)
 
     @one_program(0)

@@ -50,11 +50,11 @@ class Noise:
         return Noise(self.gmse, "row")
 
     def error(self, distribution: Distribution, samples: int | None) -> Error:
-        """The given one."""
+        """The GMSE that was given."""
         return Error(self.gmse, "exact")
 
     def project(self, x: Array, ctx: Context) -> Projection:
-        """Adds the noise."""
+        """Adds the noise to `x`."""
         if ctx.key is None:
             raise UserError("Noise needs a PRNG key in Context.key")
         full = to_float32(x, "Noise")

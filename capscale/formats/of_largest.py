@@ -54,7 +54,7 @@ class OfLargest(Float32Part):
         return (self.kernel_rule(grid)(largest(group), None),)
 
     def kernel_rule(self, grid: Grid) -> _Bound:
-        """The same function."""
+        """The same function, for kernels."""
         return _Bound(self, grid)
 
     def of_maximum(self, maximum: Array64, grid: Grid) -> Array64:

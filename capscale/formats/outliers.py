@@ -52,7 +52,7 @@ class Outliers:
 
     @property
     def scope(self) -> Scope:
-        """Rows."""
+        """Rows: outliers are chosen in each."""
         return "row"
 
     def apart(self, width: int) -> int:
@@ -144,13 +144,13 @@ class Outliers:
 
 
 class _Middle:
-    """What is left of a distribution without its tails."""
+    """Distribution of the values between the tails."""
 
     def __init__(self, whole: Density, tails: Density):
         self.whole, self.tails = whole, tails
 
     def moments(self, a: Array64, b: Array64) -> Moments:
-        """Difference of both."""
+        """Moments of all less those of the tails."""
         pairs = zip(self.whole.moments(a, b), self.tails.moments(a, b), strict=True)
         m0, m1, m2 = (whole - tail for whole, tail in pairs)
         return m0, m1, m2

@@ -58,7 +58,7 @@ class NM(StoresSurvivors):
 
     @property
     def scope(self) -> Scope:
-        """Rows."""
+        """Rows: a run of m lies in one."""
         return "row"
 
     @property
@@ -124,7 +124,7 @@ class NM(StoresSurvivors):
         return order[np.searchsorted(patterns[order], runs @ weight)].astype(np.uint32)
 
     def decode_mask(self, codes: Codes, shape: Shape) -> Codes:
-        """Inverse of `encode_mask`."""
+        """Mask of the codes, the inverse of `encode_mask`."""
         return np.repeat(_patterns(*self._units)[codes], self.unit, axis=-1).reshape(shape).astype(np.uint32)
 
 

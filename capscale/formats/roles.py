@@ -1,4 +1,4 @@
-"""What a format may need besides the tensor: learned numbers, a state, a random key."""
+"""Protocols for needs of a format besides the tensor: learned scales, a state, a random key."""
 
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ class HasShortName(Protocol):
 
 @runtime_checkable
 class Learns(Protocol):
-    """A format that may own learned numbers: model parameters, checkpointed, without weight decay."""
+    """A format that may own learnable parameters: model parameters, checkpointed, without weight decay."""
 
     @property
     def learns(self) -> bool:
@@ -32,7 +32,7 @@ class Learns(Protocol):
         ...
 
     def learned_shape(self, shape: Shape) -> Shape:
-        """Shape of the learned numbers of a tensor of this shape."""
+        """Shape of the learnable parameters of a tensor of this shape."""
         ...
 
     def initial_learned(self, x: Array) -> Array:
@@ -40,7 +40,7 @@ class Learns(Protocol):
         ...
 
     def learned_gain(self, shape: Shape) -> float:
-        """Factor on the gradient of the learned numbers of a tensor of this shape."""
+        """Factor on the gradient of the learnable parameters of a tensor of this shape."""
         ...
 
     def expand_learned(self, learned: Array, shape: Shape) -> Array:
@@ -67,7 +67,7 @@ class Draws(Protocol):
 
     @property
     def draws(self) -> bool:
-        """True."""
+        """Whether it draws: True."""
         ...
 
 
@@ -93,7 +93,7 @@ class GivesKernel(Protocol):
 
 
 def kernel_spec(format: Format) -> Spec | Unsupported:
-    """What kernels compute of `format`, or why none does."""
+    """Specification that kernels compute of `format`, or why none does."""
     if not isinstance(format, HasKernel):
         return Unsupported(f"{type(format).__name__} formats are left to XLA")
     if reason := unstated(format, KERNEL):
@@ -108,12 +108,12 @@ def kernel_spec(format: Format) -> Spec | Unsupported:
 
 
 def learns(format: Format) -> bool:
-    """Whether the format owns learned numbers."""
+    """Whether the format owns learnable parameters."""
     return isinstance(format, Learns) and format.learns
 
 
 def initial_context(format: Format, x: Array, seed: int = 0, progress: float = 1.0) -> Context:
-    """A context in which `format` can project `x` outside training: learned numbers and state as they start."""
+    """A context in which `format` can project `x` outside training: learnable parameters and state as they start."""
     return Context(
         progress=progress,
         key=jax.random.key(seed) if isinstance(format, Draws) else None,

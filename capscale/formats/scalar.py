@@ -26,7 +26,7 @@ from .scaling import scaled_error
 from .storage import Codes, Field, Shape
 
 Parts = tuple[Array, ...]
-"""What is stored of the scales; their product is the scale."""
+"""Stored components of the scales; their product is the scale."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Scalar:
         return (Field("codes", prod(shape), self.grid.codes), *self.scale_layout(shape))
 
     def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
-        """Codes and scales."""
+        """Codes of the values, and scales."""
         codes, parts = self._coded(x, ctx)
         return {"codes": np.asarray(codes).reshape(-1), **self.store_scales(parts)}
 
@@ -209,7 +209,7 @@ class Scalar:
         return self.codes_of(x, parts), parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
-        """Levels times scales."""
+        """Values: levels times scales."""
         return self.values_of(jnp.asarray(codes["codes"]).reshape(shape), self.load_scales(codes, shape), dtype)
 
     def scale_layout(self, shape: Shape) -> tuple[Field, ...]:
@@ -222,7 +222,7 @@ class Scalar:
         return {f"scales{i}": np.asarray(c, np.uint32).reshape(-1) for i, c in enumerate(self.scale.encode(parts))}
 
     def load_scales(self, codes: dict[str, Codes], shape: Shape) -> Parts:
-        """Inverse of `store_scales`."""
+        """Scales of the codes, the inverse of `store_scales`."""
         parts = self.scale.decode(tuple(jnp.asarray(codes[field.name]) for field in self.scale_layout(shape)))
         return tuple(part.reshape(form) for part, form in zip(parts, self._part_shapes(shape), strict=True))
 

@@ -134,7 +134,7 @@ class PowerOfTwo:
         return kernel.PowerOfTwoOver(self.reference(grid), "ceil" if self.rounding == "ceil" else "floor")
 
     def reference(self, grid: Grid) -> float:
-        """What the ratio is taken to: the power of two below the largest level, or the level itself.
+        """Level that the ratio is taken to: the power of two below the largest, or the largest itself.
 
         "even": as much below that power as a significand may be, half a step of the mantissa, to round up to the next.
         """
@@ -244,7 +244,7 @@ class TwoLevel:
         return self.scales.encode(parts[0]), lax.bitcast_convert_type(parts[1], jnp.uint32)
 
     def decode(self, codes: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Inverse of `encode`."""
+        """Parts of the codes, the inverse of `encode`."""
         return self.scales.decode(codes[0]), lax.bitcast_convert_type(codes[1], jnp.float32)
 
     def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:

@@ -1,4 +1,4 @@
-"""What a scale rule is: from what is measured of a group to the parts of its scale, and what is stored of them."""
+"""Protocol of scale rules: from measures of a group to the parts of its scale, and their storage."""
 
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ FLOAT32_BITS = 32
 
 
 class Group(NamedTuple):
-    """What a scale is measured on."""
+    """Values that a scale is measured on."""
 
     x: Array
     """float32, (..., group) or (..., groups, group)."""
@@ -30,7 +30,7 @@ Number = kernel.Number
 
 
 class Part(NamedTuple):
-    """What is stored of scales: codes of so many bits, and how many groups share one."""
+    """Storage of one part of the scales: codes of so many bits, and how many groups share one."""
 
     bits: int
     shared_by: int | Literal["row", "matrix"] = 1
@@ -58,7 +58,7 @@ class ScaleRule(Protocol):
         ...
 
     def decode(self, codes: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Inverse of `encode`."""
+        """Parts of the codes, the inverse of `encode`."""
         ...
 
 
@@ -90,7 +90,7 @@ class ChecksGrid(Protocol):
 
 
 def parts_of(rule: ScaleRule, grid: Grid) -> tuple[Part, ...]:
-    """What a rule stores: one number a group, unless it says more."""
+    """Parts that a rule stores: one number a group, unless it says more."""
     return rule.parts(grid) if isinstance(rule, HasParts) else tuple(Part(bits) for bits in rule.part_bits)
 
 

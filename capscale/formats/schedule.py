@@ -23,7 +23,7 @@ class Constant:
     """The final sparsity throughout."""
 
     def __call__(self, progress: Array | float) -> float:
-        """1."""
+        """The whole sparsity, at any time."""
         return 1.0
 
 

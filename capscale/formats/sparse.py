@@ -56,7 +56,7 @@ class Sparse(Format, Protocol):
         ...
 
     def decode_mask(self, codes: Codes, shape: Shape) -> Codes:
-        """Inverse of `encode_mask`."""
+        """Mask of the codes, the inverse of `encode_mask`."""
         ...
 
 
@@ -64,11 +64,11 @@ class StoresSurvivors:
     """Storage of formats that keep survivors as they are: the mask, and the survivors in row-major order."""
 
     def layout(self: Sparse, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
-        """Mask and survivors."""
+        """Mask of the survivors, and their values."""
         return self.mask_layout(shape), Field("values", self.survivors(shape), 2 ** value_bits(dtype))
 
     def store(self: Sparse, x: Array, ctx: Context) -> dict[str, Codes]:
-        """Mask and survivors."""
+        """Mask of the survivors, and their values."""
         keep = np.asarray(jax.jit(lambda x, ctx: self.project(x, ctx).keep)(x, ctx))
         return {"mask": self.encode_mask(keep), "values": value_codes(np.asarray(x)[keep])}
 
@@ -84,7 +84,7 @@ class BitMask:
 
     @property
     def mask_bits(self) -> float:
-        """One."""
+        """One bit for each value."""
         return 1.0
 
     def mask_layout(self, shape: Shape) -> Field:
@@ -92,11 +92,11 @@ class BitMask:
         return Field("mask", prod(shape), 2)
 
     def encode_mask(self, keep: Codes) -> Codes:
-        """0 and 1."""
+        """Codes 0 (pruned) and 1 (kept)."""
         return np.asarray(keep).reshape(-1).astype(np.uint32)
 
     def decode_mask(self, codes: Codes, shape: Shape) -> Codes:
-        """Inverse of `encode_mask`."""
+        """Mask of the codes, the inverse of `encode_mask`."""
         return codes.reshape(shape)
 
 

@@ -1,4 +1,4 @@
-"""What is derived from a definition holds for that definition alone, not for classes derived from it.
+"""Derived properties hold for the definition that states them, not for classes derived from it.
 
 A closed form, a packed layout and a kernel are computed from the stages of a format (`project`, `measure`, `nearest`,
 ...). A class that overrides a stage computes something else, and has none of them until it states its own:
@@ -17,13 +17,13 @@ from functools import cache, cached_property
 from typing import Any
 
 CLOSED_FORM = ("error", "survival", "levels", "of_maximum", "jumps")
-"""What the exact error rests on: of formats and scale rules, sparsities, grids, rules that follow the maximum."""
+"""Methods that the exact error rests on: of formats, scale rules, sparsities, grids, rules that follow the maximum."""
 PACKING = ("layout", "store", "load", "mask_layout", "encode_mask", "decode_mask", "encode", "decode")
-"""What packed storage rests on: of formats, sparsities, grids and scale rules."""
+"""Methods that packed storage rests on: of formats, sparsities, grids and scale rules."""
 KERNEL = ("kernel_spec", "kernel_rule")
-"""What the kernel of a projection rests on: of formats and scale rules. Grids are evaluated in it as they are."""
+"""Methods that the kernel of a projection rests on: of formats and scale rules. Grids are evaluated as they are."""
 GIVEN = ("kernel_given",)
-"""What a kernel is given, where its rule reads a number of every row."""
+"""Numbers that a kernel is given, where its rule reads one of every row."""
 
 _NO_STAGE = frozenset(
     (

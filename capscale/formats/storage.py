@@ -1,4 +1,4 @@
-"""What a format writes down: named fields of codes, each code a number below a radix.
+"""Storage of a format: named fields of codes, each code a number below a radix.
 
 `log2(radix)` bits a code is what `bits` counts and what `capscale.formats.packing` writes.
 """

@@ -18,7 +18,7 @@ Survival = Density
 
 @dataclass(frozen=True)
 class Tails:
-    """`|x| >= threshold`."""
+    """Survivors of a threshold: `|x| >= threshold`."""
 
     base: Distribution
     threshold: float

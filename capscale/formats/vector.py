@@ -75,7 +75,7 @@ class Vector:
 
     @property
     def scope(self) -> Scope:
-        """As the scales."""
+        """Scope of the scales."""
         return self.scaling.scope
 
     def per_row(self) -> "Vector":
@@ -107,7 +107,7 @@ class Vector:
         return scaling if isinstance(scaling, Unsupported) else replace(scaling, grid=None, codebook=self.words)
 
     def kernel_given(self, x: Array, ctx: Context) -> Array:
-        """As `Scalar.kernel_given`."""
+        """Numbers for kernels, as `Scalar.kernel_given`."""
         return self.scaling.kernel_given(x, ctx)
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
@@ -115,7 +115,7 @@ class Vector:
         return Field("codes", prod(shape) // self.dimension, self.codewords), *self.scaling.scale_layout(shape)
 
     def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
-        """Codes and scales."""
+        """Codes of the values, and scales."""
         index, parts = self._coded(x, ctx)
         return {"codes": np.asarray(index, np.uint32).reshape(-1), **self.scaling.store_scales(parts)}
 
@@ -125,7 +125,7 @@ class Vector:
         return code_of_vectors(self.words, to_float32(x, "Vector"), scale)[1], parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
-        """Codewords times scales."""
+        """Values: codewords times scales."""
         parts = self.scaling.load_scales(codes, shape)
         split = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(shape))
         words = jnp.asarray(codebook(self.dimension, self.codewords)[codes["codes"]]).reshape(shape)

@@ -1,8 +1,8 @@
-"""How far held weights are from their masters, and how much of the gradient passes to these.
+"""How far held weights are from their master weights, and how much of the gradient passes to these.
 
-The first is what Theorem 1 of arXiv 2506.01863 bounds the gradient by, `||theta_hat - theta||_2`; relative to the
-masters it is the error that the format makes on these weights, where GMSE is the one on Gaussian weights. What passes
-is the share of ones in the estimator's mask, or its mean where a mask is not of zeros and ones.
+The first is what Theorem 1 of arXiv 2506.01863 bounds the gradient by, `||theta_hat - theta||_2`; relative to these it
+is the error that the format makes on them, where GMSE is the one on Gaussian weights. What passes is the share of ones
+in the estimator's mask, or its mean where a mask is not of zeros and ones.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from capscale.representation import Representation, weight_rows
 
 
 def weights_distance(params: Any, held: Any, representation: Representation) -> Array:
-    """Euclidean distance of all compressed weights from their masters, float32 scalar; 0 for dense weights.
+    """Euclidean distance of all compressed weights from their master weights, float32 scalar; 0 for dense weights.
 
     A rotation leaves it as it is, so weights that stay rotated are compared in their basis.
     """
@@ -55,7 +55,7 @@ def mask_pass_rate(
     """Mean of the mask that gradients of compressed weights are multiplied by, float32 scalar; 1 for dense weights.
 
     Args:
-      params: the masters.
+      params: the master weights.
       held: what they are held as.
       into_masters: the vector-Jacobian product from `held` to `params`; it is linear, and applies the mask in the
         basis of the format. Pulling the ones of that basis back, and comparing with the ones, sums the mask without
@@ -81,7 +81,7 @@ def mask_pass_rate(
 
 
 def _ones(kernel: Array, representation: Representation) -> Array:
-    """The ones of the format's basis, seen in the basis of the masters."""
+    """The ones of the format's basis, seen in the basis of the master weights."""
     column = jnp.ones((kernel.shape[-2], 1), kernel.dtype)
     return jnp.broadcast_to(jnp.swapaxes(weight_rows(column, representation), -1, -2), kernel.shape)
 

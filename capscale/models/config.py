@@ -19,7 +19,7 @@ class ModelConfig:
       multiple_of: what the hidden width of a SwiGLU is rounded up to.
       tied_embeddings: the head is the embedding.
       dtype: of the computation; masters are float32.
-      init_std: deviation of first weights.
+      init_std: deviation of initial weights.
       rope_theta: base of the rotary wavelengths.
       norm_epsilon: added to mean squares.
       family: "llama" (arXiv 2302.13971) or "olmo2" (arXiv 2501.00656) with squared ReLUs.

@@ -21,7 +21,7 @@ DENSE_BITS = 16
 _COMPRESSED = frozenset({"kernel"})
 _DENSE = frozenset({"embedding", "head", "gain"})
 _LEARNED = {"weights_step": 0.0, "activations_step": 32.0}
-"""Bits of learned numbers: those of weights are the scales that their kernel's bits count already."""
+"""Bits of learnable parameters: those of weights are the scales that their kernel's bits count already."""
 _EMBEDDINGS = frozenset({"embedding", "head"})
 
 
@@ -48,12 +48,12 @@ class Parameter(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of values."""
+        """Number of values of the parameter."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> float:
-        """Storage, everything counted."""
+        """Bytes of storage, everything counted."""
         return self.size * self.bits / 8
 
 

@@ -46,7 +46,7 @@ class Decoder(nn.Module):
         self.head = self.embedding if cfg.tied_embeddings else self.param("head", init, shape, jnp.float32)
 
     def features(self, tokens_BT: Array, ctx: Context) -> Array:
-        """What the head multiplies, `(B, T, M)` in the compute dtype, for int token ids `(B, T)`."""
+        """Inputs of the head, `(B, T, M)` in the compute dtype, for int token ids `(B, T)`."""
         x_BTM = jnp.take(self.embedding, tokens_BT, axis=0).astype(self.config.dtype)
         x_BTM, _ = self.layers(x_BTM, ctx)
         return self.final_norm(x_BTM)

@@ -1,7 +1,7 @@
 """A model's weights as its representation holds them, projected once for any number of uses.
 
 Kernels may have leading axes, `(layers, in, out)`; formats are applied layer by layer. What a format owns lies beside
-the kernel it belongs to: learned numbers in the parameters, as "weights_step"; state in a tree of its own.
+the kernel it belongs to: learnable parameters in the parameters, as "weights_step"; state in a tree of its own.
 """
 
 from collections import defaultdict
@@ -35,7 +35,7 @@ class _Owned(NamedTuple):
 
 
 def add_learned(params: Any, representation: Representation) -> Any:
-    """`params` with the learned numbers of the weights' format beside each kernel, where the format starts them."""
+    """`params` with the learnable parameters of the weights' format beside each kernel, as it starts them."""
     fmt = representation.weights.format
     if not (isinstance(fmt, Learns) and fmt.learns):
         return params
@@ -86,7 +86,7 @@ def hold_weights(params: Any, representation: Representation, ctx: Context, stat
     """`params` with every kernel projected and marked `Held`; other leaves as they are.
 
     A train step calls this once, ahead of all micro-batches. The vector-Jacobian product applies the estimator's mask:
-    gradients with respect to the result are those at the compressed point, pulled back they are the masters'.
+    gradients with respect to the result are those at the compressed point, pulled back they are the master weights'.
     """
     leaves, state = _leaves(params), state or {}
     groups: dict[Any, list[str]] = defaultdict(list)

@@ -17,7 +17,7 @@ from capscale.representation import Representation
 def initial_params(model: ModelConfig, representation: Representation, key: Array) -> Any:
     """Parameter tree of `Decoder(model, representation)`: drawn from `key`, and what its formats learn.
 
-    A key gives the same weights in every format; formats add only their own learned numbers.
+    A key gives the same weights in every format; formats add only their own learnable parameters.
     """
     tokens_BT = jnp.zeros((1, model.context), jnp.int32)
     plain = Representation(activations=representation.activations, hadamard=representation.hadamard)

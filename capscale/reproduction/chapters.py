@@ -44,12 +44,12 @@ class Chapter:
 
     @property
     def claims(self) -> tuple[Claim, ...]:
-        """What the paper says, in the order of its file."""
+        """Claims of the paper, in the order of its file."""
         return self.module.CLAIMS
 
     @property
     def explained(self) -> dict[str, str]:
-        """What was tried to explain a claim that is not reproduced, by its name."""
+        """Explanations that were tried for a claim that is not reproduced, by its name."""
         return getattr(self.module, "EXPLAINED", {})
 
     def runs(self, ladder: Ladder, data: DataId) -> list[Run]:
@@ -126,7 +126,7 @@ def check_names(chapter: Chapter, estimated: Collection[str]) -> None:
 
 
 def to_decide(judgement: Judgement) -> str:
-    """What would decide an undecided claim, in words; empty for a decided one."""
+    """Remedy for an undecided claim, in words; empty for a decided one."""
     claim, estimate = judgement.claim, judgement.estimate
     if judgement.verdict != "undecided at this scale":
         return ""

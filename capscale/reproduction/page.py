@@ -81,7 +81,7 @@ def span(low: float, high: float) -> str:
 
 
 def counts(found: Sequence[Found]) -> dict[str, int]:
-    """Claims by verdict."""
+    """Number of claims by verdict."""
     told = Counter(j.verdict for f in found for j in f.judgements)
     return {kind: told[kind] for kind in KINDS}
 

@@ -21,7 +21,7 @@ MICRO_SECONDS = 100.0
 
 @dataclass(frozen=True)
 class PlannedChapter:
-    """What a chapter will take."""
+    """Estimate of the cost of a chapter."""
 
     chapter: Chapter
     runs: tuple[Run, ...]

@@ -1,4 +1,4 @@
-"""What a sweep shows while it trains: bars on a terminal, one line a result elsewhere."""
+"""Progress of a sweep while it trains: bars on a terminal, one line a result elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator

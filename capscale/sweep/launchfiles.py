@@ -23,7 +23,7 @@ STORES = {"gs://": "gcs", "s3://": "s3"}
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be launched.
+    """Settings of a launch.
 
     Attributes:
       name: of the job, letters, digits and hyphens.

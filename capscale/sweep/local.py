@@ -36,7 +36,7 @@ Mode = Literal["auto", "threads", "population", "mesh"]
 
 @dataclass
 class Outcome:
-    """What a launch did: counts of runs, and the messages of those that failed.
+    """Outcome of a launch: counts of runs, and the messages of those that failed.
 
     `alone` is set where this process failed at something that other processes may still wait for it to do, or was left
     by them: nothing can be agreed with them any more, so it must end at once, for them to notice.
@@ -172,7 +172,7 @@ def _all_go_on(stop: Event, outcome: Outcome) -> bool:
 
 
 def mode_of(asked: Mode, fsdp: int) -> Mode:
-    """What "auto" means here; see `launch`. `UserError` for what is not to be had."""
+    """Mode that "auto" means here; see `launch`. `UserError` for one that is not to be had."""
     if fsdp < 1:
         raise UserError(f"--fsdp {fsdp} must be at least 1")
     several = jax.process_count() > 1

@@ -109,7 +109,7 @@ def launch_on_ray(
 
 
 def _resources(there: Mapping[str, float], devices: int) -> dict[str, Any]:
-    """What a task asks of Ray: accelerators where the cluster has some."""
+    """Resources that a task asks of Ray: accelerators where the cluster has some."""
     asked: dict[str, dict[str, Any]] = {
         "GPU": {"num_cpus": 1, "num_gpus": devices},
         "TPU": {"num_cpus": 1, "resources": {"TPU": devices}},

@@ -93,7 +93,7 @@ def known_experiments() -> list[str]:
 
 
 def _named(experiment: str, file: str) -> AbstractContextManager[None]:
-    """What the code of an experiment raises, as a `UserError` that names the line of its file."""
+    """Errors of an experiment's code, as a `UserError` that names the line of its file."""
     return errors_named(f"experiment {experiment!r}", file, own=experiment.endswith(".py"))
 
 

@@ -44,7 +44,7 @@ class Setting:
 
 
 class Compiled(NamedTuple):
-    """What compiling one train step told.
+    """Memory and cost of one compiled train step.
 
     Attributes:
       bytes: of one device's memory: arguments, results that do not reuse them, temporaries and code.

@@ -46,17 +46,17 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """`v5e:4x4`."""
+        """Name of the slice, such as `v5e:4x4`."""
         return f"{self.generation}:{self.shape}"
 
     @property
     def chip(self) -> Chip:
-        """Its chips."""
+        """Generation of its chips."""
         return CHIPS[self.generation]
 
     @property
     def chips(self) -> int:
-        """How many."""
+        """Number of its chips."""
         return prod(int(side) for side in self.shape.split("x"))
 
     @property

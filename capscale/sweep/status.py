@@ -1,4 +1,4 @@
-"""What has been done of a sweep, read from its files alone."""
+"""Status of a sweep, read from its files alone."""
 
 from collections import Counter
 from typing import Any, Literal, NamedTuple, get_args
@@ -12,7 +12,7 @@ from capscale.realised import UNTOLD, Realised
 from capscale.train.lease import current_lease, holder, is_live
 
 NOTHING = ("", UNTOLD)
-"""What a run tells that is not done, or whose weights are dense: no format, and NaN throughout."""
+"""Statistics of a run that is not done, or whose weights are dense: no format, and NaN throughout."""
 
 State = Literal["done", "diverged", "failed", "running", "started", "to do", "damaged"]
 
@@ -41,7 +41,7 @@ class RunStatus(NamedTuple):
 
 
 class FormatStatus(NamedTuple):
-    """What the weights of the finished runs of one format tell of themselves, averaged over the runs."""
+    """Realised statistics of the weights of one format, averaged over its finished runs."""
 
     format: str
     runs: int

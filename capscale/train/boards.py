@@ -37,12 +37,12 @@ class TensorBoard:
         self._writer = module.SummaryWriter(str(directory / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """See `Board`."""
+        """Of `Board`, for this service."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """See `Board`."""
+        """Of `Board`, for this service."""
         self._writer.close()
 
 
@@ -62,11 +62,11 @@ class WandB:
         )
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """See `Board`."""
+        """Of `Board`, for this service."""
         self._run.log(values, step=step)
 
     def close(self) -> None:
-        """See `Board`."""
+        """Of `Board`, for this service."""
         self._run.finish()
 
 

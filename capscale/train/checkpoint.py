@@ -145,7 +145,7 @@ class Checkpoints:
             return None, str(damage)
 
     def _restore_alone(self, step: int, abstract_state: Any) -> tuple[Any, list[np.uint32]]:
-        """What orbax reads of `step` in this process, and the marks that its fingerprints may bear."""
+        """Items that orbax reads of `step` in this process, and the marks that its fingerprints may bear."""
         expected = np.zeros(len(jax.tree.leaves(abstract_state)), np.uint32)
         abstract = {"state": abstract_state, "fingerprints": expected}
         with self._restoring() as manager:
@@ -210,7 +210,7 @@ def _owner(manager: ocp.CheckpointManager, step: int) -> str | None:
 
 
 def _mark(run_id: str | None) -> np.uint32:
-    """What fingerprints are combined with, so that arrays of one run are none of another's; 0 in earlier versions."""
+    """Marks that fingerprints are combined with, so that arrays belong to one run; 0 in earlier versions."""
     return np.uint32(0 if run_id is None else int(hashlib.sha256(run_id.encode()).hexdigest()[:8], 16))
 
 

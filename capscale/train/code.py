@@ -38,7 +38,7 @@ OWN = "capscale"
 
 
 def code_of(value: Any) -> dict[str, str]:
-    """What the code of each foreign class in a value hashes to, 16 hex digits, by the path of its instance.
+    """Hashes of the code of each foreign class in a value, 16 hex digits, by the path of its instance.
 
     Raises `UserError` for a class whose source cannot be found: of a notebook, of a prompt, or made as the code runs.
     """
@@ -174,7 +174,7 @@ class _Graph:
         return self._numbers[key]
 
     def _parts(self, module: ModuleType, statement: ast.stmt, name: str) -> Any:
-        """What a statement uses of a module that it calls `name`; all of it, where the module itself is passed on."""
+        """Names that a statement uses of a module called `name`; all, where the module itself is passed on."""
         chains, inside = [], set()
         for node in ast.walk(statement):
             attributes, root = [], node

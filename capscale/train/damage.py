@@ -5,7 +5,7 @@ import re
 from jax.errors import JaxRuntimeError
 
 _SIGNS = (ValueError, LookupError, AssertionError, EOFError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""What orbax, tensorstore and the readers of JSON raise for files that are cut short, altered or missing."""
+"""Errors of orbax, tensorstore and the readers of JSON for files that are cut short, altered or missing."""
 
 _PASSING = re.compile(
     r"\b(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAUTHENTICATED|UNAVAILABLE"

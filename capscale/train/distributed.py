@@ -72,7 +72,7 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
 
 @contextmanager
 def all_or_none(shared: Exception | None = None) -> Iterator[None]:
-    """What every process does inside, all have done or none: what is raised in one of them ends it in each.
+    """Makes a block collective: an error that is raised in one process ends the block in each.
 
     Where it was raised it is raised on. The others raise `FailedElsewhere`; or `shared`, if all that was raised is of
     its type. All of them know then, and can go on together: see `is_agreed`.

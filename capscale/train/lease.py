@@ -258,7 +258,7 @@ def _place() -> str:
 
 
 def _process(pid: int) -> str | None:
-    """What tells a living process from a later one of its number (its start time, where known); None if dead."""
+    """Mark of a living process against a later one of its number (its start time, where known); None if dead."""
     if not isinstance(pid, int) or pid < 1:
         return None  # read from a file, and part of a path below
     try:

@@ -256,7 +256,7 @@ def _validation_losses(placement: Placement, runs: list[Run], window_NU: np.ndar
 
 
 class _Ending(NamedTuple):
-    """What is known of one run when its training is over."""
+    """Result of one run when its training is over."""
 
     losses: np.ndarray
     blocks: np.ndarray

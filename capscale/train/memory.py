@@ -8,7 +8,7 @@ from capscale.errors import UserError
 
 @dataclass(frozen=True)
 class Memory:
-    """What a step keeps at once. It is in no run's id: results depend on it by rounding alone.
+    """Memory settings of a step. They are in no run's id: results depend on them by rounding alone.
 
     Attributes:
       remat: keep only each layer's input for the backward pass and compute the layer anew there.

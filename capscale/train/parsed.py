@@ -27,7 +27,7 @@ class Import(NamedTuple):
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a module's source says of its names.
+    """Names of a module, as its source defines them.
 
     Attributes:
       made: top-level statements that bind a name or alter its value in place, by name; plain imports apart.
@@ -84,7 +84,7 @@ def _parse(text: str) -> Parsed:
 
 
 def imported(statement: ast.Import | ast.ImportFrom) -> dict[str, Import]:
-    """What an import statement binds, but for stars."""
+    """Names that an import statement binds, but for stars."""
     if isinstance(statement, ast.ImportFrom):
         module, level = statement.module or "", statement.level
         names = [alias for alias in statement.names if alias.name != "*"]

@@ -40,7 +40,7 @@ class Placement(Protocol):
         ...
 
     def abstract_states(self, runs: list[Run]) -> list[TrainState]:
-        """What `unstack` gives of a state, as shapes, dtypes and shardings; nothing is computed."""
+        """Result of `unstack` as shapes, dtypes and shardings; nothing is computed."""
         ...
 
     def train_chunk(self, state: Any, window_RSBU: np.ndarray, count: int, runs: list[Run]) -> tuple[Any, Histories]:
@@ -56,7 +56,7 @@ class Placement(Protocol):
         ...
 
     def measures(self, state: Any, runs: list[Run]) -> dict[str, np.ndarray]:
-        """What the weights of every run tell of themselves, each `float32 (R,)`: see `told`."""
+        """Realised statistics of the weights of every run, each `float32 (R,)`: see `told`."""
         ...
 
     def unstack(self, state: Any, runs: list[Run]) -> list[TrainState]:
@@ -147,14 +147,14 @@ class Sharded:
             return self._functions.initial_state(np.int32(run.seed))
 
     def abstract_states(self, runs: list[Run]) -> list[TrainState]:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         with jax.set_mesh(self._mesh):
             return [jax.eval_shape(self._functions.initial_state, jax.ShapeDtypeStruct((), jnp.int32))]
 
     def train_chunk(
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         (run,) = runs
         windows = self._batches(window_RSBU[0])
         with jax.set_mesh(self._mesh):
@@ -162,17 +162,17 @@ class Sharded:
         return state, {name: np.asarray(values)[None] for name, values in history.items()}
 
     def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         windows = self._batches(window_SBU)
         with jax.set_mesh(self._mesh):
             return np.asarray(self._functions.evaluate(state, windows))[None]
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         return np.asarray(state.diverged_at)[None]
 
     def measures(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         return {name: np.asarray(value)[None] for name, value in told(state).items()}
 
     def _batches(self, window_SBU: np.ndarray) -> Array:
@@ -182,11 +182,11 @@ class Sharded:
         return jax.make_array_from_process_local_data(sharding, window_SBU, (S, self._batch, U))
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         return [state]
 
     def stack(self, states: list[TrainState]) -> TrainState:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         (state,) = states
         return state
 
@@ -240,7 +240,7 @@ class Population:
         return jax.tree.map(lambda *leaves: np.stack(leaves).reshape(devices, per_device, *leaves[0].shape), *filled)
 
     def initial_state(self, runs: list[Run]) -> TrainState:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         return self._functions.initial_state(self._spread([np.int32(run.seed) for run in runs]))
 
     def abstract_states(self, runs: list[Run]) -> list[TrainState]:
@@ -251,30 +251,30 @@ class Population:
     def train_chunk(
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         paces = self._spread([_pace(run) for run in runs])
         state, history = self._functions.train_chunk(state, self._spread(list(window_RSBU)), np.int32(count), paces)
         return state, {name: self._gather(values, runs) for name, values in history.items()}
 
     def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         return self._gather(self._functions.evaluate(state, window_SBU), runs)
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         return self._gather(state.diverged_at, runs)
 
     def measures(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         return {name: self._gather(value, runs) for name, value in told(state).items()}
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         host = jax.tree.map(lambda leaf: self._gather(leaf, runs), state)
         return [jax.tree.map(lambda leaf, number=number: leaf[number], host) for number in range(len(runs))]
 
     def stack(self, states: list[TrainState]) -> TrainState:
-        """See `Placement`."""
+        """Of `Placement`, for runs of this kind."""
         return self._spread([jax.tree.map(np.asarray, state) for state in states])
 
     @staticmethod

@@ -9,7 +9,7 @@ from capscale.train.flops import flops_per_token, peak_flops
 
 
 class Progress(NamedTuple):
-    """What an observer is told after every chunk: of all the runs trained side by side.
+    """Report to an observer after every chunk: of all the runs trained side by side.
 
     Attributes:
       step, steps: done, and in all.

@@ -58,7 +58,7 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
 
 
 def weights_row(run: Run, metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """What the compressed weights tell of themselves, as columns of the run's line; None for dense weights.
+    """Realised statistics of compressed weights, as columns of the run's line; None for dense weights.
 
     `weights_realised_error`: `||held - masters||^2 / ||masters||^2`, to be held against `weights_gmse`.
     `weights_pass_rate`: share of the gradient that the mask lets through, to be held against

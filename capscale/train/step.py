@@ -56,7 +56,7 @@ The last step is measured too, with the weights before its update."""
 
 
 class Pace(NamedTuple):
-    """What may differ between runs that share one compiled program; float32 and int32 scalars."""
+    """Scalars that may differ between runs of one compiled program; float32 and int32."""
 
     learning_rate: Array
     steps: Array
@@ -64,7 +64,7 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """What a compiled train step depends on. Runs with equal programs share one compilation.
+    """Static arguments of a compiled train step. Runs with equal programs share one compilation.
 
     `devices`: how many a batch is split over; only the memory of the logits follows from it.
     """
@@ -99,7 +99,7 @@ class Program:
 
     @property
     def module(self) -> Decoder:
-        """The Flax module."""
+        """Flax module of the model."""
         return Decoder(self.model, self.representation, self.memory.remat)
 
     def tokens_at_once(self, sequences: int) -> int:

@@ -85,7 +85,7 @@ class RangeOver:
         return scale, jnp.clip(jnp.round(-normalised(low, scale)), 0.0, self.top - self.bottom)
 
     def combine(self, scale: Array, second: Array) -> ScaleOffset:
-        """Of the parts."""
+        """Scale and offset of the parts."""
         if self.zero_point:
             return ScaleOffset(scale, -rounded((second + self.bottom) * scale))
         return ScaleOffset(scale, second - rounded(self.bottom * scale))

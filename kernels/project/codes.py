@@ -73,14 +73,14 @@ def group_count(spec: Spec, width: int) -> int:
 
 @dataclass(frozen=True)
 class UnlessNaN:
-    """What `rule` makes of the given number alone; NaN for a group that holds one."""
+    """Scale by `rule` of the given number alone; NaN for a group that holds one."""
 
     rule: KernelRule
     statistic: ClassVar[Statistic] = "largest"
     given: ClassVar[bool] = True
 
     def __call__(self, statistic: Array, given: Array) -> Array:
-        """The scale."""
+        """The rule's scale, NaN for a group that holds one."""
         return jnp.where(jnp.isnan(statistic), statistic, self.rule(None, given))
 
 

@@ -42,7 +42,7 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
 
 
 def project(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret: bool = False) -> Projected:
-    """`reference.project` on Hopper."""
+    """Projection of rows as `reference.project`, on Hopper."""
     rows, width = x_RK.shape
     if not rows:
         return Projected(x_RK, pack_mask(x_RK != 0) if spec.mask else None)
@@ -84,7 +84,7 @@ def whole_cut(spec: Spec, width: int) -> Cut:
 
 
 class Operands(NamedTuple):
-    """What a kernel reads: tiles, and numbers of each of them. The same of references inside of it."""
+    """Inputs of a kernel: tiles, and numbers of each of them. The same of references inside of it."""
 
     x: Any
     given: Any = None
@@ -120,7 +120,7 @@ def _padded(x: Array) -> Array:
 
 
 class Source(NamedTuple):
-    """What a kernel reads: a tile of each of its rows, cut into strips, and their scales."""
+    """Inputs of a kernel: a tile of each of its rows, cut into strips, and their scales."""
 
     spec: Spec
     tiles: Tiles
@@ -136,7 +136,7 @@ class Source(NamedTuple):
 
     def parts(self) -> list[list[Array]]:
         """Strips of the tile, part by part."""
-        return self.tiles.cut.strips(self.tiles.dealt(self.tiles.load(self.operands.x).astype(jnp.float32)))
+        return self.tiles.cut.strips(self.tiles.interleaved(self.tiles.load(self.operands.x).astype(jnp.float32)))
 
     def rms(self, width: int) -> Array | None:
         """The root mean square of every row of `width` values, where the mask reads it."""

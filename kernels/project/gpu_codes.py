@@ -24,7 +24,7 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
 
 
 def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret: bool = False) -> Encoded:
-    """`reference.encode` on Hopper."""
+    """Codes of rows as `reference.encode`, on Hopper."""
     (rows, width), grid, spec = x_RK.shape, coded_grid(spec), encoded_spec(spec)
     bits, groups = code_bits(grid), group_count(spec, width)
     if not rows:

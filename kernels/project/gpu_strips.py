@@ -1,4 +1,4 @@
-"""What happens to a tile on Hopper, strip by strip.
+"""Projection of a tile on Hopper, strip by strip.
 
 Every array is a strip (64, columns) of a tile, or a number of each row, (64,). Neighbours in a row stand in the same
 place of strips that follow each other, so that what `reference` writes as a reshape is here a list.
@@ -55,7 +55,7 @@ def project(
 
 
 def measured(spec: Spec, strips: list[Array], keep: list[Any] | None = None) -> list[Array]:
-    """What the scale is that of: survivors alone, or all. `keep`: which survive, where that is known."""
+    """Values that the scale is measured on: survivors alone, or all. `keep`: which survive, where that is known."""
     if spec.pattern is None or not spec.measured_on_survivors:
         return strips
     keep = survivors(spec.pattern, strips)[0] if keep is None else keep
@@ -94,7 +94,7 @@ def on_codebook(
 
 
 class Sums(NamedTuple):
-    """What is known of all values that share a scale: a number of each row, or of each column of the strips."""
+    """Statistic of all values that share a scale: a number of each row, or of each column of the strips."""
 
     largest: Array
     highs: Array | None = None

@@ -1,4 +1,4 @@
-"""What values of several tiles share, on Hopper (Mosaic GPU): largest magnitudes and exact sums of squares.
+"""Sums over several tiles on Hopper (Mosaic GPU): largest magnitudes and exact sums of squares.
 
 Every tile is measured by a block of its own, and XLA puts those of a row together. Maxima and integer sums have the
 same bits in any order, and a matrix has thousands of tiles where it has 64 times fewer blocks of rows than rows: one
@@ -18,15 +18,15 @@ from .gpu_tiles import Cut, Tiles, call
 from .spec import Spec
 
 Reads = Callable[[Tiles, Any], list[Array]]
-"""What is measured of a tile: strips, float32."""
+"""Measures of a tile: strips, float32."""
 
 
 def scaled(spec: Spec, tiles: Tiles, x_ref: Any) -> list[Array]:
-    """What scales are measured on."""
+    """Values that scales are measured on."""
     if spec.rotation is None and not spec.measured_on_survivors:
         return [tiles.load(x_ref).astype(jnp.float32)]  # the same in any order of the columns
-    dealt = tiles.dealt(tiles.load(x_ref).astype(jnp.float32))
-    return [x for part in tiles.cut.strips(dealt) for x in strips.measured(spec, part)]
+    interleaved = tiles.interleaved(tiles.load(x_ref).astype(jnp.float32))
+    return [x for part in tiles.cut.strips(interleaved) for x in strips.measured(spec, part)]
 
 
 def everything(tiles: Tiles, x_ref: Any) -> list[Array]:

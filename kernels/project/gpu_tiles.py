@@ -1,4 +1,4 @@
-"""Tiles of a row on Hopper (Mosaic GPU): how they are cut, moved, rotated, and dealt to strips.
+"""Tiles of a row on Hopper (Mosaic GPU): how they are cut, moved, rotated, and interleaved over strips.
 
 Mosaic GPU does not exchange values between the threads that hold neighbours of a row. A matrix product does: by a
 permutation, column j of a tile goes to strip `j % ways`, so that neighbours stand in the same place of different
@@ -31,14 +31,14 @@ class Cut(NamedTuple):
     """Values that share a scale: a tile or several; a tile where it has several groups."""
     tile: int
     ways: int = 1
-    """Strips that neighbours are dealt to."""
+    """Strips that neighbours are interleaved over."""
     group: int | None = None
     """Neighbours of a tile that share a scale; None: whole tiles do."""
     strip: int = TILE
     """Columns of a strip."""
 
     @property
-    def dealt(self) -> bool:
+    def interleaved(self) -> bool:
         """Whether columns change places."""
         return self.ways > 1
 
@@ -85,7 +85,7 @@ def _uncut(spec: Spec, width: int, size: int, ways: int) -> str | None:
     if not width:
         reason = f"there is nothing to cut in rows of {width} values"
     elif ways & (ways - 1):
-        reason = f"runs of {ways} neighbours are not dealt to a power of two of strips"
+        reason = f"runs of {ways} neighbours are not interleaved over a power of two of strips"
     elif spec.rotation is not None and spec.rotation > TILE:
         reason = f"a rotation of {spec.rotation} values does not fit into tiles of {TILE}"
     elif width % TILE:
@@ -146,25 +146,25 @@ class Tiles(NamedTuple):
         """Float32 tile, rotated and rounded to the dtype of the rows."""
         return x if self.rotation is None else self._rotated(x, self.smem["matrix"])
 
-    def dealt(self, x: Array) -> Array:
-        """Float32 tile, rotated as `rotate` does, its columns dealt to strips."""
-        if self.rotation is None and self.cut.dealt:
+    def interleaved(self, x: Array) -> Array:
+        """Float32 tile, rotated as `rotate` does, its columns interleaved over strips."""
+        if self.rotation is None and self.cut.interleaved:
             return self._permuted(x, self._order)
         return self.rotate(x)
 
     def rotated_back(self, x: Array) -> Array:
-        """`rotate` of a tile whose columns are dealt."""
-        return self._rotated(x, self.smem["matrix"].T if self.cut.dealt else self.smem["matrix"])
+        """`rotate` of a tile whose columns are interleaved."""
+        return self._rotated(x, self.smem["matrix"].T if self.cut.interleaved else self.smem["matrix"])
 
     def gathered(self, x: Array) -> Array:
-        """Float32 tile, its columns where they were before they were dealt."""
-        if not self.cut.dealt:
+        """Float32 tile, its columns where they were before they were interleaved."""
+        if not self.cut.interleaved:
             return x
         return self._permuted(x, self._order.T)
 
     def gathered_bytes(self, x: Array) -> Array:
         """`gathered` of integers below 256, which need one product."""
-        if not self.cut.dealt:
+        if not self.cut.interleaved:
             return x
         return self._product([x.astype(jnp.bfloat16)], self._order.T)
 
@@ -233,8 +233,8 @@ def call(
     scratch["column"], scratch["barrier"] = plgpu.SMEM((ROWS,), jnp.float32), plgpu.Barrier()
     columns = [f"column{i}" for i, x in enumerate(operands) if x.shape == operands[0].shape[:1]]
     scratch |= {name: plgpu.SMEM((ROWS,), jnp.float32) for name in columns}
-    matrices = {"matrix": _matrix(rotation, cut.ways)} if rotation or cut.dealt else {}
-    if rotation and cut.dealt:
+    matrices = {"matrix": _matrix(rotation, cut.ways)} if rotation or cut.interleaved else {}
+    if rotation and cut.interleaved:
         matrices["order"] = _matrix(None, cut.ways)
     for name in matrices:
         scratch[name] = plgpu.SMEM((TILE, TILE), jnp.bfloat16, transforms=swizzled(TILE, 2))
@@ -265,7 +265,7 @@ def call(
 
 
 def _matrix(rotation: int | None, ways: int) -> Array:
-    """(128, 128) block-diagonal ±1 matrix of the rotation, or the identity, its columns dealt; bfloat16."""
+    """(128, 128) block-diagonal ±1 matrix of the rotation, or the identity, its columns interleaved; bfloat16."""
     i = lax.broadcasted_iota(jnp.int32, (TILE, TILE), 0)
     at = lax.broadcasted_iota(jnp.int32, (TILE, TILE), 1)
     strip = TILE // ways

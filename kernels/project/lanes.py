@@ -27,7 +27,7 @@ def lane(x: Array) -> Array:
 
 
 def across(x: Array, distance: int) -> Array:
-    """What the lane whose number differs in the bit `distance` holds."""
+    """Value of the lane whose number differs in the bit `distance`."""
     lower = (lane(x) & distance) == 0
     return jnp.where(lower, pltpu.roll(x, LANES - distance, 1), pltpu.roll(x, distance, 1))
 
@@ -95,7 +95,7 @@ class Rotation(NamedTuple):
 
     @property
     def specs(self) -> list[pl.BlockSpec]:
-        """Of the operands."""
+        """Block specifications of the operands."""
         return [pl.BlockSpec((LANES, LANES), lambda i: (0, 0))] if self._matrix else []
 
     @property

@@ -39,7 +39,7 @@ class How(NamedTuple):
 
 
 def choose(spec: Spec | Unsupported, x: Array, label: str = "", op: Op = "project") -> How:
-    """What runs `op` of `spec` on rows `x` (..., K); see `dispatch.choose`.
+    """Backend that runs `op` of `spec` on rows `x` (..., K); see `dispatch.choose`.
 
     `spec` may be why there is none; `label` names its format and mask in the log.
     """

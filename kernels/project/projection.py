@@ -1,4 +1,4 @@
-"""What a projection is: the nearest representable rows, and what is measured on the way; and the elementwise steps.
+"""Projection: the nearest representable rows, and what is measured on the way; and the elementwise steps.
 
 Every backend and every format computes these very functions, on whole tensors or on the blocks of a kernel.
 """

@@ -21,7 +21,7 @@ AT_ONCE = 32  # codewords in one pass over the vectors, between which the best s
 
 
 class Projected(NamedTuple):
-    """What a projection returns."""
+    """Result of a projection of rows."""
 
     value_RK: Array
     """In the dtype of x."""

@@ -60,7 +60,7 @@ def _chooses_booleans(jaxpr: Any) -> bool:
 
 
 def _run(jaxpr: Any, consts: list[Any], operands: list[Any]) -> list[Any]:
-    """What a traced function returns, step by step."""
+    """Operations of a traced function, step by step."""
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
 
     def value(name: Any) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 Statistic = Literal["rms", "largest", "extremes", "none"]
-"""What of a group is read; `extremes` are both ends, and a rule that reads them gives an offset as well (`affine`)."""
+"""Statistics of a group; `extremes` are both ends, and a rule that reads them gives an offset as well (`affine`)."""
 
 
 class Grid(Protocol):
@@ -32,7 +32,7 @@ class KernelRule(Protocol):
     """How many units of the row one unit of the grid is; frozen and hashable."""
 
     statistic: ClassVar[Statistic]
-    """What of its group it reads."""
+    """Statistic of its group that it reads."""
     given: ClassVar[bool]
     """Whether it reads a number that the caller passes for every row."""
 
@@ -73,7 +73,7 @@ class RmsTimes:
     given: ClassVar[bool] = False
 
     def __call__(self, statistic: Array, given: Array | None) -> Array:
-        """`rms * factor`."""
+        """Scale by the RMS: `rms * factor`."""
         return statistic * jnp.float32(self.factor)
 
 
@@ -124,7 +124,7 @@ class LevelTimes:
     given: ClassVar[bool] = True
 
     def __call__(self, statistic: Array, given: Array) -> Array:
-        """A two-level scale."""
+        """Scale of two levels: the group's times the tensor's."""
         return self.inner(statistic, given) * jnp.broadcast_to(given, statistic.shape)
 
     def inner(self, statistic: Array, given: Array) -> Array:
@@ -141,7 +141,7 @@ class Given:
     given: ClassVar[bool] = True
 
     def __call__(self, statistic: Array | None, given: Array) -> Array:
-        """`given`."""
+        """The number that is given."""
         return given
 
 

@@ -1,4 +1,4 @@
-"""What the projection of a row is: a frozen, hashable value that every backend reads, and the arithmetic they share.
+"""Specification of a row's projection: a frozen, hashable value that every backend reads, and shared arithmetic.
 
     rotate -> sparsify -> scale of each group -> nearest level -> value and gradient mask -> rotate back
 
@@ -66,7 +66,7 @@ class Unsupported:
     reason: str
 
     def __str__(self) -> str:
-        """The reason."""
+        """The reason in words."""
         return self.reason
 
 
@@ -113,7 +113,7 @@ class Spec:
 
     @property
     def measures(self) -> Projection:
-        """What its mask may read, as shapes and dtypes of two values of a row."""
+        """Measures that its mask may read, as shapes and dtypes of two values of a row."""
         value, flag = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.bool)
         measures: dict[str, Any] = {"value": value}
         if self.grid is not None:

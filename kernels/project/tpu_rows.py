@@ -1,4 +1,4 @@
-"""What is measured of the rows of a block on a TPU: the scales of their groups, and their root mean square.
+"""Measures of the rows of a block on a TPU: the scales of their groups, and their root mean square.
 
 What is measured stands in all lanes of its group, (rows of a tile, 128).
 """

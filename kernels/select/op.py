@@ -33,7 +33,7 @@ def largest(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> tuple[Ar
 
 
 def _choose(x: Array, k: int | Array, axes: tuple[int, ...]) -> dispatch.Backend:
-    """What runs it; kernels hold what they count on one chip, so XLA counts over a mesh."""
+    """Backend that runs it; kernels hold what they count on one chip, so XLA counts over a mesh."""
     split = _split()
 
     def unsupported(backend: dispatch.Backend) -> str | None:

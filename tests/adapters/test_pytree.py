@@ -70,7 +70,7 @@ def test_a_state_moves_with_the_gradient_at_the_compressed_weights():
 def test_learned_numbers_lie_in_a_tree_beside_and_get_gradients():
     params = {"w": draw(3, 32, 8)}
     compressed = compress(params, (("w", Representation(operand("lsq4")), Contraction(1, stacked=0)),))
-    with pytest.raises(UserError, match="needs its learned numbers"):
+    with pytest.raises(UserError, match="needs its learnable parameters"):
         compressed.project(params)
     learned = compressed.initial_learned(params)
     assert learned["w"].shape[0] == 3

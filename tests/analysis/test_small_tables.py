@@ -46,7 +46,7 @@ def test_any_small_table(seed, tmp_path, capsys):
 
 
 def test_two_sizes_of_three_formats(tmp_path, capsys):
-    """What printed a rank correlation of -0.866 as an order, and a capacity of 400 %, as it stood on its bound."""
+    """A table that printed a rank correlation of -0.866 as an order, and a capacity of 400 %, on its bound."""
     table = make_table(
         runs({"int8": 6.0, "int4": 0.5, "int2": 0.7}, sizes=(2e3, 4e3), noise=0.02), "small", strict=False
     )

@@ -1,4 +1,4 @@
-"""What tests of launch files share: a folder with stand-ins for the clients, and what was asked of them."""
+"""Shared by tests of launch files: a folder with stand-ins for the clients, and what was asked of them."""
 
 import os
 import stat

@@ -52,7 +52,7 @@ def test_prepare_then_show(place, capsys):
 
 @pytest.mark.parametrize(("workers", "said"), [("1", False), ("2", True)])
 def test_processes_that_have_nothing_to_do_are_remarked_on(workers, said, capsys):
-    """Files are dealt out by 64 MiB, and small ones together: one process does them, however many are asked for."""
+    """Files are shared out by 64 MiB, and small ones together: one process does them, however many are asked for."""
     command = PREPARE.replace("--workers 1", f"--workers {workers}")
     assert main(f"{command} --tokenizer byte --out shards".split()) == 0
     err = capsys.readouterr().err

@@ -19,7 +19,7 @@ from capscale.train.loop import Cadence
 TESTS = Path(tiny.__file__).parent
 STEPS = 60
 ALARM = re.compile(r"E\d{4} [^\n]*slow_operation_alarm.*?\*{20,}\n.*?\*{20,}\n", re.DOTALL)
-"""What XLA says where compiling takes over two minutes, as it does on a machine with ten times more to do than it has
+"""XLA's warning where compiling takes over two minutes, as it does on a machine with ten times more to do than it has
 cores."""
 EXPERIMENT = f"""
 import tiny

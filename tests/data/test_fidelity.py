@@ -1,4 +1,4 @@
-"""What a tokenizer drops is said, and refused where it is much; what its normaliser changes is no loss."""
+"""Losses of a tokenizer are said, and refused where they are many; changes by its normaliser are none."""
 
 import io
 import json

@@ -162,7 +162,7 @@ def test_link_to_nothing_is_named(tmp_path):
 
 @pytest.mark.parametrize("given", [("mix", "mix"), ("mix", "mix/en"), ("mix/en/a.txt", "mix"), ("mix", "link.txt")])
 def test_file_that_is_given_twice_is_refused(given, tmp_path, monkeypatch):
-    """What is held out would be counted twice, and trained on as often."""
+    """Documents that are held out would be counted twice, and trained on as often."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mix" / "en").mkdir(parents=True)
     (tmp_path / "mix" / "en" / "a.txt").write_text("a")

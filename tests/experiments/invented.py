@@ -64,7 +64,7 @@ def records(
 
 
 def _told(run: Run) -> dict[str, float | None]:
-    """What weights tell of themselves: the error that Gaussian ones have, and a gradient that passes everywhere.
+    """Invented statistics of weights: the error that Gaussian ones have, and a gradient that passes everywhere.
 
     Share that passes of Gaussian weights is not computed: it takes a second for each format.
     """
@@ -82,7 +82,7 @@ def evidence(
     keep: Callable[[Run], bool] = lambda run: True,
     **options: Any,
 ) -> Evidence:
-    """What an experiment would see of those of its runs that are kept; `options` are those of `records`."""
+    """Rows of an experiment of which some runs are kept; `options` are those of `records`."""
     kept = [run for run in planned(experiment, ladder) if keep(run)]
     return Evidence(tuple(records(kept, rho, **options)), "invented", ladder)
 

@@ -37,7 +37,7 @@ def test_fp8_of_128_by_128_blocks():
 
 @pytest.mark.parametrize("name", ["nvfp4-g16x16", "absmax-e4m3-g128x128"])
 def test_square_blocks_are_those_of_the_transpose(name):
-    """What they are for: the weights of the backward product are those of the forward one."""
+    """The purpose of square blocks: the weights of the backward product are those of the forward one."""
     x = gaussian((128, 256))
     np.testing.assert_array_equal(value(name, x.T), value(name, x).T)
     assert np.any(value("nvfp4", x.T) != value("nvfp4", x).T)

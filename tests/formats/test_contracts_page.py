@@ -29,7 +29,7 @@ def test_the_page_is_current(contracts, regenerate):
 
 
 def test_reasons_are_those_of_the_code(contracts, monkeypatch):
-    """What a kernel, a contract or a format says otherwise, the page says otherwise."""
+    """The page follows a kernel, a contract or a format that says otherwise."""
     before = contracts.page()
     for name, format in catalog.FORMATS.items():
         spec = spec_of(format, default_estimator(format))

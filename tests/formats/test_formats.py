@@ -1,4 +1,4 @@
-"""What single formats promise beyond the table: exact counts, state, schedules, bad input."""
+"""Promises of single formats beyond the table: exact counts, state, schedules, bad input."""
 
 import jax
 import jax.numpy as jnp

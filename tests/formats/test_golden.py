@@ -32,7 +32,7 @@ def rows(dtype: str, seed: int = 0, count: int = 8) -> jax.Array:
 
 
 def digests(name: str) -> dict[str, str]:
-    """Of the value, the gradient and that of learned numbers, by dtype; the sign of zeros counts."""
+    """Of the value, the gradient and that of learnable parameters, by dtype; the sign of zeros counts."""
     format = catalog.find(name)
     group = getattr(format, "group", None)
     count = group[0] if isinstance(group, tuple) else 8

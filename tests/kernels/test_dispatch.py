@@ -66,7 +66,7 @@ def test_the_environment_and_its_bad_values(monkeypatch):
 
 @pytest.mark.parametrize("other", [("float32", (8, 128), 0.1), ("float32", (8, 128), 0.30000000000000004)])
 def test_values_that_print_alike_are_decided_apart(other):
-    """What is decided for one value says nothing of another that the log tells in the same words."""
+    """A decision for one value holds for no other, though the log tells both in the same words."""
     with target("tpu"):
         assert choose("project", ("float32", (8, 128), 0.3), anything, detail="float32 rows") == "tpu"
         assert choose("project", other, nothing, detail="float32 rows") == "reference"

@@ -1,4 +1,4 @@
-"""What is one program outside jit, and nothing of its own inside."""
+"""Functions that are one program outside jit, and inlined inside."""
 
 from dataclasses import dataclass
 

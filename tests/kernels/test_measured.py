@@ -1,4 +1,4 @@
-"""What "auto" leaves to XLA is what the committed measurement found slower by the kernel."""
+""" "auto" leaves to XLA the kernels that the committed measurement found slower."""
 
 import json
 import logging

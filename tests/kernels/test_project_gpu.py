@@ -167,7 +167,7 @@ def test_codes_decode_to_the_values(name, rotation):
     """They are the reference's (see `check_gpu_interpreted`); here those of a rotated tile's groups too."""
     of = spec(name, rotation)
     x, numbers = rows((3, 256), jnp.float32), given(of, 3)
-    if jax.__version_info__ < (0, 12) and gpu.whole_cut(of, 256).dealt:
+    if jax.__version_info__ < (0, 12) and gpu.whole_cut(of, 256).interleaved:
         pytest.skip("jax below 0.12 interprets no transposed wgmma")
     encoded = gpu_codes.encode(of, x, numbers, interpret=True)
     value = gpu.project(of, x, numbers, interpret=True).value_RK

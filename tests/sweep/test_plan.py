@@ -183,7 +183,7 @@ def test_place_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_start_after_a_kill_while_opening(tmp_path):
-    """What it leaves is a temporary file of ours, not somebody's directory."""
+    """It leaves a temporary file of ours, not somebody's directory."""
     (tmp_path / ".sweep.json.0123.tmp").write_text('{"sche')
     open_(planned(), tmp_path)
     assert (tmp_path / "sweep.json").exists()

@@ -1,4 +1,4 @@
-"""What has been done of a sweep, read from its files alone."""
+"""Status of a sweep, read from its files alone."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What is shown besides metrics.jsonl, and what is missing to show it."""
+"""Boards beside metrics.jsonl, and packages that are missing for them."""
 
 import struct
 import sys

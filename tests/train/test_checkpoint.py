@@ -1,4 +1,4 @@
-"""What stops a save is said in words that name the place."""
+"""A save that is stopped is explained in words that name the place."""
 
 import logging
 import shutil

@@ -1,4 +1,4 @@
-"""What counts as damage, and what passes: by the words and types of orbax, tensorstore, XLA and storage clients."""
+"""Errors that count as damage, and others that pass: by words and types of orbax, tensorstore, XLA and storage."""
 
 import errno
 import json

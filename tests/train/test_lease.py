@@ -277,7 +277,7 @@ def test_a_full_disk_during_the_lease_lets_it_lapse(directory, monkeypatch):
 
 
 def test_a_lease_that_cannot_be_handed_back_lapses(directory, monkeypatch):
-    """What was trained under it is done, and is not to be hidden by an error of the store."""
+    """Training under it is done, and is not to be hidden by an error of the store."""
 
     def write(*args):
         raise RuntimeError("503")

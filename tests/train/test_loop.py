@@ -59,7 +59,7 @@ def test_result_and_files(undisturbed):
 
 
 def test_golden_loss(undisturbed):
-    """What this version of the numerics comes to, but for rounding: with another loss, `NUMERICS` is to be raised."""
+    """Losses of this version of the numerics, but for rounding: with another loss, `NUMERICS` is to be raised."""
     assert NUMERICS == 1
     assert undisturbed[0]["row"]["loss"] == pytest.approx(3.3002, abs=2e-3)
 

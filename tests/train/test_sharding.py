@@ -122,7 +122,7 @@ def test_population_is_its_runs(alone, tmp_path):
 
 @pytest.mark.slow
 def test_population_skips_what_is_not_due():
-    """What every few steps alone is done is a branch: mapped over runs with a step of each, both would be computed."""
+    """Work of every few steps is a branch: mapped over runs with a step of each, both would be computed."""
     run = tiny.run(representation=Representation(operand("rigl50")))
     program, runs = Program.of(run), 2
 

@@ -1,4 +1,4 @@
-"""What formats are trained with by default leaves their weights such that GMSE is what they feel, or is known not to.
+"""Default recipes leave weights that feel their format's GMSE, or are known not to.
 
 Every default of the headline formats trains a nano model for a few hundred steps on English prose. At the end the
 realised error is GMSE to within a factor of 1.3 and the mask passes at least half of what it would pass of Gaussian
@@ -63,7 +63,7 @@ def prose() -> Corpus:
 
 
 def trained(directory, weights: Operand, hadamard: int | None, steps: int = STEPS) -> Realised:
-    """What the weights of a nano run tell of themselves, by the recipe of the demo."""
+    """Realised statistics of the weights of a nano run, by the recipe of the demo."""
     model = NANO.model(SIZE, prose().id.vocabulary)
     run = tiny.run(
         size=SIZE,

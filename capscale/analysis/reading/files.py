@@ -21,7 +21,7 @@ LARGEST = 2**30
 TEXTS = (".csv", ".tsv", ".txt", ".tab")
 SUFFIXES = (*TEXTS, ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx")
 PACKAGES = {".parquet": ("Parquet", "pyarrow", "parquet"), ".xlsx": (".xlsx", "openpyxl", "excel")}
-"""What suffixes need: a name, the package, and the extra that it comes with."""
+"""Packages that suffixes need: a name, the package, and the extra that it comes with."""
 
 
 class Cells(NamedTuple):

@@ -46,7 +46,7 @@ PAIR = re.compile(r"w(?P<w>\d+)-?a(?P<a>\d+)")
 
 
 class Meaning(NamedTuple):
-    """What a word of a table says of an operand."""
+    """Meaning of a word of a table for an operand."""
 
     name: str
     """Of the catalog, or the word itself where it is none of its names."""

@@ -22,7 +22,7 @@ SPACES = re.compile(r"(?<=\d)['’_\s](?=\d{3}(\D|$))")
 
 
 class Numbers(NamedTuple):
-    """One column."""
+    """One column of numbers, as read."""
 
     values: list[float | None]
     """None where the cell is missing; NaN where it says so."""

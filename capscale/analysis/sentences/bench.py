@@ -1,4 +1,4 @@
-"""What there is to know of the law bench: what its columns are, and where laws do not compare."""
+"""Notes on the law bench: its columns, and where laws do not compare."""
 
 from collections.abc import Sequence
 

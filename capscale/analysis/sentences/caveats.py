@@ -1,4 +1,4 @@
-"""What a study does not show: the list "What this does not show"."""
+"""Caveats of a study: the list "What this does not show"."""
 
 import math
 from collections import Counter, defaultdict
@@ -124,7 +124,7 @@ def _of_decoupled(study: Study) -> list[Sentence]:
 
 
 def _absolute(study: Study) -> list[str]:
-    """What a law of GMSE says of capacities where no run is dense, as shares of a dense model."""
+    """Capacities by a law of GMSE where no run is dense, as shares of a dense model."""
     law = study.law
     if study.unit == "dense" or law is None or law.law.form is None:
         return []

@@ -1,4 +1,4 @@
-"""What a reader must know before quoting a number of a fit: the list "Not identified, or to be known"."""
+"""Warnings before a number of a fit is quoted: the list "Not identified, or to be known"."""
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def _contradicted(of: Inspection) -> str:
 
 
 def _so(of: Inspection) -> str:
-    """What follows for the numbers of a wrong law."""
+    """Consequence for the numbers of a wrong law."""
     names = [n for n in of.fit.values if n in of_a_wrong_law(of) - set(of.not_told)]
     return f": {listing(names)} are numbers of a law that is wrong here, and not to be quoted" if names else ""
 
@@ -112,7 +112,7 @@ def _not_measured(of: Inspection) -> list[tuple[str, list[str]]]:
 
 
 ABOUT = (*outlying.RULES, *given.RULES)
-"""What every command that uses a fit says of it."""
+"""Rules for every command that uses a fit."""
 RULES = (
     *outlying.RULES,
     Rule("law contradicted", lambda of: of.contradiction is not None, _contradicted),

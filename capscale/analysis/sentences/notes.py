@@ -1,4 +1,4 @@
-"""What stands below the tables and pictures of a report: each note says what is there, and only what is."""
+"""Notes below the tables and pictures of a report: each says what is there, and only what is."""
 
 import math
 

@@ -43,7 +43,7 @@ def _format(of: Inspection, curve: str) -> str:
 
 
 def _set_aside(of: Inspection) -> str:
-    """What the fit without outlying rows is without."""
+    """Rows that the fit without outlying ones leaves out."""
     single = len(single_rows(of))
     parts = [plural(single, "outlying run")] if single else []
     return listing([*parts, *(f"the runs of {c}" for c in of.outlying.formats)])

@@ -1,4 +1,4 @@
-"""What a study shows, most important first: the list "In short"."""
+"""Findings of a study, most important first: the list "In short"."""
 
 import math
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ def _worth(c: CapacityRow) -> str:
 
 
 def _model(study: Study) -> str:
-    """What capacities are shares of the size of."""
+    """Model that capacities are shares of."""
     return "a dense model" if study.unit == "dense" else f"a model in {study.unit}"
 
 

@@ -1,4 +1,4 @@
-"""What a report says of weights that do not feel their format's GMSE: said where it is true, and only there."""
+"""Sentences of a report on weights that do not feel their format's GMSE: said where it is true, and only there."""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -173,7 +173,7 @@ def find(name: str) -> Format:
         if not isinstance(grouped, Scalar) or not isinstance(grouped.group, int):
             raise UserError(f"format {name!r}: only a scalar format with numbered groups is ragged, such as int4-g32")
         return replace(grouped, ragged=True)
-    if (spelled := parse(name)) is not None:
+    if (spelled := parse(name, find)) is not None:
         return spelled
     close = get_close_matches(name, FORMATS, n=3, cutoff=0.4)
     hint = f"; closest: {', '.join(close)}" if close else ""
@@ -199,9 +199,9 @@ def label(format: Format) -> str:
         return _own_name(format)
     if isinstance(format, Scalar) and format.ragged:
         even = replace(format, ragged=False)
-        name = _NAMES.get(even) or spell(even)
+        name = _NAMES.get(even) or spell(even, find)
         return name + RAGGED if name else repr(format)
-    return spell(format) or repr(format)
+    return spell(format, find) or repr(format)
 
 
 def _own_name(format: HasShortName) -> str:

@@ -50,8 +50,11 @@ STORED = r"(?P<number>-bf16|-fp16)?(?:@(?P<float>e8m0|e4m3)(?:-(?P<rounding>even
 SCALAR = re.compile(rf"(?P<rule>absmax-|affine-)?(?:{GRID}){GROUP}{STORED}")
 PERCENT = r"(?P<percent>\d+(?:\.\d+)?)"
 
+Find = Callable[[str], Format]
+"""Reads a name that stands inside of another: SCALAR is any of the catalog or of these rules."""
 
-def parse(name: str) -> Format | None:
+
+def parse(name: str, find: Find) -> Format | None:
     """The format that a name of these rules means; None for other names.
 
     Raises UserError, in the words of the format, for numbers that it cannot have, such as `int9`.
@@ -59,19 +62,20 @@ def parse(name: str) -> Format | None:
     for rule, build in _RULES.items():
         if found := re.fullmatch(rule, name):
             try:
-                return build(found)
+                inside = (find(found["scalar"]),) if "scalar" in found.groupdict() else ()
+                return build(found, *inside)
             except UserError as error:
                 raise UserError(f"format {name!r}: {error}") from None
     return None
 
 
-def spell(format: Format) -> str | None:
+def spell(format: Format, find: Find) -> str | None:
     """The name that `parse` reads as `format`; None where no rule says it."""
-    name = _spelled(format)
+    name = _spelled(format, find)
     if name is None:
         return None
     try:
-        return name if parse(name) == format else None
+        return name if parse(name, find) == format else None
     except UserError:
         return None
 
@@ -128,15 +132,13 @@ def _share(found: re.Match[str]) -> float:
     return float(found["percent"]) / 100
 
 
-def _outliers(found: re.Match[str]) -> Outliers:
-    inner = parse(found["scalar"])
+def _outliers(found: re.Match[str], inner: Format) -> Outliers:
     if not isinstance(inner, Scalar):
         raise UserError("outliers are kept beside a scalar format, such as int4-outliers1")
     return Outliers(inner, _share(found))
 
 
-def _noise_as(found: re.Match[str]) -> Noise:
-    inner = parse(found["scalar"])
+def _noise_as(found: re.Match[str], inner: Format) -> Noise:
     error = inner.error(NORMAL, None) if isinstance(inner, Scalar) else None
     if error is None:
         raise UserError("noise as a scalar format of known error, such as noise-as-int4")
@@ -149,17 +151,17 @@ def _pattern(found: re.Match[str]) -> NM:
     return NM(int(found["n"]), int(found["m"]), unit=unit)
 
 
-_RULES: dict[str, Callable[[re.Match[str]], Format]] = {
+_RULES: dict[str, Callable[..., Format]] = {
     SCALAR.pattern: _scalar,
     rf"top{PERCENT}": lambda m: TopK(_share(m)),
     rf"gmp{PERCENT}": lambda m: TopK(_share(m), schedule=Cubic()),
     rf"rigl{PERCENT}(?:-every(?P<period>\d+))?": lambda m: RigL(_share(m), **_period(m)),
     r"(?P<n>\d+):(?P<m>\d+)(?:(?P<pairs>-pairs)|-units(?P<unit>\d+))?": _pattern,
     r"higgs-d(?P<d>\d+)-n(?P<n>\d+)": lambda m: Vector(int(m["d"]), int(m["n"])),
-    rf"(?P<scalar>.+)-outliers{PERCENT}": _outliers,
     r"noise(?P<bits>\d+)(?P<matrix>-matrix)?": lambda m: Noise(4.0 ** -int(m["bits"]), *_matrix(m)),
     r"noise-gmse(?P<gmse>0?\.\d+)(?P<matrix>-matrix)?": lambda m: Noise(float(m["gmse"]), *_matrix(m)),
     r"noise-as-(?P<scalar>.+?)(?P<matrix>-matrix)?": _noise_as,
+    rf"(?P<scalar>.+)-outliers{PERCENT}": _outliers,
 }
 
 
@@ -175,7 +177,7 @@ def _percent(share: float) -> str:
     return f"{share * 100:.12g}"
 
 
-def _spelled(format: Format) -> str | None:
+def _spelled(format: Format, find: Find) -> str | None:
     """A name that may mean `format`."""
     match format:
         case Scalar():
@@ -190,7 +192,7 @@ def _spelled(format: Format) -> str | None:
         case Vector():
             name = f"higgs-d{format.dimension}-n{format.codewords}"
         case Outliers():
-            inner = spell(format.inner)
+            inner = spell(format.inner, find)
             name = inner and f"{inner}-outliers{_percent(format.fraction)}"
         case Noise():
             name = f"noise-gmse{format.gmse!r}{'-matrix' if format.scope == 'matrix' else ''}"

@@ -22,6 +22,7 @@ from capscale.formats.schedule import Cubic
 from capscale.formats.sparse import TopK
 from capscale.formats.spelling import spell
 from capscale.formats.vector import Vector
+from capscale.gaussian import gmse
 
 SAID = {
     "top55": TopK(0.55),
@@ -70,7 +71,7 @@ def test_what_the_catalog_lists_keeps_its_name_however_it_is_said(rule, listed):
 
 
 def test_rules_read_every_name_of_the_catalog_that_they_spell():
-    spelled = {name: word for name, format in FORMATS.items() if (word := spell(format))}
+    spelled = {name: word for name, format in FORMATS.items() if (word := spell(format, find))}
     assert len(spelled) > 100
     assert {name: find(word) for name, word in spelled.items()} == {name: FORMATS[name] for name in spelled}
 
@@ -113,6 +114,15 @@ def test_a_format_from_outside_says_its_short_name_that_is_no_other():
     assert label(mine) == "mine"
     with pytest.raises(UserError, match="calls itself 'top55'"):
         label(replace(mine, short_name="top55"))
+
+
+def test_names_of_the_catalog_stand_inside_of_names_by_rules():
+    noise = find("noise-as-mxfp4")
+    assert isinstance(noise, Noise)
+    assert noise.gmse == pytest.approx(gmse(find("mxfp4")).value, rel=1e-8)
+    assert find("mid-tread-int3-outliers1") == Outliers(Scalar(Int(3, "mid-tread")), 0.01)
+    with pytest.raises(UserError, match="'mxfp5'; closest: mxfp4"):
+        find("noise-as-mxfp5")
 
 
 def test_what_no_rule_says_is_shown_as_it_is():

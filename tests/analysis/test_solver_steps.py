@@ -37,8 +37,8 @@ def test_residuals_beyond_delta_are_left_their_curvature_only_where_steps_fail()
 
 
 def test_a_valley_that_bends_is_followed():
-    """One ratio of D to N hardly tells alpha, beta and E apart: 265 steps at the median, 84 with corrected steps."""
-    assert np.median(iterations(table_of((100.0,)))) < 160
+    """One ratio of D to N hardly tells alpha, beta and E apart: 212 steps at the median if straight, 54 if corrected."""
+    assert np.median(iterations(table_of((100.0,), noise=1e-4))) < 100
 
 
 @pytest.mark.parametrize("along", [(1.0, 0.0), (0.3, -2.0)])

@@ -1,4 +1,4 @@
-"""Whether stated 95 % intervals hold the truth, by simulation: fits of seven designs, and predictions far beyond.
+"""Whether stated 95 % intervals hold the truth, by simulation: fits of eight designs, and predictions far beyond.
 
     python scripts/bench_coverage.py --replicates 200 --rows coverage.jsonl --json coverage.json
     python scripts/bench_coverage.py --designs size cell --jobs 14 --seconds 200 --rows coverage.jsonl

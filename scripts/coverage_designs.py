@@ -1,4 +1,4 @@
-"""Simulated tables of seven designs, and what `capscale fit` and `capscale predict` state of each: for bench_coverage.
+"""Simulated tables of eight designs, and what `capscale fit` and `capscale predict` state of each: for bench_coverage.
 
 Runs of 4 sizes, 4 ratios of tokens to parameters and 4 formats, noise .004 nats a run and, where a design says so, .006
 shared by the runs of a size, of a cell (N and D), or by the checkpoints of a run. An interval that the fit says not to

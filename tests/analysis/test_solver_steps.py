@@ -37,7 +37,7 @@ def test_residuals_beyond_delta_are_left_their_curvature_only_where_steps_fail()
 
 
 def test_a_valley_that_bends_is_followed():
-    """One ratio of D to N hardly tells alpha, beta and E apart: 212 steps at the median if straight, 54 if corrected."""
+    """One ratio of D to N hardly tells alpha, beta and E apart: a median of 212 straight steps, or 54."""
     assert np.median(iterations(table_of((100.0,), noise=1e-4))) < 100
 
 

@@ -42,7 +42,7 @@ from capscale.formats import (
     sparse,
     vector,
 )
-from capscale.models import ladder
+from capscale.models import ladder, rope
 from capscale.sweep import launchfiles, preflight, slices
 from capscale.train import loop, memory, run, step
 
@@ -67,7 +67,12 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (tiny.run(), {"tokens": (), "batch": COUNT, "seed": SOME}),
     (tiny.MODEL, {
         "layers": COUNT, "heads": COUNT, "width": (2,), "vocabulary": COUNT, "context": COUNT, "multiple_of": COUNT,
-        "init_std": (0, *POSITIVE), "rope_theta": POSITIVE, "norm_epsilon": POSITIVE,
+        "init_std": (0, *POSITIVE), "rope_theta": POSITIVE, "norm_epsilon": POSITIVE, "kv_heads": (1, None),
+        "head_width": (2, None), "feed_forward_width": (*COUNT, None),
+    }),
+    (rope.LinearRope(2), {"factor": (1, 2, 2**70)}),
+    (rope.Llama3Rope(8, 0.5, 4, 64), {
+        "factor": (1, 2, 2**70), "low": (0.5, 1 - 1e-12, 1, 2), "high": (1 - 1e-12, 1, 2, 2**70), "context": COUNT,
     }),
     (ladder.NANO, {"batch": COUNT}),
     (memory.Memory(), {"microbatches": COUNT}),

@@ -19,7 +19,7 @@ DENSE_BITS = 16
 """Dense parameters are counted as bf16."""
 
 _COMPRESSED = frozenset({"kernel"})
-_DENSE = frozenset({"embedding", "head", "gain"})
+_DENSE = frozenset({"embedding", "head", "gain", "bias"})
 _LEARNED = {"weights_step": 0.0, "activations_step": 32.0}
 """Bits of learnable parameters: those of weights are the scales that their kernel's bits count already."""
 _EMBEDDINGS = frozenset({"embedding", "head"})

@@ -11,7 +11,8 @@ from jax.typing import DTypeLike
 from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.roles import Draws, Learns
-from capscale.models.config import ModelConfig
+from capscale.models.config import ModelConfig, Projection
+from capscale.models.rope import rotary_embedding
 from capscale.representation import Representation, linear
 
 Initializer = Callable[..., Array]
@@ -28,7 +29,7 @@ def initializers(config: ModelConfig) -> tuple[Initializer, Initializer]:
 
 
 class Linear(nn.Module):
-    """Bias-free linear layer whose operands are stored in `representation`.
+    """Linear layer whose operands are stored in `representation`; a bias, where it has one, stays dense.
 
     The fp32 master weight `kernel: (in, out)` may come projected, as `capscale.models.held.hold_weights` leaves it.
     Learned numbers of the activations' format are the parameter `activations_step`.
@@ -38,13 +39,18 @@ class Linear(nn.Module):
     representation: Representation
     kernel_init: Initializer
     dtype: DTypeLike
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array, ctx: Context) -> Array:
         """`(..., in) -> (..., features)` in the compute dtype."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         x = x.astype(self.dtype)
-        return linear(x, kernel, self.representation, ctx, self._activations_context(x, ctx))
+        y = linear(x, kernel, self.representation, ctx, self._activations_context(x, ctx))
+        if not self.bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
 
     def _activations_context(self, x: Array, ctx: Context) -> Context:
         fmt = self.representation.activations.format
@@ -71,59 +77,51 @@ class RMSNorm(nn.Module):
         return (x32 * inverse_rms * jnp.broadcast_to(gain, x.shape)).astype(x.dtype)
 
 
-def rotary_embedding(x_BTHK: Array, theta: float) -> Array:
-    """Rotary position embedding (RoPE, arXiv 2104.09864), pairing feature i with i + K/2.
-
-    Feature pair i of token t is rotated by the angle `t * theta**(-2 i / K)`. K must be even.
-    """
-    T, K = x_BTHK.shape[1], x_BTHK.shape[3]
-    frequency_k = theta ** (-jnp.arange(0, K, 2, dtype=jnp.float32) / K)
-    angle_Tk = jnp.arange(T, dtype=jnp.float32)[:, None] * frequency_k[None, :]
-    cos_T1k, sin_T1k = jnp.cos(angle_Tk)[None, :, None, :], jnp.sin(angle_Tk)[None, :, None, :]
-    first, second = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos_T1k - second * sin_T1k, second * cos_T1k + first * sin_T1k], axis=-1)
-    return rotated.astype(x_BTHK.dtype)
-
-
 class Attention(nn.Module):
-    """Causal multi-head self-attention with rotary positions; all four projections are compressed.
+    """Causal self-attention with rotary positions; all four projections are compressed.
 
-    With a `norm_epsilon`, queries and keys are normalised over all heads together, ahead of the rotation (QK-norm as in
-    OLMo2, arXiv 2501.00656).
+    A key and value head serves `heads / kv_heads` queries. Queries and keys may be normalised ahead of the rotation,
+    over all heads together (as in OLMo2, arXiv 2501.00656) or each head by itself (as in Qwen3, arXiv 2505.09388).
     """
 
-    heads: int
-    rope_theta: float
+    config: ModelConfig
     representation: Representation
     kernel_init: Initializer
     residual_init: Initializer
     dtype: DTypeLike
-    norm_epsilon: float | None = None
 
     @nn.compact
     def __call__(self, x_BTM: Array, ctx: Context) -> Array:
         """`(B, T, M) -> (B, T, M)`; token t sees tokens 0..t."""
+        cfg = self.config
         B, T, M = x_BTM.shape
 
-        def project(name: str, normalised: bool) -> Array:
-            y_BTM = Linear(M, self.representation, self.kernel_init, self.dtype, name=name)(x_BTM, ctx)
-            if normalised and self.norm_epsilon is not None:
-                y_BTM = RMSNorm(self.norm_epsilon, name=f"{name}_norm")(y_BTM)
-            return y_BTM.reshape(B, T, self.heads, M // self.heads)
+        def layer(name: Projection, features: int, init: Initializer) -> Linear:
+            return Linear(features, self.representation, init, self.dtype, name in cfg.biases, name=name)
 
-        q_BTHK = rotary_embedding(project("query", normalised=True), self.rope_theta)
-        k_BTHK = rotary_embedding(project("key", normalised=True), self.rope_theta)
-        v_BTHK = project("value", normalised=False)
+        def heads(name: Projection, count: int, normalised: bool) -> Array:
+            y = layer(name, count * cfg.features_per_head, self.kernel_init)(x_BTM, ctx)
+            per_head = cfg.normalised == "per-head"
+            norm = RMSNorm(cfg.norm_epsilon, name=f"{name}_norm") if normalised else None
+            if norm is not None and not per_head:
+                y = norm(y)
+            y_BTHK = y.reshape(B, T, count, cfg.features_per_head)
+            return norm(y_BTHK) if norm is not None and per_head else y_BTHK
+
+        normalised = cfg.normalised != "none"
+        q_BTHK = rotary_embedding(heads("query", cfg.heads, normalised), cfg.rope_theta, cfg.rope_scaling)
+        k_BTHK = rotary_embedding(heads("key", cfg.keys_and_values, normalised), cfg.rope_theta, cfg.rope_scaling)
+        v_BTHK = heads("value", cfg.keys_and_values, normalised=False)
         with jax.numpy_dtype_promotion("standard"):  # its bfloat16 scores are float32 by promotion
             mixed_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, is_causal=True)
-        out = Linear(M, self.representation, self.residual_init, self.dtype, name="out")
-        return out(mixed_BTHK.reshape(B, T, M), ctx)
+        return layer("out", M, self.residual_init)(mixed_BTHK.reshape(B, T, -1), ctx)
 
 
-class SwiGLU(nn.Module):
-    """Gated feed-forward layer, `down(silu(gate(x)) * up(x))` (arXiv 2002.05202)."""
+class FeedForward(nn.Module):
+    """Feed-forward layer: `down(silu(gate(x)) * up(x))` (SwiGLU, arXiv 2002.05202) or `down(relu(up(x))^2)`
+    (arXiv 2109.08668)."""
 
-    hidden: int
+    config: ModelConfig
     representation: Representation
     kernel_init: Initializer
     residual_init: Initializer
@@ -132,24 +130,15 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x_BTM: Array, ctx: Context) -> Array:
         """`(B, T, M) -> (B, T, M)`."""
-        gate = Linear(self.hidden, self.representation, self.kernel_init, self.dtype, name="gate")
-        up = Linear(self.hidden, self.representation, self.kernel_init, self.dtype, name="up")
-        down = Linear(x_BTM.shape[-1], self.representation, self.residual_init, self.dtype, name="down")
-        return down(jax.nn.silu(gate(x_BTM, ctx)) * up(x_BTM, ctx), ctx)
+        cfg = self.config
 
+        def layer(name: Projection, features: int, init: Initializer) -> Linear:
+            return Linear(features, self.representation, init, self.dtype, name in cfg.biases, name=name)
 
-class ReLU2(nn.Module):
-    """Feed-forward layer with squared ReLUs, `down(relu(up(x))^2)` (arXiv 2109.08668)."""
-
-    hidden: int
-    representation: Representation
-    kernel_init: Initializer
-    residual_init: Initializer
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x_BTM: Array, ctx: Context) -> Array:
-        """`(B, T, M) -> (B, T, M)`."""
-        up = Linear(self.hidden, self.representation, self.kernel_init, self.dtype, name="up")
-        down = Linear(x_BTM.shape[-1], self.representation, self.residual_init, self.dtype, name="down")
-        return down(jnp.square(jax.nn.relu(up(x_BTM, ctx))), ctx)
+        up = layer("up", cfg.hidden, self.kernel_init)
+        if cfg.gated:
+            gate = layer("gate", cfg.hidden, self.kernel_init)
+            y = jax.nn.silu(gate(x_BTM, ctx)) * up(x_BTM, ctx)
+        else:
+            y = jnp.square(jax.nn.relu(up(x_BTM, ctx)))
+        return layer("down", x_BTM.shape[-1], self.residual_init)(y, ctx)

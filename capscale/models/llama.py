@@ -6,7 +6,7 @@ from jax import Array
 
 from capscale.formats.base import Context
 from capscale.models.config import ModelConfig
-from capscale.models.layers import Attention, RMSNorm, SwiGLU, initializers
+from capscale.models.layers import Attention, FeedForward, RMSNorm, initializers
 from capscale.representation import Representation
 
 
@@ -22,10 +22,8 @@ class LlamaBlock(nn.Module):
         cfg = self.config
         init, residual_init = initializers(cfg)
         dtype = jnp.dtype(cfg.dtype)
-        attention = Attention(
-            cfg.heads, cfg.rope_theta, self.representation, init, residual_init, dtype, name="attention"
-        )
-        mlp = SwiGLU(cfg.hidden, self.representation, init, residual_init, dtype, name="mlp")
+        attention = Attention(cfg, self.representation, init, residual_init, dtype, name="attention")
+        mlp = FeedForward(cfg, self.representation, init, residual_init, dtype, name="mlp")
         x_BTM = x_BTM + attention(RMSNorm(cfg.norm_epsilon, name="attention_norm")(x_BTM), ctx)
         x_BTM = x_BTM + mlp(RMSNorm(cfg.norm_epsilon, name="mlp_norm")(x_BTM), ctx)
         return x_BTM, None

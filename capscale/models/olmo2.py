@@ -1,4 +1,4 @@
-"""The OLMo2-style decoder layer (arXiv 2501.00656, section 2) in Flax Linen, with the paper's ReLU^2 feed-forward."""
+"""The OLMo2-style decoder layer (arXiv 2501.00656, section 2) in Flax Linen."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -6,7 +6,7 @@ from jax import Array
 
 from capscale.formats.base import Context
 from capscale.models.config import ModelConfig
-from capscale.models.layers import Attention, ReLU2, RMSNorm, initializers
+from capscale.models.layers import Attention, FeedForward, RMSNorm, initializers
 from capscale.representation import Representation
 
 
@@ -22,17 +22,8 @@ class Olmo2Block(nn.Module):
         cfg = self.config
         init, residual_init = initializers(cfg)
         dtype = jnp.dtype(cfg.dtype)
-        attention = Attention(
-            cfg.heads,
-            cfg.rope_theta,
-            self.representation,
-            init,
-            residual_init,
-            dtype,
-            norm_epsilon=cfg.norm_epsilon,
-            name="attention",
-        )
-        mlp = ReLU2(cfg.hidden, self.representation, init, residual_init, dtype, name="mlp")
+        attention = Attention(cfg, self.representation, init, residual_init, dtype, name="attention")
+        mlp = FeedForward(cfg, self.representation, init, residual_init, dtype, name="mlp")
         x_BTM = x_BTM + RMSNorm(cfg.norm_epsilon, name="attention_norm")(attention(x_BTM, ctx))
         x_BTM = x_BTM + RMSNorm(cfg.norm_epsilon, name="mlp_norm")(mlp(x_BTM, ctx))
         return x_BTM, None

@@ -24,9 +24,10 @@ without sparsity.
 
 
 def flops_per_token(model: ModelConfig) -> float:
-    """Training FLOPs of one token, `6 (N + V M) + 12 L M T`: with head and attention (arXiv 2204.02311, appendix B)."""
+    """Training FLOPs of a token, `6 (N + V M) + 12 L H K T`: with head and attention (arXiv 2204.02311, appendix B)."""
     matrices = model.non_embedding_parameters + model.vocabulary * model.width
-    return 6.0 * matrices + 12.0 * model.layers * model.width * model.context
+    heads = model.heads * model.features_per_head
+    return 6.0 * matrices + 12.0 * model.layers * heads * model.context
 
 
 def peak_flops(device_kind: str) -> float | None:

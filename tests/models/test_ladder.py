@@ -91,12 +91,37 @@ def test_hidden_width_rounds_up(width, multiple_of):
         ({"heads": 3}, "width=8 over heads=3"),
         ({"heads": 8}, "even whole head width"),
         ({"family": "gpt"}, "family='gpt' is unknown; use 'llama' or 'olmo2'"),
+        ({"head_width": 5}, "head_width=5 must be even"),
+        ({"heads": 2, "kv_heads": 4}, "kv_heads=4 must divide heads=2"),
+        ({"mlp": "gelu"}, "mlp='gelu' is unknown; use None or 'swiglu' or 'relu2'"),
+        ({"qk_norm": "all"}, "qk_norm='all' is unknown"),
+        ({"mlp": "relu2", "biases": ("gate",)}, "biases=.'gate',.: this model has the projections query, key"),
+        ({"biases": ("up", "query")}, "name each once, in the order query, key"),
+        ({"rope_scaling": 2.0}, "rope_scaling=2.0: give a LinearRope"),
     ],
 )
 def test_impossible_shapes_are_refused(changes, message):
     shape = {"layers": 1, "heads": 1, "width": 8, "vocabulary": 96, "context": 16} | changes
     with pytest.raises(UserError, match=message):
         ModelConfig(**shape)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"family": "olmo2"},
+        {"heads": 4, "kv_heads": 2, "head_width": 6, "qk_norm": "per-head", "feed_forward_width": 20},
+        {"heads": 4, "kv_heads": 2, "family": "olmo2", "mlp": "swiglu", "biases": ("query", "out", "gate", "down")},
+    ],
+    ids=["llama", "olmo2", "as qwen3", "with biases"],
+)
+def test_n_is_that_of_the_parameters(changes):
+    model = ModelConfig(**{"layers": 3, "heads": 1, "width": 8, "vocabulary": 96, "context": 16} | changes)
+    leaves = parameters(model, DENSE)
+    assert model.non_embedding_parameters == sum(leaf.size for leaf in leaves if leaf.in_n)
+    kernels = {leaf.path.split("/")[-2]: leaf.shape[1:] for leaf in leaves if leaf.path.endswith("kernel")}
+    assert kernels == model.projections
 
 
 def test_unknown_names_are_refused_with_the_known():

@@ -11,7 +11,7 @@ from jax import Array
 
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context, Format
-from capscale.formats.roles import Draws, Keeps, learns
+from capscale.formats.roles import Keeps, draws, learns
 from capscale.formats.schedule import needs_progress
 from capscale.representation import Held, Representation, product, project_activations, project_weights, weight_rows
 
@@ -106,10 +106,10 @@ def context(format: Format, owner: Owner, name: str, start: Callable[[], Array])
     Raises:
       UserError: a schedule without progress, or noise without a key.
     """
-    progress, key = owner.progress(), owner.key() if isinstance(format, Draws) else None
+    progress, key = owner.progress(), owner.key() if draws(format) else None
     if progress is None and needs_progress(format):
         raise UserError(f"{owner.path}: {format!r} follows a schedule, and no progress was passed in; {owner.remedy}")
-    if key is None and isinstance(format, Draws):
+    if key is None and draws(format):
         raise UserError(f"{owner.path}: {format!r} draws random numbers, and no key was passed in; {owner.remedy}")
     learned = owner.learned(name, start) if learns(format) else None
     return Context(0.0 if progress is None else progress, key, learned)

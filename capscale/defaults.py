@@ -22,7 +22,7 @@ from capscale.formats.noise import Noise
 from capscale.formats.outliers import Outliers
 from capscale.formats.pattern import NM
 from capscale.formats.rigl import RigL
-from capscale.formats.roles import learns
+from capscale.formats.roles import draws, learns
 from capscale.formats.schedule import CONSTANT
 from capscale.formats.sparse import TopK
 from capscale.formats.stages import stages_of
@@ -43,7 +43,8 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
     """The estimator that its authors train `format` with, in a basis that is `rotated` or not.
 
     - 1 bit: `Clip`, of QuEST's runs; other grids `Trust` (QuEST), learned steps `Lsq` (arXiv 1902.08153). Scales from
-      mean or median magnitudes: straight-through (BitNet b1.58, arXiv 2402.17764).
+      mean or median magnitudes: straight-through (BitNet b1.58, arXiv 2402.17764); so is stochastic rounding (arXiv
+      1502.02551), whose errors reach a whole step within the grid.
     - Sparsity by magnitude, N:M as well: RBBM, `BRms`; on a schedule (GMP), and RigL, the mask itself, `ForwardMask`.
     - Sparse, then quantized: that of the grid, over all entries, pruned ones too (QuEST's `FourEightTrustQuantizer`);
       where the grid is in a basis of its own, RBBM in the given one and the grid's there, `BothRotated`.
@@ -54,7 +55,7 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
     scalar = format.inner if isinstance(format, Outliers) else stages.scalar
     if scalar is not None:
         turned = stages.rotates_between
-        if isinstance(scalar.scale, Magnitude) and scalar is format:
+        if (isinstance(scalar.scale, Magnitude) or draws(scalar)) and scalar is format:
             return STRAIGHT_THROUGH
         one_bit = ONE_BIT_ROTATED if rotated or turned else ONE_BIT_PLAIN
         grid = Lsq() if learns(scalar) else one_bit if scalar.grid.codes == 2 else TRUST

@@ -16,7 +16,7 @@ from capscale.adapters.pytree import path_name
 from capscale.contraction import Contraction, dot_general, refuse
 from capscale.coverage import Coverage, Found, cover
 from capscale.errors import UserError
-from capscale.formats.roles import Draws, learns
+from capscale.formats.roles import draws, learns
 from capscale.policy import Policy
 from capscale.representation import Held, Representation, weight_rows
 
@@ -142,7 +142,7 @@ def with_context(model: eqx.Module, *, progress: Array | float | None = None, ke
 def _refuse(found: Found, representation: Representation) -> None:
     refuse(found.path, representation)
     fmt = representation.activations.format
-    if learns(fmt) or isinstance(fmt, Draws):
+    if learns(fmt) or draws(fmt):
         raise UserError(
             f"{found.path}: activations={fmt!r} learn or draw for a batch, and an Equinox layer sees one vector, the "
             "same for all under vmap; use a format without, such as absmax-int8"

@@ -13,7 +13,7 @@ from capscale.adapters.layers import Layer, convolution, keep_masters, of_stack,
 from capscale.contraction import Contraction, dot_general
 from capscale.coverage import Coverage, Found, cover
 from capscale.errors import UserError
-from capscale.formats.roles import Draws, learns
+from capscale.formats.roles import draws, learns
 from capscale.formats.schedule import needs_progress
 from capscale.policy import Policy
 from capscale.representation import Representation, weight_rows
@@ -130,7 +130,7 @@ def set_context(model: nnx.Module, *, progress: Array | float | None = None, key
             if progress is not None and any(needs_progress(fmt) for fmt in formats):
                 share = jnp.broadcast_to(jnp.asarray(progress, jnp.float32), product.stack)
                 product.share = _set(product.share, Progress, share)
-            if key is not None and any(isinstance(fmt, Draws) for fmt in formats):
+            if key is not None and any(draws(fmt) for fmt in formats):
                 own = jax.random.fold_in(key, zlib.crc32(product.path.encode()))
                 product.seed = _set(product.seed, Key, jax.random.split(own, product.stack) if product.stack else own)
 
@@ -191,7 +191,7 @@ def _refuse(layers: dict[str, tuple[Any, Layer]], found: Found, representation: 
     _, layer = layers[found.path]
     refuse_layer(layer, found.path, representation)
     formats = (representation.weights.format, representation.activations.format)
-    owns = any(learns(fmt) or isinstance(fmt, Draws) or needs_progress(fmt) for fmt in formats)
+    owns = any(learns(fmt) or draws(fmt) or needs_progress(fmt) for fmt in formats)
     if owns and found.shape[len(found.shape) - len(layer.shape) :] != layer.shape:
         raise UserError(
             f"{found.path}: layers are stacked along another axis than the first, and their formats need more"

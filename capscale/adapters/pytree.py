@@ -14,7 +14,7 @@ from capscale.contraction import Contraction
 from capscale.coverage import Coverage, Found, Parameter, cover
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
-from capscale.formats.roles import Draws, Keeps, Learns, learns
+from capscale.formats.roles import Keeps, Learns, draws, learns
 from capscale.formats.schedule import needs_progress
 from capscale.policy import Policy
 from capscale.representation import Representation, project_weights, weight_rows
@@ -163,7 +163,7 @@ def _refuse(found: Found, representation: Representation) -> None:
 def _check_context(found: Parameter, own: Context, ctx: Context) -> None:
     fmt = _of(found).weights.format
     wanted = {
-        "a key: project(params, Context(key=...))": isinstance(fmt, Draws) and own.key is None,
+        "a key: project(params, Context(key=...))": draws(fmt) and own.key is None,
         "a progress: project(params, Context(progress=...))": needs_progress(fmt) and ctx is NO_CONTEXT,
         "its learnable parameters: project(params, learned=...)": learns(fmt) and own.learned is None,
         "its state: project(params, state=...)": isinstance(fmt, Keeps) and own.state is None,

@@ -21,6 +21,7 @@ from .scale import Absmax, Learned, PowerOfTwo, Rms, TwoLevel
 from .scale_rule import ScaleRule
 from .schedule import Constant, Cubic
 from .sparse import Sparse, TopK
+from .stochastic import StochasticRounding
 from .vector import Vector
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "ScaleRule",
     "SignedMax",
     "Sparse",
+    "StochasticRounding",
     "Then",
     "ThenRotated",
     "TopK",

@@ -20,6 +20,7 @@ from .error import Error
 from .grids import Grid
 from .scale_rule import Group, Number, Part, float_codes, float_values, number_bits
 from .scaling import Shared, maximum_error
+from .stochastic import Drawn
 
 NUMBERS = ("float32", "bfloat16", "float16")
 FEWEST = 32  # values of a group, of which all have one sign once in 2^31
@@ -91,9 +92,10 @@ class Range:
     def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:
         """Quadrature over both ends of the group, scales as they are before they are rounded.
 
-        None for groups below 32 values, some of which have one sign, and for grids of unequal steps.
+        None for groups below 32 values, some of which have one sign, for grids of unequal steps, and for rounding by
+        chance.
         """
-        if shared.values < FEWEST or len(set(np.diff(grid.levels).tolist())) > 1:
+        if shared.values < FEWEST or len(set(np.diff(grid.levels).tolist())) > 1 or isinstance(grid, Drawn):
             return None
         value = range_error(grid, shared.values, distribution, self.offset == "zero-point")
         return Error(value, f"quadrature, both ends of {shared.values}")

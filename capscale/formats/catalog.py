@@ -28,10 +28,12 @@ from .scale import Absmax, Learned, PowerOfTwo, TwoLevel
 from .schedule import Cubic
 from .sparse import Sparse, TopK
 from .spelling import parse, spell
+from .stochastic import StochasticRounding
 from .vector import Vector
 
 ROW = "-row"  # suffix of the variant that works row by row, as activations need
 RAGGED = "-ragged"  # suffix of groups of which the last of a row holds what is left
+STOCHASTIC = "-stochastic"  # suffix of scalar formats that round by chance, without bias
 ROTATED = "rotated-"  # prefix of B in A+B: A in the given basis, then B in a rotated one
 DENSE_SCALES = "-dense-scales"  # suffix of A+B whose scales are those of the row before pruning
 
@@ -95,6 +97,7 @@ def _scalars() -> dict[str, Format]:
     named |= {"nvfp4-four-over-six": Scalar(E2M1, TwoLevel(candidates=(6.0, 4.0)), NVFP4_GROUP)}
     named |= {f"ternary-{of}": Scalar(TERNARY, Magnitude(of), "matrix") for of in ("mean", "median")}
     named |= {f"lsq{b}": Scalar(ints[b], Learned(), "matrix") for b in (2, 3, 4, 8)}  # one step a tensor, as LSQ's
+    named |= {f"{name}{STOCHASTIC}": _stochastic(named[name], name) for name in ("int4", "mxfp4-ceil", "nvfp4")}
     named |= {f"lsq{b}-per-channel": Scalar(ints[b], Learned()) for b in (2, 4)}
     return named
 
@@ -135,6 +138,12 @@ def _gmse(format: Scalar) -> float:
     return float(f"{error.value:.9g}")
 
 
+def _stochastic(format: Format, name: str) -> Scalar:
+    if not isinstance(format, Scalar):
+        raise UserError(f"format {name!r}: only scalar formats round stochastically, such as mxfp4-ceil{STOCHASTIC}")
+    return replace(format, grid=StochasticRounding(format.grid))
+
+
 def _then(sparse: Format, scalar: Format, name: str) -> Then:
     if not isinstance(sparse, Sparse) or not isinstance(scalar, Scalar):
         raise UserError(f"format {name}: A+B means a sparsity A, then a scalar format B, such as 2:4+int4")
@@ -154,6 +163,7 @@ def find(name: str) -> Format:
     `A+rotated-B` prunes in the given basis and quantizes in a rotated one.
     `A+B-dense-scales` takes the scales of B from the row before pruning, as QuEST's 4:8 class does.
     `B-ragged` has groups that need not divide the row: the last one holds what is left.
+    `B-stochastic` rounds up or down by chance.
     Names that the catalog does not list are read by the rules of `spelling`: `top55`, `absmax-int3-g128`.
     """
     if name in FORMATS:
@@ -168,11 +178,8 @@ def find(name: str) -> Format:
     first, plus, second = name.partition("+")
     if plus:
         return _then(find(first), find(second.removeprefix(ROTATED)), name)
-    if name.endswith(RAGGED):
-        grouped = find(name.removesuffix(RAGGED))
-        if not isinstance(grouped, Scalar) or not isinstance(grouped.group, int):
-            raise UserError(f"format {name!r}: only a scalar format with numbered groups is ragged, such as int4-g32")
-        return replace(grouped, ragged=True)
+    if (scalar := _by_suffix(name)) is not None:
+        return scalar
     if (spelled := parse(name, find)) is not None:
         return spelled
     close = get_close_matches(name, FORMATS, n=3, cutoff=0.4)
@@ -182,6 +189,18 @@ def find(name: str) -> Format:
         "others, "
         "and A+B means a sparsity A, then B"
     )
+
+
+def _by_suffix(name: str) -> Scalar | None:
+    """A scalar format with other groups or another rounding than the name says before its last word."""
+    if name.endswith(RAGGED):
+        grouped = find(name.removesuffix(RAGGED))
+        if not isinstance(grouped, Scalar) or not isinstance(grouped.group, int):
+            raise UserError(f"format {name!r}: only a scalar format with numbered groups is ragged, such as int4-g32")
+        return replace(grouped, ragged=True)
+    if name.endswith(STOCHASTIC):
+        return _stochastic(find(name.removesuffix(STOCHASTIC)), name)
+    return None
 
 
 def label(format: Format) -> str:
@@ -198,10 +217,15 @@ def label(format: Format) -> str:
     if isinstance(format, HasShortName):
         return _own_name(format)
     if isinstance(format, Scalar) and format.ragged:
-        even = replace(format, ragged=False)
-        name = _NAMES.get(even) or spell(even, find)
-        return name + RAGGED if name else repr(format)
+        return _suffixed(replace(format, ragged=False), RAGGED) or repr(format)
+    if isinstance(format, Scalar) and isinstance(format.grid, StochasticRounding):
+        return _suffixed(replace(format, grid=format.grid.grid), STOCHASTIC) or repr(format)
     return spell(format, find) or repr(format)
+
+
+def _suffixed(format: Format, suffix: str) -> str | None:
+    name = label(format)
+    return None if name == repr(format) else name + suffix
 
 
 def _own_name(format: HasShortName) -> str:

@@ -21,6 +21,7 @@ from .roles import kernel_spec
 from .scalar import Scalar
 from .scale import GAUSSIAN_RMS, Learned, Rms
 from .sparse import Sparse
+from .stochastic import refuse_drawn
 from .storage import Codes, Field, Shape
 
 
@@ -41,6 +42,7 @@ class Then:
             raise UserError(f"Then(sparse={self.sparse!r}): the first format must be a sparsity, such as TopK or NM")
         if not isinstance(self.scalar, Scalar) or isinstance(self.scalar.scale, Learned):
             raise UserError(f"Then(scalar={self.scalar!r}): the second format must be a Scalar with measured scales")
+        refuse_drawn(self.scalar.grid, self)
         if self.scales_from not in ("survivors", "dense"):
             raise UserError(f"Then(scales_from={self.scales_from!r}): use 'survivors' or 'dense'")
 

@@ -92,6 +92,7 @@ def own_classes() -> tuple[type, ...]:
         scale,
         schedule,
         sparse,
+        stochastic,
         vector,
     )
     from .compose import Then
@@ -107,6 +108,7 @@ def own_classes() -> tuple[type, ...]:
             affine.Range,
             affine.SignedMax,
             kquant.KQuant,
+            stochastic.StochasticRounding,
             schedule.Constant,
             schedule.Cubic,
             ThenRotated,

@@ -6,7 +6,7 @@ A grid maps each cell [a, b] to one level l, so its squared error is a sum over 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,16 +94,66 @@ def interval(cdf: Callable[[Array64], Array64], a: Array64, b: Array64) -> Array
     return np.where(left, cdf(-np.asarray(a)) - cdf(-np.asarray(b)), cdf(b) - cdf(a))
 
 
-def cells(levels: Array64) -> tuple[Array64, Array64]:
-    """Lower and upper ends of the nearest-level cells of sorted levels; the outermost are infinite."""
-    middle = (levels[1:] + levels[:-1]) / 2
-    return np.concatenate([[-np.inf], middle]), np.concatenate([middle, [np.inf]])
+class Pieces(NamedTuple):
+    """Squared error of rounding x, `square x^2 + slope x + constant` between two edges that follow each other."""
+
+    edges: Array64
+    """Ascending, the outermost infinite."""
+    square: Array64
+    slope: Array64
+    constant: Array64
+
+    def error(self, density: Density, bound: Array64 | float = np.inf) -> Array64:
+        """Integral of the error over the values of at most `bound` in magnitude, which broadcasts to the edges."""
+        edges = np.clip(self.edges, -np.asarray(bound), bound)
+        m0, m1, m2 = density.moments(edges[..., :-1], edges[..., 1:])
+        return np.sum(self.square * m2 + self.slope * m1 + self.constant * m0, axis=-1)
+
+    def value(self, x: Array64) -> Array64:
+        """The error at x, one value for every leading index of the edges."""
+        at = np.sum(self.edges[..., 1:-1] < x[..., None], axis=-1)[..., None]
+        square, slope, constant = (np.take_along_axis(c, at, -1)[..., 0] for c in self[1:])
+        return square * np.square(x) + slope * x + constant
+
+    @property
+    def kinks(self) -> Array64:
+        """Edges that are finite."""
+        return self.edges[np.isfinite(self.edges)]
+
+
+def nearest_pieces(levels: Array64) -> Pieces:
+    """Of the nearest of ascending levels, (..., levels)."""
+    edges = _closed((levels[..., 1:] + levels[..., :-1]) / 2)
+    return Pieces(edges, np.ones_like(levels), -2 * levels, np.square(levels))
+
+
+def between_pieces(levels: Array64) -> Pieces:
+    """Of either level around x by chance, with x for a mean: `(upper - x)(x - lower)`; the nearest beyond them."""
+    low, high = levels[..., :-1], levels[..., 1:]
+    first, last = levels[..., :1], levels[..., -1:]
+    return Pieces(
+        _closed(levels),
+        np.concatenate([np.ones_like(first), -np.ones_like(low), np.ones_like(last)], axis=-1),
+        np.concatenate([-2 * first, low + high, -2 * last], axis=-1),
+        np.concatenate([np.square(first), -low * high, np.square(last)], axis=-1),
+    )
+
+
+def _closed(inner: Array64) -> Array64:
+    """Edges with infinite ones at both ends."""
+    end = np.full((*inner.shape[:-1], 1), np.inf)
+    return np.concatenate([-end, inner, end], axis=-1)
+
+
+def pieces_of(grid: Any, scale: Array64 | float = 1.0) -> Pieces:
+    """The squared error of a grid in steps of `scale`, by its own `pieces` of levels, or by its nearest level."""
+    levels = grid.levels * np.asarray(scale, np.float64)[..., None]
+    return getattr(grid, "pieces", nearest_pieces)(levels)
 
 
 def grid_error(levels: Array64, density: Density) -> float:
     """`int (x - nearest level)^2 p(x) dx`, by closed form, absolute error of the order of 1e-15 per level."""
-    m0, m1, m2 = density.moments(*cells(levels))
-    return float(np.sum(m2 - 2 * levels * m1 + np.square(levels) * m0))
+    return float(nearest_pieces(levels).error(density))
 
 
 def second_moment(density: Density) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from .distributions import NORMAL, Density, grid_error, second_moment
+from .distributions import NORMAL, Density, pieces_of, second_moment
 from .grids import Grid
 
 POINTS_PER_OCTAVE = 24  # floats have a local optimum in every octave of the scale; this resolves each many times
@@ -16,7 +16,7 @@ REFINE = {"method": "bounded", "options": {"xatol": 1e-10}}
 
 @cache
 def optimal_clip(grid: Grid, density: Density = NORMAL) -> float:
-    """`c` that minimises `int (x - s nearest(x / s))^2 p(x) dx`, the largest level standing at c times the RMS of p.
+    """`c` that minimises `int (x - s round(x / s))^2 p(x) dx`, the largest level standing at c times the RMS of p.
 
     With the standard normal: the INT constants of QuEST (arXiv 2502.05003), to their true optimum. Grids with an
     exponent have several local optima, so the whole range is scanned before the best dip is refined.
@@ -31,7 +31,7 @@ def optimal_clip(grid: Grid, density: Density = NORMAL) -> float:
     exponents = np.linspace(-1.0, max(octaves, 1.0) + 3.0, int((max(octaves, 1.0) + 4.0) * POINTS_PER_OCTAVE) + 1)
 
     def loss(exponent: float) -> float:
-        return grid_error(levels * (rms * 2.0**exponent / top), density)
+        return float(pieces_of(grid, rms * 2.0**exponent / top).error(density))
 
     losses = np.array([loss(e) for e in exponents])
     inner = np.flatnonzero((losses[1:-1] <= losses[:-2]) & (losses[1:-1] <= losses[2:])) + 1

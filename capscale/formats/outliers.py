@@ -20,6 +20,7 @@ from .distributions import Array64, Density, Distribution, Moments, grid_error, 
 from .error import Error
 from .scalar import Scalar
 from .scale import Learned, Rms, TwoLevel
+from .stochastic import refuse_drawn
 from .storage import Codes, Field, Shape, codes_value, rows_of, value_codes
 from .survivors import Tails
 
@@ -39,6 +40,7 @@ class Outliers:
 
     def __post_init__(self) -> None:
         check_real(self, "fraction", least=0, below=1)
+        refuse_drawn(self.inner.grid, self)
         if self.inner.scope == "matrix" or isinstance(self.inner.scale, Learned | TwoLevel):
             raise UserError(
                 f"Outliers(inner={self.inner!r}): the inner format must scale by row or group, by RMS or max"

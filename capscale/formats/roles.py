@@ -63,11 +63,11 @@ class Keeps(Protocol):
 
 @runtime_checkable
 class Draws(Protocol):
-    """A format that draws random numbers from `Context.key`."""
+    """A format that may draw random numbers from `Context.key`."""
 
     @property
     def draws(self) -> bool:
-        """Whether it draws: True."""
+        """Whether it draws, as configured."""
         ...
 
 
@@ -112,11 +112,16 @@ def learns(format: Format) -> bool:
     return isinstance(format, Learns) and format.learns
 
 
+def draws(format: Format) -> bool:
+    """Whether the format draws random numbers."""
+    return isinstance(format, Draws) and format.draws
+
+
 def initial_context(format: Format, x: Array, seed: int = 0, progress: float = 1.0) -> Context:
     """A context in which `format` can project `x` outside training: learnable parameters and state as they start."""
     return Context(
         progress=progress,
-        key=jax.random.key(seed) if isinstance(format, Draws) else None,
+        key=jax.random.key(seed) if draws(format) else None,
         learned=format.initial_learned(x) if isinstance(format, Learns) and format.learns else None,
         state=format.initial_state(x) if isinstance(format, Keeps) else None,
     )

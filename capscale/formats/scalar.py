@@ -23,6 +23,7 @@ from .groups import Groups, GroupSize
 from .scale import GAUSSIAN_RMS, Learned, Rms, TwoLevel
 from .scale_rule import ChecksGrid, Combines, Group, HasKernelRule, ScaleRule, parts_of, scale_of
 from .scaling import scaled_error
+from .stochastic import Drawn
 from .storage import Codes, Field, Shape
 
 Parts = tuple[Array, ...]
@@ -105,7 +106,7 @@ class Scalar:
     @one_program(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest level of each value on the scaled grid of its group; `rms` is that of the group."""
-        projection = self.project_by(self.measure(x, ctx), x)
+        projection = self.project_by(self.measure(x, ctx), x, key=ctx.key)
         if self.learns and self.group == "matrix" and axes_of_part(x):
             return projection  # its values need nothing of the whole tensor, of which this is a part; an RMS would
         (rms,) = replace(self, scale=Rms(float(self.grid.levels[-1]))).measure(x, ctx)
@@ -124,14 +125,18 @@ class Scalar:
         return self.scale.measure(Group(self.groups.split(full), self.groups.axes(x.ndim), filled), self.grid, ctx)
 
     @one_program(0)
-    def project_by(self, parts: Parts, x: Array, keep: Array | None = None) -> Projection:
-        """`project` with given scales, such as those of the dense row of a sparse tensor. `keep`: see `on_grid`."""
+    def project_by(self, parts: Parts, x: Array, keep: Array | None = None, key: Array | None = None) -> Projection:
+        """`project` with given scales, such as those of the dense row of a sparse tensor. `keep`: see `on_grid`.
+
+        `key`: of what a grid draws that rounds by chance.
+        """
         split = self.groups.split
         scaled = on_grid(
             self.grid,
             split(to_float32(x, "Scalar")),
             self._scale(parts, x.shape),
             None if keep is None else split(keep),
+            self._uniform(key, x.shape),
         )
         joined = jax.tree.map(lambda y: self.groups.join(y, x.shape), scaled)
         value = in_dtype(joined.value, x.dtype)
@@ -139,23 +144,46 @@ class Scalar:
 
     def kernel_spec(self) -> Spec | Unsupported:
         """The grid, and the kernel's rule for the scale; one number that serves the matrix is given to it."""
-        if self.group == "matrix" and not isinstance(self.scale, Combines):
+        if self.group == "matrix" and not isinstance(self.scale, Combines) and not self.draws:
             return Spec(self.grid, Given())
-        if self.group == "matrix" or isinstance(self.group, tuple):
-            return Unsupported("scales of blocks, and offsets of a matrix, are left to XLA")
-        if not isinstance(self.scale, HasKernelRule):
-            return Unsupported(f"{type(self.scale).__name__} scales are left to XLA")
-        if isinstance(self.group, int) and self.learns:
-            return Unsupported("a learned step per group is left to XLA: the kernel takes one given scale a row")
+        if (reason := self._without_kernel) is not None:
+            return Unsupported(reason)
+        assert isinstance(self.scale, HasKernelRule)
         rule = self.scale.kernel_rule(self.grid)
         if isinstance(rule, Unsupported):
             return rule
         return Spec(self.grid, rule, self.group if isinstance(self.group, int) else None)
 
+    @property
+    def _without_kernel(self) -> str | None:
+        """Why no kernel computes it, where that is not up to the rule for the scale."""
+        if self.draws:
+            return "stochastic rounding is left to XLA: kernels draw no random numbers"
+        if self.group == "matrix" or isinstance(self.group, tuple):
+            return "scales of blocks, and offsets of a matrix, are left to XLA"
+        if not isinstance(self.scale, HasKernelRule):
+            return f"{type(self.scale).__name__} scales are left to XLA"
+        if isinstance(self.group, int) and self.learns:
+            return "a learned step per group is left to XLA: the kernel takes one given scale a row"
+        return None
+
     def kernel_given(self, x: Array, ctx: Context, counted: Array | None = None) -> Array:
         """The part of the scale that a group's own is taken under, or all of it: one number for every row."""
         shared = self.measure(x, ctx, counted)[-1]
         return shared[..., 0] if isinstance(self.group, int) else shared
+
+    @property
+    def draws(self) -> bool:
+        """Whether its grid rounds by random numbers."""
+        return isinstance(self.grid, Drawn)
+
+    def _uniform(self, key: Array | None, shape: Shape) -> Array | None:
+        """A random number in [0, 1) for every value, groups apart; None for a grid that draws none."""
+        if not self.draws:
+            return None
+        if key is None:
+            raise UserError(f"{self.grid} needs a PRNG key in Context.key")
+        return self.groups.split(jax.random.uniform(key, shape, jnp.float32))
 
     @property
     def learns(self) -> bool:
@@ -183,9 +211,12 @@ class Scalar:
         assert not isinstance(scale, ScaleOffset)
         return self.groups.join(jnp.broadcast_to(scale, self.groups.split_shape(shape)), shape)
 
-    def codes_of(self, x: Array, parts: Parts) -> Array:
-        """Code of every value, in the shape of x."""
-        return self.groups.join(self.grid.encode(self._normal(x, self._scale(parts, x.shape))), x.shape)
+    def codes_of(self, x: Array, parts: Parts, key: Array | None = None) -> Array:
+        """Code of every value, in the shape of x. `key`: as for `project_by`."""
+        normal, uniform = self._normal(x, self._scale(parts, x.shape)), self._uniform(key, x.shape)
+        if isinstance(self.grid, Drawn) and uniform is not None:
+            normal, _ = self.grid.drawn(normal, uniform)
+        return self.groups.join(self.grid.encode(normal), x.shape)
 
     @partial(jax.jit, static_argnums=(0, 3))
     def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
@@ -206,7 +237,7 @@ class Scalar:
     @partial(jax.jit, static_argnums=0)
     def _coded(self, x: Array, ctx: Context) -> tuple[Array, Parts]:
         parts = self.measure(x, ctx)
-        return self.codes_of(x, parts), parts
+        return self.codes_of(x, parts, ctx.key), parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Values: levels times scales."""

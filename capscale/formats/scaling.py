@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from .distributions import NORMAL, Array64, Density, Distribution, cells, grid_error
+from .distributions import NORMAL, Array64, Density, Distribution, pieces_of
 from .error import Error
 from .grids import Grid
 from .groups import Groups, GroupSize
@@ -91,7 +91,7 @@ def rms_error(grid: Grid, clip: float, shared: Shared, distribution: Distributio
 
 def fixed_error(grid: Grid, clip: float, density: Density) -> float:
     """Error with the largest level at `clip`."""
-    return grid_error(grid.levels * (clip / grid.levels[-1]), density)
+    return float(pieces_of(grid, clip / grid.levels[-1]).error(density))
 
 
 OwnError = Callable[[Grid, Array64, Array64], Array64]
@@ -132,21 +132,13 @@ def maximum_error(
 
 def own_error(grid: Grid, scale: Array64, maximum: Array64) -> Array64:
     """Squared error of the largest value, which is ±maximum with equal chance."""
-    boundaries = (grid.levels[1:] + grid.levels[:-1]) / 2
-    both = [
-        grid.levels[np.searchsorted(boundaries, sign * maximum / scale)] * scale - sign * maximum for sign in (1, -1)
-    ]
-    return (np.square(both[0]) + np.square(both[1])) / 2
+    pieces = pieces_of(grid, scale)
+    return (pieces.value(maximum) + pieces.value(-maximum)) / 2
 
 
 def interior_error(grid: Grid, scale: Array64, maximum: Array64, distribution: Distribution) -> Array64:
-    """`int_{-m}^{m} (x - nearest)^2 p(x) dx` for every pair of scale and maximum m."""
-    low, high = cells(grid.levels)
-    levels = grid.levels * scale[:, None]
-    bound = maximum[:, None]
-    low, high = np.clip(low * scale[:, None], -bound, bound), np.clip(high * scale[:, None], -bound, bound)
-    m0, m1, m2 = distribution.moments(low, high)
-    return np.sum(m2 - 2 * levels * m1 + np.square(levels) * m0, axis=1)
+    """`int_{-m}^{m} (x - rounded)^2 p(x) dx` for every pair of scale and maximum m."""
+    return pieces_of(grid, scale).error(distribution, maximum[:, None])
 
 
 def two_level_error(grid: Grid, scales: Grid, size: int, values: int, distribution: Distribution) -> float:
@@ -205,7 +197,7 @@ def _pieces(grid: Grid, rule: FollowsMaximum, low: float, high: float) -> Array6
     if jumps.size:
         starts = np.concatenate([[low], jumps, [high]])
         starts = starts[(starts >= low) & (starts <= high)]
-        boundaries = np.abs((grid.levels[1:] + grid.levels[:-1]) / 2)
+        boundaries = np.abs(pieces_of(grid).kinks)
         for a, b in pairwise(starts):
             kinks = np.unique(boundaries) * rule.of_maximum(np.array([(a + b) / 2]), grid)
             edges.append(kinks[(kinks > a) & (kinks < b)])

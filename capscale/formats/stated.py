@@ -16,7 +16,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache, cached_property
 from typing import Any
 
-CLOSED_FORM = ("error", "survival", "levels", "of_maximum", "jumps")
+CLOSED_FORM = ("error", "survival", "levels", "pieces", "of_maximum", "jumps")
 """Methods that the exact error rests on: of formats, scale rules, sparsities, grids, rules that follow the maximum."""
 PACKING = ("layout", "store", "load", "mask_layout", "encode_mask", "decode_mask", "encode", "decode")
 """Methods that packed storage rests on: of formats, sparsities, grids and scale rules."""

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from capscale.errors import UserError
 from capscale.formats.base import Context
-from capscale.formats.roles import Draws, Learns
+from capscale.formats.roles import Learns, draws
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.rope import rotary_embedding
 from capscale.representation import Representation, linear
@@ -54,7 +54,7 @@ class Linear(nn.Module):
 
     def _activations_context(self, x: Array, ctx: Context) -> Context:
         fmt = self.representation.activations.format
-        if isinstance(fmt, Draws):
+        if draws(fmt):
             ctx = ctx._replace(key=self.make_rng(NOISE))
         if isinstance(fmt, Learns) and fmt.learns:
             if fmt.learned_shape(x.shape):

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 from capscale.checks import check_whole
 from capscale.formats.base import Context
-from capscale.formats.roles import Draws, Keeps, learns
+from capscale.formats.roles import Keeps, draws, learns
 from capscale.kernels.mesh import automatic_axes
 from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
 from capscale.models.config import ModelConfig
@@ -289,7 +289,7 @@ def _axis_apart(program: Program) -> str | None:
     """The axis of the context mesh along which devices work apart, where every one holds all parameters."""
     mesh, auto = automatic_axes()
     # Noise of the activations is drawn for all tokens at once, so that devices which draw it do not part.
-    together = isinstance(program.representation.activations.format, Draws)
+    together = draws(program.representation.activations.format)
     return DATA if DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not together else None
 
 

@@ -3,7 +3,7 @@
 Every backend and every format computes these very functions, on whole tensors or on the blocks of a kernel.
 """
 
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from ..rounding import rounded_to
 from .affine import ScaleOffset
-from .scales import Grid, normalised, reciprocal, rounded
+from .scales import normalised, reciprocal, rounded
 
 
 class Projection(NamedTuple):
@@ -26,7 +26,8 @@ class Projection(NamedTuple):
     step: Array | None = None
     """Distance between neighbouring levels around the value, in units of the input."""
     distance: Array | None = None
-    """`|value - x| / step`, taken before `value` is rounded to the dtype of the input: at most 1/2 inside the grid."""
+    """`|value - x| / step`, taken before `value` is rounded to the dtype of the input: at most 1/2 inside the grid, 1
+    where rounding is stochastic."""
     radius: Array | None = None
     """Magnitude of x (of its vector, for codebooks) over that of the outermost level: at most 1 inside the grid."""
     keep: Array | None = None
@@ -55,14 +56,17 @@ def of_level(level: Array, scale: Array | ScaleOffset) -> Array:
     return rounded(level * scale)
 
 
-def on_grid(grid: Grid, x: Array, scale: Array | ScaleOffset, keep: Array | None = None) -> Projection:
+def on_grid(
+    grid: Any, x: Array, scale: Array | ScaleOffset, keep: Array | None = None, uniform: Array | None = None
+) -> Projection:
     """Float32 `x` on `grid` in units of `scale`, which broadcasts to x; its value not yet in the dtype of the row.
 
-    `keep`: what sparsity left, the rest being zero. Elementwise. NaN and infinity become NaN; a scale of zero gives
+    `keep`: what sparsity left, the rest being zero. `uniform`: random numbers in [0, 1), for a grid that rounds by them
+    (its `drawn`); `nearest` without. Elementwise. NaN and infinity become NaN; a scale of zero gives
     zero.
     """
     normal = in_steps(x if keep is None else jnp.where(keep, x, 0.0), scale)
-    level, gap = grid.nearest(normal)
+    level, gap = grid.nearest(normal) if uniform is None else grid.drawn(normal, uniform)
     if isinstance(
         scale, ScaleOffset
     ):  # zero may lie at an end of the grid, so that both ends are as far from its middle

@@ -17,7 +17,7 @@ from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format
 from capscale.formats.groups import Groups
 from capscale.formats.packing import expected_bytes, pack, unpack
-from capscale.formats.roles import Draws, Keeps, initial_context
+from capscale.formats.roles import Keeps, draws, initial_context
 from capscale.formats.rotated import ThenRotated
 from capscale.formats.stated import PACKING, unstated
 from capscale.formats.storage import Storable, storage_bits
@@ -223,7 +223,7 @@ def check_mapped(subject: Subject) -> None:
             run(x, ctx)
         return
     found = run(x, ctx)
-    if not isinstance(subject.format, Draws):  # devices that draw alike for rows of their own
+    if not draws(subject.format):  # devices that draw alike for rows of their own
         same_bits(found, subject.compiled(x, ctx))
 
 

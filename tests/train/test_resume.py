@@ -16,6 +16,7 @@ import tiny
 from etils import epath
 
 from capscale.errors import UserError
+from capscale.representation import Representation, operand
 from capscale.train.checkpoint import KEPT, Checkpoints
 from capscale.train.loop import Cadence, train
 from capscale.train.placement import Population
@@ -63,6 +64,19 @@ def test_interrupted_run_resumes_exactly(at, undisturbed, tmp_path):
     result = tiny.train_one(RUN, tmp_path)
     assert result["timing"]["resumed_from_step"] == at
     check_same(undisturbed, result, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_that_draws_resumes_exactly(tmp_path):
+    """Rounding by chance: what is drawn at a step is a function of the run and the step."""
+    run = tiny.run(representation=Representation(operand("absmax-int3-g4-stochastic"), operand("int4-stochastic")))
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    expected = tiny.train_one(run, whole)["row"]
+    tiny.interrupt([run], [stopped], tiny.one_device(run), 6)
+    result = tiny.train_one(run, stopped)
+    assert result["timing"]["resumed_from_step"] == 6
+    assert result["row"] == expected
+    assert metric_lines(stopped) == metric_lines(whole)
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ ORDER = (
     "train",
     "sweep",
     "analysis",
+    "checkpoints",
     "reproduction",
     "cli",
     "experiments",

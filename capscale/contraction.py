@@ -13,7 +13,8 @@ from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context, Format
 from capscale.formats.roles import Keeps, draws, learns
 from capscale.formats.schedule import needs_progress
-from capscale.representation import Held, Representation, product, project_activations, project_weights, weight_rows
+from capscale.product import product
+from capscale.representation import Held, Representation, project_activations, project_weights, weight_rows
 
 Axes = tuple[int, ...]
 DimensionNumbers = tuple[tuple[Sequence[int], Sequence[int]], tuple[Sequence[int], Sequence[int]]]

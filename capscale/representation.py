@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from capscale.checks import check_whole
 from capscale.defaults import default_estimator
@@ -25,6 +25,7 @@ from capscale.formats.stages import stages_of
 from capscale.fused import project_fused
 from capscale.kernels.hadamard import rotate
 from capscale.masks import Pulls, checked_mask, masked
+from capscale.product import product
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,36 @@ class Held(NamedTuple):
         )
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["representation"])
+@dataclass(frozen=True)
+class ProjectedActivations:
+    """Activations that are projected already, for several products of `linear`: made by `project_once`.
+
+    Gradients of the products add up before they meet the one mask and the one rotation.
+    """
+
+    value: Array
+    representation: Representation
+
+    def __jax_array__(self) -> Array:
+        """Refused: a layer that multiplied these would leave out the weights, or the rotation of both."""
+        raise UserError(
+            f"activations of shape {self.value.shape} are ProjectedActivations, for capscale.linear alone, and met "
+            "another operation; give it the activations themselves"
+        )
+
+
+def project_once(x: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> ProjectedActivations:
+    """`x` of shape (..., in) projected for every `linear` that multiplies it in this representation.
+
+    Without a rotation and with a mask of booleans, each product and the sum of its gradients are those of as many
+    `linear(x, ...)`, bit for bit; a rotation of the sum rounds otherwise than a sum of rotated gradients.
+    """
+    return ProjectedActivations(project_activations(x, representation, ctx), representation)
+
+
 def linear(
-    x: Array,
+    x: Array | ProjectedActivations,
     w: Array | Held,
     representation: Representation = DENSE,
     weights_ctx: Context = NO_CONTEXT,
@@ -188,37 +217,20 @@ def linear(
     """`y = R(x) R(w)`: x (..., in), w (in, out), y (..., out) in the dtype of x.
 
     Weights are projected in their own dtype (the float32 masters), unless they are `Held`, then cast to the dtype
-    of x; products accumulate in float32.
+    of x; products accumulate in float32. Activations are projected here, unless `project_once` did it.
+
+    Raises:
+      UserError: activations that were projected in another representation.
     """
     held_w = w.value if isinstance(w, Held) else project_weights(w, representation, weights_ctx)
-    return product(project_activations(x, representation, activations_ctx), held_w)
-
-
-@jax.custom_vjp
-def product(x: Array, w: Array) -> Array:
-    """`x w`: x (..., in), w (in, out), y (..., out). Multiplied in the dtype of x, summed in float32, y in that of x.
-
-    So are its gradients; that of the weights stays float32. Those that JAX derives multiply float32 with the dtype of
-    x, which GPUs have no matrix units for, and transpose the larger operand, which a CPU does in memory.
-    """
-    return jnp.matmul(x, w.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
-
-
-def _product_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return product(x, w), (x, w)
-
-
-def _product_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, w = operands
-    outer = tuple(range(x.ndim - 1))
-    into_x = lax.dot_general(
-        g, w.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
-    into_w = lax.dot_general(x, g, ((outer, outer), ((), ())), preferred_element_type=jnp.float32)
-    return into_x.astype(x.dtype), into_w.astype(w.dtype)
-
-
-product.defvjp(_product_forward, _product_backward)
+    if not isinstance(x, ProjectedActivations):
+        return product(project_activations(x, representation, activations_ctx), held_w)
+    if x.representation != representation:
+        raise UserError(
+            f"linear(representation={representation}): the activations were projected for {x.representation}; project "
+            "them for this layer, or hold both layers in one representation"
+        )
+    return product(x.value, held_w)
 
 
 def _block(width: int, representation: Representation) -> int | None:

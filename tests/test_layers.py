@@ -25,6 +25,7 @@ ORDER = (
     "defaults",
     "estimator_names",
     "fused",
+    "product",
     "representation",
     "kernel_checks",
     "packed",

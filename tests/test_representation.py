@@ -15,6 +15,7 @@ from capscale.formats.grids import Int
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Learned
 from capscale.formats.sparse import TopK
+from capscale.product import product
 from capscale.representation import (
     DENSE,
     Operand,
@@ -22,7 +23,6 @@ from capscale.representation import (
     hadamard_block,
     linear,
     operand,
-    product,
     project,
     project_activations,
     project_weights,

@@ -10,10 +10,10 @@ from jax.typing import DTypeLike
 
 from capscale.errors import UserError
 from capscale.formats.base import Context
-from capscale.formats.roles import Learns, draws
+from capscale.formats.roles import Learns, draws, learns
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.rope import rotary_embedding
-from capscale.representation import Representation, linear
+from capscale.representation import ProjectedActivations, Representation, linear, project_once
 
 Initializer = Callable[..., Array]
 
@@ -42,11 +42,15 @@ class Linear(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, ctx: Context) -> Array:
+    def __call__(self, x: Array | ProjectedActivations, ctx: Context) -> Array:
         """`(..., in) -> (..., features)` in the compute dtype."""
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        x = x.astype(self.dtype)
-        y = linear(x, kernel, self.representation, ctx, self._activations_context(x, ctx))
+        width = (x.value if isinstance(x, ProjectedActivations) else x).shape[-1]
+        kernel = self.param("kernel", self.kernel_init, (width, self.features), jnp.float32)
+        if isinstance(x, ProjectedActivations):
+            y = linear(x, kernel, self.representation, ctx)
+        else:
+            x = x.astype(self.dtype)
+            y = linear(x, kernel, self.representation, ctx, self._activations_context(x, ctx))
         if not self.bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -61,6 +65,20 @@ class Linear(nn.Module):
                 raise UserError(f"activations={fmt!r} would learn a number per token; use group='matrix'")
             ctx = ctx._replace(learned=self.param("activations_step", lambda _: fmt.initial_learned(x)))
         return ctx
+
+
+def shared_input(
+    x: Array, representation: Representation, dtype: DTypeLike, ctx: Context
+) -> Array | ProjectedActivations:
+    """Input of several `Linear` layers, projected once for all of them.
+
+    As it is where activations are dense, and where every layer projects in a way of its own: with a learned step of
+    its own, or noise of its own.
+    """
+    fmt = representation.activations.format
+    if representation.activations.is_dense or learns(fmt) or draws(fmt):
+        return x
+    return project_once(x.astype(dtype), representation, ctx)
 
 
 class RMSNorm(nn.Module):
@@ -95,12 +113,13 @@ class Attention(nn.Module):
         """`(B, T, M) -> (B, T, M)`; token t sees tokens 0..t."""
         cfg = self.config
         B, T, M = x_BTM.shape
+        input_BTM = shared_input(x_BTM, self.representation, self.dtype, ctx)
 
         def layer(name: Projection, features: int, init: Initializer) -> Linear:
             return Linear(features, self.representation, init, self.dtype, name in cfg.biases, name=name)
 
         def heads(name: Projection, count: int, normalised: bool) -> Array:
-            y = layer(name, count * cfg.features_per_head, self.kernel_init)(x_BTM, ctx)
+            y = layer(name, count * cfg.features_per_head, self.kernel_init)(input_BTM, ctx)
             per_head = cfg.normalised == "per-head"
             norm = RMSNorm(cfg.norm_epsilon, name=f"{name}_norm") if normalised else None
             if norm is not None and not per_head:
@@ -138,7 +157,8 @@ class FeedForward(nn.Module):
         up = layer("up", cfg.hidden, self.kernel_init)
         if cfg.gated:
             gate = layer("gate", cfg.hidden, self.kernel_init)
-            y = jax.nn.silu(gate(x_BTM, ctx)) * up(x_BTM, ctx)
+            input_BTM = shared_input(x_BTM, self.representation, self.dtype, ctx)
+            y = jax.nn.silu(gate(input_BTM, ctx)) * up(input_BTM, ctx)
         else:
             y = jnp.square(jax.nn.relu(up(x_BTM, ctx)))
         return layer("down", x_BTM.shape[-1], self.residual_init)(y, ctx)

@@ -11,7 +11,8 @@ from flax import linen as nn
 from flax import nnx
 
 from capscale.adapters import compress
-from capscale.representation import Representation, product
+from capscale.product import product
+from capscale.representation import Representation
 
 Layer = tuple[Any, Callable[[Any, jax.Array], jax.Array], Callable[[Any], jax.Array]]
 """Parameters, y of parameters and x, and the kernel (in, out) of a tree like the parameters."""

@@ -32,8 +32,7 @@ from capscale.product import product
 class Operand:
     """One side of a matrix product: its format forward, its estimator backward.
 
-    `estimator`: None for the default one (`capscale.defaults`), which a `Representation` fills in, as it depends on the
-    rotation; by itself an operand is not rotated.
+    `estimator`: None for the default one, which a `Representation` fills in, as it depends on the rotation.
     """
 
     format: Format = UNCOMPRESSED
@@ -81,9 +80,9 @@ def operand(name: str, estimator: Estimator | None = None, per_token: bool = Fal
 class Representation:
     """How the weights and the activations of a linear layer are held.
 
-    `hadamard`: largest block of the Hadamard rotation of the input axis, a power of two, or None for none. The block
-    used is the largest power of two up to it that divides the width. Both operands are rotated when both are
-    compressed; a single compressed operand is rotated forth and back.
+    `hadamard`: largest block of the Hadamard rotation of the input axis, a power of two, or None. The block used is the
+    largest power of two up to it that divides the width. Both operands are rotated when both are compressed; a single
+    compressed operand is rotated forth and back.
     Estimators that an operand leaves open become the defaults for its format and this rotation.
 
     Example: `Representation(operand("int4"), operand("int8", per_token=True), hadamard=128)`.
@@ -191,18 +190,15 @@ class ProjectedActivations:
     representation: Representation
 
     def __jax_array__(self) -> Array:
-        """Refused: a layer that multiplied these would leave out the weights, or the rotation of both."""
-        raise UserError(
-            f"activations of shape {self.value.shape} are ProjectedActivations, for capscale.linear alone, and met "
-            "another operation; give it the activations themselves"
-        )
+        """Refused: they are rotated where both operands are, for a product with weights that are as well."""
+        raise UserError(f"ProjectedActivations of shape {self.value.shape} met another operation than capscale.linear")
 
 
 def project_once(x: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> ProjectedActivations:
     """`x` of shape (..., in) projected for every `linear` that multiplies it in this representation.
 
-    Without a rotation and with a mask of booleans, each product and the sum of its gradients are those of as many
-    `linear(x, ...)`, bit for bit; a rotation of the sum rounds otherwise than a sum of rotated gradients.
+    With a mask of booleans and no rotation, values and gradients are those of as many `linear(x, ...)`, bit for bit;
+    a rotation of the sum rounds otherwise than a sum of rotated gradients.
     """
     return ProjectedActivations(project_activations(x, representation, ctx), representation)
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         Scalar as Scalar,
     )
     from capscale.formats import (
-        Then as Then,
+        SparseQuantized as SparseQuantized,
     )
     from capscale.formats import (
         TopK as TopK,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from capscale.formats.catalog import FORMATS as FORMATS
     from capscale.formats.packing import pack as pack
     from capscale.formats.packing import unpack as unpack
-    from capscale.gaussian import gmse as gmse
+    from capscale.gaussian_mse import gmse as gmse
     from capscale.policy import Policy as Policy
     from capscale.policy import Rule as Rule
     from capscale.representation import (
@@ -91,15 +91,27 @@ _NAMES = {
     "capscale.capacity": "Capacity",
     "capscale.contraction": "Contraction dot_general",
     "capscale.errors": "UserError",
-    "capscale.formats": "NM Absmax Context Float Format Int Levels Noise Outliers Rms Scalar Then TopK Vector",
+    "capscale.formats": (
+        "NM Absmax Context Float Format Int Levels Noise Outliers Rms Scalar SparseQuantized TopK Vector"
+    ),
     "capscale.formats.catalog": "FORMATS",
     "capscale.formats.packing": "pack unpack",
-    "capscale.gaussian": "gmse",
+    "capscale.gaussian_mse": "gmse",
     "capscale.policy": "Policy Rule",
     "capscale.representation": "DENSE Operand Representation linear operand project_activations project_weights",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
-_MODULES = ("adapters", "analysis", "capacity", "estimators", "formats", "gaussian", "kernel_checks", "representation")
+_OLD = {"Then": "SparseQuantized"}
+_MODULES = (
+    "adapters",
+    "analysis",
+    "capacity",
+    "estimators",
+    "formats",
+    "gaussian_mse",
+    "kernel_checks",
+    "representation",
+)
 
 __all__ = [
     "DENSE",
@@ -121,7 +133,7 @@ __all__ = [
     "Rms",
     "Rule",
     "Scalar",
-    "Then",
+    "SparseQuantized",
     "TopK",
     "UserError",
     "Vector",
@@ -143,6 +155,11 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_HOME[name]), name)
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
+    if name in _OLD:
+        from capscale.kernels.renamed import warn_of_old
+
+        warn_of_old(f"{__name__}.{name}", f"{__name__}.{_OLD[name]}")
+        return __getattr__(_OLD[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

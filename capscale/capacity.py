@@ -15,7 +15,7 @@ import numpy as np
 
 from capscale.checks import check_finite, check_number
 from capscale.errors import UserError
-from capscale.formats.error import effective_bits
+from capscale.formats.mse import effective_bits
 
 LOG4 = float(np.log(4.0))
 FLOPS_PER_PARAMETER_TOKEN = 6.0

@@ -11,10 +11,10 @@ from jax import Array
 
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context, Format
-from capscale.formats.roles import Keeps, draws, learns
+from capscale.formats.capabilities import Stateful, draws, learns
 from capscale.formats.schedule import needs_progress
 from capscale.product import product
-from capscale.representation import Held, Representation, project_activations, project_weights, weight_rows
+from capscale.representation import ProjectedWeight, Representation, project_activations, project_weights, weight_rows
 
 Axes = tuple[int, ...]
 DimensionNumbers = tuple[tuple[Sequence[int], Sequence[int]], tuple[Sequence[int], Sequence[int]]]
@@ -125,7 +125,7 @@ def refuse(path: str, representation: Representation, stacked: bool = False) -> 
       stacked: whether one product of the layer has several matrices (batch axes of `dot_general`).
     """
     weights, activations = representation.weights.format, representation.activations.format
-    if isinstance(weights, Keeps):
+    if isinstance(weights, Stateful):
         raise UserError(
             f"{path}: {weights!r} keeps a state that moves with the gradient at the compressed weights, which a layer "
             "does not see; compress the parameters instead, capscale.compress(params, ((pattern, representation, "
@@ -136,7 +136,7 @@ def refuse(path: str, representation: Representation, stacked: bool = False) -> 
 
 
 def dot_general(
-    x: Array, w: Array | Held, dims: DimensionNumbers, representation: Representation, owner: Owner
+    x: Array, w: Array | ProjectedWeight, dims: DimensionNumbers, representation: Representation, owner: Owner
 ) -> Array:
     """`jax.lax.dot_general` with activations `x` and weights `w` held in `representation` along what is contracted.
 
@@ -144,14 +144,14 @@ def dot_general(
     both, bit for bit, gradients too. The result has the dtype of `x`.
     """
     (x_inputs, w_inputs), (x_batch, w_batch) = dims
-    value = w.value if isinstance(w, Held) else w
+    value = w.value if isinstance(w, ProjectedWeight) else w
     free = [axis for axis in range(x.ndim) if axis not in {*x_inputs, *x_batch}]
     order = (*x_batch, *free, *x_inputs)
     moved = x if order == tuple(range(x.ndim)) else jnp.transpose(x, order)
     rows = jnp.reshape(moved, (*moved.shape[: len(order) - len(x_inputs)], -1))
     contraction = Contraction(tuple(w_inputs), tuple(w_batch))
     matrix = contraction.matrix(value)
-    if not isinstance(w, Held):
+    if not isinstance(w, ProjectedWeight):
         matrix = held(matrix, representation, owner)
     multiply = product
     for _ in w_batch:

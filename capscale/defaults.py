@@ -17,12 +17,12 @@ from capscale.estimators import (
 )
 from capscale.estimators_rotated import BothRotated
 from capscale.formats.base import Format
+from capscale.formats.capabilities import draws, learns
 from capscale.formats.magnitude import Magnitude
 from capscale.formats.noise import Noise
 from capscale.formats.outliers import Outliers
 from capscale.formats.pattern import NM
 from capscale.formats.rigl import RigL
-from capscale.formats.roles import draws, learns
 from capscale.formats.schedule import CONSTANT
 from capscale.formats.sparse import TopK
 from capscale.formats.stages import stages_of
@@ -61,7 +61,7 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
         grid = Lsq() if learns(scalar) else one_bit if scalar.grid.codes == 2 else TRUST
         return BothRotated(RBBM, grid) if turned else grid
     if isinstance(format, Noise):
-        return ThroughScale(format.scope)
+        return ThroughScale(format.granularity)
     if isinstance(format, TopK) and format.schedule != CONSTANT:
         return ForwardMask()
     others: dict[type, Estimator] = {Vector: CODEWORDS, RigL: ForwardMask(), TopK: RBBM, NM: RBBM}

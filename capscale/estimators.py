@@ -21,7 +21,7 @@ from scipy import special
 
 from capscale.checks import check_choice, check_real
 from capscale.errors import UserError
-from capscale.formats.base import Projection, Scope, scope_axes
+from capscale.formats.base import Granularity, Projection, granularity_axes
 from capscale.masks import conjunction
 
 Field = TypeVar("Field")
@@ -67,7 +67,7 @@ class StraightThrough:
 class Clip:
     """Passes where `|x| <= scale * outermost level`: QuEST's rule for 1 bit (`ClipQuantizer`, arXiv 2502.05003).
 
-    scale = 1 passes what the grid covers, at 1 bit 57 % of Gaussian weights (`capscale.gaussian.pass_rate`), and fewer
+    scale = 1 passes what the grid covers, at 1 bit 57 % of Gaussian weights (`capscale.gmse.pass_rate`), and fewer
     as training drives weights out of the band (experiments/results/README.md, int1). QuEST's one-bit runs have 1.3
     where they rotate and 1.25 where they do not (`clip_scale` of all 15 in its table), as has `capscale.defaults`.
     """
@@ -81,7 +81,7 @@ class Clip:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|x| / outermost level <= scale`."""
-        return needed(projection.radius, self, "a grid") <= self.scale
+        return needed(projection.relative_magnitude, self, "a grid") <= self.scale
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Trust:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|value - x| / step <= threshold`."""
-        return needed(projection.distance, self, "a grid") <= self.threshold
+        return needed(projection.error_in_steps, self, "a grid") <= self.threshold
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class TrustRadius:
         check_real(self, "radius", above=0)
 
     def __call__(self, x: Array, projection: Projection) -> Array:
-        """`distance * step <= radius * RMS`."""
-        distance, step = needed(projection.distance, self, "a grid"), needed(projection.step, self, "a grid")
+        """`error_in_steps * step <= radius * RMS`."""
+        distance, step = needed(projection.error_in_steps, self, "a grid"), needed(projection.step, self, "a grid")
         return distance * step <= jnp.float32(self.radius) * needed(projection.rms, self, "measured scales")
 
 
@@ -136,17 +136,20 @@ class Hypersphere:
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|v| <= radius * max |codeword|`, all entries of a vector alike."""
-        return needed(projection.radius, self, "a grid") <= self.radius
+        return needed(projection.relative_magnitude, self, "a grid") <= self.radius
 
 
 @dataclass(frozen=True)
 class Lsq:
-    """LSQ (arXiv 1902.08153): the gradient into x passes inside the grid; `Projection.slope` carries the step's."""
+    """LSQ (arXiv 1902.08153): the gradient into x passes inside the grid.
+
+    `Projection.dvalue_dscale` carries that into the step.
+    """
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|x| <= s * largest level`."""
-        needed(projection.slope, self, "a learned step")
-        return needed(projection.radius, self, "a grid") <= 1.0
+        needed(projection.dvalue_dscale, self, "a learned step")
+        return needed(projection.relative_magnitude, self, "a grid") <= 1.0
 
 
 @dataclass(frozen=True)
@@ -232,13 +235,15 @@ class ThroughScale:
 
     With `value = x + ||x|| u` and u fixed, `x_bar = g + x <g, value - x> / <x, x>`: the exact derivative of noise of a
     deviation measured on x (the authors' noise quantizer lets the gradient flow through its deviation).
-    `scope`: the row that has one scale, or the matrix.
+    `granularity`: the row that has one scale, or the matrix.
     """
 
-    scope: Scope = "row"
+    JSON_FIELDS: ClassVar[Mapping[str, str]] = {"granularity": "scope"}
+
+    granularity: Granularity = "row"
 
     def __post_init__(self) -> None:
-        check_choice(self, "scope", ("row", "matrix"))
+        check_choice(self, "granularity", ("row", "matrix"))
 
     def __call__(self, x: Array, projection: Projection) -> None:
         """None: nothing is masked."""
@@ -246,7 +251,7 @@ class ThroughScale:
 
     def residuals(self, x: Array, projection: Projection) -> "_AlongScale":
         """x over its energy, and the error of the projection."""
-        axes = scope_axes(self.scope, x.ndim)
+        axes = granularity_axes(self.granularity, x.ndim)
         energy = jnp.sum(jnp.square(x), axis=axes, keepdims=True)
         return _AlongScale(x / jnp.where(energy > 0, energy, 1.0), projection.value.astype(jnp.float32) - x)
 
@@ -254,7 +259,7 @@ class ThroughScale:
         """`g + x <g, value - x> / <x, x>`."""
         along, error = residuals
         full = g.astype(jnp.float32)
-        share = jnp.sum(full * error, axis=scope_axes(self.scope, g.ndim), keepdims=True)
+        share = jnp.sum(full * error, axis=granularity_axes(self.granularity, g.ndim), keepdims=True)
         return (full + along * share).astype(g.dtype)
 
 

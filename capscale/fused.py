@@ -11,7 +11,7 @@ from jax import Array
 from capscale.errors import UserError
 from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format
-from capscale.formats.roles import GivesKernel, kernel_spec, learns
+from capscale.formats.capabilities import GivesKernel, kernel_spec, learns
 from capscale.kernels.hadamard import rotate
 from capscale.kernels.project import Spec, Unsupported
 from capscale.kernels.project.op import choose

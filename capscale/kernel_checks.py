@@ -10,10 +10,10 @@ from jax.typing import DTypeLike
 from capscale.defaults import default_estimator
 from capscale.estimators import Estimator
 from capscale.formats.base import Format
-from capscale.formats.roles import initial_context
+from capscale.formats.capabilities import initial_context
 from capscale.fused import given_R1, spec_of
 from capscale.kernels import compare, testing
-from capscale.kernels.ahead import Unavailable
+from capscale.kernels.aot import Unavailable
 from capscale.kernels.project import Spec, Unsupported, reference
 from capscale.kernels.project.mask import unpack_mask
 

@@ -16,14 +16,15 @@ from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name, find_estimator, split_name
 from capscale.estimators import STRAIGHT_THROUGH, Estimator
-from capscale.formats.base import NO_CONTEXT, Context, Format, per_row
+from capscale.formats.base import NO_CONTEXT, Context, Format, granularity_of, per_row
+from capscale.formats.capabilities import HasLearnedScale, Stateful
 from capscale.formats.catalog import find, label
 from capscale.formats.dense import UNCOMPRESSED
-from capscale.formats.roles import Keeps, Learns
 from capscale.formats.rotation import hadamard_block
 from capscale.formats.stages import stages_of
 from capscale.fused import project_fused
 from capscale.kernels.hadamard import rotate
+from capscale.kernels.renamed import old_names
 from capscale.masks import Pulls, checked_mask, masked
 from capscale.product import product
 
@@ -102,7 +103,7 @@ class Representation:
                 object.__setattr__(self, side, filled)
         if block is not None and (block < 2 or block & (block - 1)):
             raise UserError(f"Representation(hadamard={block}): the block must be a power of two from 2, or None")
-        if block is not None and isinstance(self.weights.format, Keeps):
+        if block is not None and isinstance(self.weights.format, Stateful):
             raise UserError(
                 f"weights={self.weights.format!r} keep a mask of the matrix itself, so they cannot be rotated; "
                 "use hadamard=None"
@@ -115,12 +116,12 @@ class Representation:
                     f"{label(operand.format)} rotates what it keeps by itself, and hadamard={block} would rotate "
                     f"before that as well; use hadamard=None, or {other} to prune in the rotated basis"
                 )
-        if isinstance(self.activations.format, Keeps):
+        if isinstance(self.activations.format, Stateful):
             raise UserError(f"activations={self.activations.format!r} have no state from step to step; use TopK")
-        if self.activations.format.scope != "row":
+        if granularity_of(self.activations.format) != "row":
             raise UserError(
                 f"activations={self.activations.format!r} would let one token see others; choose a format that "
-                "works per row, such as TopK(..., scope='row') or Scalar(..., group='row')"
+                "works per row, such as TopK(..., granularity='row') or Scalar(..., group='row')"
             )
 
     @property
@@ -165,7 +166,7 @@ def project_activations(x: Array, representation: Representation, ctx: Context =
     return projected if representation.rotates_both else rotated(projected, representation)
 
 
-class Held(NamedTuple):
+class ProjectedWeight(NamedTuple):
     """Weights that `project_weights` has projected already, marked so that `linear` does not do it again."""
 
     value: Array
@@ -173,8 +174,8 @@ class Held(NamedTuple):
     def __jax_array__(self) -> Array:
         """Refused: another layer that multiplied these would leave out the activations, or the rotation of both."""
         raise UserError(
-            f"weights of shape {self.value.shape} are Held, for capscale.linear alone, and met another layer; compress "
-            "models that are not capscale's by capscale.compress(model, policy, inputs)"
+            f"weights of shape {self.value.shape} are ProjectedWeight, for capscale.linear alone, and met another "
+            "layer; compress models that are not capscale's by capscale.compress(model, policy, inputs)"
         )
 
 
@@ -205,20 +206,20 @@ def project_once(x: Array, representation: Representation, ctx: Context = NO_CON
 
 def linear(
     x: Array | ProjectedActivations,
-    w: Array | Held,
+    w: Array | ProjectedWeight,
     representation: Representation = DENSE,
     weights_ctx: Context = NO_CONTEXT,
     activations_ctx: Context = NO_CONTEXT,
 ) -> Array:
     """`y = R(x) R(w)`: x (..., in), w (in, out), y (..., out) in the dtype of x.
 
-    Weights are projected in their own dtype (the float32 masters), unless they are `Held`, then cast to the dtype
-    of x; products accumulate in float32. Activations are projected here, unless `project_once` did it.
+    Weights are projected in their own dtype (the float32 masters), unless they are `ProjectedWeight`, then cast to the
+    dtype of x; products accumulate in float32. Activations are projected here, unless `project_once` did it.
 
     Raises:
       UserError: activations that were projected in another representation.
     """
-    held_w = w.value if isinstance(w, Held) else project_weights(w, representation, weights_ctx)
+    held_w = w.value if isinstance(w, ProjectedWeight) else project_weights(w, representation, weights_ctx)
     if not isinstance(x, ProjectedActivations):
         return product(project_activations(x, representation, activations_ctx), held_w)
     if x.representation != representation:
@@ -250,7 +251,7 @@ class _Residuals(NamedTuple):
     """For the backward pass: a mask, or what `Pulls` asks for; for learnable parameters the value's slope."""
 
     mask: Array | None
-    slope: Array | None
+    dvalue_dscale: Array | None
     learned: Array | None
     own: Any = None
 
@@ -260,9 +261,9 @@ def project(operand: Operand, x: Array, ctx: Context, tokens: bool = False) -> A
 
     An estimator that is `Pulls` has a gradient of its own in place of that.
 
-    The gradient of a learned number, `ctx.learned`, is the sum of `slope * g` over the values that it scales, times the
-    format's factor for a tensor of this shape. With `tokens` it is that for one row: how many there are at once depends
-    on micro-batches and devices (LSQ too counts the features of a layer, not those of a batch).
+    The gradient of a learned number, `ctx.learned`, is the sum of `dvalue_dscale * g` over the values that it scales,
+    times the format's factor for a tensor of this shape. With `tokens` it is that for one row: how many there are at
+    once depends on micro-batches and devices (LSQ too counts the features of a layer, not those of a batch).
     """
     return cast(Array, _project(operand, tokens, x, ctx))
 
@@ -276,24 +277,27 @@ def _forward(operand: Operand, tokens: bool, x: Array, ctx: Context) -> tuple[Ar
     projection, estimator = operand.format.project(x, ctx), operand.backward()
     full, learned = x.astype(jnp.float32), ctx.learned
     own = estimator.residuals(full, projection) if isinstance(estimator, Pulls) else None
-    slope = None if learned is None else projection.slope
+    dvalue_dscale = None if learned is None else projection.dvalue_dscale
     mask = checked_mask(estimator(full, projection), estimator)
-    return projection.value, _Residuals(mask, slope, learned, own)
+    return projection.value, _Residuals(mask, dvalue_dscale, learned, own)
 
 
 def _backward(operand: Operand, tokens: bool, residuals: _Residuals, g: Array) -> tuple[Array, Context | None]:
-    mask, slope, learned, own = residuals
+    mask, dvalue_dscale, learned, own = residuals
     estimator = operand.backward()
     into_x = estimator.pull(own, g) if isinstance(estimator, Pulls) else masked(mask, g)
     if learned is None:
         return into_x, None
     format = operand.format
-    assert isinstance(format, Learns)
-    assert slope is not None
+    assert isinstance(format, HasLearnedScale)
+    assert dvalue_dscale is not None
     _, pull = jax.vjp(lambda numbers: format.expand_learned(numbers, g.shape), learned)
-    (into_learned,) = pull(slope * g.astype(slope.dtype))
+    (into_learned,) = pull(dvalue_dscale * g.astype(dvalue_dscale.dtype))
     into_learned = into_learned * format.learned_gain(g.shape[-1:] if tokens else g.shape)
     return into_x, Context(progress=cast(Array, None), learned=into_learned)
 
 
 _project.defvjp(_forward, _backward)
+
+
+__getattr__ = old_names(__name__, {"Held": "ProjectedWeight"})

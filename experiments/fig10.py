@@ -23,8 +23,8 @@ from capscale.capacity import TANH
 from capscale.data.corpus import DataId
 from capscale.formats.catalog import find
 from capscale.formats.distributions import NORMAL, Distribution
-from capscale.formats.laws import Laplace, Logistic, StudentT
-from capscale.gaussian import gmse
+from capscale.formats.families import Laplace, Logistic, StudentT
+from capscale.gaussian_mse import gmse
 from capscale.models.ladder import Ladder
 from capscale.representation import Representation, operand
 from capscale.train.run import Run

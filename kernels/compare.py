@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from .eager import one_program
+from .jit_inline import jit_inline
+from .project.bitplanes import unpack
 from .project.codes import Encoded, code_bits, coded_grid
 from .project.mask import unpack_mask
-from .project.planes import unpack
 from .project.reference import Projected
 from .project.spec import Spec
 
@@ -73,7 +73,7 @@ def _close(found: Array, expected: Array, allowed: Tolerance, what: str) -> None
     allowed.check(~near, what)
 
 
-@one_program()
+@jit_inline()
 def _nearness(found: Array, expected: Array, relative: float) -> tuple[Array, Array]:
     value, wanted = found.astype(jnp.float32), expected.astype(jnp.float32)
     bound = relative * jnp.max(jnp.abs(wanted), initial=0.0, where=jnp.isfinite(wanted))
@@ -107,7 +107,7 @@ def equal(found: Array, expected: Array, what: str, x: Array | None = None) -> N
     assert not count, f"{what}: {count} of {found.size} differ, first at {_first(differ, found, expected, x)}"
 
 
-@one_program()
+@jit_inline()
 def _differing(found: Array, expected: Array) -> Array:
     alike = found == expected
     if jnp.issubdtype(found.dtype, jnp.floating):

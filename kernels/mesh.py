@@ -46,7 +46,7 @@ def by_rows(run: Callable[..., Any], whole: int = 0) -> Callable[..., Any]:
     return mapped
 
 
-def split_unsaid() -> str | None:
+def unknown_sharding_reason() -> str | None:
     """Why a kernel might be handed a part of an array unawares, or None: jit splits arrays that no mesh tells of."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty and dispatch.current().platform == jax.default_backend() and jax.device_count() > 1:

@@ -20,10 +20,10 @@ from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from .ahead import CHIPS, Unavailable, compile_for_tpu, lower_for_hopper, tpu_devices
+from .aot import CHIPS, Unavailable, compile_for_tpu, lower_for_hopper, tpu_devices
 from .compare import close, close_codes, equal, same, same_codes, tolerance
-from .eager import one_program
 from .hadamard import rotate
+from .jit_inline import jit_inline
 from .project import op, reference, tpu, tpu_codes
 from .project.codes import coded_grid, decode
 from .project.mask import mask_bytes
@@ -67,7 +67,7 @@ def _of_spec(check: Check, spec: Spec) -> None:
     check(spec)
 
 
-@one_program(0, 1, 2)
+@jit_inline(0, 1, 2)
 def rows(shape: Shape, dtype: DTypeLike, seed: int = 0) -> Array:
     """Normal rows; of five or more, one each of zeros, with a NaN, with an infinity, of large values, full of ties."""
     x = jax.random.normal(jax.random.key(seed), shape, jnp.float32)
@@ -99,7 +99,9 @@ def check_gradient(spec: Spec, dtype: DTypeLike = jnp.float32, shape: Shape = (4
     x, given, cotangent = rows(shape, dtype), _given(spec, shape[0]), rows(shape, dtype, seed=1)
 
     def pulled(x: Array, given: Array | None, cotangent: Array) -> Array:
-        return jax.vjp(lambda x: op.project(spec, x, given, op.How("tpu", interpret=True)), x)[1](cotangent)[0]
+        return jax.vjp(lambda x: op.project(spec, x, given, op.BackendChoice("tpu", interpret=True)), x)[1](cotangent)[
+            0
+        ]
 
     expected = reference.backward(spec, reference.project(spec, x, given).mask_RW, cotangent)
     equal(jax.jit(pulled)(x, given, cotangent), expected, "gradient")
@@ -175,7 +177,7 @@ def check_pod(spec: Spec, shape: Shape = (4096, 640), dtype: DTypeLike = jnp.bfl
     x, _, given = _structs(spec, shape, dtype)
 
     def both(x: Array, given: Array | None) -> Any:
-        value, pull = jax.vjp(lambda x: op.project(spec, x, given, op.How("tpu")), x)
+        value, pull = jax.vjp(lambda x: op.project(spec, x, given, op.BackendChoice("tpu")), x)
         return value, pull(value)
 
     own = jax.shard_map(both, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
@@ -208,7 +210,7 @@ def check_gpu_interpreted(spec: Spec, dtype: DTypeLike = jnp.float32, width: int
     allowed = tolerance(dtype, exact)
     (shape,) = _whole(spec, ((5 if exact else 4, width),))
     _skip_unsupported(gpu.unsupported(spec, shape, dtype))
-    if jax.__version_info__ < (0, 12) and gpu.whole_cut(spec, shape[1]).interleaved:
+    if jax.__version_info__ < (0, 12) and gpu.whole_interleave(spec, shape[1]).interleaved:
         raise Unavailable("jax below 0.12 interprets no transposed wgmma")
     x, given = rows(shape, dtype), _given(spec, shape[0])
     found, expected = gpu.project(spec, x, given, interpret=True), reference.project(spec, x, given)

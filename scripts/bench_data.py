@@ -23,8 +23,8 @@ from about import about
 from etils import epath
 
 from capscale.data.manifest import Manifest, Shard
-from capscale.data.part import save
 from capscale.data.shards import Shards
+from capscale.data.tokenize import save
 from capscale.data.tokenizer import TokenizerId
 
 SHAPES = ((64, 256), (512, 512))
@@ -74,7 +74,7 @@ def consumed(steps: int) -> tuple[float, str]:
 
     from capscale.data.corpus import DataId
     from capscale.models.ladder import MICRO
-    from capscale.train.placement import Sharded
+    from capscale.train.executor import Sharded
     from capscale.train.run import Optimizer, Run
     from capscale.train.sharding import make_mesh
 
@@ -83,14 +83,14 @@ def consumed(steps: int) -> tuple[float, str]:
     rate = MICRO.learning_rates[SMALLEST]
     tokens = batch * model.context
     run = Run(SMALLEST, model, 100 * tokens, DataId("random", "", 257), Optimizer(rate), batch, "micro")
-    placement = Sharded(run, make_mesh())
-    state = placement.initial_state([run])
+    executor = Sharded(run, make_mesh())
+    state = executor.initial_state([run])
     random = np.random.default_rng(0)
     window_RSBU = random.integers(0, 257, (1, 1, batch, model.context + 1), dtype=np.uint16)
     times = []
     for _ in range(steps + 2):
         began = time.perf_counter()
-        state, histories = placement.train_chunk(state, window_RSBU, 1, [run])
+        state, histories = executor.train_chunk(state, window_RSBU, 1, [run])
         float(histories["loss"][0, 0])
         times.append(time.perf_counter() - began)
     return tokens / statistics.median(times[2:]), f"{jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -24,8 +24,8 @@ import numpy as np
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.project import Unsupported, encode, project
+from capscale.kernels.project.bitplanes import plane_bytes
 from capscale.kernels.project.mask import mask_bytes
-from capscale.kernels.project.planes import plane_bytes
 from capscale.kernels.select import largest
 from jax import Array
 

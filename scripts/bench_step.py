@@ -38,7 +38,7 @@ def ours(size: str, batch: int, dtype: str, fmt: str) -> tuple[Callable[[], floa
     from capscale.models.ladder import find_size
     from capscale.representation import DENSE_OPERAND, Representation, operand
     from capscale.train.run import Optimizer
-    from capscale.train.step import Pace, Program, initial_state, train_chunk
+    from capscale.train.step import Program, RunScalars, initial_state, train_chunk
 
     model = dataclasses.replace(find_size(size), dtype=dtype)
     both = operand("int4", per_token=True) if fmt == "int4-both" else DENSE_OPERAND
@@ -47,11 +47,11 @@ def ours(size: str, batch: int, dtype: str, fmt: str) -> tuple[Callable[[], floa
     step = jax.jit(lambda *arguments: train_chunk(program, *arguments), donate_argnums=0)
     state = jax.jit(lambda seed: initial_state(program, seed))(jnp.int32(0))
     windows = np.random.default_rng(0).integers(0, model.vocabulary, (1, batch, model.context + 1), np.uint16)
-    pace = Pace(jnp.float32(1e-3), jnp.int32(1000))
+    scalars = RunScalars(jnp.float32(1e-3), jnp.int32(1000))
 
     def run() -> float:
         nonlocal state
-        state, metrics = step(state, windows, jnp.int32(1), pace)
+        state, metrics = step(state, windows, jnp.int32(1), scalars)
         return float(metrics["loss"][0])
 
     return run, {"version": jax.__version__, "device": jax.devices()[0].device_kind}

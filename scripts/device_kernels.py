@@ -8,7 +8,7 @@ import numpy as np
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights
 from capscale.kernels.project import Spec, Unsupported
-from capscale.kernels.project.op import How, Op, choose
+from capscale.kernels.project.op import BackendChoice, Op, choose
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -40,7 +40,7 @@ def given_numbers(spec: Spec, rows: int) -> Array | None:
     return jnp.linspace(0.25, 0.5, rows).reshape(rows, 1) if needed else None
 
 
-def kernel_of(spec: Spec, x: Any, op: Op = "project") -> How:
+def kernel_of(spec: Spec, x: Any, op: Op = "project") -> BackendChoice:
     """The kernel of this device for rows like x. Raises ValueError where only the reference would run."""
     with dispatch.force("require"):  # also where XLA was measured to be faster
         return choose(spec, x, op=op)

@@ -18,7 +18,7 @@ from capscale.kernels.matmul.reference import dequantize
 from capscale.kernels.matmul.reference import tolerance as sum_tolerance
 from capscale.kernels.project import encode, project, reference
 from capscale.kernels.project.mask import unpack_mask
-from capscale.kernels.project.op import How
+from capscale.kernels.project.op import BackendChoice
 from capscale.kernels.select import largest
 from device_kernels import differences, given_numbers, int4_weights, kernel_of, normal, spec_named
 from device_plan import REHEARSE, Wrong
@@ -50,7 +50,7 @@ def _projection(name: str, dtype: DTypeLike, found: dict[str, Any]) -> None:
     """Value, mask and gradient; a row of zeros and one with a NaN besides."""
     spec = spec_named(name)
     x, g, given = normal(SHAPE, dtype, 2), normal(SHAPE, dtype, 3), given_numbers(spec, SHAPE[0])
-    how, plain = kernel_of(spec, x), How("reference")
+    how, plain = kernel_of(spec, x), BackendChoice("reference")
     module = importlib.import_module(f"capscale.kernels.project.{how.backend}")
     forward = jax.jit(lambda x: module.project(spec, x, given, **how.options()))
     expected_of = jax.jit(lambda x: reference.project(spec, x, given))
@@ -63,7 +63,7 @@ def _projection(name: str, dtype: DTypeLike, found: dict[str, Any]) -> None:
     wanted = jax.jit(lambda mask, g: reference.backward(spec, mask, g))(expected.mask_RW, g)
     found["gradient"] = differences(back, wanted)
 
-    def whole(x: Array, g: Array, how: How) -> tuple[Array, Array]:
+    def whole(x: Array, g: Array, how: BackendChoice) -> tuple[Array, Array]:
         y, pull = jax.vjp(lambda x: project(spec, x, given, how), x)
         return y, pull(g)[0]
 
@@ -100,7 +100,7 @@ def _codes(name: str, dtype: DTypeLike, found: dict[str, Any]) -> None:
     spec, x = spec_named(name), normal(SHAPE, dtype, 5)
     given = given_numbers(spec, SHAPE[0])
     how = kernel_of(spec, x, "encode")
-    ours, theirs = (jax.jit(lambda x, h=h: encode(spec, x, given, h))(x) for h in (how, How("reference")))
+    ours, theirs = (jax.jit(lambda x, h=h: encode(spec, x, given, h))(x) for h in (how, BackendChoice("reference")))
     found["codes"], found["scales"] = (differences(a, b) for a, b in zip(ours, theirs, strict=True))
     close_codes(spec, ours, theirs, SHAPE[1], tolerance(dtype, exact_rotation=False, tensor_cores=True))
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from capscale.kernels.project import project
 from capscale.kernels.project.mask import mask_bytes
-from capscale.kernels.project.op import How
+from capscale.kernels.project.op import BackendChoice
 from device_kernels import differences, given_numbers, kernel_of, normal, spec_named
 from device_plan import REHEARSE
 from device_where import copy_speed, seconds
@@ -30,7 +30,7 @@ def prepare(case: str, row: dict[str, Any]) -> Callable[[], None]:
     spec = spec_named(name)
     x = jax.ShapeDtypeStruct((ROWS, SIZE), jnp.dtype(dtype))
 
-    def compiled(how: How) -> Any:
+    def compiled(how: BackendChoice) -> Any:
         def once(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             given = given_numbers(spec, ROWS)
             y, pull = jax.vjp(lambda x: project(spec, x, given, how), carry[0])
@@ -39,7 +39,7 @@ def prepare(case: str, row: dict[str, Any]) -> Callable[[], None]:
         return jax.jit(lambda x, g: jax.lax.fori_loop(0, PASSES, once, (x, g), unroll=2)).lower(x, x).compile()
 
     least = 4 * ROWS * SIZE * x.dtype.itemsize + (2 * ROWS * mask_bytes(SIZE) if spec.mask is not None else 0)
-    return partial(_measure, compiled(kernel_of(spec, x)), compiled(How("reference")), least, x, row)
+    return partial(_measure, compiled(kernel_of(spec, x)), compiled(BackendChoice("reference")), least, x, row)
 
 
 def _measure(kernel: Any, plain: Any, least: int, like: Any, row: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from capscale.models.ladder import find_size
 from capscale.representation import DENSE_OPERAND, Representation, operand
 from capscale.train.flops import flops_per_token
 from capscale.train.run import Optimizer
-from capscale.train.step import Pace, Program, initial_state, train_chunk
+from capscale.train.step import Program, RunScalars, initial_state, train_chunk
 
 BATCH = 1 if REHEARSE else 16
 STEPS = 2 if REHEARSE else 10
@@ -53,8 +53,8 @@ def compiled(case: str, row: dict[str, Any]) -> tuple[Any, Any, Program]:
         initial = jax.jit(partial(initial_state, program)).lower(seed)
     state = initial.out_info
     windows = jax.ShapeDtypeStruct((STEPS, BATCH, program.model.context + 1), jnp.uint16)
-    pace = Pace(jnp.float32(1e-3), jnp.int32(1000))
-    lowered = jax.jit(partial(train_chunk, program), donate_argnums=0).lower(state, windows, seed, pace)
+    scalars = RunScalars(jnp.float32(1e-3), jnp.int32(1000))
+    lowered = jax.jit(partial(train_chunk, program), donate_argnums=0).lower(state, windows, seed, scalars)
     traced = perf_counter() - start
     step = lowered.compile()
     sizes = step.memory_analysis()
@@ -84,11 +84,11 @@ def _measure(initial: Any, step: Any, program: Program, row: dict[str, Any]) -> 
     state = initial(jnp.int32(0))
     shape = (STEPS, BATCH, model.context + 1)
     windows = jnp.asarray(np.random.default_rng(0).integers(0, model.vocabulary, shape, np.uint16))
-    pace, count = Pace(jnp.float32(1e-3), jnp.int32(1000)), jnp.int32(STEPS)
+    scalars, count = RunScalars(jnp.float32(1e-3), jnp.int32(1000)), jnp.int32(STEPS)
     times, losses = [], []
     for _ in range(1 + ROUNDS):
         start = perf_counter()
-        state, metrics = step(state, windows, count, pace)
+        state, metrics = step(state, windows, count, scalars)
         losses += np.asarray(metrics["loss"]).tolist()
         times.append((perf_counter() - start) / STEPS)
     taken, tokens = median(times[1:]), BATCH * model.context

@@ -23,8 +23,8 @@ from capscale.models.ladder import Ladder
 from capscale.representation import Representation, operand
 from capscale.train import record
 from capscale.train.checkpoint import Checkpoints
-from capscale.train.loop import Cadence
-from capscale.train.placement import Sharded
+from capscale.train.executor import Sharded
+from capscale.train.loop import LoopIntervals
 from capscale.train.run import Optimizer, Run
 
 PHASES = ("read", "step", "save", "result")
@@ -53,7 +53,7 @@ def tell(phase: str, owner: Any, name: str) -> None:
 
 
 if LOG in os.environ:  # in the process that trains
-    cast(Any, Cadence).of = lambda run, background=False, **_: Cadence(3, 0.0, background)
+    cast(Any, LoopIntervals).of = lambda run, background=False, **_: LoopIntervals(3, 0.0, background)
     tell("read", Corpus, "batches")
     tell("step", Sharded, "train_chunk")
     tell("save", Checkpoints, "save")

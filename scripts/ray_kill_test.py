@@ -26,7 +26,7 @@ from capscale.representation import DENSE, Representation, operand
 from capscale.sweep.on_ray import newest_checkpoint
 from capscale.train import loop, record
 from capscale.train.lease import current_lease, is_live
-from capscale.train.loop import Cadence
+from capscale.train.loop import LoopIntervals
 from capscale.train.run import Optimizer, Run
 
 SIZE, SEEDS, CHECKPOINT_S = "nano-16", 3, 1.0
@@ -48,7 +48,7 @@ def runs(ladder: Ladder, data: DataId) -> list[Run]:
 
 def tell_of_ends() -> None:
     """Every result that is written leaves a line in the log; checkpoints are frequent, as the runs are short."""
-    write, of = record.write_result, Cadence.of
+    write, of = record.write_result, LoopIntervals.of
 
     def told(directory: epath.Path, new: dict[str, Any], run: Run) -> None:
         with open(os.environ[LOG], "a") as file:
@@ -56,7 +56,9 @@ def tell_of_ends() -> None:
         write(directory, new, run)
 
     record.write_result = told
-    cast(Any, Cadence).of = lambda run, background=False, **_: Cadence(min(of(run).chunk, 50), CHECKPOINT_S, background)
+    cast(Any, LoopIntervals).of = lambda run, background=False, **_: LoopIntervals(
+        min(of(run).chunk, 50), CHECKPOINT_S, background
+    )
 
 
 if LOG in os.environ and "ray" in sys.modules and not hasattr(loop, "ends_are_told"):  # once in each worker

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from capscale.kernels import dispatch
-from capscale.kernels.ahead import CHIPS, compile_for_tpu
+from capscale.kernels.aot import CHIPS, compile_for_tpu
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.project import Unsupported, encode, project
 from capscale.kernels.select import largest

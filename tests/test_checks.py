@@ -20,15 +20,15 @@ from flax import linen as nn
 import capscale
 from capscale import capacity, estimators, representation
 from capscale.analysis import fit, planner
-from capscale.data import corpus, manifest, part, prepare, tokenizer
+from capscale.data import corpus, manifest, prepare, tokenize, tokenizer
 from capscale.errors import UserError
 from capscale.formats import (
     compose,
+    families,
     floats,
     grids,
     groups,
     kquant,
-    laws,
     levels,
     magnitude,
     noise,
@@ -76,10 +76,10 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     }),
     (ladder.NANO, {"batch": COUNT}),
     (memory.Memory(), {"microbatches": COUNT}),
-    (loop.Cadence(3), {"chunk": COUNT, "checkpoint_s": (0, *WIDE)}),
+    (loop.LoopIntervals(3), {"chunk": COUNT, "checkpoint_s": (0, *WIDE)}),
     (step.Program.of(tiny.run()), {"batch": COUNT, "devices": COUNT}),
     (corpus.DataId("text", "0" * 64, 96), {"vocabulary": COUNT}),
-    (part.Split(0.5, 1), {"share": (1e-60, 0.5, 1 - 1e-12), "cap": COUNT}),
+    (tokenize.Split(0.5, 1), {"share": (1e-60, 0.5, 1 - 1e-12), "cap": COUNT}),
     (tokenizer.TokenizerId("byte", "byte", "0" * 64, 257, None, 256), {
         "vocabulary": (), "begin": (*SOME, None), "end": SOME,
     }),
@@ -120,10 +120,10 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (vector.Vector(2, 16), {"dimension": (2,), "codewords": (), "group": (2, 2**70)}),
     (noise.Noise(0.1), {"gmse": (0.5, 1 - 1e-12, 1)}),
     (schedule.Cubic(), {"start": SHARE, "end": (0.5, 1 - 1e-12, 1)}),
-    (compose.Then(sparse.TopK(0.5), scalar.Scalar(grids.Int(4))), {}),
+    (compose.SparseQuantized(sparse.TopK(0.5), scalar.Scalar(grids.Int(4))), {}),
     (rotated.ThenRotated(sparse.TopK(0.5), scalar.Scalar(grids.Int(4))), {}),
-    (laws.StudentT(), {"df": ()}),
-    (laws.SphereCoordinate(8), {"values": (2,)}),
+    (families.StudentT(), {"df": ()}),
+    (families.SphereCoordinate(8), {"values": (2,)}),
 ]  # fmt: skip
 
 

@@ -26,12 +26,12 @@ from capscale.estimators import (
 )
 from capscale.formats.base import Context
 from capscale.formats.catalog import find
-from capscale.formats.describe import from_json, to_json
 from capscale.formats.grids import Int
 from capscale.formats.noise import Noise
 from capscale.formats.optimum import optimal_clip
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Learned
+from capscale.formats.serialize import from_json, to_json
 from capscale.formats.sparse import TopK
 from capscale.formats.vector import codebook
 
@@ -100,11 +100,11 @@ def test_fp4_radius_is_half_the_outermost_gap_of_quests_lloyd_grid():
     assert (levels[-1] - levels[-2]) / 2 == pytest.approx(FP4_RADIUS, abs=5e-5)
 
 
-@pytest.mark.parametrize("scope", ["row", "matrix"])
-def test_through_scale_is_the_derivative_of_noise_by_its_deviation(scope):
+@pytest.mark.parametrize("granularity", ["row", "matrix"])
+def test_through_scale_is_the_derivative_of_noise_by_its_deviation(granularity):
     """Against automatic differentiation of `x + sqrt(gmse mean(x^2)) z` in float64-like plain jnp, z fixed."""
-    noise, estimator, key = Noise(0.1, scope), ThroughScale(scope), jax.random.key(3)
-    axes = (-1,) if scope == "row" else (-2, -1)
+    noise, estimator, key = Noise(0.1, granularity), ThroughScale(granularity), jax.random.key(3)
+    axes = (-1,) if granularity == "row" else (-2, -1)
     projection = noise.project(X, Context(key=key))
     deviation = np.sqrt(0.1 * np.mean(X64**2, axis=axes, keepdims=True))
     z = jnp.asarray((np.asarray(projection.value, np.float64) - X64) / deviation, jnp.float32)
@@ -133,7 +133,7 @@ def test_everything_inside_the_grid_is_trusted(bits):
     format = Scalar(Int(bits))
     dense = jnp.concatenate([jnp.linspace(-3, 3, 30001), jnp.full(30, 40.0)])[None]  # on and next to boundaries
     projection = format.project(dense, Context())
-    inside = np.asarray(projection.radius) <= 1
+    inside = np.asarray(projection.relative_magnitude) <= 1
     assert np.asarray(Trust()(dense, projection))[inside].all()
     assert not np.asarray(Trust()(dense, projection)).all()
 
@@ -142,7 +142,7 @@ def test_everything_inside_the_grid_is_trusted(bits):
 def test_trust_does_not_see_the_rounding_of_the_value(dtype):
     x = X.astype(dtype)
     projection = Scalar(Int(4)).project(x, Context())
-    inside = np.asarray(projection.radius) <= 1
+    inside = np.asarray(projection.relative_magnitude) <= 1
     assert np.asarray(Trust()(x.astype(jnp.float32), projection))[inside].all()
 
 
@@ -228,7 +228,7 @@ def test_hypersphere(radius):
 
 def test_both_lets_the_grid_speak_of_survivors_only():
     projection = compiled("top50+int4")(X)
-    keep, trusted = np.asarray(projection.keep), np.asarray(projection.distance) <= 0.5
+    keep, trusted = np.asarray(projection.keep), np.asarray(projection.error_in_steps) <= 0.5
     np.testing.assert_array_equal(mask(Both(), "top50+int4"), ~keep | trusted)
     np.testing.assert_array_equal(mask(Both(sparse=ForwardMask()), "top50+int4"), keep & trusted)
     np.testing.assert_array_equal(mask(Both(ForwardMask(), StraightThrough()), "top50+int4"), keep)

@@ -15,7 +15,7 @@ from capscale.defaults import default_estimator
 from capscale.estimators import ABRms, Both, BRms, Clip, ForwardMask, RmsThreshold, StraightThrough, Trust
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Context
-from capscale.formats.compose import Then
+from capscale.formats.compose import SparseQuantized
 from capscale.formats.grids import Int
 from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
@@ -160,7 +160,7 @@ class Doubled(Scalar):
     [
         (Scalar(Int(4), Halved()), "Halved overrides measure of Absmax and states no kernel_rule of its own"),
         (Doubled(Int(4)), "Doubled overrides project of Scalar and states no kernel_spec of its own"),
-        (Then(NM(2, 4), Doubled(Int(4))), "Doubled overrides project of Scalar"),
+        (SparseQuantized(NM(2, 4), Doubled(Int(4))), "Doubled overrides project of Scalar"),
     ],
 )
 def test_derived_classes_are_not_taken_for_what_they_are_derived_from(format, reason):
@@ -169,7 +169,7 @@ def test_derived_classes_are_not_taken_for_what_they_are_derived_from(format, re
 
 def test_pruned_entries_are_trusted_by_their_own_size():
     """Their error is |x|, in steps of the grid: the mask of the kernel is that of the format."""
-    format, x = Then(NM(2, 4), Scalar(Int(2))), jnp.asarray(RNG.standard_normal((16, 128)), jnp.float32)
+    format, x = SparseQuantized(NM(2, 4), Scalar(Int(2))), jnp.asarray(RNG.standard_normal((16, 128)), jnp.float32)
     spec, found = spec_of(format, Trust()), format.project(x, NO_CONTEXT)
     assert not isinstance(spec, Unsupported)
     assert found.keep is not None

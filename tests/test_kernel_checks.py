@@ -6,7 +6,7 @@ from functools import partial
 import jax.numpy as jnp
 import pytest
 from capscale.kernels import testing
-from capscale.kernels.ahead import Unavailable
+from capscale.kernels.aot import Unavailable
 from capscale.kernels.project import LargestOver, Spec, Unsupported
 
 from capscale.defaults import default_estimator
@@ -57,7 +57,7 @@ class Thirds:
 
     off_by: float = 1.0
     bits = 1.6
-    scope = "row"
+    granularity = "row"
 
     def project(self, x, ctx):
         full = to_float32(x, "Thirds")

@@ -33,7 +33,7 @@ ORDER = (
     "policy",
     "coverage",
     "adapters",
-    "gaussian",
+    "gaussian_mse",
     "capacity",
     "realised",
     "models",

@@ -165,7 +165,7 @@ def test_a_learned_step_gets_the_gradient_of_lsq():
 
 def test_one_learned_step_for_all_tokens():
     format = Scalar(Int(4), Learned(), "matrix")
-    assert format.scope == "row"
+    assert format.granularity == "row"
     start = format.initial_learned(X)
     assert start.shape == format.learned_shape(X.shape) == ()
     representation = Representation(activations=Operand(format, Lsq()))

@@ -11,10 +11,10 @@ import pytest
 from capscale.errors import UserError
 from capscale.estimators import Both, StraightThrough, Trust
 from capscale.estimators_rotated import BothRotated
-from capscale.formats import NM, Int, Scalar, Then, catalog
+from capscale.formats import NM, Int, Scalar, SparseQuantized, catalog
 from capscale.formats.base import NO_CONTEXT
 from capscale.fused import spec_of
-from capscale.gaussian import pass_rate
+from capscale.gaussian_mse import pass_rate
 from capscale.representation import Operand, Representation, linear, project
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((8, 64)), jnp.float32)
@@ -40,7 +40,7 @@ class Dsq:
     sharpness: float = 2.0
 
     def __call__(self, x, projection):
-        between = 1 - 2 * jnp.minimum(projection.distance, 0.5)  # 0 halfway between levels, 1 on one
+        between = 1 - 2 * jnp.minimum(projection.error_in_steps, 0.5)  # 0 halfway between levels, 1 on one
         top = self.sharpness / jnp.tanh(jnp.float32(self.sharpness))
         return top / jnp.square(jnp.cosh(self.sharpness * between))
 
@@ -79,7 +79,7 @@ def test_a_mask_of_other_numbers_is_refused():
 
 
 def test_factors_join_masks():
-    format = Then(NM(2, 4), INT4)
+    format = SparseQuantized(NM(2, 4), INT4)
     keep = format.project(X, NO_CONTEXT).keep
     np.testing.assert_array_equal(gradient(Both(StraightThrough(), Constant(0.5)), format), np.where(keep, G / 2, G))
     np.testing.assert_array_equal(gradient(Both(Constant(0.5), Constant(0.25)), format), np.where(keep, G / 8, G / 2))

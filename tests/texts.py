@@ -14,8 +14,8 @@ from typing import Any
 from etils import epath
 
 from capscale.data.manifest import Manifest
-from capscale.data.part import Split
 from capscale.data.prepare import Request, prepare
+from capscale.data.tokenize import Split
 
 SEPARATOR = "\n\n<|endoftext|>\n"
 

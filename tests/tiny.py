@@ -13,14 +13,14 @@ from etils import epath
 from capscale.data.corpus import Corpus, byte_corpus
 from capscale.models.config import ModelConfig
 from capscale.representation import DENSE, Representation, operand
-from capscale.train.loop import Cadence, Interrupted, train
-from capscale.train.placement import Placement, Sharded
+from capscale.train.executor import Executor, Sharded
+from capscale.train.loop import Interrupted, LoopIntervals, train
 from capscale.train.progress import Progress
 from capscale.train.run import Optimizer, Run
 from capscale.train.sharding import make_mesh
 
 STEPS = 12
-SHORT = Cadence(chunk=3, checkpoint_s=0.0)
+SHORT = LoopIntervals(chunk=3, checkpoint_s=0.0)
 """Metrics and a checkpoint every three steps."""
 
 MODEL = ModelConfig(
@@ -73,14 +73,16 @@ def one_device(run: Run) -> Sharded:
     return Sharded(run, make_mesh(devices=jax.devices()[:1]))
 
 
-def train_one(run: Run, directory: Path, placement: Placement | None = None, **options: Any) -> dict[str, Any]:
+def train_one(run: Run, directory: Path, executor: Executor | None = None, **options: Any) -> dict[str, Any]:
     """The result of a run trained in `directory`."""
-    options = {"cadence": SHORT} | options
-    (result,) = train([run], corpus(), [epath.Path(directory)], placement or one_device(run), **options)
+    options = {"intervals": SHORT} | options
+    (result,) = train([run], corpus(), [epath.Path(directory)], executor or one_device(run), **options)
     return result
 
 
-def interrupt(runs: list[Run], directories: list[Path], placement: Placement, at: int, cadence: Cadence = SHORT) -> int:
+def interrupt(
+    runs: list[Run], directories: list[Path], executor: Executor, at: int, intervals: LoopIntervals = SHORT
+) -> int:
     """Trains until the end of the chunk that reaches step `at`, then stops as Ctrl-C does; the step it stopped at."""
     stop, seen = Event(), []
 
@@ -91,7 +93,7 @@ def interrupt(runs: list[Run], directories: list[Path], placement: Placement, at
 
     try:
         paths = [epath.Path(directory) for directory in directories]
-        train(runs, corpus(), paths, placement, observe=observe, stop=stop, cadence=cadence)
+        train(runs, corpus(), paths, executor, observe=observe, stop=stop, intervals=intervals)
     except Interrupted:
         return seen[-1]
     raise AssertionError(f"the run ended before it was stopped at step {at}")

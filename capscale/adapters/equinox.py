@@ -16,9 +16,9 @@ from capscale.adapters.pytree import path_name
 from capscale.contraction import Contraction, dot_general, refuse
 from capscale.coverage import Coverage, Found, cover
 from capscale.errors import UserError
-from capscale.formats.roles import draws, learns
+from capscale.formats.capabilities import draws, learns
 from capscale.policy import Policy
-from capscale.representation import Held, Representation, weight_rows
+from capscale.representation import ProjectedWeight, Representation, weight_rows
 
 
 class Linear(eqx.nn.Linear):
@@ -67,7 +67,7 @@ class Linear(eqx.nn.Linear):
         """`weight @ x + bias` of one vector, as `eqx.nn.Linear`; `key` is ignored."""
         if self.in_features == "scalar":
             x = jnp.broadcast_to(x, (1,))
-        masters = self.weight.value if isinstance(self.weight, Held) else self.weight
+        masters = self.weight.value if isinstance(self.weight, ProjectedWeight) else self.weight
         x = x.astype(jnp.result_type(x, masters))
         y = dot_general(x, self.weight, (((0,), (1,)), ((), ())), self.representation, self)
         if self.bias is not None:

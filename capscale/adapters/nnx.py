@@ -13,7 +13,7 @@ from capscale.adapters.layers import Layer, convolution, keep_masters, of_stack,
 from capscale.contraction import Contraction, dot_general
 from capscale.coverage import Coverage, Found, cover
 from capscale.errors import UserError
-from capscale.formats.roles import draws, learns
+from capscale.formats.capabilities import draws, learns
 from capscale.formats.schedule import needs_progress
 from capscale.policy import Policy
 from capscale.representation import Representation, weight_rows

@@ -14,7 +14,7 @@ from capscale.contraction import Contraction
 from capscale.coverage import Coverage, Found, Parameter, cover
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
-from capscale.formats.roles import Keeps, Learns, draws, learns
+from capscale.formats.capabilities import HasLearnedScale, Stateful, draws, learns
 from capscale.formats.schedule import needs_progress
 from capscale.policy import Policy
 from capscale.representation import Representation, project_weights, weight_rows
@@ -64,7 +64,7 @@ class CompressedTree:
 
         def start(found: Parameter) -> Callable[[Array, Context], Array] | None:
             fmt = _of(found).weights.format
-            if not (isinstance(fmt, Learns) and fmt.learns):
+            if not (isinstance(fmt, HasLearnedScale) and fmt.learns):
                 return None
             return lambda matrix, _: fmt.initial_learned(weight_rows(matrix, _of(found)))
 
@@ -77,7 +77,7 @@ class CompressedTree:
             fmt = _of(found).weights.format
             return (
                 (lambda matrix, _: fmt.initial_state(weight_rows(matrix, _of(found))))
-                if isinstance(fmt, Keeps)
+                if isinstance(fmt, Stateful)
                 else None
             )
 
@@ -98,10 +98,10 @@ class CompressedTree:
         moved = {}
         for path, found in self.coverage.compressed.items():
             fmt = _of(found).weights.format
-            if isinstance(fmt, Keeps):
+            if isinstance(fmt, Stateful):
                 contraction = _contraction(found)
 
-                def move(w: Array, g: Array, mask: Array, fmt: Keeps = fmt, found: Parameter = found) -> Array:
+                def move(w: Array, g: Array, mask: Array, fmt: Stateful = fmt, found: Parameter = found) -> Array:
                     held = _of(found)
                     return fmt.next_state(mask, weight_rows(w, held), weight_rows(g, held), step, progress)
 
@@ -166,7 +166,7 @@ def _check_context(found: Parameter, own: Context, ctx: Context) -> None:
         "a key: project(params, Context(key=...))": draws(fmt) and own.key is None,
         "a progress: project(params, Context(progress=...))": needs_progress(fmt) and ctx is NO_CONTEXT,
         "its learnable parameters: project(params, learned=...)": learns(fmt) and own.learned is None,
-        "its state: project(params, state=...)": isinstance(fmt, Keeps) and own.state is None,
+        "its state: project(params, state=...)": isinstance(fmt, Stateful) and own.state is None,
     }
     for need, missing in wanted.items():
         if missing:

@@ -8,9 +8,9 @@ import numpy as np
 from capscale.capacity import law_bits
 from capscale.errors import UserError
 from capscale.formats.base import Format
+from capscale.formats.capabilities import learns
 from capscale.formats.catalog import find, label
 from capscale.formats.floats import Float
-from capscale.formats.roles import learns
 from capscale.formats.stages import stages_of
 
 
@@ -114,7 +114,7 @@ def kind_of(row: Any) -> str:
 @cache
 def gaussian_error(name: str) -> float:
     """GMSE of a format of the catalog; NaN for other names, whose table must bring it."""
-    from capscale.gaussian import gmse
+    from capscale.gaussian_mse import gmse
 
     try:
         format = find(name)

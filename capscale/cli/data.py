@@ -69,8 +69,8 @@ class Prepare:
         from capscale.data.documents import LONGEST
         from capscale.data.hub import Dataset
         from capscale.data.inputs import PART
-        from capscale.data.part import Split
         from capscale.data.prepare import Request, prepare
+        from capscale.data.tokenize import Split
 
         request = Request(
             tokenizer=self.tokenizer,

@@ -76,8 +76,8 @@ def format_rows(names: tuple[str, ...], law: Law, df: float | None, row_length: 
     """One record per format: name, bits, gmse, standard_error, method, effective_bits, gap, bound, has_capacity."""
     from capscale.formats import catalog
     from capscale.formats.distributions import NORMAL
-    from capscale.formats.laws import Laplace, Logistic, StudentT
-    from capscale.gaussian import bound, effective_bits, gap, gmse
+    from capscale.formats.families import Laplace, Logistic, StudentT
+    from capscale.gaussian_mse import bound, effective_bits, gap, gmse
 
     if law == "student-t" and df is not None:
         distribution = StudentT(df)

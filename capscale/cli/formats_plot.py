@@ -7,7 +7,7 @@ import numpy as np
 
 from capscale.cli.formats import check_picture
 from capscale.files import writing
-from capscale.gaussian import bound
+from capscale.gaussian_mse import bound
 
 KINDS = (
     ("sparse, then quantized", "h", lambda name: "+" in name),

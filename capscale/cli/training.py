@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from capscale.sweep.local import Mode, Outcome
     from capscale.sweep.plan import Sweep
-    from capscale.train.boards import OpenBoard
     from capscale.train.run import Run
+    from capscale.train.trackers import OpenBoard
 
 LadderName = Annotated[str, tyro.conf.arg(help=f"Which model sizes, of these: {', '.join(LADDERS)}.")]
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -167,7 +167,7 @@ def train(
                 jobs=command.jobs if isinstance(command, SideBySide) else 1,
                 fsdp=command.fsdp,
                 memory=memory,
-                boards=shown,
+                trackers=shown,
                 stop=stop,
             )
     status = _conclude(outcome, len(planned.runs), directory, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
@@ -179,10 +179,10 @@ def train(
 
 
 def _boards(command: Training) -> "list[OpenBoard]":
-    from capscale.train import boards
+    from capscale.train import trackers
 
-    shown = [boards.open_tensorboard()] if command.tensorboard else []
-    return [*shown, *([boards.open_wandb(command.wandb)] if command.wandb else [])]
+    shown = [trackers.open_tensorboard()] if command.tensorboard else []
+    return [*shown, *([trackers.open_wandb(command.wandb)] if command.wandb else [])]
 
 
 def _run_elsewhere(command: SideBySide, experiment: str, out: str, places: list[int]) -> Callable[[int], int]:

@@ -7,7 +7,7 @@ from etils import epath
 
 from capscale.data.fidelity import Sample
 from capscale.data.manifest import Manifest, Shard
-from capscale.data.part import REMEDY, WORK, Job, held_out_files, save, shards_of
+from capscale.data.tokenize import REMEDY, WORK, Job, held_out_files, save, shards_of
 from capscale.errors import UserError
 from capscale.files import read_json
 

@@ -17,7 +17,7 @@ from capscale.data.fidelity import MOST_LOST
 from capscale.data.hub import Dataset, Share
 from capscale.data.inputs import Part, find_files, is_text, share_out
 from capscale.data.manifest import NAME, Manifest
-from capscale.data.part import REMEDY, WORK, Job, Split, is_done
+from capscale.data.tokenize import REMEDY, WORK, Job, Split, is_done
 from capscale.data.tokenizer import load_tokenizer
 from capscale.data.workers import tokenize_all
 from capscale.errors import UserError

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
 from capscale.data.inputs import Part
-from capscale.data.part import Job, tokenize
+from capscale.data.tokenize import Job, tokenize
 from capscale.errors import UserError
 from capscale.files import quiet_clients
 

@@ -1,8 +1,10 @@
 """Compressed formats: values that say how a tensor is held, and project to it."""
 
+from capscale.kernels.renamed import old_names
+
 from .affine import Range, SignedMax
 from .base import Context, Format, Projection, per_row
-from .compose import Then
+from .compose import SparseQuantized
 from .dense import Dense
 from .floats import Float
 from .grids import Grid, Int
@@ -55,8 +57,8 @@ __all__ = [
     "ScaleRule",
     "SignedMax",
     "Sparse",
+    "SparseQuantized",
     "StochasticRounding",
-    "Then",
     "ThenRotated",
     "TopK",
     "TwoLevel",
@@ -64,3 +66,5 @@ __all__ = [
     "lloyd_max",
     "per_row",
 ]
+
+__getattr__ = old_names(__name__, {"Then": "SparseQuantized"})

@@ -16,8 +16,8 @@ from capscale.kernels.project import ScaleOffset, extremes
 from .affine_error import range_error
 from .base import Context
 from .distributions import Array64, Distribution
-from .error import Error
 from .grids import Grid
+from .mse import Mse
 from .scale_rule import Group, Number, Part, float_codes, float_values, number_bits
 from .scaling import Shared, maximum_error
 from .stochastic import Drawn
@@ -89,7 +89,7 @@ class Range:
             second.astype(jnp.float32) if zero else float_values(second, self.number),
         )
 
-    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:
+    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Mse | None:
         """Quadrature over both ends of the group, scales as they are before they are rounded.
 
         None for groups below 32 values, some of which have one sign, for grids of unequal steps, and for rounding by
@@ -98,7 +98,7 @@ class Range:
         if shared.values < FEWEST or len(set(np.diff(grid.levels).tolist())) > 1 or isinstance(grid, Drawn):
             return None
         value = range_error(grid, shared.values, distribution, self.offset == "zero-point")
-        return Error(value, f"quadrature, both ends of {shared.values}")
+        return Mse(value, f"quadrature, both ends of {shared.values}")
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,10 @@ class SignedMax:
         """No jumps are counted, at any magnitude."""
         return np.empty(0)
 
-    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:
+    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Mse | None:
         """Quadrature over the largest magnitude, which is a level; scales as they are before they are rounded."""
         value = maximum_error(grid, self, shared.values, distribution, own=_exact)
-        return Error(value, f"quadrature, maximum of {shared.values}")
+        return Mse(value, f"quadrature, maximum of {shared.values}")
 
 
 def _exact(grid: Grid, scale: Array64, maximum: Array64) -> Array64:

@@ -1,11 +1,11 @@
-"""Protocol of compressed formats: frozen dataclasses with `bits`, `scope` and `project`.
+"""Protocol of compressed formats: frozen dataclasses with `bits`, `granularity` and `project`.
 
 Every format works on the LAST axis of its input; leading axes are batch. Weights `(in, out)` reach a
 format as `(out, in)`, activations as `(..., tokens, features)`; see `capscale.representation.linear`.
 """
 
 from math import prod
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from jax import Array
 
 from capscale.errors import UserError
 from capscale.kernels.project import Projection, in_dtype, rounded
+from capscale.kernels.renamed import warn_of_old
 
-Scope = Literal["row", "matrix"]
+Granularity = Literal["row", "matrix"]
 """Values that a projected value may depend on: its own row (last axis) or the whole matrix (last two axes)."""
 
 
@@ -47,7 +48,7 @@ class Format(Protocol):
         ...
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         """Values that a projected value may depend on. Activations must be "row", so that no token sees another."""
         ...
 
@@ -58,7 +59,7 @@ class Format(Protocol):
 
 @runtime_checkable
 class Rowwise(Format, Protocol):
-    """A format of matrix scope that knows its row-by-row variant."""
+    """A format of matrix granularity that knows its row-by-row variant."""
 
     def per_row(self) -> Format:
         """The same with every shared number measured per row."""
@@ -67,11 +68,26 @@ class Rowwise(Format, Protocol):
 
 def per_row(format: Format) -> Format:
     """`format` such that no row depends on another, as activations need."""
-    if format.scope == "row":
+    if granularity_of(format) == "row":
         return format
     if not isinstance(format, Rowwise):
         raise UserError(f"{format!r} works on whole matrices and has no row-by-row variant (no per_row method)")
     return format.per_row()
+
+
+def granularity_of(format: Format) -> Granularity:
+    """The `granularity` of a format, which formats from outside may still call `scope`.
+
+    Raises:
+      UserError: where a format from outside has neither.
+    """
+    if hasattr(format, "granularity"):
+        return format.granularity
+    name = type(format).__name__
+    if not hasattr(format, "scope"):
+        raise UserError(f'{name} does not say its granularity; give it `granularity`, which is "row" or "matrix"')
+    warn_of_old(f"{name}.scope", f"{name}.granularity")
+    return cast(Any, format).scope
 
 
 FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16)
@@ -86,19 +102,19 @@ def to_float32(x: Array, name: str) -> Array:
     return x.astype(jnp.float32)
 
 
-def axes_of_part(x: Array) -> list[str]:
+def axes_of_shard(x: Array) -> list[str]:
     """Axes of a `jax.shard_map` around over which `x` varies: those that it may have been split along."""
     mesh = jax.sharding.get_abstract_mesh()
     return sorted(name for name in jax.typeof(x).manual_axis_type.varying if mesh.shape[name] > 1)
 
 
-def refuse_part(x: Array, what: str) -> None:
+def refuse_shard(x: Array, what: str) -> None:
     """Raises UserError for `x` that `jax.shard_map` has split over devices: `what` is a number of the whole tensor.
 
     Known where `shard_map` checks what varies over its axes, as it does unless told not to (`check_vma=False`); in pmap
     every device has a tensor of its own, as every entry has in vmap.
     """
-    if axes := axes_of_part(x):
+    if axes := axes_of_shard(x):
         shape = jax.sharding.get_abstract_mesh().shape
         devices = prod(shape[name] for name in axes)
         raise UserError(
@@ -108,9 +124,9 @@ def refuse_part(x: Array, what: str) -> None:
         )
 
 
-def scope_axes(scope: Scope, ndim: int) -> tuple[int, ...]:
-    """Axes that `scope` reduces over, of a tensor with `ndim` axes."""
-    return (-1,) if scope == "row" or ndim == 1 else (-2, -1)
+def granularity_axes(granularity: Granularity, ndim: int) -> tuple[int, ...]:
+    """Axes that `granularity` reduces over, of a tensor with `ndim` axes."""
+    return (-1,) if granularity == "row" or ndim == 1 else (-2, -1)
 
 
 __all__ = [
@@ -118,14 +134,15 @@ __all__ = [
     "NO_CONTEXT",
     "Context",
     "Format",
+    "Granularity",
     "Projection",
     "Rowwise",
-    "Scope",
-    "axes_of_part",
+    "axes_of_shard",
+    "granularity_axes",
+    "granularity_of",
     "in_dtype",
     "per_row",
-    "refuse_part",
+    "refuse_shard",
     "rounded",
-    "scope_axes",
     "to_float32",
 ]

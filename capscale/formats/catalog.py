@@ -9,7 +9,8 @@ from capscale.errors import UserError
 
 from .affine import Range, SignedMax
 from .base import Format, per_row
-from .compose import Then
+from .capabilities import HasShortName
+from .compose import SparseQuantized
 from .dense import Dense
 from .distributions import NORMAL
 from .floats import E1M2, E2M1, E2M3, E2M5, E3M0, E3M2, E3M4, E4M1, E4M3, E5M2, E6M1
@@ -21,7 +22,6 @@ from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
 from .rigl import RigL
-from .roles import HasShortName
 from .rotated import ThenRotated
 from .scalar import Scalar
 from .scale import Absmax, Learned, PowerOfTwo, TwoLevel
@@ -144,10 +144,10 @@ def _stochastic(format: Format, name: str) -> Scalar:
     return replace(format, grid=StochasticRounding(format.grid))
 
 
-def _then(sparse: Format, scalar: Format, name: str) -> Then:
+def _then(sparse: Format, scalar: Format, name: str) -> SparseQuantized:
     if not isinstance(sparse, Sparse) or not isinstance(scalar, Scalar):
         raise UserError(f"format {name}: A+B means a sparsity A, then a scalar format B, such as 2:4+int4")
-    return (ThenRotated if name.partition("+")[2].startswith(ROTATED) else Then)(sparse, scalar)
+    return (ThenRotated if name.partition("+")[2].startswith(ROTATED) else SparseQuantized)(sparse, scalar)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(_entries())
@@ -172,7 +172,7 @@ def find(name: str) -> Format:
         return per_row(find(name.removesuffix(ROW)))
     if name.endswith(DENSE_SCALES):
         composed = find(name.removesuffix(DENSE_SCALES))
-        if not isinstance(composed, Then):
+        if not isinstance(composed, SparseQuantized):
             raise UserError(f"format {name!r}: only A+B, a sparsity and then a scalar format, has {DENSE_SCALES[1:]}")
         return replace(composed, scales_from="dense")
     first, plus, second = name.partition("+")
@@ -210,7 +210,7 @@ def label(format: Format) -> str:
     """
     if format in _NAMES:
         return _NAMES[format]
-    if isinstance(format, Then):
+    if isinstance(format, SparseQuantized):
         prefix = ROTATED if isinstance(format, ThenRotated) else ""
         suffix = DENSE_SCALES if format.scales_from == "dense" else ""
         return f"{label(format.sparse)}+{prefix}{label(format.scalar)}{suffix}"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ from jax.typing import DTypeLike
 from capscale.errors import UserError
 from capscale.kernels.project import Spec, Unsupported
 
-from .base import Context, Projection, Scope, per_row
+from .base import Context, Granularity, Projection, per_row
+from .capabilities import kernel_spec
 from .distributions import NORMAL, Distribution, grid_error, second_moment
-from .error import Error
+from .mse import Mse
 from .optimum import optimal_clip
-from .roles import kernel_spec
 from .scalar import Scalar
 from .scale import GAUSSIAN_RMS, Learned, Rms
 from .sparse import Sparse
@@ -26,12 +26,14 @@ from .storage import Codes, Field, Shape
 
 
 @dataclass(frozen=True)
-class Then:
+class SparseQuantized:
     """`sparse`, then `scalar` on the survivors; pruned entries stay exactly zero.
 
     `scales_from`: "survivors" (scales measured on what sparsity kept, and an RMS multiple left open set to the
     optimum for the survivors of Gaussian data) or "dense" (scales of the row before pruning).
     """
+
+    JSON_NAME: ClassVar[str] = "Then"
 
     sparse: Sparse
     scalar: Scalar
@@ -39,12 +41,16 @@ class Then:
 
     def __post_init__(self) -> None:
         if not isinstance(self.sparse, Sparse):
-            raise UserError(f"Then(sparse={self.sparse!r}): the first format must be a sparsity, such as TopK or NM")
+            raise UserError(
+                f"SparseQuantized(sparse={self.sparse!r}): the first format must be a sparsity, such as TopK"
+            )
         if not isinstance(self.scalar, Scalar) or isinstance(self.scalar.scale, Learned):
-            raise UserError(f"Then(scalar={self.scalar!r}): the second format must be a Scalar with measured scales")
+            raise UserError(
+                f"SparseQuantized(scalar={self.scalar!r}): the second must be a Scalar with measured scales"
+            )
         refuse_drawn(self.scalar.grid, self)
         if self.scales_from not in ("survivors", "dense"):
-            raise UserError(f"Then(scales_from={self.scales_from!r}): use 'survivors' or 'dense'")
+            raise UserError(f"SparseQuantized(scales_from={self.scales_from!r}): use 'survivors' or 'dense'")
 
     @property
     def bits(self) -> float:
@@ -53,17 +59,17 @@ class Then:
         return float(np.log2(self.scalar.grid.codes)) * self.sparse.density + float(shared) + self.sparse.mask_bits
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         """The wider of the two."""
-        return "matrix" if "matrix" in (self.sparse.scope, self.scalar.scope) else "row"
+        return "matrix" if "matrix" in (self.sparse.granularity, self.scalar.granularity) else "row"
 
-    def per_row(self) -> "Then":
+    def per_row(self) -> "SparseQuantized":
         """Both parts row by row."""
         sparse = per_row(self.sparse)
         assert isinstance(sparse, Sparse)
         return replace(self, sparse=sparse, scalar=self.scalar.per_row())
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error | None:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
         """Energy of the pruned, and the grid's error on the law of the survivors, by quadrature over their cells."""
         scalar, survival = self.fitted, self.sparse.survival(distribution)
         if scalar.groups.values is not None or samples is not None or not isinstance(scalar.scale, Rms):
@@ -73,7 +79,7 @@ class Then:
         kept, energy = second_moment(survival)
         rms = (energy / kept) ** 0.5 if self.scales_from == "survivors" else 1.0
         levels = scalar.grid.levels * (scalar.scale.clip(scalar.grid) * rms / scalar.grid.levels[-1])
-        return Error(1 - energy + grid_error(levels, survival), "quadrature")
+        return Mse(1 - energy + grid_error(levels, survival), "quadrature")
 
     @property
     def fitted(self) -> Scalar:

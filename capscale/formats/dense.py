@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from .base import Context, Projection, Scope
+from .base import Context, Granularity, Projection
 from .distributions import Distribution
-from .error import Error
+from .mse import Mse
 from .storage import Codes, Field, Shape, codes_value, value_bits, value_codes
 
 
@@ -23,7 +23,7 @@ class Dense:
         return 16.0
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         """Rows: a value depends on itself alone."""
         return "row"
 
@@ -31,9 +31,9 @@ class Dense:
         """The tensor `x` itself."""
         return Projection(x)
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse:
         """Zero: nothing is rounded."""
-        return Error(0.0, "exact")
+        return Mse(0.0, "exact")
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """One field: the values' bit patterns."""

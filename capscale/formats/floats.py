@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from capscale.checks import check_choice, check_whole
 from capscale.errors import UserError
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 
 from .distributions import Array64
 
@@ -75,14 +75,14 @@ class Float:
         quanta = jnp.round(magnitude * _power_of_two(self.mantissa - power))
         return quanta, power, _power_of_two(power - self.mantissa)
 
-    @one_program(0)
+    @jit_inline(0)
     def nearest(self, u: Array) -> tuple[Array, Array]:
         """Rounds the magnitude to the quantum of its binade."""
         quanta, _, quantum = self._quantised(u)
         level = jnp.minimum(quanta * quantum, jnp.float32(self.levels[-1]))
         return jnp.where(u < 0, -level, level), quantum
 
-    @one_program(0)
+    @jit_inline(0)
     def encode(self, u: Array) -> Array:
         """Sign bit, exponent field, mantissa; a carry out of the mantissa moves up to the exponent."""
         quanta, power, _ = self._quantised(u)
@@ -90,7 +90,7 @@ class Float:
         code = jnp.minimum(code, self._finite - 1)
         return (code + jnp.where(u < 0, self.codes // 2, 0)).astype(jnp.uint32)
 
-    @one_program(0)
+    @jit_inline(0)
     def decode(self, codes: Array) -> Array:
         """Number of each code; infinity and NaN for the special ones."""
         code = codes.astype(jnp.int32) % (self.codes // 2)

@@ -14,7 +14,7 @@ from jax import Array
 
 from capscale.checks import check_choice, check_whole
 from capscale.errors import UserError
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 from capscale.kernels.project.codes import CodedGrid
 
 from .distributions import Array64
@@ -64,7 +64,7 @@ class Int:
         low, high = self._ends
         return np.arange(low, high + 1, dtype=np.float64)
 
-    @one_program(0)
+    @jit_inline(0)
     def nearest(self, u: Array) -> tuple[Array, Array]:
         """Rounds the magnitude, so that ties are symmetric about 0."""
         low, high = self._ends
@@ -74,12 +74,12 @@ class Int:
         signed = jnp.where((u < 0) & (magnitude != 0), -magnitude, magnitude)
         return jnp.clip(signed, low, high), jnp.ones_like(u)
 
-    @one_program(0)
+    @jit_inline(0)
     def encode(self, u: Array) -> Array:
         """Levels counted from the lowest."""
         return (self.nearest(u)[0] - self._ends[0]).astype(jnp.uint32)
 
-    @one_program(0)
+    @jit_inline(0)
     def decode(self, codes: Array) -> Array:
         """Parts of the codes, the inverse of `encode`."""
         return codes.astype(jnp.float32) + jnp.float32(self._ends[0])

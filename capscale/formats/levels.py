@@ -10,7 +10,7 @@ from scipy.linalg import solve_banded
 
 from capscale.checks import check_reals
 from capscale.errors import UserError
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 
 from .distributions import NORMAL, Array64
 
@@ -49,7 +49,7 @@ class Levels:
         """The list as an array."""
         return np.asarray(self.values, np.float64)
 
-    @one_program(0)
+    @jit_inline(0)
     def nearest(self, u: Array) -> tuple[Array, Array]:
         """A chain of selects over the cell boundaries; of one half only where the list is symmetric."""
         levels = self.levels
@@ -61,7 +61,7 @@ class Levels:
             gap = jnp.where(jnp.abs(u) < innermost, jnp.float32(2 * innermost), gap)
         return jnp.where((u < 0) & (magnitude > 0), -magnitude, magnitude), gap
 
-    @one_program(0)
+    @jit_inline(0)
     def encode(self, u: Array) -> Array:
         """Index of the nearest level."""
         level, _ = self.nearest(u)
@@ -70,7 +70,7 @@ class Levels:
             code = code + (level > boundary).astype(jnp.uint32)
         return code
 
-    @one_program(0)
+    @jit_inline(0)
     def decode(self, codes: Array) -> Array:
         """Level at each index."""
         return jnp.asarray(self.values, jnp.float32)[codes]

@@ -15,8 +15,8 @@ from capscale.kernels.select.search import kth_magnitude
 
 from .base import Context
 from .distributions import Distribution
-from .error import Error
 from .grids import Grid
+from .mse import Mse
 from .scale_rule import Float32Part, Group
 from .scaling import Shared, fixed_error
 
@@ -47,10 +47,10 @@ class Magnitude(Float32Part):
             raise UserError(f"{self}: groups that are not full have no median; use of='mean', or groups that divide")
         return (magnitude * jnp.float32(self.multiple),)
 
-    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:
+    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Mse | None:
         """Closed form of unboundedly long rows and matrices; of a number of values it is measured."""
         if not shared.endless:
             return None
         _, first, _ = distribution.moments(np.zeros(1), np.full(1, np.inf))
         magnitude = 2 * float(first[0]) if self.of == "mean" else float(distribution.quantile(0.75))
-        return Error(fixed_error(grid, self.multiple * magnitude * grid.levels[-1], distribution), "closed form")
+        return Mse(fixed_error(grid, self.multiple * magnitude * grid.levels[-1], distribution), "closed form")

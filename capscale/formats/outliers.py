@@ -15,9 +15,9 @@ from capscale.errors import UserError
 from capscale.kernels.rounding import rounded_to
 from capscale.kernels.select import largest
 
-from .base import Context, Projection, Scope, in_dtype, to_float32
+from .base import Context, Granularity, Projection, in_dtype, to_float32
 from .distributions import Array64, Density, Distribution, Moments, grid_error, second_moment
-from .error import Error
+from .mse import Mse
 from .scalar import Scalar
 from .scale import Learned, Rms, TwoLevel
 from .stochastic import refuse_drawn
@@ -41,7 +41,7 @@ class Outliers:
     def __post_init__(self) -> None:
         check_real(self, "fraction", least=0, below=1)
         refuse_drawn(self.inner.grid, self)
-        if self.inner.scope == "matrix" or isinstance(self.inner.scale, Learned | TwoLevel):
+        if self.inner.granularity == "matrix" or isinstance(self.inner.scale, Learned | TwoLevel):
             raise UserError(
                 f"Outliers(inner={self.inner!r}): the inner format must scale by row or group, by RMS or max"
             )
@@ -53,7 +53,7 @@ class Outliers:
         return self.inner.bits - self.fraction * codes + self.fraction * (VALUE_BITS + INDEX_BITS)
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         """Rows: outliers are chosen in each."""
         return "row"
 
@@ -66,7 +66,7 @@ class Outliers:
             raise UserError(f"rows of {width} values: outlier indices have {INDEX_BITS} bits; split the rows")
         return apart
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error | None:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
         """Of unboundedly long rows: the grid on the law between the thresholds, and bfloat16 beyond them."""
         scale = self.inner.scale
         grouped = self.inner.groups.values is not None
@@ -77,7 +77,7 @@ class Outliers:
         mass, energy = second_moment(middle)
         grid = self.inner.grid
         levels = grid.levels * (scale.clip(grid) * (energy / mass) ** 0.5 / grid.levels[-1])
-        return Error(grid_error(levels, middle) + grid_error(_bfloat16_levels(), tails), "closed form")
+        return Mse(grid_error(levels, middle) + grid_error(_bfloat16_levels(), tails), "closed form")
 
     def project(self, x: Array, ctx: Context) -> Projection:
         """Outliers rounded to bfloat16, the rest on the scaled grid."""
@@ -85,14 +85,14 @@ class Outliers:
             return self.inner.project(x, ctx)
         far, rest = self._split(x)
         inner = self.inner.project_by(self.inner.measure(rest, ctx, ~far), rest)
-        assert inner.distance is not None
-        assert inner.radius is not None
+        assert inner.error_in_steps is not None
+        assert inner.relative_magnitude is not None
         kept = rounded_to(to_float32(x, "Outliers"), jnp.bfloat16)
         return Projection(
             value=jnp.where(far, in_dtype(kept.astype(jnp.float32), x.dtype), inner.value),
             step=inner.step,
-            distance=jnp.where(far, 0.0, inner.distance),
-            radius=jnp.where(far, 0.0, inner.radius),
+            error_in_steps=jnp.where(far, 0.0, inner.error_in_steps),
+            relative_magnitude=jnp.where(far, 0.0, inner.relative_magnitude),
         )
 
     def _split(self, x: Array) -> tuple[Array, Array]:

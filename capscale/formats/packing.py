@@ -20,7 +20,7 @@ from capscale.artifacts import DIGEST, digest
 from capscale.errors import UserError
 
 from .base import NO_CONTEXT, Context, Format
-from .describe import from_json, to_json
+from .serialize import from_json, to_json
 from .stated import PACKING, unstated
 from .storage import Codes, Field, Shape, Storable, storage_bits
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from capscale.checks import check_whole
 from capscale.errors import UserError
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 from capscale.kernels.project import Pattern, Spec, survivors
 from capscale.kernels.rms import root_mean_square
 
-from .base import Context, Projection, Scope, to_float32
+from .base import Context, Granularity, Projection, to_float32
 from .distributions import NORMAL, Distribution, second_moment
-from .error import Error
+from .mse import Mse
 from .sparse import VALUE_BITS, StoresSurvivors
 from .storage import Codes, Field, Shape
 from .survivors import LargestOf, LargestPairs, Survival
@@ -57,7 +57,7 @@ class NM(StoresSurvivors):
         return comb(self._units[1], self._units[0])
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         """Rows: a run of m lies in one."""
         return "row"
 
@@ -87,12 +87,12 @@ class NM(StoresSurvivors):
             return LargestOf(distribution, kept, of)
         return LargestPairs(kept, of) if self.unit == 2 and distribution == NORMAL else None
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error | None:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
         """1 less the second moment of what is kept, by quadrature over the order statistics."""
         survival = self.survival(distribution)
-        return None if survival is None else Error(1 - second_moment(survival)[1], "quadrature")
+        return None if survival is None else Mse(1 - second_moment(survival)[1], "quadrature")
 
-    @one_program(0)
+    @jit_inline(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Zeroes all but the n largest magnitudes of each m neighbours."""
         full = to_float32(x, "NM")

@@ -10,9 +10,9 @@ from capscale.checks import check_real, check_whole
 from capscale.errors import UserError
 from capscale.kernels.select import largest
 
-from .base import Context, Projection, Scope, scope_axes
+from .base import Context, Granularity, Projection, granularity_axes
 from .distributions import Distribution, second_moment
-from .error import Error
+from .mse import Mse
 from .sparse import VALUE_BITS, BitMask, StoresSurvivors, TopK
 from .storage import Shape
 from .survivors import Survival
@@ -53,7 +53,7 @@ class RigL(BitMask, StoresSurvivors):
         return VALUE_BITS * self.density + self.mask_bits
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         """The mask moves over the matrix."""
         return "matrix"
 
@@ -65,9 +65,9 @@ class RigL(BitMask, StoresSurvivors):
         """That of the mask it starts with."""
         return self._magnitude.survival(distribution)
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse:
         """Of the mask it starts with: the least that any mask of this sparsity has."""
-        return Error(1 - second_moment(self.survival(distribution))[1], "closed form")
+        return Mse(1 - second_moment(self.survival(distribution))[1], "closed form")
 
     def initial_state(self, x: Array) -> Array:
         """Mask of the largest magnitudes."""
@@ -81,7 +81,7 @@ class RigL(BitMask, StoresSurvivors):
         The moved mask keeps as many entries: `kept - n` of largest magnitude, and the n of largest gradient among the
         others; entries dropped at this step may grow again, as in the original.
         """
-        axes = scope_axes("matrix", x.ndim)
+        axes = granularity_axes("matrix", x.ndim)
         kept = self._magnitude.kept(int(np.prod([x.shape[axis] for axis in axes])))
         share = self.drop / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(progress / self.stop, 1.0)))
         moved = jnp.floor(share * kept).astype(jnp.int32)

@@ -12,21 +12,22 @@ from capscale.kernels.hadamard import rotate
 from capscale.kernels.project import Unsupported
 
 from .base import Context, Projection
-from .compose import Then
+from .compose import SparseQuantized
 from .distributions import Distribution
-from .error import Error
+from .mse import Mse
 from .rotation import hadamard_block
 from .scalar import Scalar
 from .storage import Codes, Field, Shape
 
 
 @dataclass(frozen=True)
-class ThenRotated(Then):
+class ThenRotated(SparseQuantized):
     """`sparse` in the given basis; `scalar` on the survivors rotated, `H Q(H M x)`.
 
     Rotated like `Representation(hadamard=128)`: in blocks of the largest power of two up to 128 that divides the row.
-    `Then` under a rotation is the other order, `H Q(M H x)`. The error of the grid spreads over pruned entries too:
-    they are zero no more, every value is stored as a code, and no mask is. Scales are those of rotated survivors.
+    `SparseQuantized` under a rotation is the other order, `H Q(M H x)`. The error of the grid spreads over pruned
+    entries too: they are zero no more, every value is stored as a code, and no mask is. Scales are those of rotated
+    survivors.
     """
 
     def __post_init__(self) -> None:
@@ -39,7 +40,7 @@ class ThenRotated(Then):
         """Those of `scalar`: a code for every value, and no mask."""
         return self.scalar.bits
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error | None:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
         """None: rotated survivors are Gaussian only in the limit of large blocks, so the error is measured."""
         return None
 

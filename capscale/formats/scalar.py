@@ -12,14 +12,14 @@ from jax.typing import DTypeLike
 
 from capscale.checks import check_flag
 from capscale.errors import UserError
-from capscale.kernels.eager import one_program
-from capscale.kernels.project import Given, ScaleOffset, Spec, Unsupported, in_steps, of_level, on_grid
+from capscale.kernels.jit_inline import jit_inline
+from capscale.kernels.project import ExternalScale, ScaleOffset, Spec, Unsupported, in_steps, of_level, on_grid
 
-from .base import Context, Projection, Scope, axes_of_part, in_dtype, refuse_part, to_float32
+from .base import Context, Granularity, Projection, axes_of_shard, in_dtype, refuse_shard, to_float32
 from .distributions import Distribution
-from .error import Error
 from .grids import Grid
 from .groups import Groups, GroupSize
+from .mse import Mse
 from .scale import GAUSSIAN_RMS, Learned, Rms, TwoLevel
 from .scale_rule import ChecksGrid, Combines, Group, HasKernelRule, ScaleRule, parts_of, scale_of
 from .scaling import scaled_error
@@ -56,8 +56,8 @@ class Scalar:
             raise UserError(f"Scalar(group={self.group!r}): use 'row', 'matrix', a number of values or (rows, columns)")
         if isinstance(self.scale, TwoLevel) and isinstance(self.group, str):
             raise UserError(f"Scalar(scale={self.scale}, group={self.group!r}): TwoLevel scales need a numbered group")
-        if isinstance(self.scale, TwoLevel) and self.scale.scope == "row" and groups is not None:
-            raise UserError(f"Scalar(scale={self.scale}, group={self.group}): a block spans rows; use scope='matrix'")
+        if isinstance(self.scale, TwoLevel) and self.scale.granularity == "row" and groups is not None:
+            raise UserError(f"Scalar(scale={self.scale}, group={self.group}): a block spans rows; use 'matrix'")
         shared = [part.shared_by for part in parts_of(self.scale, self.grid)]
         if any(isinstance(groups, int) and groups > 1 for groups in shared) and not isinstance(self.group, int):
             raise UserError(
@@ -82,49 +82,49 @@ class Scalar:
         return log2(self.grid.codes) + sum(own) / values
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         """Rows, unless one measured number serves the matrix."""
         if isinstance(self.scale, Learned):
             return "row"
         across = (
             self.group == "matrix"
             or isinstance(self.group, tuple)
-            or (isinstance(self.scale, TwoLevel) and self.scale.scope == "matrix")
+            or (isinstance(self.scale, TwoLevel) and self.scale.granularity == "matrix")
         )
         return "matrix" if across else "row"
 
     def per_row(self) -> "Scalar":
         """One scale per row where one served the matrix, or per row of a block."""
-        scale = replace(self.scale, scope="row") if isinstance(self.scale, TwoLevel) else self.scale
+        scale = replace(self.scale, granularity="row") if isinstance(self.scale, TwoLevel) else self.scale
         group = self.group[1] if isinstance(self.group, tuple) else self.group
         return replace(self, scale=scale, group="row" if group == "matrix" else group)
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error | None:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
         """Closed form or quadrature, by the law of the scale; see `capscale.formats.scaling`."""
         return scaled_error(self.grid, self.scale, self.group, distribution, samples)
 
-    @one_program(0)
+    @jit_inline(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest level of each value on the scaled grid of its group; `rms` is that of the group."""
         projection = self.project_by(self.measure(x, ctx), x, key=ctx.key)
-        if self.learns and self.group == "matrix" and axes_of_part(x):
+        if self.learns and self.group == "matrix" and axes_of_shard(x):
             return projection  # its values need nothing of the whole tensor, of which this is a part; an RMS would
         (rms,) = replace(self, scale=Rms(float(self.grid.levels[-1]))).measure(x, ctx)
         rms = self.groups.join(jnp.broadcast_to(rms, self.groups.split_shape(x.shape)), x.shape)
         return projection._replace(rms=rms)
 
-    @one_program(0)
+    @jit_inline(0)
     def measure(self, x: Array, ctx: Context, counted: Array | None = None) -> Parts:
         """Scales of `x`. `counted`: boolean, the entries that an RMS is taken over, the others being 0; None: all."""
         full = to_float32(x, "Scalar")
-        if self.scope == "matrix":
-            refuse_part(x, f"the scale of {self}")
+        if self.granularity == "matrix":
+            refuse_shard(x, f"the scale of {self}")
         if counted is None and isinstance(self.group, int) and x.shape[-1] % self.group:
             counted = jnp.ones(x.shape, jnp.bool)
         filled = None if counted is None else self.groups.filled(counted)
         return self.scale.measure(Group(self.groups.split(full), self.groups.axes(x.ndim), filled), self.grid, ctx)
 
-    @one_program(0)
+    @jit_inline(0)
     def project_by(self, parts: Parts, x: Array, keep: Array | None = None, key: Array | None = None) -> Projection:
         """`project` with given scales, such as those of the dense row of a sparse tensor. `keep`: see `on_grid`.
 
@@ -140,12 +140,12 @@ class Scalar:
         )
         joined = jax.tree.map(lambda y: self.groups.join(y, x.shape), scaled)
         value = in_dtype(joined.value, x.dtype)
-        return joined._replace(value=value, slope=joined.slope if self.learns else None)
+        return joined._replace(value=value, dvalue_dscale=joined.dvalue_dscale if self.learns else None)
 
     def kernel_spec(self) -> Spec | Unsupported:
         """The grid, and the kernel's rule for the scale; one number that serves the matrix is given to it."""
         if self.group == "matrix" and not isinstance(self.scale, Combines) and not self.draws:
-            return Spec(self.grid, Given())
+            return Spec(self.grid, ExternalScale())
         if (reason := self._without_kernel) is not None:
             return Unsupported(reason)
         assert isinstance(self.scale, HasKernelRule)

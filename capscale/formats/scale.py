@@ -14,11 +14,11 @@ from capscale.errors import UserError
 from capscale.kernels.project import reciprocal
 from capscale.kernels.rms import largest_magnitude, root_mean_square
 
-from .base import Context, Scope
+from .base import Context, Granularity
 from .distributions import Array64, Distribution
-from .error import Error
 from .floats import E4M3, E8M0_BITS, Float
 from .grids import Grid
+from .mse import Mse
 from .optimum import optimal_clip
 from .scale_rule import FLOAT32_BITS, Float32Part, Group, Number, Part, float_codes, float_values, largest, number_bits
 from .scaling import Shared, fixed_error, rms_error, two_level_error
@@ -48,7 +48,7 @@ class Rms(Float32Part):
         """A factor of the RMS."""
         return kernel.RmsTimes(self.clip(grid) / float(grid.levels[-1]))
 
-    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:
+    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Mse | None:
         """Closed form over the cells."""
         return rms_error(grid, self.clip(grid), shared, distribution)
 
@@ -171,7 +171,7 @@ class PowerOfTwo:
 class TwoLevel:
     """A float scale per group under one float32 scale: NVFP4's, with E4M3 scales.
 
-    The outer scale puts the largest magnitude of `scope` at the largest level of the largest scale:
+    The outer scale puts the largest magnitude of `granularity` at the largest level of the largest scale:
     `outer = max |x| / (top of scales * top of grid)`; a group's scale is `nearest(max of group / top of grid / outer)`.
 
     `candidates`: levels of the grid at which the group's maximum may stand, in place of the largest; each group takes
@@ -179,14 +179,15 @@ class TwoLevel:
     is then the largest level of which those that any candidate asks for are levels too, 256 in place of 448.
     """
 
+    JSON_FIELDS: ClassVar[Mapping[str, str]] = {"granularity": "scope"}
     JSON_ADDED: ClassVar[Mapping[str, Any]] = {"candidates": ()}
 
     scales: Float = E4M3
-    scope: Scope = "matrix"
+    granularity: Granularity = "matrix"
     candidates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        check_choice(self, "scope", ("row", "matrix"))
+        check_choice(self, "granularity", ("row", "matrix"))
         check_reals(self, "candidates", above=0)
 
     @property
@@ -207,12 +208,12 @@ class TwoLevel:
     def parts(self, grid: Grid) -> tuple[Part, ...]:
         """The float32 serves the row, or the matrix."""
         own, outer = self.part_bits
-        return Part(own), Part(outer, self.scope)
+        return Part(own), Part(outer, self.granularity)
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
         """Level of the group's scale, and the outer scale."""
         maximum = largest(group)
-        over = tuple(range(-len(group.axes) - (2 if self.scope == "matrix" else 1), 0))
+        over = tuple(range(-len(group.axes) - (2 if self.granularity == "matrix" else 1), 0))
         at = max(self.candidates, default=float(grid.levels[-1]))
         outer = largest_magnitude(maximum, over[-group.x.ndim :]) * reciprocal(at * self.top)
         if not self.candidates:
@@ -247,13 +248,13 @@ class TwoLevel:
         """Parts of the codes, the inverse of `encode`."""
         return self.scales.decode(codes[0]), lax.bitcast_convert_type(codes[1], jnp.float32)
 
-    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:
+    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Mse | None:
         """Quadrature over the largest magnitudes of groups and of the tensor; measured where scales are searched."""
         if self.candidates:
             return None
-        values = shared.row**2 if self.scope == "matrix" else shared.row
+        values = shared.row**2 if self.granularity == "matrix" else shared.row
         error = two_level_error(grid, self.scales, shared.values, values, distribution)
-        return Error(error, f"quadrature, tensor of {values}")
+        return Mse(error, f"quadrature, tensor of {values}")
 
 
 @dataclass(frozen=True)
@@ -280,13 +281,13 @@ class Learned(Float32Part):
             raise UserError("Scalar(scale=Learned()) needs its step in Context.learned; see Scalar.initial_learned")
         return (ctx.learned.astype(jnp.float32),)
 
-    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error:
+    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Mse:
         """Of the step that is optimal for Gaussian data, as it starts: closed form over the cells."""
-        return Error(fixed_error(grid, optimal_clip(grid), distribution), "closed form")
+        return Mse(fixed_error(grid, optimal_clip(grid), distribution), "closed form")
 
     def kernel_rule(self, grid: Grid) -> kernel.KernelRule:
         """The step is given."""
-        return kernel.Given()
+        return kernel.ExternalScale()
 
     def gain(self, values: int, grid: Grid) -> float:
         """Factor on the gradient of the step, of `values` values a step."""

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from .distributions import NORMAL, Array64, Density, Distribution, pieces_of
-from .error import Error
+from .families import SphereCoordinate
 from .grids import Grid
 from .groups import Groups, GroupSize
-from .laws import SphereCoordinate
+from .mse import Mse
 
 ROW = 1024
 """Values per row where an error has no limit for long rows and no length is given: the width of the paper's 100M."""
@@ -43,7 +43,7 @@ class Shared(NamedTuple):
 class HasError(Protocol):
     """A scale rule that knows its exact error."""
 
-    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Error | None:
+    def error(self, grid: Grid, shared: Shared, distribution: Distribution) -> Mse | None:
         """Mean squared error of the grid under this scale, on values of unit variance; None where there is no form."""
         ...
 
@@ -67,7 +67,7 @@ def scaled_error(
     group: GroupSize,
     distribution: Distribution,
     samples: int | None,
-) -> Error | None:
+) -> Mse | None:
     """`E[(x - R(x))^2]` on rows of `samples` values (None: unboundedly long); None where there is no exact form."""
     row = samples or ROW
     numbered = Groups(group).values
@@ -76,16 +76,16 @@ def scaled_error(
     if isinstance(scale, HasError):
         return scale.error(grid, Shared(shared, row, samples is None and numbered is None), distribution)
     if isinstance(scale, FollowsMaximum):
-        return Error(maximum_error(grid, scale, shared, distribution), f"quadrature, maximum of {shared}")
+        return Mse(maximum_error(grid, scale, shared, distribution), f"quadrature, maximum of {shared}")
     return None
 
 
-def rms_error(grid: Grid, clip: float, shared: Shared, distribution: Distribution) -> Error | None:
+def rms_error(grid: Grid, clip: float, shared: Shared, distribution: Distribution) -> Mse | None:
     """Of scales that put the largest level at `clip` times the RMS; exact for rows that are endless, or normal."""
     if shared.endless:
-        return Error(fixed_error(grid, clip, distribution), "closed form")
+        return Mse(fixed_error(grid, clip, distribution), "closed form")
     if distribution == NORMAL:
-        return Error(fixed_error(grid, clip, SphereCoordinate(shared.values)), f"closed form, RMS of {shared.values}")
+        return Mse(fixed_error(grid, clip, SphereCoordinate(shared.values)), f"closed form, RMS of {shared.values}")
     return None
 
 

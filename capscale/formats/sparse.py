@@ -1,8 +1,9 @@
 """Unstructured sparsity by magnitude: which entries stay, the rest is zero."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,9 @@ from capscale.errors import UserError
 from capscale.kernels.rms import root_mean_square
 from capscale.kernels.select import largest
 
-from .base import Context, Format, Projection, Scope, refuse_part, scope_axes, to_float32
+from .base import Context, Format, Granularity, Projection, granularity_axes, refuse_shard, to_float32
 from .distributions import Distribution, second_moment
-from .error import Error
+from .mse import Mse
 from .schedule import CONSTANT, Schedule
 from .storage import Codes, Field, Shape, codes_value, value_bits, value_codes
 from .survivors import Survival, Tails
@@ -104,18 +105,20 @@ class BitMask:
 class TopK(BitMask, StoresSurvivors):
     """Keeps the `1 - sparsity` share of largest magnitude; exactly `kept(size)` entries, ties to the first.
 
-    `scope` "matrix": one threshold for the last two axes (unstructured sparsity of a weight);
+    `granularity` "matrix": one threshold for the last two axes (unstructured sparsity of a weight);
     "row": one per row (per token of an activation, so that no token sees another).
     `schedule`: Constant, or Cubic for gradual magnitude pruning; it ends at `sparsity`.
     """
 
+    JSON_FIELDS: ClassVar[Mapping[str, str]] = {"granularity": "scope"}
+
     sparsity: float
-    scope: Scope = "matrix"
+    granularity: Granularity = "matrix"
     schedule: Schedule = CONSTANT
 
     def __post_init__(self) -> None:
         check_real(self, "sparsity", least=0, below=1)
-        check_choice(self, "scope", ("row", "matrix"))
+        check_choice(self, "granularity", ("row", "matrix"))
 
     @property
     def density(self) -> float:
@@ -129,39 +132,39 @@ class TopK(BitMask, StoresSurvivors):
 
     def per_row(self) -> "TopK":
         """One threshold per row."""
-        return replace(self, scope="row")
+        return replace(self, granularity="row")
 
     def kept(self, size: int) -> int:
         """Survivors among `size` values: the nearest integer to `(1 - sparsity) size`, never none."""
         kept = round(self.density * size)
         if size and not kept:
             raise UserError(
-                f"TopK(sparsity={self.sparsity}, scope={self.scope!r}) would prune all {size} values that share "
-                "a threshold; lower the sparsity or widen the scope"
+                f"TopK(sparsity={self.sparsity}, granularity={self.granularity!r}) would prune all {size} values that "
+                "share a threshold; lower the sparsity or widen the granularity"
             )
         return kept
 
     def survivors(self, shape: Shape) -> int:
         """Kept values of a tensor of this shape, at the end of the schedule."""
-        size = prod(shape[axis] for axis in scope_axes(self.scope, len(shape)))
+        size = prod(shape[axis] for axis in granularity_axes(self.granularity, len(shape)))
         return self.kept(size) * (prod(shape) // max(size, 1))
 
     def survival(self, distribution: Distribution) -> Survival:
         """Both tails that hold the kept share."""
         return Tails(distribution, float(distribution.quantile(1 - self.density / 2)))
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error | None:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
         """`E[x^2; |x| < T]` of unboundedly many values: 1 less the second moment of both tails."""
-        if samples is not None and self.scope == "row":
+        if samples is not None and self.granularity == "row":
             return None
-        return Error(1 - second_moment(self.survival(distribution))[1], "closed form")
+        return Mse(1 - second_moment(self.survival(distribution))[1], "closed form")
 
     def project(self, x: Array, ctx: Context) -> Projection:
-        """Zeroes all but the largest magnitudes of each scope."""
+        """Zeroes all but the largest magnitudes of each row or matrix."""
         full = to_float32(x, "TopK")
-        if self.scope == "matrix":
-            refuse_part(x, f"the threshold of {self}")
-        axes = scope_axes(self.scope, x.ndim)
+        if self.granularity == "matrix":
+            refuse_shard(x, f"the threshold of {self}")
+        axes = granularity_axes(self.granularity, x.ndim)
         size = prod(x.shape[axis] for axis in axes)
         kept: int | Array = self.kept(size)
         if self.schedule != CONSTANT:

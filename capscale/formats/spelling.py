@@ -195,7 +195,7 @@ def _spelled(format: Format, find: Find) -> str | None:
             inner = spell(format.inner, find)
             name = inner and f"{inner}-outliers{_percent(format.fraction)}"
         case Noise():
-            name = f"noise-gmse{format.gmse!r}{'-matrix' if format.scope == 'matrix' else ''}"
+            name = f"noise-gmse{format.gmse!r}{'-matrix' if format.granularity == 'matrix' else ''}"
         case _:
             name = None
     return name

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from .base import Format
-from .compose import Then
+from .compose import SparseQuantized
 from .rotated import ThenRotated
 from .scalar import Scalar
 from .sparse import Sparse
@@ -27,7 +27,7 @@ class Stages(NamedTuple):
 
 def stages_of(format: Format) -> Stages:
     """The stages of a format; both None for those of another kind, such as codebooks, noise and kept outliers."""
-    if isinstance(format, Then):
+    if isinstance(format, SparseQuantized):
         return Stages(format.sparse, format.scalar, format.scales_from, isinstance(format, ThenRotated))
     return Stages(
         format if isinstance(format, Sparse) else None,

@@ -37,7 +37,7 @@ _NO_STAGE = frozenset(
         "part_bits",
         "parts",
         "check_grid",
-        "scope",
+        "granularity",
         "per_row",
         "draws",
     )

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from capscale.checks import check_whole
 from capscale.errors import UserError
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 from capscale.kernels.project import Codebook, Spec, Unsupported, code_of_vectors, on_codebook
 
-from .base import Context, Projection, Scope, in_dtype, to_float32
+from .base import Context, Granularity, Projection, in_dtype, to_float32
 from .levels import TERNARY
 from .scalar import Scalar
 from .scale import Rms
@@ -74,9 +74,9 @@ class Vector:
         return log2(self.codewords) / self.dimension + scaling.bits - log2(scaling.grid.codes)
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         """Scope of the scales."""
-        return self.scaling.scope
+        return self.scaling.granularity
 
     def per_row(self) -> "Vector":
         """One RMS per row where one served the matrix."""
@@ -95,9 +95,9 @@ class Vector:
         ones = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(x.shape))
         return parts, self.scaling.groups.join(ones, x.shape)
 
-    @one_program(0)
+    @jit_inline(0)
     def project(self, x: Array, ctx: Context) -> Projection:
-        """Nearest codeword of each vector; `radius` is the vector's norm over that of the outermost codeword."""
+        """Nearest codeword of each vector; `relative_magnitude` is its norm over that of the outermost codeword."""
         found = on_codebook(self.words, to_float32(x, "Vector"), self._scale(x, ctx)[1])
         return found._replace(value=in_dtype(found.value, x.dtype))
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from capscale.models.held import kernels_of, path_name
+from capscale.models.projected import kernels_of, path_name
 from capscale.representation import Representation, weight_rows
 
 
@@ -50,7 +50,7 @@ def _square_distance(params: Any, held: Any, representation: Representation) -> 
 
 
 def mask_pass_rate(
-    params: Any, held: Any, into_masters: Callable[[Any], tuple[Any]], representation: Representation
+    params: Any, held: Any, vjp_to_master: Callable[[Any], tuple[Any]], representation: Representation
 ) -> Array:
     """Mean of the mask that gradients of compressed weights are multiplied by, float32 scalar; 1 for dense weights.
 
@@ -73,7 +73,7 @@ def mask_pass_rate(
             return jnp.zeros_like(leaf)
         return jnp.ones_like(leaf) if representation.rotates_both else ones[path].astype(leaf.dtype)
 
-    (pulled,) = into_masters(
+    (pulled,) = vjp_to_master(
         jax.tree_util.tree_map_with_path(lambda path, leaf: cotangent(path_name(path), leaf), held)
     )
     passed = sum((_sum(ones[path] * w) for path, w in kernels_of(pulled).items()), jnp.float32(0))

@@ -9,7 +9,7 @@ import jax
 
 from capscale.errors import UserError
 from capscale.formats import catalog
-from capscale.formats.base import Format
+from capscale.formats.base import Format, granularity_of
 from capscale.formats.storage import Storable, storage_bits
 from capscale.models.config import ModelConfig
 from capscale.models.initial import initial_params
@@ -90,8 +90,8 @@ def _parameter(path: tuple[str, ...], shape: tuple[int, ...], representation: Re
 
 
 def _group(fmt: Format, rows: tuple[int, ...]) -> int:
-    """Values of (out, in) rows that share what the format measures: its own `group`, that of its part, or its scope."""
+    """Values of (out, in) rows that share what the format measures: its `group`, that of a part, or its granularity."""
     parts = [fmt, *(getattr(fmt, field.name) for field in fields(cast(Any, fmt)))] if is_dataclass(fmt) else [fmt]
     stated = [getattr(part, name) for name in ("group", "m") for part in parts if hasattr(part, name)]
-    size = stated[0] if stated else fmt.scope
+    size = stated[0] if stated else granularity_of(fmt)
     return size if isinstance(size, int) else {"row": rows[-1], "matrix": rows[-2] * rows[-1]}[size]

@@ -9,8 +9,8 @@ from jax import Array
 from capscale.formats.base import Context
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
-from capscale.models.held import add_learned
 from capscale.models.layers import NOISE
+from capscale.models.projected import add_learned
 from capscale.representation import Representation
 
 

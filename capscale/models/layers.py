@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from capscale.errors import UserError
 from capscale.formats.base import Context
-from capscale.formats.roles import Learns, draws, learns
+from capscale.formats.capabilities import HasLearnedScale, draws, learns
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.rope import rotary_embedding
 from capscale.representation import ProjectedActivations, Representation, linear, project_once
@@ -31,7 +31,7 @@ def initializers(config: ModelConfig) -> tuple[Initializer, Initializer]:
 class Linear(nn.Module):
     """Linear layer whose operands are stored in `representation`; a bias, where it has one, stays dense.
 
-    The fp32 master weight `kernel: (in, out)` may come projected, as `capscale.models.held.hold_weights` leaves it.
+    The fp32 master weight `kernel: (in, out)` may come projected, by `capscale.models.projected.project_params`.
     Learned numbers of the activations' format are the parameter `activations_step`.
     """
 
@@ -60,7 +60,7 @@ class Linear(nn.Module):
         fmt = self.representation.activations.format
         if draws(fmt):
             ctx = ctx._replace(key=self.make_rng(NOISE))
-        if isinstance(fmt, Learns) and fmt.learns:
+        if isinstance(fmt, HasLearnedScale) and fmt.learns:
             if fmt.learned_shape(x.shape):
                 raise UserError(f"activations={fmt!r} would learn a number per token; use group='matrix'")
             ctx = ctx._replace(learned=self.param("activations_step", lambda _: fmt.initial_learned(x)))

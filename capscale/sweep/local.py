@@ -17,16 +17,16 @@ from capscale.errors import UserError
 from capscale.files import make_directory, refuse_link, write_json, writing
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep, check_open
-from capscale.train.boards import OpenBoard
 from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, is_agreed
+from capscale.train.executor import Executor, Population, Sharded
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
-from capscale.train.loop import Cadence, Interrupted, train
+from capscale.train.loop import Interrupted, LoopIntervals, train
 from capscale.train.memory import AT_ONCE, Memory
-from capscale.train.placement import Placement, Population, Sharded
 from capscale.train.record import read_result
 from capscale.train.run import Run
 from capscale.train.sharding import make_mesh
 from capscale.train.step import Program
+from capscale.train.trackers import OpenBoard
 
 RETRY_S = LENGTH_S / 12
 """Seconds between looks at runs that other workers hold."""
@@ -60,7 +60,7 @@ def launch(
     jobs: int | None = None,
     fsdp: int = 1,
     memory: Memory = AT_ONCE,
-    boards: Sequence[OpenBoard] = (),
+    trackers: Sequence[OpenBoard] = (),
     stop: Event | None = None,
 ) -> Outcome:
     """Trains every run of `sweep` that has no result in `out` yet.
@@ -117,14 +117,14 @@ def launch(
         if any_process(len(present) == len(runs))[0]:  # another worker, which held them, has finished them
             return _Done(present, trained=False)
         with all_or_none():
-            placement = _placement(runs, threads, fsdp, memory)
+            executor = _executor(runs, threads, fsdp, memory)
             if several:
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.
-        cadence = Cadence.at(placement, runs, background=threads == 1)
+        intervals = LoopIntervals.at(executor, runs, background=threads == 1)
         with display.running(runs) as observe:
             results = train(
-                runs, source, directories, placement, observe=observe, stop=stop, cadence=cadence, boards=boards
+                runs, source, directories, executor, observe=observe, stop=stop, intervals=intervals, trackers=trackers
             )
         for run, result in zip(runs, results, strict=False):  # none where only other processes see them yet
             display.finished(run, result)
@@ -259,7 +259,7 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def _placement(runs: list[Run], threads: int, fsdp: int, memory: Memory) -> Placement:
+def _executor(runs: list[Run], threads: int, fsdp: int, memory: Memory) -> Executor:
     if len(runs) > 1:
         return Population(runs[0], jax.local_devices(), memory)
     return Sharded(runs[0], make_mesh(devices=jax.devices()[:1]) if threads > 1 else make_mesh(fsdp), memory)

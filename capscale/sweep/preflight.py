@@ -14,13 +14,13 @@ from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels import dispatch
 from capscale.sweep.slices import Slice
+from capscale.train.executor import _sharded
 from capscale.train.flops import flops_per_token
-from capscale.train.loop import Cadence
+from capscale.train.loop import LoopIntervals
 from capscale.train.memory import AT_ONCE, Memory
-from capscale.train.placement import _sharded
 from capscale.train.run import Run
 from capscale.train.sharding import make_mesh
-from capscale.train.step import Pace, Program
+from capscale.train.step import Program, RunScalars
 
 QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 """XLA compiles about three times faster, into a program that takes longer and often more memory."""
@@ -76,12 +76,12 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     began = time.monotonic()
     functions = _sharded(Program.of(run, setting.memory, mesh.size), mesh)
     symbol = jnp.uint16 if run.model.vocabulary <= 2**16 else jnp.uint32
-    chunk = Cadence.of(run, peak=setting.slice.peak).chunk
+    chunk = LoopIntervals.of(run, peak=setting.slice.peak).chunk
     windows = jax.ShapeDtypeStruct((chunk, run.batch, run.model.context + 1), symbol)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     with dispatch.target("tpu"), jax.set_mesh(mesh):  # the kernels that a TPU would choose, split over the mesh
         state = jax.eval_shape(functions.initial_state, count)
-        pace = jax.eval_shape(lambda: Pace(jnp.float32(0), jnp.int32(0)))
+        pace = jax.eval_shape(lambda: RunScalars(jnp.float32(0), jnp.int32(0)))
         lowered = functions.train_chunk.lower(state, windows, count, pace)
     try:
         compiled = lowered.compile(compiler_options=QUICK if quick else None)

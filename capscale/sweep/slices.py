@@ -74,7 +74,7 @@ class Slice:
 
         Raises `UserError` where libtpu is not installed.
         """
-        from capscale.kernels.ahead import tpu_devices
+        from capscale.kernels.aot import tpu_devices
 
         try:
             return tpu_devices(self.name)

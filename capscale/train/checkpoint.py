@@ -20,7 +20,7 @@ from jax import Array
 from capscale.artifacts import check_seal, sealed
 from capscale.errors import UserError
 from capscale.files import check_checkpoints, is_object_storage, refuse_link, writing
-from capscale.train.damage import is_damage
+from capscale.train.checkpoint_errors import is_damage
 from capscale.train.distributed import all_or_none, is_first
 
 KEPT = 2

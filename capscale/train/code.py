@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 from capscale.errors import UserError
-from capscale.formats.describe import to_json
+from capscale.formats.serialize import to_json
 from capscale.train.parsed import Import, Parsed, Space, imported, parsed, plain_tree
 
 OWN = "capscale"

@@ -16,16 +16,16 @@ from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import make_directory, read_json, refuse_link, write_json, writing
 from capscale.train import record
-from capscale.train.boards import OpenBoard
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.distributed import agreed, all_or_none, any_process, is_first, wait_for_all
+from capscale.train.executor import Executor
 from capscale.train.flops import flops_per_token
 from capscale.train.lease import Leases
 from capscale.train.metrics import Metrics
-from capscale.train.placement import Placement
+from capscale.train.prefetch import BatchPrefetcher
 from capscale.train.progress import Clock, Progress, mfu, peak_of
 from capscale.train.run import Run, described
-from capscale.train.windows import Windows
+from capscale.train.trackers import OpenBoard
 
 
 class Interrupted(Exception):
@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class Cadence:
+class LoopIntervals:
     """How often the loop comes up for air; no result depends on it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Cadence:
         check_flag(self, "background")
 
     @classmethod
-    def of(cls, run: Run, background: bool = False, peak: float | None = None) -> "Cadence":
+    def of(cls, run: Run, background: bool = False, peak: float | None = None) -> "LoopIntervals":
         """Chunks of about 2e12 FLOPs, seconds on a CPU core, 500 steps at most.
 
         `peak`: FLOP/s of the devices that the run has, where known. Chunks then take half a second at half of it, so
@@ -63,21 +63,21 @@ class Cadence:
         return cls(chunk=int(np.clip(flops / of_a_step, 1, 500)), background=background)
 
     @classmethod
-    def at(cls, placement: Placement, runs: list[Run], background: bool = False) -> "Cadence":
+    def at(cls, executor: Executor, runs: list[Run], background: bool = False) -> "LoopIntervals":
         """The same for runs that share the devices of a placement."""
-        return cls.of(runs[0], background=background, peak=peak_of(placement.devices / len(runs)))
+        return cls.of(runs[0], background=background, peak=peak_of(executor.devices / len(runs)))
 
 
 def train(
     runs: list[Run],
     source: Source,
     directories: list[epath.Path],
-    placement: Placement,
+    executor: Executor,
     *,
     observe: Callable[[Progress], None] = lambda progress: None,
     stop: Event | None = None,
-    cadence: Cadence | None = None,
-    boards: Sequence[OpenBoard] = (),
+    intervals: LoopIntervals | None = None,
+    trackers: Sequence[OpenBoard] = (),
 ) -> list[dict[str, Any]]:
     """Trains runs of one program and length side by side, to a result each.
 
@@ -99,7 +99,7 @@ def train(
       UserError: a directory holds another run, the source is another text or a damaged one, or the disk refuses.
       Held, LeaseLost: another worker trains one of the runs, or has taken it over.
     """
-    cadence, stop = cadence or Cadence.at(placement, runs), stop or Event()
+    intervals, stop = intervals or LoopIntervals.at(executor, runs), stop or Event()
     steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step * len(runs)
     began, paired = time.monotonic(), list(zip(runs, directories, strict=True))
     for run, directory in paired:
@@ -109,22 +109,22 @@ def train(
         leases = stack.enter_context(Leases(directories))
         if any_process((present := _present(paired)) is not None)[0]:  # another worker has been quicker
             return present or []
-        background = cadence.background and len(runs) == 1
+        background = intervals.background and len(runs) == 1
         checkpoints = [
             stack.enter_context(Checkpoints(directory / "checkpoints", background, run_id=run.run_id))
             for run, directory in paired
         ]
-        first, state = _restore(placement, runs, checkpoints)
-        logs = [_open_log(stack, run, to, first, placement.devices / len(runs), boards) for run, to in paired]
-        windows = stack.enter_context(Windows(runs, source, cadence.chunk, placement.rows))
-        diverged_at = placement.diverged_at(state, runs)
+        first, state = _restore(executor, runs, checkpoints)
+        logs = [_open_log(stack, run, to, first, executor.devices / len(runs), trackers) for run, to in paired]
+        windows = stack.enter_context(BatchPrefetcher(runs, source, intervals.chunk, executor.rows))
+        diverged_at = executor.diverged_at(state, runs)
         step, saved_at, clock = first, time.monotonic(), Clock()
         while step < steps:
             chunk_began = time.monotonic()
             count, window_RSBU = windows.at(step)
-            state, histories = placement.train_chunk(state, window_RSBU, count, runs)
+            state, histories = executor.train_chunk(state, window_RSBU, count, runs)
             clock.add(count, time.monotonic() - chunk_began)
-            diverged_at = placement.diverged_at(state, runs)
+            diverged_at = executor.diverged_at(state, runs)
             step += count
             leases.check()
             for number, log in enumerate(logs):
@@ -133,12 +133,12 @@ def train(
                 break
             loss = float(np.mean(histories["loss"][diverged_at == 0, count - 1]))
             speed = count * tokens_per_step / clock.last_s
-            share = mfu(runs[0].model, speed, placement.devices)
+            share = mfu(runs[0].model, speed, executor.devices)
             observe(Progress(step, steps, loss, speed, clock.left_s(steps - step), share))
-            due = time.monotonic() - saved_at > cadence.checkpoint_s
+            due = time.monotonic() - saved_at > intervals.checkpoint_s
             stopping, due = any_process(stop.is_set() and step < steps, due or step == steps)
             if stopping or due:
-                for of_run, run_state in zip(checkpoints, placement.unstack(state, runs), strict=True):
+                for of_run, run_state in zip(checkpoints, executor.unstack(state, runs), strict=True):
                     of_run.save(step, run_state)
                 saved_at = time.monotonic()
             if stopping:
@@ -146,8 +146,8 @@ def train(
                     of_run.wait()
                 raise Interrupted(f"stopped at step {step} of {steps}; start again to go on from there")
         held_out, blocks = source.validation(runs[0].model.context)
-        losses = _validation_losses(placement, runs, held_out, state)
-        measures = placement.measures(state, runs)
+        losses = _validation_losses(executor, runs, held_out, state)
+        measures = executor.measures(state, runs)
         for of_run in checkpoints:
             of_run.wait()
         timing = {
@@ -155,7 +155,7 @@ def train(
             "resumed_from_step": first,
             "tokens_per_s": round((step - first) * tokens_per_step / clock.total_s) if clock.total_s else None,
             "runs_side_by_side": len(runs),
-            "devices": placement.devices,
+            "devices": executor.devices,
         }
         leases.check()
         results = []
@@ -199,13 +199,13 @@ _Log = Callable[[int, dict[str, np.ndarray], float], None]
 
 
 def _open_log(  # noqa: PLR0917 all of them are what a log is of
-    stack: ExitStack, run: Run, directory: epath.Path, first: int, devices: float, boards: Sequence[OpenBoard]
+    stack: ExitStack, run: Run, directory: epath.Path, first: int, devices: float, trackers: Sequence[OpenBoard]
 ) -> _Log:
     """Writes metrics.jsonl and the boards of one run, in the first process; closed with `stack`."""
     if not is_first():
         return lambda step, history, seconds: None
     metrics = Metrics(directory / "metrics.jsonl", keep_to=first, devices=devices)
-    opened = [stack.enter_context(closing(open_board(run, directory, first))) for open_board in boards]
+    opened = [stack.enter_context(closing(open_board(run, directory, first))) for open_board in trackers]
 
     def write(step: int, history: dict[str, np.ndarray], seconds: float) -> None:
         finite = metrics.write(step, history, seconds)
@@ -215,7 +215,7 @@ def _open_log(  # noqa: PLR0917 all of them are what a log is of
     return write
 
 
-def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoints]) -> tuple[int, Any]:
+def _restore(executor: Executor, runs: list[Run], checkpoints: list[Checkpoints]) -> tuple[int, Any]:
     """The newest step that all runs have a sound checkpoint of, and their state there; else the beginning.
 
     Checkpoints of later steps are deleted. Raises `UserError`, before anything is, where one is another run's.
@@ -223,14 +223,14 @@ def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoint
     for of_run in checkpoints:
         of_run.check_owner()
     common = set.intersection(*(set(of_run.steps()) for of_run in checkpoints))
-    shapes = placement.abstract_states(runs)  # those of a state would need its memory, beside that of the one read
+    shapes = executor.abstract_states(runs)  # those of a state would need its memory, beside that of the one read
     for step in sorted(common, reverse=True):
         states = [of_run.read(step, shape) for of_run, shape in zip(checkpoints, shapes, strict=True)]
         sound = [state for state in states if state is not None]
         if len(sound) == len(states):
             for of_run in checkpoints:
                 of_run.forget_after(step)
-            return step, placement.stack(sound)
+            return step, executor.stack(sound)
         for of_run, state in zip(checkpoints, states, strict=True):
             if state is None:
                 of_run.set_aside(step)
@@ -243,15 +243,15 @@ def _restore(placement: Placement, runs: list[Run], checkpoints: list[Checkpoint
         )
     for of_run in checkpoints:
         of_run.forget_after(0)
-    return 0, placement.initial_state(runs)
+    return 0, executor.initial_state(runs)
 
 
-def _validation_losses(placement: Placement, runs: list[Run], window_NU: np.ndarray, state: Any) -> np.ndarray:
+def _validation_losses(executor: Executor, runs: list[Run], window_NU: np.ndarray, state: Any) -> np.ndarray:
     """Mean loss of every validation window in nats per token, `float64 (runs, windows)`."""
     count, batch = len(window_NU), runs[0].batch
     padded_NU = np.pad(window_NU, ((0, -count % batch), (0, 0)))  # cut off again below
     window_SBU = padded_NU.reshape(-1, batch, window_NU.shape[1])
-    losses = placement.evaluate(state, window_SBU[:, placement.rows], runs)
+    losses = executor.evaluate(state, window_SBU[:, executor.rows], runs)
     return losses.astype(np.float64).reshape(len(runs), -1)[:, :count]
 
 

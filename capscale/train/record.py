@@ -18,7 +18,7 @@ from capscale.estimator_names import estimator_name
 from capscale.files import read_json, write_json
 from capscale.formats import catalog
 from capscale.formats.base import Format
-from capscale.gaussian import gmse, pass_rate
+from capscale.gaussian_mse import gmse, pass_rate
 from capscale.train.run import Run, described
 
 Status = Literal["ok", "diverged"]

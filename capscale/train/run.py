@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from capscale.checks import LARGEST_WHOLE, check_choice, check_flag, check_real, check_whole
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
-from capscale.formats.describe import to_json
+from capscale.formats.serialize import to_json
 from capscale.models.config import ModelConfig
 from capscale.representation import DENSE, Representation
 from capscale.train.code import code_of

@@ -13,15 +13,15 @@ from jax.sharding import PartitionSpec
 
 from capscale.checks import check_whole
 from capscale.formats.base import Context
-from capscale.formats.roles import Keeps, draws, learns
+from capscale.formats.capabilities import Stateful, draws, learns
 from capscale.kernels.mesh import automatic_axes
 from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
-from capscale.models.held import FormatState, hold_weights, initial_format_state, next_format_state
 from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
 from capscale.models.loss import tokens_at_once
+from capscale.models.projected import FormatState, initial_format_state, next_format_state, project_params
 from capscale.representation import DENSE_OPERAND, Representation
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.optimizer import gradient_transform, rate_at
@@ -55,7 +55,7 @@ MEASURED_EVERY = 8
 The last step is measured too, with the weights before its update."""
 
 
-class Pace(NamedTuple):
+class RunScalars(NamedTuple):
     """Scalars that may differ between runs of one compiled program; float32 and int32."""
 
     learning_rate: Array
@@ -91,7 +91,7 @@ class Program:
         """The program as far as first states depend on it: one start serves all formats that own nothing."""
         representation = self.representation
         owns = [
-            operand if learns(operand.format) or isinstance(operand.format, Keeps) else DENSE_OPERAND
+            operand if learns(operand.format) or isinstance(operand.format, Stateful) else DENSE_OPERAND
             for operand in (representation.weights, representation.activations)
         ]
         rotation = representation.hadamard if any(not operand.is_dense for operand in owns) else None
@@ -139,14 +139,15 @@ def _applied(program: Program, method: str, held: Any, window_BU: Array, *, ctx:
 
 
 def loss_and_gradient(
-    program: Program, held: Any, window_BU: Array, ctx: Context, apart: str | None = None
+    program: Program, held: Any, window_BU: Array, ctx: Context, data_parallel_axis: str | None = None
 ) -> tuple[Array, Any]:
     """Mean loss of a batch and its gradient with respect to held weights, micro-batch by micro-batch.
 
-    `apart`: axis of a mesh along which devices hold parts of the batch and add up once, after their last micro-batch.
+    `data_parallel_axis`: axis of a mesh along which devices hold parts of the batch and add up once, after their last
+    micro-batch.
     """
     parts = program.memory.microbatches
-    devices_apart = 1 if apart is None else jax.lax.axis_size(apart)
+    devices_apart = 1 if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
     at_once = program.tokens_at_once(len(window_BU) * devices_apart // parts)
 
     def of_part(window_bU: Array, ctx: Context) -> tuple[Array, Any]:
@@ -165,7 +166,7 @@ def loss_and_gradient(
         nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, held))
         total, _ = jax.lax.scan(add, nothing, (_microbatches(window_BU, parts), jnp.arange(parts)))
         mean = jax.tree.map(lambda sum_: sum_ / parts, total)
-    return mean if apart is None else jax.lax.pmean(mean, apart)
+    return mean if data_parallel_axis is None else jax.lax.pmean(mean, data_parallel_axis)
 
 
 def _microbatches(window_BU: Array, parts: int) -> Array:
@@ -174,35 +175,35 @@ def _microbatches(window_BU: Array, parts: int) -> Array:
 
 
 def train_step(
-    program: Program, state: TrainState, window_BU: Array, pace: Pace, apart: str | None = None
+    program: Program, state: TrainState, window_BU: Array, scalars: RunScalars, data_parallel_axis: str | None = None
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One AdamW step on one batch; `apart`: see `loss_and_gradient`.
+    """One AdamW step on one batch; `data_parallel_axis`: see `loss_and_gradient`.
 
     Metrics: the batch loss in nats per token, the gradient norm, and those of `AVERAGED`, NaN where not measured.
     """
     # Midpoint of the step: neither the first step nor the last has a learning rate of zero.
-    progress = (state.step.astype(jnp.float32) + 0.5) / pace.steps.astype(jnp.float32)
+    progress = (state.step.astype(jnp.float32) + 0.5) / scalars.steps.astype(jnp.float32)
     ctx = Context(progress, jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
 
-    held, into_masters = jax.vjp(
-        lambda params: split_as_state(hold_weights(params, program.representation, ctx, state.formats)), state.params
+    held, vjp_to_master = jax.vjp(
+        lambda params: split_as_state(project_params(params, program.representation, ctx, state.formats)), state.params
     )
-    loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, apart)
-    (gradient,) = into_masters(held_gradient)
+    loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis)
+    (gradient,) = vjp_to_master(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
-    rate = pace.learning_rate * rate_at(program.optimizer, progress)
+    rate = scalars.learning_rate * rate_at(program.optimizer, progress)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
 
     def measure() -> dict[str, Array]:
         return {
             "weights_distance": weights_distance(state.params, held, program.representation),
             "weights_error": weights_error(state.params, held, program.representation),
-            "mask_pass_rate": mask_pass_rate(state.params, held, into_masters, program.representation),
+            "mask_pass_rate": mask_pass_rate(state.params, held, vjp_to_master, program.representation),
         }
 
     averaging = state.step % MEASURED_EVERY == 0
-    measuring = averaging | (state.step + 1 == pace.steps)
+    measuring = averaging | (state.step + 1 == scalars.steps)
     measured = jax.lax.cond(measuring, measure, lambda: dict.fromkeys(AVERAGED, jnp.float32(jnp.nan)))
     share = 1 / (state.step // MEASURED_EVERY + 1).astype(jnp.float32)
     averages = {
@@ -219,7 +220,7 @@ def train_step(
 
 
 def train_chunk(
-    program: Program, state: TrainState, window_SBU: Array, count: Array, pace: Pace
+    program: Program, state: TrainState, window_SBU: Array, count: Array, scalars: RunScalars
 ) -> tuple[TrainState, dict[str, Array]]:
     """`count <= S` steps in one program, hundreds at a time so that Python is out of the way of tiny models.
 
@@ -237,22 +238,24 @@ def train_chunk(
     the batch, and they meet once a step, to add up gradients. Left to XLA, they would for every micro-batch, and share
     out the projection of weights, which takes longer to gather than to compute.
     """
-    apart = _axis_apart(program)
+    axis = _data_parallel_axis(program)
 
-    def steps(state: TrainState, window_SBU: Array, count: Array, pace: Pace) -> tuple[TrainState, dict[str, Array]]:
+    def steps(
+        state: TrainState, window_SBU: Array, count: Array, scalars: RunScalars
+    ) -> tuple[TrainState, dict[str, Array]]:
         def body(i: Array, carry: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
             state, history = carry
-            state, metrics = train_step(program, state, window_SBU[i].astype(jnp.int32), pace, apart)
+            state, metrics = train_step(program, state, window_SBU[i].astype(jnp.int32), scalars, axis)
             return state, {name: history[name].at[i].set(value) for name, value in metrics.items()}
 
         names = ("loss", "grad_norm", *AVERAGED)
         history = {name: jnp.full(window_SBU.shape[0], jnp.nan, jnp.float32) for name in names}
         return jax.lax.fori_loop(jnp.int32(0), count, body, (state, history))
 
-    if apart is None:
-        return steps(state, window_SBU, count, pace)
+    if axis is None:
+        return steps(state, window_SBU, count, scalars)
     same = PartitionSpec()
-    return _mapped(steps, (same, PartitionSpec(None, apart), same, same), same)(state, window_SBU, count, pace)
+    return _mapped(steps, (same, PartitionSpec(None, axis), same, same), same)(state, window_SBU, count, scalars)
 
 
 def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Array:
@@ -260,13 +263,13 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
 
     Weights are projected, held and shared out over devices as `train_chunk` does, and windows taken in micro-batches.
     """
-    apart, parts = _axis_apart(program), program.memory.microbatches
+    data_parallel_axis, parts = _data_parallel_axis(program), program.memory.microbatches
 
     def losses(state: TrainState, window_SBU: Array) -> Array:
         key = jax.random.wrap_key_data(state.key)
         ctx = Context(jnp.float32(1), key)
-        held = split_as_state(hold_weights(state.params, program.representation, ctx, state.formats))
-        devices_apart = 1 if apart is None else jax.lax.axis_size(apart)
+        held = split_as_state(project_params(state.params, program.representation, ctx, state.formats))
+        devices_apart = 1 if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
 
         def losses_b(part: tuple[Array, Array]) -> Array:
             window_bU, number = part
@@ -279,13 +282,13 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
 
         return jax.lax.map(losses_B, window_SBU)
 
-    if apart is None:
+    if data_parallel_axis is None:
         return losses(state, window_SBU)
-    split = PartitionSpec(None, apart)
+    split = PartitionSpec(None, data_parallel_axis)
     return _mapped(losses, (PartitionSpec(), split), split)(state, window_SBU)
 
 
-def _axis_apart(program: Program) -> str | None:
+def _data_parallel_axis(program: Program) -> str | None:
     """The axis of the context mesh along which devices work apart, where every one holds all parameters."""
     mesh, auto = automatic_axes()
     # Noise of the activations is drawn for all tokens at once, so that devices which draw it do not part.

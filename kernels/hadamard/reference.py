@@ -9,7 +9,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 from capscale.kernels.rounding import rounded_to
 from jax import Array, lax
 
@@ -28,7 +28,7 @@ def rotate(x: Array, block: int, axis: int = -1) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-@one_program(0, 1)
+@jit_inline(0, 1)
 def _rotate(block: int, axis: int, x: Array) -> Array:
     radices = _radices(block)
     y = x.astype(jnp.float32).reshape(*x.shape[:axis], x.shape[axis] // block, *radices[::-1], *x.shape[axis + 1 :])

@@ -7,7 +7,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from capscale.kernels import dispatch, measured
-from capscale.kernels.mesh import by_rows, split_unsaid
+from capscale.kernels.mesh import by_rows, unknown_sharding_reason
 from jax import Array
 
 from . import reference
@@ -33,7 +33,7 @@ def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _matmul(dtype: str, x: Array, weights: Weights) -> Array:
     of = weights.layout
-    split = split_unsaid()
+    split = unknown_sharding_reason()
     detail = f"{x.dtype} {x.shape} x {weights.shape}, {of.bits} bits, group {of.group}{', 2:4' * of.sparse}"
     backend = dispatch.choose(
         "matmul",

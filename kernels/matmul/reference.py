@@ -8,13 +8,13 @@ rounding of the weights at all; groups use the weights that `unpack` gives in bf
 """
 
 import jax.numpy as jnp
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 from jax import Array
 
 from .layout import Weights, decode
 
 
-@one_program()
+@jit_inline()
 def levels(weights: Weights) -> Array:
     """Levels (F, K) of the packed codes, float32; zero where sparsity dropped."""
     tiles = [plane.astype(jnp.int32) for plane in weights.codes]
@@ -22,13 +22,13 @@ def levels(weights: Weights) -> Array:
     return jnp.stack(decode(weights.layout, tiles, pattern), axis=-1).reshape(weights.shape)
 
 
-@one_program()
+@jit_inline()
 def dequantize(weights: Weights) -> Array:
     """Weights (F, K), float32."""
     return levels(weights) * jnp.repeat(weights.scale, weights.shape[1] // weights.scale.shape[1], axis=1)
 
 
-@one_program(2)
+@jit_inline(2)
 def matmul(x: Array, weights: Weights, dtype: jnp.dtype | None = None) -> Array:
     """y (B, F) = x (B, K) times the packed weights (F, K), transposed; in `dtype`, that of x if None."""
     if weights.layout.group is None:

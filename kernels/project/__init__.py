@@ -1,19 +1,20 @@
 """Rows onto a compressed format in one pass: rotation, scale, nearest level and gradient mask, or codes and scales."""
 
+from ..renamed import old_names
 from .affine import Extremes, Number, RangeOver, ScaleOffset, SignedLargestOver, extremes
 from .codes import Encoded, decode
 from .op import encode, project
 from .projection import Projection, in_dtype, in_steps, of_level, on_grid, rounded
 from .reference import code_of_vectors, on_codebook, survivors
-from .scales import Given, KernelRule, LargestOver, LevelTimes, PowerOfTwoOver, RmsTimes, normalised, reciprocal
+from .scales import ExternalScale, KernelRule, LargestOver, LevelTimes, PowerOfTwoOver, RmsTimes, normalised, reciprocal
 from .spec import Codebook, Pattern, Spec, Unsupported
 from .tiles import Tile
 
 __all__ = [
     "Codebook",
     "Encoded",
+    "ExternalScale",
     "Extremes",
-    "Given",
     "KernelRule",
     "LargestOver",
     "LevelTimes",
@@ -43,3 +44,5 @@ __all__ = [
     "rounded",
     "survivors",
 ]
+
+__getattr__ = old_names(__name__, {"Given": "ExternalScale"})

@@ -1,6 +1,6 @@
 """Codes of a scalar grid, a byte for each 8, 4, 2 or 1 of them, and the scales that belong to them.
 
-A code takes 1, 2, 4 or 8 bits, the least of them that holds every code of the grid; bytes are laid out by `planes`.
+A code takes 1, 2, 4 or 8 bits, the least of them that holds every code of the grid; bytes are laid out by `bitplanes`.
 (`capscale.formats.packing` puts neighbours into a byte, for which every lane would move. What `unpack` returns are
 the codes that it packs.)
 """
@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from ..hadamard import rotate
-from .planes import plane_bytes, unpack
+from .bitplanes import plane_bytes, unpack
 from .projection import in_dtype, rounded
 from .scales import Grid, KernelRule, Statistic, normalised
 from .spec import Spec
@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
     """Rows in codes: a value is `level of its code * scale of its group`."""
 
     codes: Array
-    """uint8 (..., W), `planes.pack` of the codes (..., K)."""
+    """uint8 (..., W), `bitplanes.pack` of the codes (..., K)."""
     scales: Array
     """float32 (..., groups of a row), NaN where a value of the group is."""
 

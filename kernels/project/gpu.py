@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from . import gpu_strips as strips
 from . import gpu_sums
-from .gpu_tiles import ROWS, TILE, Cut, Tiles, call, cut_of
+from .gpu_tiles import ROWS, TILE, Interleave, Tiles, call, interleave_of
 from .mask import pack_mask, unpack_mask
 from .reference import Projected
 from .spec import Spec
@@ -33,11 +33,11 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
         spec.check(shape[1])
     except ValueError as error:
         return str(error)
-    cut = cut_of(spec, shape[1])
-    if isinstance(cut, str):
-        return cut
-    if spec.scale is not None and spec.scale.statistic == "extremes" and cut.shared > cut.tile:
-        return f"both ends of {cut.shared} values, which are several tiles of {cut.tile}, are left to XLA"
+    interleave = interleave_of(spec, shape[1])
+    if isinstance(interleave, str):
+        return interleave
+    if spec.scale is not None and spec.scale.statistic == "extremes" and interleave.shared > interleave.tile:
+        return f"both ends of {interleave.shared} values, which are several tiles of {interleave.tile}, are left to XLA"
     return None
 
 
@@ -46,14 +46,14 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret
     rows, width = x_RK.shape
     if not rows:
         return Projected(x_RK, pack_mask(x_RK != 0) if spec.mask else None)
-    cut = whole_cut(spec, width)
-    x, operands = operands_of(spec, cut, x_RK, given_R1, interpret=interpret)
+    interleave = whole_interleave(spec, width)
+    x, operands = operands_of(spec, interleave, x_RK, given_R1, interpret=interpret)
     leaves, structure = jax.tree.flatten(operands)
     out_type = [jax.ShapeDtypeStruct(operands.x.shape, x.dtype)]
     if spec.mask is not None:
         out_type.append(jax.ShapeDtypeStruct(operands.x.shape, jnp.int8))
     body = partial(_forward, spec, width, structure)
-    out = call(body, leaves, tuple(out_type), cut=cut, rotation=spec.rotation, interpret=interpret)
+    out = call(body, leaves, tuple(out_type), interleave=interleave, rotation=spec.rotation, interpret=interpret)
     value = out[0][: x.shape[0]].reshape(x_RK.shape)
     mask = pack_mask(out[1][: x.shape[0]].reshape(x_RK.shape) != 0) if spec.mask is not None else None
     return Projected(value, mask)
@@ -67,20 +67,22 @@ def backward(spec: Spec, mask_RW: Array | None, g_RK: Array, *, interpret: bool 
     if spec.rotation is None or not g_RK.shape[0]:
         assert passes is not None
         return jnp.where(passes, g_RK, jnp.zeros_like(g_RK))
-    cut = Cut(TILE, TILE)
+    interleave = Interleave(TILE, TILE)
     given = [g_RK, *([] if passes is None else [passes.astype(jnp.int8)])]
     operands = [_padded(x.reshape(-1, TILE)) for x in given]
     out_type = (jax.ShapeDtypeStruct(operands[0].shape, g_RK.dtype),)
-    out = call(partial(_backward, spec), operands, out_type, cut=cut, rotation=spec.rotation, interpret=interpret)[0]
+    out = call(
+        partial(_backward, spec), operands, out_type, interleave=interleave, rotation=spec.rotation, interpret=interpret
+    )[0]
     return out[: g_RK.size // TILE].reshape(g_RK.shape)
 
 
-def whole_cut(spec: Spec, width: int) -> Cut:
-    """`cut_of`. Raises ValueError where there is none."""
-    cut = cut_of(spec, width)
-    if isinstance(cut, str):
-        raise ValueError(f"{spec} on rows of {width} values: {cut}")
-    return cut
+def whole_interleave(spec: Spec, width: int) -> Interleave:
+    """`interleave_of`. Raises ValueError where there is none."""
+    interleave = interleave_of(spec, width)
+    if isinstance(interleave, str):
+        raise ValueError(f"{spec} on rows of {width} values: {interleave}")
+    return interleave
 
 
 class Operands(NamedTuple):
@@ -97,17 +99,19 @@ class Operands(NamedTuple):
 
 
 def operands_of(
-    spec: Spec, cut: Cut, x_RK: Array, given_R1: Array | None, *, interpret: bool
+    spec: Spec, interleave: Interleave, x_RK: Array, given_R1: Array | None, *, interpret: bool
 ) -> tuple[Array, Operands]:
     """Rows as they are cut, and the operands of a kernel."""
     width = x_RK.shape[1]
-    x = x_RK.reshape(-1, cut.tile)
+    x = x_RK.reshape(-1, interleave.tile)
     padded, given, shared, row = _padded(x), None, None, None
     if given_R1 is not None:
-        given = _padded(jnp.repeat(given_R1.astype(jnp.float32), width // cut.tile, axis=0))[:, 0]
-    measure = partial(gpu_sums.measure, spec, cut, padded, x.shape[0], interpret=interpret)
-    if spec.scale is not None and spec.scale.statistic != "none" and cut.shared > cut.tile:
-        shared = measure(size=cut.shared, reads=partial(gpu_sums.scaled, spec), squares=spec.scale.statistic == "rms")
+        given = _padded(jnp.repeat(given_R1.astype(jnp.float32), width // interleave.tile, axis=0))[:, 0]
+    measure = partial(gpu_sums.measure, spec, interleave, padded, x.shape[0], interpret=interpret)
+    if spec.scale is not None and spec.scale.statistic != "none" and interleave.shared > interleave.tile:
+        shared = measure(
+            size=interleave.shared, reads=partial(gpu_sums.scaled, spec), squares=spec.scale.statistic == "rms"
+        )
     if spec.reads_rms:
         row = measure(size=width, reads=gpu_sums.everything, squares=True)
     words = None if spec.codebook is None else spec.codebook.table().reshape(-1)
@@ -136,7 +140,9 @@ class Source(NamedTuple):
 
     def parts(self) -> list[list[Array]]:
         """Strips of the tile, part by part."""
-        return self.tiles.cut.strips(self.tiles.interleaved(self.tiles.load(self.operands.x).astype(jnp.float32)))
+        return self.tiles.interleave.strips(
+            self.tiles.interleaved(self.tiles.load(self.operands.x).astype(jnp.float32))
+        )
 
     def rms(self, width: int) -> Array | None:
         """The root mean square of every row of `width` values, where the mask reads it."""
@@ -145,22 +151,22 @@ class Source(NamedTuple):
 
     def of_row(self, parts: list[list[Array]]) -> Any:
         """The scale of every tile, where its values share one."""
-        cut = self.tiles.cut
-        if self.spec.scale is None or cut.group is not None:
+        interleave = self.tiles.interleave
+        if self.spec.scale is None or interleave.group is not None:
             return None
-        if cut.shared > cut.tile:
-            return strips.scale_of(self.spec, self.operands.shared, cut.shared, self.operands.given)
+        if interleave.shared > interleave.tile:
+            return strips.scale_of(self.spec, self.operands.shared, interleave.shared, self.operands.given)
         read = [x for part in parts for x in strips.measured(self.spec, part)]
-        return strips.measure(self.spec, read, shape=(ROWS,), size=cut.shared, given=self.operands.given)
+        return strips.measure(self.spec, read, shape=(ROWS,), size=interleave.shared, given=self.operands.given)
 
     def of_groups(self, part: list[Array]) -> list[Any]:
         """The scale of the group that a part of a tile is; where its strips are narrower, of each run of them."""
-        cut = self.tiles.cut
-        assert cut.group is not None
-        measure = partial(strips.measure, self.spec, size=cut.group, given=self.operands.given)
-        if not cut.narrow:
+        interleave = self.tiles.interleave
+        assert interleave.group is not None
+        measure = partial(strips.measure, self.spec, size=interleave.group, given=self.operands.given)
+        if not interleave.narrow:
             return [measure(part, shape=(ROWS,))]
-        runs = [part[first : first + cut.group] for first in range(0, cut.ways, cut.group)]
+        runs = [part[first : first + interleave.group] for first in range(0, interleave.factor, interleave.group)]
         return [measure(run, shape=part[0].shape) for run in runs]
 
     def spread(self, scales: list[Any], part: list[Array]) -> list[Any]:
@@ -190,7 +196,7 @@ def _forward(spec: Spec, width: int, structure: Any, tiles: Tiles, *refs: Any) -
 
     found = [strips.project(spec, part, scales, word, rms) for part in parts]
     for ref in mask_ref:
-        flags = [[_flags(passes, tiles.cut.strip) for passes in part] for _, part in found]
+        flags = [[_flags(passes, tiles.interleave.strip) for passes in part] for _, part in found]
         tiles.store(ref, tiles.gathered_bytes(tiles.joined(flags)).astype(jnp.int8))
     value = tiles.joined([part for part, _ in found]).astype(value_ref.dtype).astype(jnp.float32)
     value = tiles.rotated_back(value) if spec.back else tiles.gathered(value)

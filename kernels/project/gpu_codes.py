@@ -12,9 +12,9 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from . import gpu
+from .bitplanes import pack, plane_bytes
 from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
-from .gpu_tiles import Cut, Tiles, call
-from .planes import pack, plane_bytes
+from .gpu_tiles import Interleave, Tiles, call
 from .spec import Spec
 
 
@@ -29,25 +29,25 @@ def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret:
     bits, groups = code_bits(grid), group_count(spec, width)
     if not rows:
         return Encoded(jnp.zeros((0, plane_bytes(width, bits)), jnp.uint8), jnp.zeros((0, groups), jnp.float32))
-    cut = gpu.whole_cut(spec, width)
-    x, operands = gpu.operands_of(spec, cut, x_RK, given_R1, interpret=interpret)
+    interleave = gpu.whole_interleave(spec, width)
+    x, operands = gpu.operands_of(spec, interleave, x_RK, given_R1, interpret=interpret)
     leaves, structure = jax.tree.flatten(operands)
     padded = operands.x.shape
     out_type = (
         jax.ShapeDtypeStruct(padded, jnp.int8),
-        jax.ShapeDtypeStruct(padded if cut.narrow else (_parts(cut), padded[0]), jnp.float32),
+        jax.ShapeDtypeStruct(padded if interleave.narrow else (_parts(interleave), padded[0]), jnp.float32),
     )
     body = partial(_encode, spec, grid, structure)
-    codes, scales = call(body, leaves, out_type, cut=cut, rotation=spec.rotation, interpret=interpret)
+    codes, scales = call(body, leaves, out_type, interleave=interleave, rotation=spec.rotation, interpret=interpret)
     code = lax.bitcast_convert_type(codes[: x.shape[0]], jnp.uint8).reshape(x_RK.shape)
-    tiles = slice(0, x.shape[0], cut.shared // cut.tile)  # the first of those that share a scale
-    scale = scales[tiles, : cut.strip] if cut.narrow else scales[:, tiles].T
+    tiles = slice(0, x.shape[0], interleave.shared // interleave.tile)  # the first of those that share a scale
+    scale = scales[tiles, : interleave.strip] if interleave.narrow else scales[:, tiles].T
     return Encoded(pack(code, bits), scale.reshape(rows, groups))
 
 
-def _parts(cut: Cut) -> int:
+def _parts(interleave: Interleave) -> int:
     """Scales of a tile of the kernel, where each is that of a part of it or of all."""
-    return 1 if cut.group is None else len(cut.starts)
+    return 1 if interleave.group is None else len(interleave.starts)
 
 
 def _encode(spec: Spec, grid: CodedGrid, structure: Any, tiles: Tiles, *refs: Any) -> None:
@@ -63,8 +63,8 @@ def _encode(spec: Spec, grid: CodedGrid, structure: Any, tiles: Tiles, *refs: An
         scaled = source.spread(found, part)
         codes.append([code_of(grid, x, s).astype(jnp.float32) for x, s in zip(part, scaled, strict=True)])
         scales.append(scaled)
-        if of_row is None and not tiles.cut.narrow:
+        if of_row is None and not tiles.interleave.narrow:
             tiles.store_column(scales_ref.at[i], found[0])
     tiles.store(codes_ref, tiles.gathered_bytes(tiles.joined(codes)).astype(jnp.int32).astype(jnp.int8))
-    if tiles.cut.narrow:
+    if tiles.interleave.narrow:
         tiles.store(scales_ref, tiles.joined(scales))

@@ -88,7 +88,7 @@ def on_codebook(
     chosen = nearest_word(len(codebook.words), word, normal)
     radius = radius_of(codebook, normal, sqrt)
     return [
-        Projection(jnp.where(jnp.abs(x) < jnp.inf, rounded(level * scale), x), radius=radius)
+        Projection(jnp.where(jnp.abs(x) < jnp.inf, rounded(level * scale), x), relative_magnitude=radius)
         for x, level, scale in zip(normal, chosen, scales, strict=True)
     ]
 

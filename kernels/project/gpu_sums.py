@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from . import gpu_strips as strips
-from .gpu_tiles import Cut, Tiles, call
+from .gpu_tiles import Interleave, Tiles, call
 from .spec import Spec
 
 Reads = Callable[[Tiles, Any], list[Array]]
@@ -26,7 +26,7 @@ def scaled(spec: Spec, tiles: Tiles, x_ref: Any) -> list[Array]:
     if spec.rotation is None and not spec.measured_on_survivors:
         return [tiles.load(x_ref).astype(jnp.float32)]  # the same in any order of the columns
     interleaved = tiles.interleaved(tiles.load(x_ref).astype(jnp.float32))
-    return [x for part in tiles.cut.strips(interleaved) for x in strips.measured(spec, part)]
+    return [x for part in tiles.interleave.strips(interleaved) for x in strips.measured(spec, part)]
 
 
 def everything(tiles: Tiles, x_ref: Any) -> list[Array]:
@@ -35,18 +35,18 @@ def everything(tiles: Tiles, x_ref: Any) -> list[Array]:
 
 
 def measure(
-    spec: Spec, cut: Cut, x: Array, count: int, *, size: int, reads: Reads, squares: bool, interpret: bool
+    spec: Spec, interleave: Interleave, x: Array, count: int, *, size: int, reads: Reads, squares: bool, interpret: bool
 ) -> strips.Sums:
     """Sums over all tiles that each tile stands with, a number for each tile of `x` (padded to blocks).
 
     `count`: tiles that are not padding; `size`: values that share; `squares`: whether limbs are summed.
     """
     column = jax.ShapeDtypeStruct((x.shape[0],), jnp.float32)
-    run = partial(call, cut=cut, rotation=spec.rotation, interpret=interpret)
+    run = partial(call, interleave=interleave, rotation=spec.rotation, interpret=interpret)
 
     def together(column: Array, combine: Callable[[Array], Array]) -> Array:
-        shared = combine(lax.bitcast_convert_type(column[:count].reshape(-1, size // cut.tile), jnp.int32))
-        return jnp.pad(jnp.repeat(shared, size // cut.tile), (0, x.shape[0] - count))
+        shared = combine(lax.bitcast_convert_type(column[:count].reshape(-1, size // interleave.tile), jnp.int32))
+        return jnp.pad(jnp.repeat(shared, size // interleave.tile), (0, x.shape[0] - count))
 
     def total(column: Array) -> Array:
         return together(column, partial(jnp.sum, axis=1, dtype=jnp.int32)).astype(jnp.float32)

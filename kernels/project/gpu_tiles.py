@@ -1,7 +1,7 @@
 """Tiles of a row on Hopper (Mosaic GPU): how they are cut, moved, rotated, and interleaved over strips.
 
 Mosaic GPU does not exchange values between the threads that hold neighbours of a row. A matrix product does: by a
-permutation, column j of a tile goes to strip `j % ways`, so that neighbours stand in the same place of different
+permutation, column j of a tile goes to strip `j % factor`, so that neighbours stand in the same place of different
 strips. It is exact on bytes of the bit pattern, whatever number they are of, and free where the tile is rotated anyway,
 as the columns of the rotation's matrix are permuted in its place. The transposed matrix brings the columns back.
 """
@@ -24,13 +24,13 @@ WHOLE = (16, 32, 64, 96)  # rows that are one narrower tile: bytes too, of masks
 SEARCHED = 16  # columns a codebook is searched for at once: what is carried from word to word stays in registers
 
 
-class Cut(NamedTuple):
+class Interleave(NamedTuple):
     """How rows are cut: into tiles, each a row of the kernel, and these into strips that hold neighbours in turn."""
 
     shared: int
     """Values that share a scale: a tile or several; a tile where it has several groups."""
     tile: int
-    ways: int = 1
+    factor: int = 1
     """Strips that neighbours are interleaved over."""
     group: int | None = None
     """Neighbours of a tile that share a scale; None: whole tiles do."""
@@ -40,15 +40,15 @@ class Cut(NamedTuple):
     @property
     def interleaved(self) -> bool:
         """Whether columns change places."""
-        return self.ways > 1
+        return self.factor > 1
 
     @property
     def narrow(self) -> bool:
-        """Whether groups are as narrow as the ways: a column of strips is one, or several."""
-        return self.group is not None and self.group <= self.ways
+        """Whether groups are as narrow as the interleaving: a column of strips is one, or several."""
+        return self.group is not None and self.group <= self.factor
 
     def strips(self, tile: Array) -> list[list[Array]]:
-        """Strips of a tile: of each part, a group unless it is narrower than the ways, those that neighbours are in."""
+        """Strips of a tile: of each part, a group unless it is narrower than that, those that neighbours are in."""
         return [
             [tile if self.strip == self.tile else tile[:, at : at + self.strip] for at in starts]
             for starts in self.starts
@@ -57,35 +57,37 @@ class Cut(NamedTuple):
     @property
     def starts(self) -> list[list[int]]:
         """First column of each of the `strips`."""
-        columns = self.tile // self.ways
-        return [[way * columns + at for way in range(self.ways)] for at in range(0, columns, self.strip)]
+        columns = self.tile // self.factor
+        return [[way * columns + at for way in range(self.factor)] for at in range(0, columns, self.strip)]
 
 
-def cut_of(spec: Spec, width: int) -> Cut | str:
+def interleave_of(spec: Spec, width: int) -> Interleave | str:
     """How rows of `width` values are cut for this projection, or why they cannot be."""
     size = spec.group or width
-    ways = spec.pattern.m if spec.pattern else spec.codebook.dimension if spec.codebook else 1
-    if spec.rotation is None and ways == 1 and size in WHOLE:
-        return Cut(size, size, strip=size)
-    if reason := _uncut(spec, width, size, ways):
+    factor = spec.pattern.m if spec.pattern else spec.codebook.dimension if spec.codebook else 1
+    if spec.rotation is None and factor == 1 and size in WHOLE:
+        return Interleave(size, size, strip=size)
+    if reason := _uncut(spec, width, size, factor):
         return reason
     if size % TILE == 0:
-        cut = Cut(size, TILE, ways, strip=TILE // ways)
+        interleave = Interleave(size, TILE, factor, strip=TILE // factor)
     else:
-        ways = ways if size >= ways * NARROWEST else max(ways, size)
-        cut = Cut(TILE, TILE, ways, size, strip=TILE // ways if ways >= size else size // ways)
-    if cut.strip < NARROWEST:
-        return f"groups of {size} values in {ways} strips leave strips of {cut.strip} columns, less than {NARROWEST}"
-    return cut._replace(strip=min(cut.strip, SEARCHED)) if spec.codebook and cut.group is None else cut
+        factor = factor if size >= factor * NARROWEST else max(factor, size)
+        interleave = Interleave(TILE, TILE, factor, size, strip=TILE // factor if factor >= size else size // factor)
+    if interleave.strip < NARROWEST:
+        left = f"strips of {interleave.strip} columns, less than {NARROWEST}"
+        return f"groups of {size} values in {factor} strips leave {left}"
+    searched = spec.codebook is not None and interleave.group is None
+    return interleave._replace(strip=min(interleave.strip, SEARCHED)) if searched else interleave
 
 
-def _uncut(spec: Spec, width: int, size: int, ways: int) -> str | None:
+def _uncut(spec: Spec, width: int, size: int, factor: int) -> str | None:
     """Why such rows are no tiles, or None where they are."""
     reason = None
     if not width:
         reason = f"there is nothing to cut in rows of {width} values"
-    elif ways & (ways - 1):
-        reason = f"runs of {ways} neighbours are not interleaved over a power of two of strips"
+    elif factor & (factor - 1):
+        reason = f"runs of {factor} neighbours are not interleaved over a power of two of strips"
     elif spec.rotation is not None and spec.rotation > TILE:
         reason = f"a rotation of {spec.rotation} values does not fit into tiles of {TILE}"
     elif width % TILE:
@@ -98,7 +100,7 @@ def _uncut(spec: Spec, width: int, size: int, ways: int) -> str | None:
 class Tiles(NamedTuple):
     """Moves tiles (64, width) between memory and registers, through shared memory, and rotates and deals them."""
 
-    cut: Cut
+    interleave: Interleave
     rotation: int | None
     dtype: Any
     """Of the rows."""
@@ -148,34 +150,34 @@ class Tiles(NamedTuple):
 
     def interleaved(self, x: Array) -> Array:
         """Float32 tile, rotated as `rotate` does, its columns interleaved over strips."""
-        if self.rotation is None and self.cut.interleaved:
+        if self.rotation is None and self.interleave.interleaved:
             return self._permuted(x, self._order)
         return self.rotate(x)
 
     def rotated_back(self, x: Array) -> Array:
         """`rotate` of a tile whose columns are interleaved."""
-        return self._rotated(x, self.smem["matrix"].T if self.cut.interleaved else self.smem["matrix"])
+        return self._rotated(x, self.smem["matrix"].T if self.interleave.interleaved else self.smem["matrix"])
 
     def gathered(self, x: Array) -> Array:
         """Float32 tile, its columns where they were before they were interleaved."""
-        if not self.cut.interleaved:
+        if not self.interleave.interleaved:
             return x
         return self._permuted(x, self._order.T)
 
     def gathered_bytes(self, x: Array) -> Array:
         """`gathered` of integers below 256, which need one product."""
-        if not self.cut.interleaved:
+        if not self.interleave.interleaved:
             return x
         return self._product([x.astype(jnp.bfloat16)], self._order.T)
 
     def joined(self, strips: list[list[Array]]) -> Array:
         """Float32 tile out of its strips."""
-        if self.cut.strip == self.cut.tile:
+        if self.interleave.strip == self.interleave.tile:
             return strips[0][0]
         joined = self.smem["joined"]
-        for starts, parts in zip(self.cut.starts, strips, strict=True):
+        for starts, parts in zip(self.interleave.starts, strips, strict=True):
             for at, strip in zip(starts, parts, strict=True):
-                joined[:, pl.ds(at, self.cut.strip)] = strip
+                joined[:, pl.ds(at, self.interleave.strip)] = strip
         return joined[...]
 
     @property
@@ -220,7 +222,7 @@ def call(
     operands: list[Array],
     out_type: tuple[Any, ...],
     *,
-    cut: Cut,
+    interleave: Interleave,
     rotation: int | None,
     interpret: bool,
 ) -> Any:
@@ -228,18 +230,18 @@ def call(
     dtype, count = operands[0].dtype, len(operands)
     dtypes = {jnp.dtype(x.dtype) for x in (*operands, *out_type) if x.ndim == 2}
     scratch: dict[Any, Any] = {
-        str(d): plgpu.SMEM((ROWS, cut.tile), d, transforms=swizzled(cut.tile, d.itemsize)) for d in dtypes
+        str(d): plgpu.SMEM((ROWS, interleave.tile), d, transforms=swizzled(interleave.tile, d.itemsize)) for d in dtypes
     }
     scratch["column"], scratch["barrier"] = plgpu.SMEM((ROWS,), jnp.float32), plgpu.Barrier()
     columns = [f"column{i}" for i, x in enumerate(operands) if x.shape == operands[0].shape[:1]]
     scratch |= {name: plgpu.SMEM((ROWS,), jnp.float32) for name in columns}
-    matrices = {"matrix": _matrix(rotation, cut.ways)} if rotation or cut.interleaved else {}
-    if rotation and cut.interleaved:
-        matrices["order"] = _matrix(None, cut.ways)
+    matrices = {"matrix": _matrix(rotation, interleave.factor)} if rotation or interleave.interleaved else {}
+    if rotation and interleave.interleaved:
+        matrices["order"] = _matrix(None, interleave.factor)
     for name in matrices:
         scratch[name] = plgpu.SMEM((TILE, TILE), jnp.bfloat16, transforms=swizzled(TILE, 2))
-    if cut.strip < cut.tile:
-        scratch["joined"] = plgpu.SMEM((ROWS, cut.tile), jnp.float32)
+    if interleave.strip < interleave.tile:
+        scratch["joined"] = plgpu.SMEM((ROWS, interleave.tile), jnp.float32)
     if matrices and interpret:
         scratch["piece"] = plgpu.SMEM((ROWS, TILE), jnp.bfloat16)
     operands = [*operands, *matrices.values()]
@@ -250,7 +252,7 @@ def call(
             plgpu.barrier_wait(barrier)
         here = pl.ds(lax.axis_index("rows") * ROWS, ROWS)
         named = smem | {d: smem[str(d)] for d in dtypes} | {"columns": [smem[name] for name in columns]}
-        tiles = Tiles(cut, rotation, dtype, here, named, barrier, piece)
+        tiles = Tiles(interleave, rotation, dtype, here, named, barrier, piece)
         body(tiles, *refs[:count], *refs[len(operands) :])
 
     return plgpu.kernel(
@@ -264,12 +266,12 @@ def call(
     )(*operands)
 
 
-def _matrix(rotation: int | None, ways: int) -> Array:
+def _matrix(rotation: int | None, factor: int) -> Array:
     """(128, 128) block-diagonal ±1 matrix of the rotation, or the identity, its columns interleaved; bfloat16."""
     i = lax.broadcasted_iota(jnp.int32, (TILE, TILE), 0)
     at = lax.broadcasted_iota(jnp.int32, (TILE, TILE), 1)
-    strip = TILE // ways
-    j = at % strip * ways + at // strip
+    strip = TILE // factor
+    j = at % strip * factor + at // strip
     if rotation is None:
         return (i == j).astype(jnp.bfloat16)
     return hadamard.signs(rotation, i, j)

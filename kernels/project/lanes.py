@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from .. import hadamard
 from ..rms.reference import from_sums, limb_bits, limbs, powers
-from .planes import LANES
+from .bitplanes import LANES
 from .projection import Projection, rounded
 from .scales import normalised
 from .spec import Codebook, Pattern, nearest_word, radius_of
@@ -147,7 +147,7 @@ def on_codebook(codebook: Codebook, word: Callable[[Any], list[Any]], x: Array, 
     for coordinate in range(1, size):
         chosen = jnp.where(own == coordinate, words[coordinate], chosen)
     value = jnp.where(jnp.isfinite(normal), rounded(chosen * scale), normal)
-    return Projection(value, radius=radius_of(codebook, vector))
+    return Projection(value, relative_magnitude=radius_of(codebook, vector))
 
 
 def survivors(pattern: Pattern, x: Array) -> tuple[Array, Array]:

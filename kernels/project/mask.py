@@ -1,8 +1,8 @@
-"""Gradient masks as bits, a bit a value as `planes` lays them out: bit b of byte w of a row is column `b W + w`."""
+"""Gradient masks as bits, a bit a value as `bitplanes` lays them out: bit b of byte w of a row is column `b W + w`."""
 
 from jax import Array
 
-from .planes import pack, plane_bytes, unpack
+from .bitplanes import pack, plane_bytes, unpack
 
 
 def mask_bytes(width: int) -> int:

@@ -16,7 +16,7 @@ from jax.sharding import AxisType
 from jax.typing import DTypeLike
 
 from .. import dispatch, measured
-from ..mesh import by_rows, split_unsaid
+from ..mesh import by_rows, unknown_sharding_reason
 from . import reference
 from .codes import Encoded, coded_grid
 from .reference import Projected
@@ -26,7 +26,7 @@ from .tiles import Tile
 Op = Literal["project", "encode"]
 
 
-class How(NamedTuple):
+class BackendChoice(NamedTuple):
     """Backend of a projection, and whether it is interpreted."""
 
     backend: dispatch.Backend
@@ -38,14 +38,14 @@ class How(NamedTuple):
         return {name: value for name, value in options.items() if value}
 
 
-def choose(spec: Spec | Unsupported, x: Array, label: str = "", op: Op = "project") -> How:
+def choose(spec: Spec | Unsupported, x: Array, label: str = "", op: Op = "project") -> BackendChoice:
     """Backend that runs `op` of `spec` on rows `x` (..., K); see `dispatch.choose`.
 
     `spec` may be why there is none; `label` names its format and mask in the log.
     """
     shape = (prod(x.shape[:-1]), x.shape[-1])
     explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
-    split = split_unsaid()
+    split = unknown_sharding_reason()
 
     def unsupported(backend: dispatch.Backend) -> str | None:
         if isinstance(spec, Spec) and explicit:
@@ -61,7 +61,7 @@ def choose(spec: Spec | Unsupported, x: Array, label: str = "", op: Op = "projec
     places = f"{', explicit axes' if explicit else ''}{', split' if split else ''}"
     on = (spec, label, x.dtype, shape, explicit, split)
     backend = dispatch.choose(op, on, unsupported, slower, detail=f"{x.dtype}{list(shape)} {named}{places}")
-    return How(backend, backend != "reference" and dispatch.current().interpret)
+    return BackendChoice(backend, backend != "reference" and dispatch.current().interpret)
 
 
 def refusal(
@@ -80,7 +80,7 @@ def _rotation(spec: Spec | Unsupported) -> str:
 
 
 def project(
-    spec: Spec, x: Array, given: Array | None = None, how: How | None = None, tile: Tile | None = None
+    spec: Spec, x: Array, given: Array | None = None, how: BackendChoice | None = None, tile: Tile | None = None
 ) -> Array:
     """Rows `x` (..., K) on the format of `spec`; the gradient passes where its mask says.
 
@@ -94,12 +94,12 @@ def project(
 
 
 def encode(
-    spec: Spec, x: Array, given: Array | None = None, how: How | None = None, tile: Tile | None = None
+    spec: Spec, x: Array, given: Array | None = None, how: BackendChoice | None = None, tile: Tile | None = None
 ) -> Encoded:
     """Codes, packed into bytes, and scales of the rows that `project` gives; `codes.decode` makes them rows again.
 
     x (..., K), `given`, `how` and `tile`: see `project`. No gradient goes through. NaN has no code: the scale of its
-    group is NaN. Bytes lie as `planes` says: `capscale.kernels.matmul` and packed formats lay out theirs otherwise.
+    group is NaN. Bytes lie as `bitplanes` says: `capscale.kernels.matmul` and packed formats lay out theirs otherwise.
     Raises ValueError too where the spec has no codes: without a grid, with a pattern, or of more than 256 codes.
     """
     coded_grid(spec)
@@ -124,17 +124,19 @@ def _checked(spec: Spec, x: Array, given: Array | None) -> tuple[Array, Array | 
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _project(spec: Spec, how: How, tile: Tile | None, x_RK: Array, given_R1: Array | None) -> Array:
+def _project(spec: Spec, how: BackendChoice, tile: Tile | None, x_RK: Array, given_R1: Array | None) -> Array:
     return _run(spec, how, tile, x_RK, given_R1).value_RK
 
 
 def _forward(
-    spec: Spec, how: How, tile: Tile | None, x_RK: Array, given_R1: Array | None
+    spec: Spec, how: BackendChoice, tile: Tile | None, x_RK: Array, given_R1: Array | None
 ) -> tuple[Array, Array | None]:
     return _run(spec, how, tile, x_RK, given_R1)
 
 
-def _backward(spec: Spec, how: How, tile: Tile | None, mask_RW: Array | None, g_RK: Array) -> tuple[Array, None]:
+def _backward(
+    spec: Spec, how: BackendChoice, tile: Tile | None, mask_RW: Array | None, g_RK: Array
+) -> tuple[Array, None]:
     def run(g_RK: Array, *mask: Array) -> Array:
         return _module(how.backend).backward(spec, mask[0] if mask else None, g_RK, **how.options(tile))
 
@@ -144,14 +146,14 @@ def _backward(spec: Spec, how: How, tile: Tile | None, mask_RW: Array | None, g_
 _project.defvjp(_forward, _backward)
 
 
-def _run(spec: Spec, how: How, tile: Tile | None, x_RK: Array, given_R1: Array | None) -> Projected:
+def _run(spec: Spec, how: BackendChoice, tile: Tile | None, x_RK: Array, given_R1: Array | None) -> Projected:
     def run(x_RK: Array, *given: Array) -> Projected:
         return _module(how.backend).project(spec, x_RK, given[0] if given else None, **how.options(tile))
 
     return _by_rows(how, run)(x_RK, *([] if given_R1 is None else [given_R1]))
 
 
-def _by_rows(how: How, run: Callable[..., Any]) -> Callable[..., Any]:
+def _by_rows(how: BackendChoice, run: Callable[..., Any]) -> Callable[..., Any]:
     """`run` on rows split over the context mesh; XLA splits the reference by itself."""
     return run if how.backend == "reference" else by_rows(run)
 

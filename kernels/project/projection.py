@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from ..renamed import old_attribute
 from ..rounding import rounded_to
 from .affine import ScaleOffset
 from .scales import normalised, reciprocal, rounded
@@ -25,10 +26,10 @@ class Projection(NamedTuple):
     """The representable tensor, in the dtype of the input; in a kernel float32, before it is rounded to that."""
     step: Array | None = None
     """Distance between neighbouring levels around the value, in units of the input."""
-    distance: Array | None = None
+    error_in_steps: Array | None = None
     """`|value - x| / step`, taken before `value` is rounded to the dtype of the input: at most 1/2 inside the grid, 1
     where rounding is stochastic."""
-    radius: Array | None = None
+    relative_magnitude: Array | None = None
     """Magnitude of x (of its vector, for codebooks) over that of the outermost level: at most 1 inside the grid."""
     keep: Array | None = None
     """Boolean, False where sparsity zeroed the entry."""
@@ -36,10 +37,14 @@ class Projection(NamedTuple):
     """Smallest kept magnitude, of the shape that shares it."""
     rms: Array | None = None
     """Root mean square of what shares a threshold, or a scale; in a kernel that of the row, where a mask reads it."""
-    slope: Array | None = None
+    dvalue_dscale: Array | None = None
     """Derivative of `value` by the number that scales it."""
     rotated: Union["Projection", None] = None
     """In the basis that a format itself rotates to, what its grid did there; `value` is that, rotated back."""
+
+    distance = old_attribute("distance", "error_in_steps")
+    radius = old_attribute("radius", "relative_magnitude")
+    slope = old_attribute("slope", "dvalue_dscale")
 
 
 def in_steps(x: Array, scale: Array | ScaleOffset) -> Array:
@@ -81,7 +86,9 @@ def on_grid(
         value = jnp.where(keep, value, 0.0)
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))
     slope = level - jnp.where(radius <= 1, normal, 0.0)
-    return Projection(value, step=step, distance=distance, radius=radius, keep=keep, slope=slope)
+    return Projection(
+        value, step=step, error_in_steps=distance, relative_magnitude=radius, keep=keep, dvalue_dscale=slope
+    )
 
 
 def in_dtype(x: Array, dtype: DTypeLike) -> Array:

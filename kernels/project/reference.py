@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..eager import one_program
 from ..hadamard import rotate
+from ..jit_inline import jit_inline
 from ..rms import largest_magnitude, root_mean_square
 from .affine import extremes
+from .bitplanes import pack
 from .codes import Encoded, code_bits, code_of, coded_grid, encoded_spec
 from .mask import pack_mask, unpack_mask
-from .planes import pack
 from .projection import Projection, in_dtype, on_grid, rounded
 from .scales import normalised
 from .spec import Codebook, Pattern, Spec, closeness, exact_halves, radius_of
@@ -29,7 +29,7 @@ class Projected(NamedTuple):
     """Where the gradient passes, as `mask.pack_mask` packs it; None: everywhere."""
 
 
-@one_program(0)
+@jit_inline(0)
 def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected:
     """Nearest representable rows, and the mask of their gradient. `given_R1`: what the scale rule is given."""
     spec.check(x_RK.shape[-1])
@@ -53,7 +53,7 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected
     )
 
 
-@one_program(0)
+@jit_inline(0)
 def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Encoded:
     """Codes and scales of the nearest representable rows. Raises ValueError where the spec has no codes."""
     spec.check(x_RK.shape[-1])
@@ -63,7 +63,7 @@ def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Encoded:
     return Encoded(pack(code_of(grid, full, scale), code_bits(grid)), scale[:, :: spec.group or max(full.shape[1], 1)])
 
 
-@one_program(0)
+@jit_inline(0)
 def backward(spec: Spec, mask_RW: Array | None, g_RK: Array) -> Array:
     """Gradient with respect to the rows, from that with respect to their value."""
     if spec.rotation and spec.back:
@@ -93,14 +93,14 @@ def scale_RK(spec: Spec, measured_RK: Array, given_R1: Array | None) -> Any:
 
 
 def on_codebook(codebook: Codebook, x: Array, scale: Array) -> Projection:
-    """The nearest codeword of every vector of the last axis, scaled; `radius` that of the vector."""
+    """The nearest codeword of every vector of the last axis, scaled; `relative_magnitude` that of the vector."""
     normal, index = code_of_vectors(codebook, x, scale)
     radius = jnp.broadcast_to(
         radius_of(codebook, [normal[..., i] for i in range(codebook.dimension)])[..., None], normal.shape
     )
     chosen = codebook.table()[index][..., :-1]
     value = jnp.where(jnp.isfinite(normal), rounded(chosen * scale.reshape(normal.shape)), normal)
-    return Projection(value.reshape(x.shape), radius=radius.reshape(x.shape))
+    return Projection(value.reshape(x.shape), relative_magnitude=radius.reshape(x.shape))
 
 
 def code_of_vectors(codebook: Codebook, x: Array, scale: Array) -> tuple[Array, Array]:

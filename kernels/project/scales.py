@@ -134,7 +134,7 @@ class LevelTimes:
 
 
 @dataclass(frozen=True)
-class Given:
+class ExternalScale:
     """The scale is what the caller passes."""
 
     statistic: ClassVar[Statistic] = "none"

@@ -117,9 +117,9 @@ class Spec:
         value, flag = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.bool)
         measures: dict[str, Any] = {"value": value}
         if self.grid is not None:
-            measures |= dict.fromkeys(("step", "distance", "radius", "slope"), value)
+            measures |= dict.fromkeys(("step", "error_in_steps", "relative_magnitude", "dvalue_dscale"), value)
         if self.codebook is not None:
-            measures |= {"radius": value}
+            measures |= {"relative_magnitude": value}
         if self.pattern is not None:
             measures |= {"keep": flag, "threshold": value, "rms": value}
         return Projection(**measures)

@@ -17,8 +17,8 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
 from . import lanes
+from .bitplanes import LANES
 from .mask import mask_bytes
-from .planes import LANES
 from .projection import Projection, on_grid
 from .reference import Projected
 from .rules import evaluate

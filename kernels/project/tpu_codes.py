@@ -17,8 +17,8 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
 from . import lanes, tpu
+from .bitplanes import LANES, plane_bytes
 from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
-from .planes import LANES, plane_bytes
 from .spec import Spec
 from .tiles import SPILLED, SUBLANES, VMEM, Tile, encode_vmem_bytes, fitting_tile
 from .tpu_rows import Refs, column, measure_scale

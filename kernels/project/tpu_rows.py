@@ -13,7 +13,7 @@ from jax.experimental import pallas as pl
 from ..rms.reference import from_sums, limb_bits, limbs, powers
 from . import lanes
 from .affine import LOWEST, Extremes, from_order, order
-from .planes import LANES
+from .bitplanes import LANES
 from .spec import Spec
 
 Each = Callable[[Callable[[Array, Any], Any], Any], Any]

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from math import prod
 
 import jax.numpy as jnp
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 from jax import Array, lax
 
 LIMB = 26  # bits of an int32 that a sum of numbers below 1 may fill; z^2 stays below 16 up to the largest float32
 
 
-@one_program(1)
+@jit_inline(1)
 def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,), share: Array | None = None) -> Array:
     """RMS of float32 `x` over `axes`, (-1,) or (-2, -1), kept with length 1. Not finite where `x` is not.
 
@@ -47,7 +47,7 @@ def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,), share: Array | Non
     )
 
 
-@one_program(1)
+@jit_inline(1)
 def largest_magnitude(x: Array, axes: tuple[int, ...] = (-1,)) -> Array:
     """Largest |x| of float32 `x` over `axes`, kept with length 1; 0 of nothing, NaN where there is one.
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from capscale.kernels import dispatch
-from capscale.kernels.mesh import split_unsaid
+from capscale.kernels.mesh import unknown_sharding_reason
 from jax import Array, lax
 from jax.sharding import AxisType
 
@@ -58,7 +58,7 @@ def _split() -> str | None:
     split = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual]
     if prod(mesh.shape[name] for name in split) > 1:
         return f"the tensor may be split over {split}, and XLA adds up the counts"
-    return split_unsaid()
+    return unknown_sharding_reason()
 
 
 def _resident(backend: dispatch.Backend, x: Array, k: int | Array, axes: tuple[int, ...]) -> tuple[Array, Array]:

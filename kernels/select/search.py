@@ -11,7 +11,7 @@ from math import prod
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 from jax import Array, lax
 
 GUARD = 6  # passes between two bisections; 4 to 8 measured alike, and fewer bisections suit Gaussian data
@@ -83,7 +83,7 @@ def kth_pattern(pattern: Array, k: int | Array, axes: tuple[int, ...], dropped: 
     return jnp.min(jnp.where(pattern >= low, pattern, jnp.iinfo(jnp.int32).max), axis=axes, keepdims=True)
 
 
-@one_program(2)
+@jit_inline(2)
 def kth_magnitude(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> Array:
     """k-th largest |x| over `axes` (kept with length 1), in the dtype of x.
 
@@ -94,7 +94,7 @@ def kth_magnitude(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> Ar
     return lax.bitcast_convert_type(lax.shift_left(kth, jnp.int32(dropped)), jnp.float32).astype(x.dtype)
 
 
-@one_program(2)
+@jit_inline(2)
 def largest(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> tuple[Array, Array]:
     """Mask of the k entries of largest magnitude over `axes`, and the k-th magnitude.
 

@@ -13,7 +13,7 @@ from capscale.formats import NM, Noise, TopK
 from capscale.formats.base import NO_CONTEXT
 from capscale.formats.rigl import RigL
 from capscale.formats.schedule import Cubic
-from capscale.models.held import hold_weights
+from capscale.models.projected import project_params
 from capscale.representation import DENSE, Operand, Representation, operand, project_weights
 
 W4 = Representation(operand("int4"))
@@ -181,7 +181,7 @@ def test_rules_may_leave_layers_dense_and_say_so():
 
 def test_weights_held_for_linear_are_refused_by_other_layers():
     params = nn.Dense(8).init(jax.random.key(0), X)["params"]
-    held = hold_weights(params, W4, NO_CONTEXT)
+    held = project_params(params, W4, NO_CONTEXT)
     with pytest.raises(UserError, match=r"met another layer.*capscale\.compress"):
         nn.Dense(8).apply({"params": held}, X)
 

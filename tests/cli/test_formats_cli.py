@@ -78,7 +78,7 @@ def test_the_picture_is_drawn(tmp_path, capsys):
 
 
 def test_the_exact_part_of_the_catalog_is_quick():
-    from capscale.gaussian import gmse
+    from capscale.gaussian_mse import gmse
 
     gmse.cache_clear()
     start = time.perf_counter()

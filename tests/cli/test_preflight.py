@@ -8,7 +8,7 @@ import jax
 import pytest
 import tiny
 from capscale.experiments.paper_capacity import SIX
-from capscale.kernels import ahead
+from capscale.kernels import aot
 
 from capscale.cli import main
 from capscale.errors import UserError
@@ -184,10 +184,10 @@ def test_missing_libtpu_has_a_remedy(monkeypatch):
     def no_plugin(*args, **kwargs):
         raise RuntimeError("Unable to initialize backend 'tpu'")
 
-    monkeypatch.setattr(ahead, "tpu_devices", ahead.tpu_devices.__wrapped__)  # what is known would not be asked again
+    monkeypatch.setattr(aot, "tpu_devices", aot.tpu_devices.__wrapped__)  # what is known would not be asked again
     for broken, value in (
         ("jax.experimental.topologies.get_topology_desc", no_plugin),
-        ("capscale.kernels.ahead.find_spec", lambda name: None),
+        ("capscale.kernels.aot.find_spec", lambda name: None),
     ):
         monkeypatch.setattr(broken, value)
         with pytest.raises(UserError, match=r"install libtpu: pip install 'capscale\[tpu\]'"):

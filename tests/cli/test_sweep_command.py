@@ -14,7 +14,7 @@ import tiny
 from limits import LIMIT_S
 
 from capscale.cli import main
-from capscale.train.loop import Cadence
+from capscale.train.loop import LoopIntervals
 
 TESTS = Path(tiny.__file__).parent
 STEPS = 60
@@ -88,7 +88,7 @@ def test_a_sweep_that_does_not_get_there_is_ended(tmp_path):
 def test_killed_or_stopped_sweep_goes_on_to_the_same_rows(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-    monkeypatch.setattr(Cadence, "of", Cadence.of)  # the experiment changes it
+    monkeypatch.setattr(LoopIntervals, "of", LoopIntervals.of)  # the experiment changes it
     status, text, err = finished(sweep(place, "--out", "calm"))
     assert (status, err) == (0, "")
     assert "2 of 2 results in calm (2 trained now)" in text

@@ -18,7 +18,7 @@ from capscale.data.shards import Shards
 from capscale.errors import UserError
 from capscale.sweep.on_ray import newest_checkpoint
 from capscale.train.lease import current_lease, is_live
-from capscale.train.loop import Cadence
+from capscale.train.loop import LoopIntervals
 
 STEPS = 30
 EXPERIMENT = f"""
@@ -37,7 +37,7 @@ SAID_BY_TENSORSTORE = "google_auth_provider.cc"
 def place(tmp_path, monkeypatch):
     """A folder with an experiment; what that and commands change in this process is changed back."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(Cadence, "of", Cadence.of)  # the experiment changes it
+    monkeypatch.setattr(LoopIntervals, "of", LoopIntervals.of)  # the experiment changes it
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(EXPERIMENT)

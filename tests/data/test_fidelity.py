@@ -11,7 +11,7 @@ from etils import epath
 from capscale.cli import main
 from capscale.data.fidelity import ENOUGH, Sample, compare, is_sampled
 from capscale.data.manifest import Manifest
-from capscale.data.part import Job, Split, tokenize
+from capscale.data.tokenize import Job, Split, tokenize
 from capscale.data.tokenizer import load_tokenizer
 from capscale.errors import UserError
 

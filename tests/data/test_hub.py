@@ -8,8 +8,8 @@ from etils import epath
 
 from capscale.data.hub import Dataset, Share
 from capscale.data.manifest import Manifest
-from capscale.data.part import Split
 from capscale.data.prepare import Request, prepare
+from capscale.data.tokenize import Split
 from capscale.errors import UserError
 
 datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")

@@ -9,11 +9,11 @@ import pytest
 import texts
 from etils import epath
 
-from capscale.data import inputs, part
+from capscale.data import inputs, tokenize
 from capscale.data.hub import Dataset
 from capscale.data.manifest import Manifest
-from capscale.data.part import Split
 from capscale.data.prepare import Request, prepare
+from capscale.data.tokenize import Split
 from capscale.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -90,7 +90,7 @@ def test_same_document_is_on_the_same_side_whatever_is_around_it(tmp_path):
 
 def test_shards_have_a_largest_size_and_share_no_document(book, tmp_path, monkeypatch):
     whole = texts.shards(tmp_path / "whole", book)
-    monkeypatch.setattr(part, "SHARD", 3000)
+    monkeypatch.setattr(tokenize, "SHARD", 3000)
     cut = texts.shards(tmp_path / "cut", book, split=Split(0.1, 3000))
     assert max(shard.tokens for shard in cut.train) <= 3000
     assert len(cut.train) > 1.5 * len(whole.train)
@@ -146,7 +146,7 @@ def test_separator_without_text_to_cut_is_refused(book, tmp_path):
 
 @pytest.mark.parametrize("share", [0.1, 1 - 1e-12])
 def test_document_longer_than_a_shard_is_refused(share, tmp_path, monkeypatch):
-    monkeypatch.setattr(part, "SHARD", 3000)
+    monkeypatch.setattr(tokenize, "SHARD", 3000)
     (tmp_path / "long.jsonl").write_bytes(texts.json_lines(("fine", "Call me " * 375)))
     with pytest.raises(
         UserError, match=r"a document of 3,001 tokens, which begins with 'Call me .* of 3,000; split it"
@@ -175,6 +175,6 @@ def test_tokenizer_that_changes_meanwhile_is_refused(book, tmp_path):
     from capscale.data.tokenizer import load_tokenizer
 
     identity = replace(load_tokenizer("byte").id, sha256="of another file")
-    job = part.Job(str(tmp_path), "byte", None, identity, Split(0.1, 10))
+    job = tokenize.Job(str(tmp_path), "byte", None, identity, Split(0.1, 10))
     with pytest.raises(UserError, match="tokenizer 'byte' changed while it was in use"):
-        part.tokenize(job, 0, (inputs.Span(str(book)),))
+        tokenize.tokenize(job, 0, (inputs.Span(str(book)),))

@@ -8,9 +8,9 @@ import pytest
 import texts
 from etils import epath
 
-from capscale.data import part
+from capscale.data import tokenize
 from capscale.data.manifest import Manifest
-from capscale.data.part import Split
+from capscale.data.tokenize import Split
 from capscale.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -39,7 +39,7 @@ def stop_before_assembly(out, book, **options):
 def test_what_is_done_is_kept(after, book, tmp_path, monkeypatch):
     """Stopped after some parts and between the writes of the next; only the parts that are missing are done again."""
     whole = texts.shards(tmp_path / "whole", book)
-    real, done = part.write_json, []
+    real, done = tokenize.write_json, []
 
     def stop(path, value):
         if len(done) == after:
@@ -47,10 +47,10 @@ def test_what_is_done_is_kept(after, book, tmp_path, monkeypatch):
         done.append(path.name)
         return real(path, value)
 
-    monkeypatch.setattr(part, "write_json", stop)
+    monkeypatch.setattr(tokenize, "write_json", stop)
     with pytest.raises(Stopped):
         texts.shards(tmp_path / "out", book)
-    monkeypatch.setattr(part, "write_json", lambda path, value: done.append(path.name) or real(path, value))
+    monkeypatch.setattr(tokenize, "write_json", lambda path, value: done.append(path.name) or real(path, value))
     (tmp_path / "out" / ".train-00000-000.npy.0.tmp").write_bytes(b"half")
     assert texts.shards(tmp_path / "out", book) == whole
     assert len(done) == len(set(done)) == len(whole.train)
@@ -63,7 +63,7 @@ def test_what_is_done_is_kept(after, book, tmp_path, monkeypatch):
 def test_writes_that_a_machine_lost_are_made_again(lost, book, tmp_path, monkeypatch):
     """A file system that loses power may keep a name and not the content."""
     small = {"split": Split(0.1, 3000)}
-    monkeypatch.setattr(part, "SHARD", 3000)
+    monkeypatch.setattr(tokenize, "SHARD", 3000)
     texts.shards(tmp_path / "whole", book, **small)
     stop_before_assembly(tmp_path / "out", book, **small)
     (tmp_path / "out" / lost).write_bytes(b"")
@@ -111,7 +111,7 @@ def test_parts_behind_a_link_are_refused(book, tmp_path):
 def test_prepared_already(book, tmp_path, monkeypatch):
     first = texts.shards(tmp_path / "out", book)
     before = texts.contents(tmp_path / "out")
-    monkeypatch.setattr(part, "save", None)
+    monkeypatch.setattr(tokenize, "save", None)
     assert texts.shards(tmp_path / "out", book) == first
     assert texts.contents(tmp_path / "out") == before
 

@@ -14,8 +14,8 @@ from capscale.artifacts import sealed
 from capscale.data import inputs, manifest
 from capscale.data.load import load_source
 from capscale.data.manifest import Manifest
-from capscale.data.part import Split
 from capscale.data.shards import Shards, fetch
+from capscale.data.tokenize import Split
 from capscale.errors import UserError
 
 CONTEXTS = (5, 16, 64)
@@ -187,7 +187,7 @@ def test_no_step_is_made_on_what_is_not_whole(how, copy, tmp_path_factory):
     spoil(copy / "train-00002-000.npy", how)
     out = epath.Path(tmp_path_factory.mktemp("run"))
     with pytest.raises(UserError, match=r"shard .*train-00002-000.npy"):
-        train([run], source, [out / "run"], tiny.one_device(run), cadence=tiny.SHORT)
+        train([run], source, [out / "run"], tiny.one_device(run), intervals=tiny.SHORT)
     assert not (out / "run" / "metrics.jsonl").exists()
 
 
@@ -199,7 +199,7 @@ def test_trains_to_a_result(directory, tmp_path):
 
     source = load_source(str(directory))
     run = tiny.run(data=source.id, model=replace(tiny.MODEL, vocabulary=257))
-    (result,) = train([run], source, [epath.Path(tmp_path / "run")], tiny.one_device(run), cadence=tiny.SHORT)
+    (result,) = train([run], source, [epath.Path(tmp_path / "run")], tiny.one_device(run), intervals=tiny.SHORT)
     assert result["status"] == "ok"
     assert 0 < result["row"]["loss"] < np.log(300)
 

@@ -15,13 +15,13 @@ from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format
+from capscale.formats.capabilities import Stateful, draws, initial_context
 from capscale.formats.groups import Groups
 from capscale.formats.packing import expected_bytes, pack, unpack
-from capscale.formats.roles import Keeps, draws, initial_context
 from capscale.formats.rotated import ThenRotated
 from capscale.formats.stated import PACKING, unstated
 from capscale.formats.storage import Storable, storage_bits
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 from capscale.masks import Pulls
 from capscale.representation import Operand, project
 
@@ -107,7 +107,7 @@ def never_again(subject: Subject) -> str | None:
 
 
 def whole(subject: Subject) -> str | None:
-    return "it is measured on the whole matrix, and says so" if subject.format.scope != "row" else None
+    return "it is measured on the whole matrix, and says so" if subject.format.granularity != "row" else None
 
 
 def without_range(subject: Subject) -> str | None:
@@ -218,7 +218,7 @@ def check_mapped(subject: Subject) -> None:
     specs = jax.tree.map(lambda leaf: rows if jnp.shape(leaf)[:1] == subject.shape[:1] else PartitionSpec(), ctx)
     project = partial(jax.shard_map, mesh=mesh, in_specs=(rows, specs), out_specs=rows)
     run = jax.jit(project(lambda x, ctx: subject.format.project(x, ctx).value))
-    if subject.format.scope == "matrix" and not isinstance(subject.format, Keeps):
+    if subject.format.granularity == "matrix" and not isinstance(subject.format, Stateful):
         with pytest.raises(UserError, match=r"is measured on the whole tensor, and inside jax\.shard_map"):
             run(x, ctx)
         return
@@ -258,7 +258,7 @@ def check_gradient(subject: Subject) -> None:
 
 @unless(whole)
 def check_rows(subject: Subject) -> None:
-    """A format of row scope never lets a row see another; one of matrix scope says so."""
+    """A format of row granularity never lets a row see another; one of matrix granularity says so."""
     x = subject.gaussian()
     ctx = subject.context(x)
     changed = x.at[-1].set(subject.gaussian(seed=5)[-1] * 100.0)

@@ -10,13 +10,13 @@ from capscale.errors import UserError
 from capscale.formats import catalog
 from capscale.formats.affine import Range, SignedMax
 from capscale.formats.base import NO_CONTEXT
+from capscale.formats.families import Laplace, StudentT
 from capscale.formats.floats import E2M1
 from capscale.formats.grids import Int
-from capscale.formats.laws import Laplace, StudentT
 from capscale.formats.levels import NF4
 from capscale.formats.packing import pack
 from capscale.formats.scalar import Scalar
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 from capscale.packed import load_weights
 
 GROUP = 32

@@ -14,7 +14,7 @@ from capscale.formats.groups import Groups
 from capscale.formats.packing import pack, unpack
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, TwoLevel
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 from capscale.packed import load_weights
 
 
@@ -68,7 +68,7 @@ def test_bits_count_a_scale_a_block():
 
 def test_activations_get_groups_of_a_row():
     assert per_row(catalog.find("absmax-e4m3-g128x128")) == catalog.find("absmax-e4m3-g128")
-    assert per_row(catalog.find("nvfp4-g16x16")) == Scalar(E2M1, TwoLevel(scope="row"), 16)
+    assert per_row(catalog.find("nvfp4-g16x16")) == Scalar(E2M1, TwoLevel(granularity="row"), 16)
 
 
 def test_survivors_of_a_pattern_in_blocks():
@@ -92,7 +92,7 @@ def test_blocks_that_do_not_divide_are_refused(shape):
         (lambda: Scalar(Int(4), Absmax(), (16, 16, 16)), "both at least 2"),  # pyright: ignore[reportArgumentType]
         (lambda: Scalar(Int(4), Absmax(), (16, 16), ragged=True), "blocks have to divide both axes"),
         (lambda: Groups((True, 16)), "both at least 2"),
-        (lambda: Scalar(E2M1, TwoLevel(scope="row"), (16, 16)), "a block spans rows"),
+        (lambda: Scalar(E2M1, TwoLevel(granularity="row"), (16, 16)), "a block spans rows"),
         (lambda: load_weights(pack(catalog.find("nvfp4-g16x16"), jnp.ones((16, 16)))), "blocks that span rows"),
     ],
 )

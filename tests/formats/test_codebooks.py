@@ -12,7 +12,7 @@ from capscale.kernels.project.spec import SIGNIFICANT
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT
 from capscale.formats.vector import Vector, codebook
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 
 INDEX = json.loads((files("capscale.formats") / "data" / "codebooks.json").read_text())
 VECTORS = 1 << 15

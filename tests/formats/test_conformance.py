@@ -5,7 +5,7 @@ from conformance import CHECKS, ONE_PROGRAM, Subject, exempt
 
 from capscale.formats import catalog
 from capscale.formats.base import Format, Projection
-from capscale.formats.compose import Then
+from capscale.formats.compose import SparseQuantized
 from capscale.formats.dense import Dense
 from capscale.formats.noise import Noise
 from capscale.formats.outliers import Outliers
@@ -40,8 +40,8 @@ DEFAULT = frozenset(
 
 def symmetric(format: Format) -> bool:
     """Codebooks, two's complement and noise are not."""
-    if isinstance(format, Then | Outliers):
-        return symmetric(format.scalar if isinstance(format, Then) else format.inner)
+    if isinstance(format, SparseQuantized | Outliers):
+        return symmetric(format.scalar if isinstance(format, SparseQuantized) else format.inner)
     if isinstance(format, Scalar):
         levels = format.grid.levels
         return bool((levels == -levels[::-1]).all())

@@ -9,7 +9,7 @@ from conformance import gaussian
 from capscale.errors import UserError
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Context, per_row
-from capscale.formats.compose import Then
+from capscale.formats.compose import SparseQuantized
 from capscale.formats.floats import E2M1, E4M3
 from capscale.formats.grids import Int
 from capscale.formats.noise import Noise
@@ -26,13 +26,13 @@ X = gaussian()
 X64 = np.asarray(X, np.float64)
 
 
-@pytest.mark.parametrize("scope", ["row", "matrix"])
+@pytest.mark.parametrize("granularity", ["row", "matrix"])
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.99])
-def test_top_k_keeps_exactly_k(sparsity, scope):
-    kept = jax.jit(lambda x: TopK(sparsity, scope).project(x, NO_CONTEXT).keep)
+def test_top_k_keeps_exactly_k(sparsity, granularity):
+    kept = jax.jit(lambda x: TopK(sparsity, granularity).project(x, NO_CONTEXT).keep)
     for x in (X, jnp.round(X), jnp.ones_like(X)):
         keep = np.asarray(kept(x))
-        if scope == "row":
+        if granularity == "row":
             np.testing.assert_array_equal(keep.sum(axis=1), round((1 - sparsity) * 256))
         else:
             assert keep.sum() == round((1 - sparsity) * x.size)
@@ -104,11 +104,11 @@ def test_the_last_group_may_be_ragged():
 
 
 def test_scales_come_from_the_survivors_or_the_dense_row():
-    survivors = Then(NM(2, 4), Scalar(Int(4), Absmax()))
-    dense = Then(NM(2, 4), Scalar(Int(4), Absmax()), scales_from="dense")
+    survivors = SparseQuantized(NM(2, 4), Scalar(Int(4), Absmax()))
+    dense = SparseQuantized(NM(2, 4), Scalar(Int(4), Absmax()), scales_from="dense")
     np.testing.assert_array_equal(survivors.project(X, NO_CONTEXT).value, dense.project(X, NO_CONTEXT).value)
-    a = Then(NM(2, 4), Scalar(Int(4))).project(X, NO_CONTEXT)
-    b = Then(NM(2, 4), Scalar(Int(4)), scales_from="dense").project(X, NO_CONTEXT)
+    a = SparseQuantized(NM(2, 4), Scalar(Int(4))).project(X, NO_CONTEXT)
+    b = SparseQuantized(NM(2, 4), Scalar(Int(4)), scales_from="dense").project(X, NO_CONTEXT)
     assert (np.asarray(a.step) != np.asarray(b.step)).all()
     assert (np.asarray(a.value)[~np.asarray(a.keep)] == 0).all()
     kept = np.where(np.asarray(a.keep), X64, 0.0)
@@ -202,8 +202,8 @@ def test_the_threshold_of_a_run_is_its_smallest_survivor(n, m):
 
 def test_row_variants():
     assert per_row(catalog.find("top50")) == TopK(0.5, "row")
-    assert catalog.find("nvfp4-row").scope == "row"
-    assert catalog.find("top50+nvfp4-row").scope == "row"
+    assert catalog.find("nvfp4-row").granularity == "row"
+    assert catalog.find("top50+nvfp4-row").granularity == "row"
     assert per_row(catalog.find("int4")) is catalog.find("int4")
     with pytest.raises(UserError, match="no row-by-row variant"):
         per_row(RigL(0.5))
@@ -213,7 +213,7 @@ def test_names_and_labels_agree():
     for format in catalog.FORMATS.values():
         assert catalog.find(catalog.label(format)) == format
     assert catalog.label(catalog.find("top50-row")) == "top50-row"
-    assert catalog.find("4:8+lloyd3") == Then(catalog.find("4:8"), catalog.find("lloyd3"))
+    assert catalog.find("4:8+lloyd3") == SparseQuantized(catalog.find("4:8"), catalog.find("lloyd3"))
     assert catalog.label(catalog.find("4:8+lloyd3")) == "4:8+lloyd3"
     for sparsity in (f"top{percent}" for percent in range(10, 100, 10)):
         for name in (f"{sparsity}+absmax-int3", f"{sparsity}+int1-dense-scales"):
@@ -223,7 +223,7 @@ def test_names_and_labels_agree():
     assert catalog.find("top30-row+int4") == catalog.find("top30+int4-row") == per_row(catalog.find("top30+int4"))
     assert catalog.find("int2-g128-ragged") == Scalar(Int(2), group=128, ragged=True)
     assert catalog.label(catalog.find("top50+int3-g32-ragged")) == "top50+int3-g32-ragged"
-    assert catalog.label(TopK(0.123)) == "TopK(sparsity=0.123, scope='matrix', schedule=Constant())"
+    assert catalog.label(TopK(0.123)) == "TopK(sparsity=0.123, granularity='matrix', schedule=Constant())"
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,9 @@ def test_names_and_labels_agree():
         (lambda: Cubic(0.5, 0.5), "start < end"),
         (lambda: Outliers(Scalar(Int(4)), 1.0), "below 1"),
         (lambda: Outliers(Scalar(Int(4), group="matrix"), 0.1), "by row or group"),
-        (lambda: Then(Scalar(Int(4)), Scalar(Int(4))), "must be a sparsity"),
-        (lambda: Then(TopK(0.5), TopK(0.5)), "must be a Scalar"),
-        (lambda: Then(TopK(0.5), Scalar(Int(4)), "neither"), "use 'survivors' or 'dense'"),
+        (lambda: SparseQuantized(Scalar(Int(4)), Scalar(Int(4))), "must be a sparsity"),
+        (lambda: SparseQuantized(TopK(0.5), TopK(0.5)), "must be a Scalar"),
+        (lambda: SparseQuantized(TopK(0.5), Scalar(Int(4)), "neither"), "use 'survivors' or 'dense'"),
         (lambda: Scalar(Int(4)).project(X.astype(jnp.int32), NO_CONTEXT), "not int32"),
         (lambda: TopK(0.5).project(X.astype(jnp.int8), NO_CONTEXT), "not int8"),
         (lambda: Scalar(Int(4)).project(jnp.float32(1.0), NO_CONTEXT), "a scalar has none"),

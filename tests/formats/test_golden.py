@@ -14,7 +14,7 @@ import pytest
 from golden import hold
 
 from capscale.formats import catalog
-from capscale.formats.roles import initial_context
+from capscale.formats.capabilities import initial_context
 from capscale.representation import Operand, project
 
 GOLDEN = Path(__file__).parent / "golden_projections.json"

@@ -13,7 +13,7 @@ from capscale.formats.kquant import KQuant
 from capscale.formats.packing import pack, unpack
 from capscale.formats.scalar import Scalar
 from capscale.fused import spec_of
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 
 GROUP, GROUPS = 32, 8
 

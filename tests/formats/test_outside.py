@@ -10,12 +10,13 @@ from capscale.kernels import dispatch
 from capscale.kernels.project import LargestOver, Spec
 from conformance import CHECKS, Subject, gaussian, same_bits
 
+from capscale.errors import UserError
 from capscale.estimators import StraightThrough, Trust
-from capscale.formats.base import NO_CONTEXT, Projection, to_float32
+from capscale.formats.base import NO_CONTEXT, Projection, granularity_of, to_float32
 from capscale.formats.levels import Levels
 from capscale.formats.packing import load, pack, save, unpack
 from capscale.formats.storage import Field
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 from capscale.representation import Operand, Representation, linear
 
 
@@ -29,7 +30,7 @@ class SignMax:
         return 1.0
 
     @property
-    def scope(self):
+    def granularity(self):
         return "row"
 
     def project(self, x, ctx):
@@ -100,7 +101,6 @@ def test_it_trains_two_steps():
 
 
 def test_an_estimator_it_cannot_serve_says_what_is_missing():
-    from capscale.errors import UserError
 
     with pytest.raises(UserError, match="needs a format with a grid"):
         jax.grad(lambda w: linear(jnp.ones((2, 64)), w, Representation(Operand(SignMax(), Trust()))).sum())(
@@ -116,3 +116,13 @@ def test_its_kernel_runs_in_linear():
         assert "capscale_project" in str(jax.make_jaxpr(lambda x: linear(x, w, representation))(x))
         fused = linear(x, w, representation)
     np.testing.assert_array_equal(fused, linear(x, w, representation))
+
+
+def test_a_format_that_says_scope_is_read_and_one_that_says_nothing_refused():
+    class Old:
+        scope = "row"
+
+    with pytest.warns(DeprecationWarning, match="Old.scope is now Old.granularity"):
+        assert granularity_of(Old()) == "row"  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="object does not say its granularity; give it `granularity`"):
+        granularity_of(object())  # pyright: ignore[reportArgumentType]

@@ -13,11 +13,11 @@ from safetensors.numpy import save_file
 from capscale.errors import UserError
 from capscale.formats import catalog
 from capscale.formats.base import Context, Projection
-from capscale.formats.describe import from_json, to_json
+from capscale.formats.capabilities import initial_context
 from capscale.formats.grids import Int
 from capscale.formats.packing import KEY, from_bytes, load, pack, save, to_bytes, unpack
-from capscale.formats.roles import initial_context
 from capscale.formats.scalar import Scalar
+from capscale.formats.serialize import from_json, to_json
 from capscale.formats.storage import Field, storage_bits
 
 RADICES = (2, 3, 4, 6, 8, 16, 28, 70, 243, 256, 2**16, 2**32)
@@ -192,7 +192,7 @@ def test_formats_without_storage_say_so():
         pack(catalog.find("noise2"), gaussian())
 
     class Bare:
-        bits, scope = 8.0, "row"
+        bits, granularity = 8.0, "row"
 
         def project(self, x, ctx):
             return Projection(x)

@@ -12,14 +12,14 @@ from capscale.estimators import STRAIGHT_THROUGH, BRms, Clip, ForwardMask, Strai
 from capscale.estimators_rotated import BothRotated
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT
-from capscale.formats.compose import Then
+from capscale.formats.compose import SparseQuantized
 from capscale.formats.grids import Int
 from capscale.formats.optimum import optimal_clip
 from capscale.formats.rotated import ThenRotated
 from capscale.formats.scalar import Scalar
 from capscale.formats.sparse import TopK
 from capscale.fused import spec_of
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 from capscale.packed import load_weights, pack_weights
 from capscale.representation import Operand, Representation, linear, operand, project, project_weights
 
@@ -83,7 +83,7 @@ def test_names():
     assert catalog.find("top30+rotated-int2") == format
     assert catalog.label(format) == "top30+rotated-int2"
     assert catalog.find("top30-row+rotated-int2") == format.per_row()
-    assert format != Then(format.sparse, format.scalar)
+    assert format != SparseQuantized(format.sparse, format.scalar)
     assert operand("top30+rotated-int2 [fw+rotated trust]").estimator == BothRotated(ForwardMask(), Trust())
 
 

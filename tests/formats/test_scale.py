@@ -23,7 +23,7 @@ def test_compiled_or_not(name, rows):
     compiled = jax.jit(lambda x: format.project(x, NO_CONTEXT))
     for each in x[: 64 // rows]:
         eager = format.project(each, NO_CONTEXT)
-        for name_ in ("value", "step", "radius"):
+        for name_ in ("value", "step", "relative_magnitude"):
             np.testing.assert_array_equal(getattr(compiled(each), name_), getattr(eager, name_), err_msg=name_)
 
 

@@ -20,7 +20,7 @@ from capscale.formats.floats import E2M1
 from capscale.formats.grids import Int
 from capscale.formats.scale import Absmax, PowerOfTwo
 from capscale.fused import spec_of
-from capscale.gaussian import gmse, measured
+from capscale.gaussian_mse import gmse, measured
 from capscale.kernel_checks import check_kernels
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"

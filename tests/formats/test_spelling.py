@@ -6,9 +6,9 @@ import pytest
 
 from capscale.errors import UserError
 from capscale.formats.affine import Range
-from capscale.formats.base import Scope
+from capscale.formats.base import Granularity
 from capscale.formats.catalog import FORMATS, find, label
-from capscale.formats.compose import Then
+from capscale.formats.compose import SparseQuantized
 from capscale.formats.floats import E2M1, Float
 from capscale.formats.grids import Int
 from capscale.formats.levels import NF4, TERNARY, lloyd_max
@@ -22,7 +22,7 @@ from capscale.formats.schedule import Cubic
 from capscale.formats.sparse import TopK
 from capscale.formats.spelling import spell
 from capscale.formats.vector import Vector
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 
 SAID = {
     "top55": TopK(0.55),
@@ -48,7 +48,7 @@ SAID = {
     "higgs-d2-n16": Vector(2, 16),
     "noise-gmse0.2": Noise(0.2),
     "noise-gmse0.03-matrix": Noise(0.03, "matrix"),
-    "top55+absmax-int3-g128": Then(TopK(0.55), Scalar(Int(3), Absmax(), 128)),
+    "top55+absmax-int3-g128": SparseQuantized(TopK(0.55), Scalar(Int(3), Absmax(), 128)),
     "int5-g48-ragged": Scalar(Int(5), group=48, ragged=True),
 }
 
@@ -102,7 +102,7 @@ class Mine:
         return 4.0
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         return "row"
 
     def project(self, x, ctx):

@@ -11,14 +11,14 @@ from jax import lax
 
 from capscale.errors import UserError
 from capscale.estimators import Trust
-from capscale.formats import NM, Int, Outliers, Scalar, Then, TopK, catalog
+from capscale.formats import NM, Int, Outliers, Scalar, SparseQuantized, TopK, catalog
 from capscale.formats.base import NO_CONTEXT
 from capscale.formats.floats import E2M1
 from capscale.formats.packing import pack, unpack
 from capscale.formats.scale import Group, PowerOfTwo, TwoLevel, largest
 from capscale.formats.stated import CLOSED_FORM, KERNEL, PACKING, unstated
 from capscale.fused import spec_of
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def test_nothing_is_packed_and_no_kernel_runs(format, measured):
     "format",
     [
         Scalar(Offset(4)),
-        Then(NM(2, 4), Half(Int(4))),
-        Then(Fewer(0.5), Scalar(Int(4))),
+        SparseQuantized(NM(2, 4), Half(Int(4))),
+        SparseQuantized(Fewer(0.5), Scalar(Int(4))),
         Outliers(Half(Int(4)), 0.01),
         Fewer(0.5),
     ],

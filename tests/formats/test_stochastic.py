@@ -22,20 +22,20 @@ from capscale.formats import (
     Range,
     Rms,
     Scalar,
+    SparseQuantized,
     StochasticRounding,
-    Then,
     TwoLevel,
     catalog,
 )
 from capscale.formats.base import NO_CONTEXT, Context
-from capscale.formats.describe import from_json, to_json
+from capscale.formats.capabilities import draws
 from capscale.formats.distributions import NORMAL
 from capscale.formats.floats import E2M1, E4M3
 from capscale.formats.packing import pack, unpack
-from capscale.formats.roles import draws
+from capscale.formats.serialize import from_json, to_json
 from capscale.formats.stated import CLOSED_FORM, unstated
 from capscale.fused import spec_of
-from capscale.gaussian import gmse, measured
+from capscale.gaussian_mse import gmse, measured
 
 DRAWS = 10_000
 GRIDS = [Int(4), Int(1), Int(4, "mid-tread"), Int(3, "unsigned"), E2M1, E4M3, TERNARY, Levels((-1.0, 0.25, 3.0))]
@@ -134,7 +134,7 @@ def test_what_it_goes_with():
     assert catalog.label(replace(format, group=32, ragged=True)) == "int4-g32-stochastic-ragged"
     for name in ("absmax-int3-g128-fp16-stochastic", "nvfp4-stochastic-row", "int4-g32-stochastic-ragged"):
         assert catalog.find(catalog.label(catalog.find(name))) == catalog.find(name)
-    for refused in (lambda: Then(NM(2, 4), format), lambda: Outliers(format, 0.01)):
+    for refused in (lambda: SparseQuantized(NM(2, 4), format), lambda: Outliers(format, 0.01)):
         with pytest.raises(UserError, match="only a Scalar by itself rounds stochastically"):
             refused()
     with pytest.raises(UserError, match="draws already"):

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from capscale.kernels import ahead
+from capscale.kernels import aot
 
 
 def compile_for_tpu(chip: str, function: Callable[..., Any], *operands: Any) -> Any:
-    """`ahead.compile_for_tpu`; skips the test where libtpu is not installed."""
+    """`aot.compile_for_tpu`; skips the test where libtpu is not installed."""
     try:
-        return ahead.compile_for_tpu(chip, function, *operands)
-    except ahead.Unavailable as reason:
+        return aot.compile_for_tpu(chip, function, *operands)
+    except aot.Unavailable as reason:
         pytest.skip(str(reason))

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import ahead, compare, dispatch, testing
+from capscale.kernels import aot, compare, dispatch, testing
 from capscale.kernels.project import (
     Encoded,
-    Given,
+    ExternalScale,
     LargestOver,
     Pattern,
     RmsTimes,
@@ -19,26 +19,26 @@ from capscale.kernels.project import (
     project,
     tpu_codes,
 )
+from capscale.kernels.project.bitplanes import pack, plane_bytes, unpack
 from capscale.kernels.project.codes import coded_grid
-from capscale.kernels.project.op import How, choose
-from capscale.kernels.project.planes import pack, plane_bytes, unpack
+from capscale.kernels.project.op import BackendChoice, choose
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, default_tile
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from capscale.estimators import StraightThrough
 from capscale.formats import catalog
+from capscale.formats.capabilities import initial_context
 from capscale.formats.grids import Int
 from capscale.formats.levels import TERNARY
 from capscale.formats.packing import pack as stored
 from capscale.formats.packing import to_bytes
-from capscale.formats.roles import initial_context
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax
 from capscale.fused import given_R1, spec_of
 
 SPEC = Spec(Int(4), RmsTimes(0.3), group=32, rotation=64)
-KERNEL = How("tpu", interpret=True)
-HOWS = (KERNEL, How("reference"))
+KERNEL = BackendChoice("tpu", interpret=True)
+HOWS = (KERNEL, BackendChoice("reference"))
 X = jax.random.normal(jax.random.key(0), (2, 3, 256))
 
 
@@ -121,7 +121,7 @@ def test_rotated_rows_decode_to_their_projection(how, back):
 def test_transformations():
     """jit, vmap, two devices, no rows, and a gradient that does not pass."""
     run = jax.jit(lambda x: encode(SPEC, x, how=KERNEL))
-    expected = jax.jit(lambda x: encode(SPEC, x, how=How("reference")))(X)
+    expected = jax.jit(lambda x: encode(SPEC, x, how=BackendChoice("reference")))(X)
     mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(AxisType.Auto,))
     with jax.set_mesh(mesh):
         rows = jax.device_put(X, NamedSharding(mesh, PartitionSpec("fsdp")))
@@ -144,7 +144,7 @@ def test_a_tile_of_the_callers_choice():
         encode(SPEC, jnp.zeros((1, 8192)), how=KERNEL, tile=Tile(1024, 32))
 
 
-@pytest.mark.parametrize(("rule", "group"), [(LargestOver(7.5), 32), (Given(), 32), (Given(), None)])
+@pytest.mark.parametrize(("rule", "group"), [(LargestOver(7.5), 32), (ExternalScale(), 32), (ExternalScale(), None)])
 @pytest.mark.parametrize("how", HOWS)
 def test_nan_marks_its_group(how, rule, group):
     x, spec = X[0].at[1, 40].set(jnp.nan), Spec(Int(4), rule, group)
@@ -161,7 +161,7 @@ def test_nan_marks_its_group(how, rule, group):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 640), (1000, 640), (4096, 1280)])
 @pytest.mark.parametrize("rotation", [None, 128])
-@pytest.mark.parametrize("rule", [RmsTimes(0.3), Given()])
+@pytest.mark.parametrize("rule", [RmsTimes(0.3), ExternalScale()])
 def test_on_the_device(*, rule, rotation, shape, dtype, device):
     """The compiled kernel encodes as XLA's code does on this chip, to the last places; a NaN marks its group."""
     spec = Spec(Int(4), rule, 32, rotation=rotation)
@@ -169,7 +169,7 @@ def test_on_the_device(*, rule, rotation, shape, dtype, device):
     given = jnp.linspace(0.25, 0.5, shape[0]).reshape(shape[0], 1) if rule.given else None
     with dispatch.force("require"):
         how = choose(spec, x, op="encode")
-    run, plain = (jax.jit(lambda x, h=h: encode(spec, x, given, h)) for h in (how, How("reference")))
+    run, plain = (jax.jit(lambda x, h=h: encode(spec, x, given, h)) for h in (how, BackendChoice("reference")))
     compare.close_codes(
         spec, run(x), plain(x), shape[1], compare.tolerance(dtype, exact_rotation=False, tensor_cores=True)
     )
@@ -181,7 +181,7 @@ def test_dispatch_chooses_the_kernel():
     with dispatch.target("tpu", interpret=True):
         assert "capscale_encode" in str(jax.make_jaxpr(lambda x: encode(SPEC, x))(X))
     with dispatch.target("gpu"), dispatch.force("require"):
-        assert "mosaic_gpu" in ahead.lower_for_hopper(lambda x: encode(SPEC, x), X)
+        assert "mosaic_gpu" in aot.lower_for_hopper(lambda x: encode(SPEC, x), X)
 
 
 ENCODED = Encoded(jnp.zeros((2, 3, 128), jnp.uint8), jnp.ones((2, 3, 8)))
@@ -213,7 +213,7 @@ class TooMany(Int):
         (lambda: encode(Spec(Uncoded(), RmsTimes(1.0)), X), "has no codes: give it"),
         (lambda: encode(Spec(TooMany(8), RmsTimes(1.0)), X), "has 512 codes, a byte holds 256"),
         (lambda: encode(Spec(Int(4), RmsTimes(1.0), group=96), X), "group=96 does not divide"),
-        (lambda: encode(Spec(Int(4), Given()), X), "needs a given number"),
+        (lambda: encode(Spec(Int(4), ExternalScale()), X), "needs a given number"),
         (lambda: decode(SPEC, ENCODED, 250, jnp.float32), "rotation=64 does not divide rows of 250"),
         (lambda: decode(SPEC, ENCODED, 512, jnp.float32), "512 values have 256 bytes of codes of 4 bits, not 128"),
         (lambda: decode(SPEC, ENCODED._replace(scales=X), 256, jnp.float32), "have 8 scales, not 256"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import ahead, compare, testing
+from capscale.kernels import aot, compare, testing
 from capscale.kernels.project import RmsTimes, Spec, Unsupported, on_grid, tpu
 from capscale.kernels.project.reference import Projected
 from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
@@ -13,7 +13,7 @@ from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, candidates, defa
 from capscale.defaults import default_estimator
 from capscale.estimators import Both, BRms, RmsThreshold, Trust
 from capscale.formats import catalog
-from capscale.formats.compose import Then
+from capscale.formats.compose import SparseQuantized
 from capscale.formats.grids import Int
 from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
@@ -32,7 +32,7 @@ ROTATED |= {
     "4:8-pairs [b-rms]": (catalog.find("4:8-pairs"), BRms(0.1)),
     "2:4+int4 [b-rms+trust]": (catalog.find("2:4+int4"), Both(BRms(0.1))),
     "2:4+mxfp4 [b-rms+trust]": (catalog.find("2:4+mxfp4"), Both(BRms(0.1))),
-    "2:4+int4-g128 [b-rms+trust]": (Then(NM(2, 4), Scalar(Int(4), Absmax(), 128)), Both(BRms(0.1))),
+    "2:4+int4-g128 [b-rms+trust]": (SparseQuantized(NM(2, 4), Scalar(Int(4), Absmax(), 128)), Both(BRms(0.1))),
 }
 # One format of every mechanism by default, and all checks on one of them; the others run with -m slow.
 DEFAULT = {("int4", check) for check in CHECKS if check not in (*BFLOAT16, "interpret-gpu")}
@@ -47,7 +47,7 @@ def run(check, spec, record_property):
     record_property("kernel", f"project {check}")
     try:
         CHECKS[check](spec)
-    except ahead.Unavailable as reason:
+    except aot.Unavailable as reason:
         pytest.skip(str(reason))
 
 
@@ -118,7 +118,7 @@ def without_infinity(grid, x, scale, keep):
 
 def narrow_trust(grid, x, scale, keep):
     found = on_grid(grid, x, scale, keep)
-    return found._replace(distance=found.distance * 1.01)
+    return found._replace(error_in_steps=found.error_in_steps * 1.01)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_the_kit_catches_codes_of_another_grid():
 
 def test_the_kit_catches_kernels_that_outgrow_vmem(monkeypatch):
     try:
-        ahead.tpu_devices("v5e:2x2")
-    except ahead.Unavailable as reason:
+        aot.tpu_devices("v5e:2x2")
+    except aot.Unavailable as reason:
         pytest.skip(str(reason))
     monkeypatch.setattr(tpu, "vmem_bytes", lambda *_: 0)
     monkeypatch.setattr(tpu, "fitting_tile", lambda *_: Tile(512, 64))
@@ -220,13 +220,13 @@ def test_the_widths_are_those_of_the_ladders():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", testing.WIDTHS)
-@pytest.mark.parametrize("chip", ahead.CHIPS)
+@pytest.mark.parametrize("chip", aot.CHIPS)
 def test_every_ladder_width_compiles(chip, width, record_property):
     record_property("kernel", f"project tpu-{chip}")
     spec = spec_of(catalog.find("int4"), Trust(), 128, True)
     try:
         testing.check_tpu(spec, chip, shapes=((32768, width),))
-    except ahead.Unavailable as reason:
+    except aot.Unavailable as reason:
         pytest.skip(str(reason))
 
 

@@ -2,8 +2,8 @@
 
 import jax
 import pytest
-from capscale.kernels import ahead, dispatch
-from capscale.kernels.ahead import CHIPS, lower_for_hopper
+from capscale.kernels import aot, dispatch
+from capscale.kernels.aot import CHIPS, lower_for_hopper
 from capscale.kernels.matmul import matmul
 from capscale.kernels.matmul.tpu import blocks, vmem_bytes
 from products import inputs, layout, named, weights
@@ -87,8 +87,8 @@ def test_cuda_lowering(of, rows):
 def test_compiles_for_a_mesh():
     """Rows split over four chips, by the mesh in the context alone."""
     try:
-        devices = ahead.tpu_devices("v5e:2x2")
-    except ahead.Unavailable as reason:
+        devices = aot.tpu_devices("v5e:2x2")
+    except aot.Unavailable as reason:
         pytest.skip(str(reason))
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
     rows, same = (jax.NamedSharding(mesh, jax.P(axis)) for axis in ("data", None))

@@ -10,7 +10,7 @@ import pytest
 from capscale.kernels import compare, dispatch
 from capscale.kernels.project import (
     Codebook,
-    Given,
+    ExternalScale,
     LargestOver,
     Pattern,
     RmsTimes,
@@ -22,7 +22,7 @@ from capscale.kernels.project import (
     tpu,
 )
 from capscale.kernels.project.mask import mask_bytes, pack_mask, unpack_mask
-from capscale.kernels.project.op import How, choose
+from capscale.kernels.project.op import BackendChoice, choose
 from capscale.kernels.project.spec import nearest_word
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -31,7 +31,7 @@ from capscale.formats.grids import Int
 
 SPEC = Spec(Int(4), LargestOver(7.5), mask=Trust(0.3))
 PAIRS = Codebook(((1.0, 0.0), (-1.0, 0.0), (0.0, 2.0)), 2.0)
-KERNEL = How("tpu", interpret=True)
+KERNEL = BackendChoice("tpu", interpret=True)
 X = jax.random.normal(jax.random.key(0), (2, 3, 128))
 G = jax.random.normal(jax.random.key(1), (2, 3, 128))
 
@@ -60,7 +60,7 @@ def test_the_reference_is_the_equation():
     levels = (np.arange(16) - 7.5) * (np.abs(x).max(axis=1)[:, None, None] / 7.5)
     index = np.abs(x[..., None] - levels).argmin(axis=-1)
     nearest = np.take_along_axis(np.broadcast_to(levels, (6, 128, 16)), index[..., None], axis=-1)[..., 0]
-    value, gradient = both(X, G, How("reference"))
+    value, gradient = both(X, G, BackendChoice("reference"))
     np.testing.assert_allclose(value.reshape(6, 128), nearest, rtol=1e-6)
     passes = np.abs(x - nearest) <= 0.3 * np.diff(levels, axis=-1)[:, :, 0]
     np.testing.assert_array_equal(gradient.reshape(6, 128), np.where(passes, G.reshape(6, 128), 0))
@@ -132,7 +132,7 @@ def test_each_mesh_has_its_own_choice(first, monkeypatch):
 def test_a_tile_of_the_callers_choice(expected):
     """Several blocks of several tiles, the last of them ragged: the same numbers; the reference has none."""
     x, g = (jnp.tile(y.reshape(6, 128), (50, 1)) for y in (X, G))
-    for how in (KERNEL, How("reference")):
+    for how in (KERNEL, BackendChoice("reference")):
         function = jax.jit(partial(both, how=how, tile=Tile(64, 32)))
         agree(function(x, g), [jnp.tile(y.reshape(6, 128), (50, 1)) for y in expected])
     assert "Blocked(block_size=64)" in str(jax.make_jaxpr(partial(both, tile=Tile(64, 32)))(x, g))
@@ -169,7 +169,7 @@ def test_the_codebook_is_the_equation():
     index = np.square(x[:, :, None, :] / scale[..., None] - words).sum(axis=-1).argmin(axis=-1)
     inside = np.linalg.norm(x / scale, axis=-1) <= 2.0
     spec = Spec(scale=RmsTimes(1.0), codebook=PAIRS, mask=Hypersphere())
-    value, gradient = both(X, G, How("reference"), spec)
+    value, gradient = both(X, G, BackendChoice("reference"), spec)
     np.testing.assert_allclose(value.reshape(6, 64, 2), words[index] * scale, rtol=1e-6)
     np.testing.assert_array_equal(gradient.reshape(6, 64, 2), np.where(inside[..., None], G.reshape(6, 64, 2), 0))
     assert 0.7 < inside.mean() < 0.95
@@ -207,7 +207,7 @@ def test_masks_pack_and_unpack(width):
         (lambda: project(Spec(Int(4), RmsTimes(1.0), 4, pattern=Pattern(4, 8)), X), "splits a run of 8"),
         (lambda: Spec(scale=RmsTimes(1.0), codebook=PAIRS, pattern=Pattern(2, 4)), "a codebook has no pattern"),
         (lambda: project(Spec(scale=RmsTimes(1.0), codebook=PAIRS), jnp.ones((2, 5))), "dimension=2 does not divide"),
-        (lambda: project(Spec(Int(4), Given()), X), "needs a given number of every row"),
+        (lambda: project(Spec(Int(4), ExternalScale()), X), "needs a given number of every row"),
         (lambda: project(SPEC, X, jnp.ones((2, 3, 1))), "reads no given number"),
         (lambda: Tile(64, 48), r"Tile\(rows=64, inner=48\): `inner` must be a multiple of 32"),
         (lambda: Tile(96, 64), "and `rows` one of `inner`"),
@@ -222,7 +222,7 @@ def test_bad_input_is_refused(make, message):
 
 
 def test_no_rows():
-    for how in (KERNEL, How("reference")):
+    for how in (KERNEL, BackendChoice("reference")):
         value, gradient = both(jnp.zeros((0, 128)), jnp.zeros((0, 128)), how)
         assert value.shape == gradient.shape == (0, 128)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels.ahead import Unavailable, lower_for_hopper
+from capscale.kernels.aot import Unavailable, lower_for_hopper
 from capscale.kernels.compare import close, gradient_bound, tolerance
 from capscale.kernels.project import Unsupported, gpu, gpu_codes, reference
 from capscale.kernels.project.codes import decode
@@ -16,7 +16,7 @@ from capscale.defaults import default_estimator
 from capscale.estimators import Both, BRms
 from capscale.formats.base import Format
 from capscale.formats.catalog import FORMATS, find
-from capscale.formats.compose import Then
+from capscale.formats.compose import SparseQuantized
 from capscale.formats.floats import E2M1
 from capscale.formats.grids import Int
 from capscale.formats.pattern import NM
@@ -45,12 +45,12 @@ CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 EXCHANGED = {
     "4:8-pairs": NM(4, 8, unit=2),
     "2:4+int4": find("2:4+int4"),
-    "dense scales": Then(NM(2, 4), Scalar(Int(4)), scales_from="dense"),
-    "dense scales of groups in a run": Then(NM(4, 8), Scalar(Int(4), Absmax(), 4), scales_from="dense"),
+    "dense scales": SparseQuantized(NM(2, 4), Scalar(Int(4)), scales_from="dense"),
+    "dense scales of groups in a run": SparseQuantized(NM(4, 8), Scalar(Int(4), Absmax(), 4), scales_from="dense"),
     "runs of 16": NM(4, 16),
     "2:4+mxfp4": find("2:4+mxfp4"),
-    "a run is a group": Then(NM(2, 4), Scalar(Int(3), Rms(), 4)),
-    "groups in strips": Then(NM(2, 4), NVFP4),
+    "a run is a group": SparseQuantized(NM(2, 4), Scalar(Int(3), Rms(), 4)),
+    "groups in strips": SparseQuantized(NM(2, 4), NVFP4),
     "int4-g4": find("int4-g4"),
     "higgs-d2-n16": find("higgs-d2-n16"),
     "vectors in groups": Vector(2, 16, 32),
@@ -132,13 +132,13 @@ def test_exchanged_and_rotated(name, back):
 @pytest.mark.parametrize("group", [4, 16, 128, 256])
 def test_the_root_mean_square_is_that_of_all_groups(group, rotation):
     """Runs that are groups, several groups to a tile, a tile that is one, and groups of several tiles."""
-    of = Operand(Then(NM(2, 4), Scalar(Int(4), Absmax(), group)), Both(BRms(0.1)))
+    of = Operand(SparseQuantized(NM(2, 4), Scalar(Int(4), Absmax(), group)), Both(BRms(0.1)))
     interpreted(spec(of, rotation, bool(rotation)), jnp.float32, 512)
 
 
 @pytest.mark.parametrize("group", [4, pytest.param(16, marks=pytest.mark.slow), 256])
 def test_groups_and_a_mask_by_the_row_lower(group):
-    of = spec(Operand(Then(NM(2, 4), Scalar(Int(4), Absmax(), group)), Both(BRms(0.1))))
+    of = spec(Operand(SparseQuantized(NM(2, 4), Scalar(Int(4), Absmax(), group)), Both(BRms(0.1))))
     check_cuda(of, (100, 512))
 
 
@@ -167,7 +167,7 @@ def test_codes_decode_to_the_values(name, rotation):
     """They are the reference's (see `check_gpu_interpreted`); here those of a rotated tile's groups too."""
     of = spec(name, rotation)
     x, numbers = rows((3, 256), jnp.float32), given(of, 3)
-    if jax.__version_info__ < (0, 12) and gpu.whole_cut(of, 256).interleaved:
+    if jax.__version_info__ < (0, 12) and gpu.whole_interleave(of, 256).interleaved:
         pytest.skip("jax below 0.12 interprets no transposed wgmma")
     encoded = gpu_codes.encode(of, x, numbers, interpret=True)
     value = gpu.project(of, x, numbers, interpret=True).value_RK
@@ -238,7 +238,7 @@ def test_no_rows():
         ("int4", None, 256, jnp.float16, "not float16"),
         (NM(4, 12), None, 384, jnp.bfloat16, "runs of 12 neighbours"),
         (NM(8, 32, unit=8), None, 256, jnp.bfloat16, "strips of 4 columns"),
-        (Then(NM(4, 8), MXFP4), None, 256, jnp.bfloat16, "strips of 4 columns"),
+        (SparseQuantized(NM(4, 8), MXFP4), None, 256, jnp.bfloat16, "strips of 4 columns"),
         (Scalar(Int(4), Absmax(), 96), 32, 384, jnp.bfloat16, "groups of 96 values"),
         (Scalar(Int(4), Absmax(), 40), None, 640, jnp.bfloat16, "groups of 40 values"),
         (Scalar(Int(4), Absmax(), 8), None, 200, jnp.bfloat16, "rows of 200 values"),

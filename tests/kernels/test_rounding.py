@@ -12,8 +12,8 @@ from capscale.kernels.rounding import rounded_to
 
 from capscale.defaults import default_estimator
 from capscale.formats.base import Context
+from capscale.formats.capabilities import learns
 from capscale.formats.catalog import find
-from capscale.formats.roles import learns
 from capscale.fused import spec_of
 
 NARROWED = re.compile(r"(%\w+) = stablehlo.convert (%\w+) : \(tensor<[^>]*f32>\) -> tensor<[^>]*bf16>")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import ahead
+from capscale.kernels import aot
 from capscale.kernels.project import LargestOver, Pattern, Projection, Spec, gpu, tpu
 from capscale.kernels.project.rules import evaluate, operations, reads
 from capscale.kernels.testing import check_cuda, check_interpreted, check_tpu
@@ -51,7 +51,13 @@ def test_what_is_measured_follows_from_the_projection():
         return {name for name, measure in spec.measures._asdict().items() if measure is not None}
 
     assert names(Spec(pattern=Pattern(2, 4))) == {"value", "keep", "threshold", "rms"}
-    assert names(Spec(Int(4), LargestOver(7.5))) == {"value", "step", "distance", "radius", "slope"}
+    assert names(Spec(Int(4), LargestOver(7.5))) == {
+        "value",
+        "step",
+        "error_in_steps",
+        "relative_magnitude",
+        "dvalue_dscale",
+    }
     assert not Spec(Int(4), LargestOver(7.5), mask=nothing).reads_rms
 
 
@@ -87,11 +93,11 @@ def test_a_rule_with_choices_between_booleans_is_the_references():
     check_interpreted(SPEC, shapes=((5, 256),))
 
 
-@pytest.mark.parametrize("chip", [pytest.param(c, marks=[] if c == "v4" else pytest.mark.slow) for c in ahead.CHIPS])
+@pytest.mark.parametrize("chip", [pytest.param(c, marks=[] if c == "v4" else pytest.mark.slow) for c in aot.CHIPS])
 def test_a_rule_with_choices_between_booleans_compiles(chip):
     try:
         check_tpu(SPEC, chip, shapes=((64, 256),))
-    except ahead.Unavailable as reason:
+    except aot.Unavailable as reason:
         pytest.skip(str(reason))
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import dispatch
-from capscale.kernels.ahead import CHIPS, lower_for_hopper
+from capscale.kernels.aot import CHIPS, lower_for_hopper
 from capscale.kernels.select import kth_magnitude, largest
 from jax.sharding import NamedSharding, PartitionSpec
 from targets import compile_for_tpu

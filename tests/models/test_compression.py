@@ -12,10 +12,10 @@ from scipy.linalg import hadamard
 from capscale.estimators import ForwardMask
 from capscale.formats import catalog
 from capscale.formats.base import Context
-from capscale.gaussian import gmse
+from capscale.gaussian_mse import gmse
 from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
-from capscale.models.held import hold_weights, kernels_of
 from capscale.models.initial import initial_params
+from capscale.models.projected import kernels_of, project_params
 from capscale.representation import DENSE, Operand, Representation, operand
 
 BLOCK = 8
@@ -30,11 +30,11 @@ REPRESENTATIONS = {
 
 
 def measured(representation, params):
-    held, into_masters = jax.vjp(lambda p: hold_weights(p, representation, CTX), params)
+    held, vjp_to_master = jax.vjp(lambda p: project_params(p, representation, CTX), params)
     return (
         weights_distance(params, held, representation),
         weights_error(params, held, representation),
-        mask_pass_rate(params, held, into_masters, representation),
+        mask_pass_rate(params, held, vjp_to_master, representation),
     )
 
 
@@ -94,7 +94,7 @@ def test_error_of_gaussian_weights_is_gmse_whatever_their_variances(hadamard):
     }
     for name in ("int4", "int1"):
         representation = Representation(operand(name), hadamard=hadamard)
-        held = hold_weights(params, representation, CTX)
+        held = project_params(params, representation, CTX)
         assert float(weights_error(params, held, representation)) == pytest.approx(format_gmse(name), rel=0.02)
 
 
@@ -105,4 +105,4 @@ def format_gmse(name):
 def test_error_of_weights_that_are_all_zero_is_none():
     params = {"a": {"kernel": jnp.zeros((4, 4))}}
     representation = Representation(operand("int4"))
-    assert np.isnan(float(weights_error(params, hold_weights(params, representation, CTX), representation)))
+    assert np.isnan(float(weights_error(params, project_params(params, representation, CTX), representation)))

@@ -22,11 +22,11 @@ from capscale.formats.scale import Learned
 from capscale.models import layers
 from capscale.representation import DENSE_OPERAND, Operand, Representation, linear, operand, project_once
 from capscale.train.memory import Memory
-from capscale.train.step import Pace, Program, initial_state, train_step
+from capscale.train.step import Program, RunScalars, initial_state, train_step
 
 MODEL = replace(tiny.MODEL, width=128, feed_forward_width=384, layers=3)  # of whole 128 lanes, as kernels need them
 INT4 = operand("int4", per_token=True)
-PACE = Pace(jnp.float32(0.02), jnp.int32(12))
+PACE = RunScalars(jnp.float32(0.02), jnp.int32(12))
 
 
 def equations(jaxpr):

@@ -52,7 +52,7 @@ def state_counts(out):
 def short_chunks():
     """The chunks of the other tests, which share their compilation."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("capscale.train.loop.Cadence.of", classmethod(lambda cls, run, **options: tiny.SHORT))
+        patch.setattr("capscale.train.loop.LoopIntervals.of", classmethod(lambda cls, run, **options: tiny.SHORT))
         yield
 
 

@@ -8,7 +8,7 @@ import tiny
 from jax import Array
 
 from capscale.estimators import StraightThrough
-from capscale.formats.base import Context, Projection, Scope
+from capscale.formats.base import Context, Granularity, Projection
 from capscale.representation import Operand, Representation
 
 
@@ -24,7 +24,7 @@ class BreaksAt:
         return 16.0
 
     @property
-    def scope(self) -> Scope:
+    def granularity(self) -> Granularity:
         return "row"
 
     def project(self, x: Array, ctx: Context) -> Projection:

@@ -19,7 +19,7 @@ from capscale.train import loop
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.flops import PEAK, flops_per_token
 from capscale.train.lease import LeaseLost, Leases
-from capscale.train.loop import Cadence, train
+from capscale.train.loop import LoopIntervals, train
 from capscale.train.run import NUMERICS, Optimizer, canonical_json
 
 
@@ -34,7 +34,7 @@ class Halved:
     """A user's format: half of every value."""
 
     bits = 16.0
-    scope = "row"
+    granularity = "row"
 
     def project(self, x, ctx):
         return Projection(x / 2)
@@ -100,7 +100,7 @@ def test_a_users_format_is_trained_under_the_hash_of_its_code(tmp_path):
 @pytest.mark.parametrize("chunk", [1, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (5, 100))])
 def test_chunk_length_changes_nothing(chunk, undisturbed, tmp_path):
     result, _ = undisturbed
-    again = tiny.train_one(tiny.run(), tmp_path, cadence=Cadence(chunk=chunk))
+    again = tiny.train_one(tiny.run(), tmp_path, intervals=LoopIntervals(chunk=chunk))
     assert again["row"] == result["row"]
 
 
@@ -129,7 +129,7 @@ def test_metrics_of_short_chunks_are_those_of_long_ones(undisturbed, tmp_path):
         opened.append(Board(*arguments))
         return opened[-1]
 
-    options = {"cadence": Cadence(chunk=1, background=True), "boards": [open_board], "observe": seen.append}
+    options = {"intervals": LoopIntervals(chunk=1, background=True), "trackers": [open_board], "observe": seen.append}
     short = tiny.train_one(tiny.run(), tmp_path, **options)
     singly = lines(tmp_path)
     for line in lines(directory):
@@ -166,7 +166,9 @@ def test_row_says_what_its_weights_tell_of_themselves(undisturbed):
 
 def test_divergence_is_a_result_with_its_step(tmp_path):
     run = tiny.run(optimizer=Optimizer(1e30))
-    singly, in_chunks = (tiny.train_one(run, tmp_path / str(chunk), cadence=Cadence(chunk=chunk)) for chunk in (1, 5))
+    singly, in_chunks = (
+        tiny.train_one(run, tmp_path / str(chunk), intervals=LoopIntervals(chunk=chunk)) for chunk in (1, 5)
+    )
     assert singly["row"] == in_chunks["row"]
     assert singly["status"] == "diverged"
     row = singly["row"]
@@ -180,9 +182,9 @@ def test_divergence_is_a_result_with_its_step(tmp_path):
 def test_divergence_seen_only_at_the_end(tmp_path, monkeypatch):
     """A last step that breaks the model has no loss of its own to show it."""
     run = tiny.run()
-    placement = tiny.one_device(run)
-    monkeypatch.setattr(placement, "evaluate", lambda *_: np.full((1, 400, 4), np.inf, np.float32))
-    result = tiny.train_one(run, tmp_path, placement)
+    executor = tiny.one_device(run)
+    monkeypatch.setattr(executor, "evaluate", lambda *_: np.full((1, 400, 4), np.inf, np.float32))
+    result = tiny.train_one(run, tmp_path, executor)
     assert result["status"] == "diverged"
     assert result["row"]["diverged_at_step"] is None
 
@@ -211,7 +213,7 @@ def test_a_result_that_another_process_sees_ends_all(tmp_path, monkeypatch):
     """Shared storage may show it later here; this process must not begin steps that the others leave to it."""
     monkeypatch.setattr("capscale.train.loop.any_process", lambda *flags: (True,) * len(flags))
     run = tiny.run()
-    assert train([run], tiny.corpus(), [epath.Path(tmp_path)], tiny.one_device(run), cadence=tiny.SHORT) == []
+    assert train([run], tiny.corpus(), [epath.Path(tmp_path)], tiny.one_device(run), intervals=tiny.SHORT) == []
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -219,7 +221,7 @@ def test_a_lease_that_is_lost_in_the_evaluation_is_noticed_before_the_result(tmp
     """After the last step nothing else is asked: the worker that took over may still be at its steps."""
     lost = []
 
-    def evaluate(placement, runs, window_NU, state):
+    def evaluate(executor, runs, window_NU, state):
         lost.append(True)
         return np.ones((1, len(window_NU)))
 
@@ -241,8 +243,10 @@ def test_place_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_default_cadence_is_seconds_of_work():
-    nano = Cadence.of(tiny.run())
-    paper = Cadence.of(replace(tiny.run(), model=replace(tiny.MODEL, width=2048, layers=16), batch=512, tokens=10**6))
+    nano = LoopIntervals.of(tiny.run())
+    paper = LoopIntervals.of(
+        replace(tiny.run(), model=replace(tiny.MODEL, width=2048, layers=16), batch=512, tokens=10**6)
+    )
     assert (nano.chunk, paper.chunk) == (500, 1)
 
 
@@ -250,7 +254,7 @@ def test_devices_of_known_speed_are_given_half_a_second_of_work():
     """30M in batches of 512 sequences, at half the peak of 16 chips of v5e."""
     run = tiny.run(model=PAPER.model("30M", 32_000), batch=512, tokens=10**8)
     peak = 16 * PEAK["TPU v5e"]
-    chunk = Cadence.of(run, peak=peak).chunk
+    chunk = LoopIntervals.of(run, peak=peak).chunk
     seconds = chunk * run.tokens_per_step * flops_per_token(run.model) / (peak / 2)
     assert seconds == pytest.approx(0.5, rel=0.2)
-    assert Cadence.of(tiny.run(), peak=peak).chunk == 500
+    assert LoopIntervals.of(tiny.run(), peak=peak).chunk == 500

@@ -18,14 +18,14 @@ from capscale.formats import Int, Learned, Scalar
 from capscale.formats.base import Context
 from capscale.formats.noise import Noise
 from capscale.models import loss
-from capscale.models.held import hold_weights
 from capscale.models.initial import initial_params
+from capscale.models.projected import project_params
 from capscale.representation import Operand, Representation, operand
 from capscale.train.memory import Memory
 from capscale.train.sharding import batch_sharding, make_mesh, replicated, state_sharding
 from capscale.train.step import (
-    Pace,
     Program,
+    RunScalars,
     evaluate_chunk,
     initial_state,
     loss_and_gradient,
@@ -38,15 +38,15 @@ RUN = tiny.run(
     model=replace(tiny.MODEL, tied_embeddings=False, init_std=0.3), representation=Representation(operand("int2"))
 )
 CTX = Context(jnp.float32(0), None)
-PACE = Pace(jnp.float32(0.05), jnp.int32(20))
+PACE = RunScalars(jnp.float32(0.05), jnp.int32(20))
 WINDOW_BU = jnp.asarray(np.random.default_rng(0).integers(0, 96, (4, 17)), jnp.int32)
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def loss_and_masters_gradient(program, params):
-    held, into_masters = jax.vjp(lambda p: hold_weights(p, program.representation, CTX), params)
+    held, vjp_to_master = jax.vjp(lambda p: project_params(p, program.representation, CTX), params)
     mean, gradient = loss_and_gradient(program, held, WINDOW_BU, CTX)
-    return mean, into_masters(gradient)[0]
+    return mean, vjp_to_master(gradient)[0]
 
 
 @cache
@@ -167,7 +167,7 @@ def test_devices_add_up_once_a_step(run, once):
 
     def chunk(devices):
         program = Program.of(run, Memory(microbatches=2), devices)
-        return lambda state, windows, count, pace: train_chunk(program, state, windows, count, pace)
+        return lambda state, windows, count, scalars: train_chunk(program, state, windows, count, scalars)
 
     expected, _ = jax.jit(chunk(1), compiler_options=QUICK)(state, windows, count, PACE)
     mesh = make_mesh(1)
@@ -193,7 +193,7 @@ def test_memory_is_saved():
         program = Program.of(run, memory)
 
         def compute(params, window_BU):
-            return loss_and_gradient(program, hold_weights(params, run.representation, CTX), window_BU, CTX)
+            return loss_and_gradient(program, project_params(params, run.representation, CTX), window_BU, CTX)
 
         compiled = jax.jit(compute).lower(params, window).compile(compiler_options=QUICK)
         return compiled.memory_analysis().temp_size_in_bytes

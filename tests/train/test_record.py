@@ -10,7 +10,7 @@ from etils import epath
 
 from capscale.errors import UserError
 from capscale.files import write_json
-from capscale.gaussian import pass_rate
+from capscale.gaussian_mse import pass_rate
 from capscale.representation import DENSE, Representation, operand
 from capscale.train.record import (
     loss_with_error,

@@ -18,8 +18,8 @@ from etils import epath
 from capscale.errors import UserError
 from capscale.representation import Representation, operand
 from capscale.train.checkpoint import KEPT, Checkpoints
-from capscale.train.loop import Cadence, train
-from capscale.train.placement import Population
+from capscale.train.executor import Population
+from capscale.train.loop import LoopIntervals, train
 
 RUN = tiny.run()
 
@@ -82,7 +82,7 @@ def test_a_run_that_draws_resumes_exactly(tmp_path):
 @pytest.mark.slow
 def test_interrupted_again_and_again_in_other_chunks(undisturbed, tmp_path):
     for at, chunk in ((2, 1), (7, 5), (8, 1)):
-        tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at, Cadence(chunk=chunk))
+        tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at, LoopIntervals(chunk=chunk))
     result = tiny.train_one(RUN, tmp_path)
     assert result["timing"]["resumed_from_step"] == 8
     assert result["row"] == undisturbed[0]
@@ -104,10 +104,10 @@ def test_resuming_takes_the_memory_of_one_state(tmp_path, monkeypatch):
         return restored
 
     monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
-    placement = tiny.one_device(run)
-    of_one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(placement.abstract_states([run])))
+    executor = tiny.one_device(run)
+    of_one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(executor.abstract_states([run])))
     before = live_bytes()
-    assert tiny.train_one(run, tmp_path, placement)["timing"]["resumed_from_step"] == 3
+    assert tiny.train_one(run, tmp_path, executor)["timing"]["resumed_from_step"] == 3
     assert 0.9 < bytes_after[0] / of_one < 1.1
 
 
@@ -134,12 +134,12 @@ def test_checkpoints_copied_from_another_seed_are_refused(tmp_path):
 def test_checkpoints_of_two_of_a_population_that_changed_places_are_refused(tmp_path):
     runs = [tiny.run(seed=seed) for seed in range(2)]
     directories = [tmp_path / str(seed) for seed in range(2)]
-    placement = Population(runs[0], jax.local_devices())
-    tiny.interrupt(runs, directories, placement, at=6)
+    executor = Population(runs[0], jax.local_devices())
+    tiny.interrupt(runs, directories, executor, at=6)
     for source, target in (("0/checkpoints", "kept"), ("1/checkpoints", "0/checkpoints"), ("kept", "1/checkpoints")):
         (tmp_path / source).rename(tmp_path / target)
     with pytest.raises(UserError, match=rf"0/checkpoints/\d is of run {runs[1].run_id}, not of {runs[0].run_id}"):
-        train(runs, tiny.corpus(), [epath.Path(directory) for directory in directories], placement)
+        train(runs, tiny.corpus(), [epath.Path(directory) for directory in directories], executor)
 
 
 def data_files(directory, step):

@@ -16,7 +16,7 @@ from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.estimators import ForwardMask
 from capscale.formats import catalog
-from capscale.formats.describe import to_json
+from capscale.formats.serialize import to_json
 from capscale.models.ladder import NANO, PAPER
 from capscale.representation import DENSE, Operand, Representation, operand
 from capscale.train.run import NUMERICS, Optimizer, Run, canonical_json, described

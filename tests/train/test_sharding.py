@@ -12,14 +12,14 @@ from etils import epath
 
 from capscale.errors import UserError
 from capscale.formats.base import Context
-from capscale.models.held import hold_weights
+from capscale.models.projected import project_params
 from capscale.representation import Representation, operand
 from capscale.train.checkpoint import Checkpoints
-from capscale.train.loop import Cadence, train
-from capscale.train.placement import Population, Sharded, train_chunk_of_runs
+from capscale.train.executor import Population, Sharded, train_chunk_of_runs
+from capscale.train.loop import LoopIntervals, train
 from capscale.train.run import Optimizer
 from capscale.train.sharding import make_mesh, split_as_state, state_sharding
-from capscale.train.step import Pace, Program, initial_state, train_chunk
+from capscale.train.step import Program, RunScalars, initial_state, train_chunk
 
 RUN = tiny.run()
 POPULATION = [tiny.run(seed=0), tiny.run(seed=1), tiny.run(seed=1, optimizer=Optimizer(0.05))]
@@ -54,22 +54,22 @@ def check_close(row, found, expected):
 
 @pytest.mark.parametrize("fsdp", [pytest.param(1, id="data=2", marks=pytest.mark.slow), pytest.param(2, id="fsdp=2")])
 def test_mesh_of_two_is_one_device(fsdp, alone, tmp_path):
-    placement = Sharded(RUN, make_mesh(fsdp))
-    kernel = placement.initial_state([RUN]).params["layers"]["mlp"]["up"]["kernel"]
+    executor = Sharded(RUN, make_mesh(fsdp))
+    kernel = executor.initial_state([RUN]).params["layers"]["mlp"]["up"]["kernel"]
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 8, 24 // fsdp)}
-    result = tiny.train_one(RUN, tmp_path, placement)
+    result = tiny.train_one(RUN, tmp_path, executor)
     check_close(result["row"], losses(tmp_path), alone[0])
 
 
 @pytest.mark.parametrize("runs", [[RUN], POPULATION], ids=["mesh", "population"])
 def test_abstract_states_are_those_of_a_state(runs):
-    placement = Population(RUN, jax.local_devices()) if len(runs) > 1 else Sharded(RUN, make_mesh(2))
-    states = placement.unstack(placement.initial_state(runs), runs)
+    executor = Population(RUN, jax.local_devices()) if len(runs) > 1 else Sharded(RUN, make_mesh(2))
+    states = executor.unstack(executor.initial_state(runs), runs)
 
     def described(leaf):
         return leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)
 
-    assert jax.tree.map(described, placement.abstract_states(runs)) == jax.tree.map(described, states)
+    assert jax.tree.map(described, executor.abstract_states(runs)) == jax.tree.map(described, states)
 
 
 def test_projected_weights_stay_split_and_so_does_their_gradient():
@@ -103,7 +103,7 @@ def test_projected_weights_and_masks_are_the_same_bit_for_bit():
 
     @jax.jit
     def held_and_pulled(params):
-        held, pull = jax.vjp(lambda p: hold_weights(p, program.representation, Context(jnp.float32(0))), params)
+        held, pull = jax.vjp(lambda p: project_params(p, program.representation, Context(jnp.float32(0))), params)
         return held, pull(jax.tree.map(jnp.ones_like, held))
 
     split = jax.device_put(params, state_sharding(make_mesh(2), params))
@@ -113,8 +113,8 @@ def test_projected_weights_and_masks_are_the_same_bit_for_bit():
 def test_population_is_its_runs(alone, tmp_path):
     """Three runs over two devices: seeds and learning rates of their own."""
     directories = [tmp_path / str(number) for number in range(3)]
-    placement = Population(POPULATION[0], jax.local_devices())
-    results = train(POPULATION, tiny.corpus(), list(map(epath.Path, directories)), placement, cadence=tiny.SHORT)
+    executor = Population(POPULATION[0], jax.local_devices())
+    results = train(POPULATION, tiny.corpus(), list(map(epath.Path, directories)), executor, intervals=tiny.SHORT)
     for result, directory, expected in zip(results, directories, alone, strict=True):
         check_close(result["row"], losses(directory), expected)
     assert len({result["row"]["loss"] for result in results}) == 3
@@ -129,8 +129,8 @@ def test_population_skips_what_is_not_due():
     def branches(train_chunk):
         state = jax.eval_shape(jax.vmap(partial(initial_state, program)), jnp.arange(runs))
         window = jax.ShapeDtypeStruct((runs, 3, run.batch, run.model.context + 1), jnp.int32)
-        pace = Pace(jax.ShapeDtypeStruct((runs,), jnp.float32), jax.ShapeDtypeStruct((runs,), jnp.int32))
-        traced = jax.make_jaxpr(train_chunk)(state, window, jnp.int32(3), pace)
+        scalars = RunScalars(jax.ShapeDtypeStruct((runs,), jnp.float32), jax.ShapeDtypeStruct((runs,), jnp.int32))
+        traced = jax.make_jaxpr(train_chunk)(state, window, jnp.int32(3), scalars)
         return str(traced).count(" cond[")
 
     matrices = len(jax.tree.leaves(jax.eval_shape(partial(initial_state, program), jnp.int32(0)).formats))
@@ -145,16 +145,16 @@ def rows_of(results):
 @pytest.mark.slow
 def test_interrupted_population_resumes_exactly_and_remembers_who_diverged(tmp_path):
     runs = [tiny.run(seed=0), tiny.run(seed=1, optimizer=Optimizer(1e30)), tiny.run(seed=2)]
-    placement = Population(runs[0], jax.local_devices())
+    executor = Population(runs[0], jax.local_devices())
     undisturbed = [epath.Path(tmp_path) / f"undisturbed-{number}" for number in range(3)]
     disturbed = [epath.Path(tmp_path) / f"disturbed-{number}" for number in range(3)]
-    expected = train(runs, tiny.corpus(), undisturbed, placement, cadence=tiny.SHORT)
+    expected = train(runs, tiny.corpus(), undisturbed, executor, intervals=tiny.SHORT)
     assert [result["status"] for result in expected] == ["ok", "diverged", "ok"]
 
-    tiny.interrupt(runs, disturbed, placement, at=6)
+    tiny.interrupt(runs, disturbed, executor, at=6)
     with Checkpoints(disturbed[2] / "checkpoints") as ahead:  # one of them got further before a kill
-        ahead.save(10, placement.unstack(placement.initial_state(runs), runs)[2])
-    results = train(runs, tiny.corpus(), disturbed, placement, cadence=tiny.SHORT)
+        ahead.save(10, executor.unstack(executor.initial_state(runs), runs)[2])
+    results = train(runs, tiny.corpus(), disturbed, executor, intervals=tiny.SHORT)
     assert results[0]["timing"]["resumed_from_step"] == 6
     assert rows_of(results) == rows_of(expected)
     for directory in disturbed:
@@ -166,8 +166,8 @@ def test_interrupted_population_resumes_exactly_and_remembers_who_diverged(tmp_p
 def test_population_ends_when_all_have_diverged(tmp_path):
     runs = [tiny.run(seed=seed, optimizer=Optimizer(1e30)) for seed in range(3)]
     directories = [epath.Path(tmp_path) / str(number) for number in range(3)]
-    placement = Population(runs[0], jax.local_devices())
-    results = train(runs, tiny.corpus(), directories, placement, cadence=Cadence(chunk=3, checkpoint_s=100))
+    executor = Population(runs[0], jax.local_devices())
+    results = train(runs, tiny.corpus(), directories, executor, intervals=LoopIntervals(chunk=3, checkpoint_s=100))
     assert {result["status"] for result in results} == {"diverged"}
     assert len(losses(directories[0])) < 4
 

@@ -14,7 +14,7 @@ from capscale.models.decoder import Decoder
 from capscale.representation import DENSE, Representation, operand, project_weights
 from capscale.train.optimizer import rate_at
 from capscale.train.run import Optimizer
-from capscale.train.step import Pace, Program, evaluate_chunk, initial_state, train_step
+from capscale.train.step import Program, RunScalars, evaluate_chunk, initial_state, train_step
 
 # Loss before the update and gradient norm of steps 1, 2 and 20 of the runs below; jax 0.10 and 0.12 agree to 1e-6.
 # An int4 weight on the edge between two levels may fall to either side on another CPU.
@@ -34,7 +34,7 @@ def windows(steps):
 
 @cache
 def compiled(run):
-    return jax.jit(lambda state, window, pace: train_step(Program.of(run), state, window, pace))
+    return jax.jit(lambda state, window, scalars: train_step(Program.of(run), state, window, scalars))
 
 
 @pytest.mark.parametrize("name", [pytest.param("dense", marks=pytest.mark.slow), "int4"])
@@ -42,21 +42,21 @@ def test_step(name):
     """Golden numbers and the numpy step, on one compilation."""
     run = tiny.dense_run() if name == "dense" else tiny.run()
     program, step = Program.of(run), compiled(run)
-    pace = Pace(jnp.float32(0.05), jnp.int32(20))
+    scalars = RunScalars(jnp.float32(0.05), jnp.int32(20))
     state, history = initial_state(program, jnp.int32(7)), []
     for number, window in enumerate(windows(20)):
         before = state
-        state, metrics = step(state, window, pace)
+        state, metrics = step(state, window, scalars)
         history.append([float(metrics["loss"]), float(metrics["grad_norm"])])
         if number == 3:
-            check_against_numpy(run, before, state, window, pace)
+            check_against_numpy(run, before, state, window, scalars)
     assert int(state.step) == 20
     assert int(state.diverged_at) == 0
     np.testing.assert_allclose([history[number] for number in (0, 1, 19)], GOLDEN[name], rtol=TOLERANCE[name])
     assert history[19][0] < history[0][0] - 0.5, "it learns"
 
 
-def check_against_numpy(run, before, after, window, pace):
+def check_against_numpy(run, before, after, window, scalars):
     """Loss and gradient through weights projected leaf by leaf; clipping, AdamW and the rate in float64."""
     optimizer = run.optimizer
 
@@ -72,7 +72,7 @@ def check_against_numpy(run, before, after, window, pace):
     norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(gradient)))
     gradient = jax.tree.map(lambda leaf: leaf * min(1.0, optimizer.clip / norm), gradient)
     step = int(before.step)
-    rate = float(pace.learning_rate * rate_at(optimizer, jnp.float32((step + 0.5) / 20)))
+    rate = float(scalars.learning_rate * rate_at(optimizer, jnp.float32((step + 0.5) / 20)))
     adam = next(part for part in before.moments if isinstance(part, optax.ScaleByAdamState))
 
     def update(path, leaf, g, m, v):
@@ -92,9 +92,9 @@ def test_first_not_finite_loss_is_remembered():
     program, step = Program.of(run), compiled(run)
     state = initial_state(program, jnp.int32(0))
     poisoned = state._replace(params=state.params | {"embedding": state.params["embedding"] * jnp.nan})
-    pace = Pace(jnp.float32(0.05), jnp.int32(20))
+    scalars = RunScalars(jnp.float32(0.05), jnp.int32(20))
     for _ in range(2):
-        poisoned, metrics = step(poisoned, windows(1)[0], pace)
+        poisoned, metrics = step(poisoned, windows(1)[0], scalars)
         assert not np.isfinite(metrics["loss"])
         assert int(poisoned.diverged_at) == 1
 

@@ -18,7 +18,7 @@ from capscale.data.stdlib import standard_library_text
 from capscale.models.ladder import NANO
 from capscale.realised import ERROR_FACTOR, PASS_SHARE, Realised
 from capscale.representation import Operand, Representation, operand
-from capscale.train.loop import Cadence, train
+from capscale.train.loop import LoopIntervals, train
 from capscale.train.run import Optimizer
 
 SIZE, BATCH, STEPS = "nano-16", 8, 400
@@ -74,7 +74,7 @@ def trained(directory, weights: Operand, hadamard: int | None, steps: int = STEP
         batch=BATCH,
         representation=Representation(weights, hadamard=hadamard),
     )
-    (result,) = train([run], prose(), [epath.Path(directory)], tiny.one_device(run), cadence=Cadence(500))
+    (result,) = train([run], prose(), [epath.Path(directory)], tiny.one_device(run), intervals=LoopIntervals(500))
     assert result["status"] == "ok"
     return Realised.of(result["row"])
 

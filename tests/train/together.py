@@ -34,22 +34,24 @@ def main(
 
     from capscale.errors import UserError
     from capscale.formats.base import Context
-    from capscale.models.held import hold_weights
+    from capscale.models.projected import project_params
     from capscale.train.checkpoint import Checkpoints
-    from capscale.train.placement import Sharded
+    from capscale.train.executor import Sharded
     from capscale.train.sharding import make_mesh
     from capscale.train.step import Program
 
     run = tiny.run(batch=8, tokens=12 * 8 * 16, model=replace(tiny.MODEL, width=16, multiple_of=16))
-    placement = Sharded(run, make_mesh(fsdp))
-    report = {"process_count": jax.process_count(), "devices": len(jax.devices()), "rows": placement.rows.indices(8)}
+    executor = Sharded(run, make_mesh(fsdp))
+    report = {"process_count": jax.process_count(), "devices": len(jax.devices()), "rows": executor.rows.indices(8)}
 
-    state = placement.initial_state([run])
+    state = executor.initial_state([run])
     kernels = [leaf for leaf in jax.tree.leaves((state.params, state.moments)) if leaf.ndim == 3]
     report["kernel_bytes"] = sum(leaf.addressable_shards[0].data.nbytes for leaf in kernels)
 
     def masked(params):
-        held, pull = jax.vjp(lambda p: hold_weights(p, Program.of(run).representation, Context(jnp.float32(0))), params)
+        held, pull = jax.vjp(
+            lambda p: project_params(p, Program.of(run).representation, Context(jnp.float32(0))), params
+        )
         return held, pull(jax.tree.map(jnp.ones_like, held))
 
     everywhere = jax.sharding.NamedSharding(make_mesh(fsdp), jax.sharding.PartitionSpec())
@@ -66,13 +68,13 @@ def main(
     ocp.CheckpointManager.restore = restore
 
     if stop_at and index == 0:  # one process is told, and all stop
-        tiny.interrupt([run], [Path(directory)], placement, at=stop_at)
+        tiny.interrupt([run], [Path(directory)], executor, at=stop_at)
     elif stop_at:
         with contextlib.suppress(tiny.Interrupted):
-            tiny.train_one(run, Path(directory), placement)
+            tiny.train_one(run, Path(directory), executor)
     else:
         try:
-            report["row"] = tiny.train_one(run, Path(directory), placement)["row"]
+            report["row"] = tiny.train_one(run, Path(directory), executor)["row"]
         except UserError as error:
             report["error"] = str(error)
     with Checkpoints(Path(directory) / "checkpoints") as checkpoints:

@@ -6,7 +6,7 @@ import json
 import pytest
 from jax.errors import JaxRuntimeError
 
-from capscale.train.damage import is_damage
+from capscale.train.checkpoint_errors import is_damage
 
 
 def behind(error, cause=None, context=None):

@@ -8,7 +8,7 @@ from capscale.data.source import Source
 from capscale.train.run import Run
 
 
-class Windows:
+class BatchPrefetcher:
     """Windows padded to chunks of one length, so that all share a compilation; a context manager.
 
     Args:
@@ -23,7 +23,7 @@ class Windows:
         self._ahead: dict[int, Future[np.ndarray]] = {}
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="windows")
 
-    def __enter__(self) -> "Windows":
+    def __enter__(self) -> "BatchPrefetcher":
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -6,7 +6,8 @@ Run ids are hashes of this JSON, and stored results hold it, so a class that cha
   that value is not written, and one that is missing is read as that value: unchanged runs keep their ids.
 - `JSON_VERSION`, a class variable, is raised where the same fields come to mean something else: ids change with it, and
   JSON of another version is refused.
-- `JSON_NAME`, a class variable, is the name that a class had before it was renamed, and keeps in JSON.
+- `JSON_NAME`, a class variable, is the name that a class had before it was renamed, and keeps in JSON;
+  `JSON_FIELDS` maps a renamed field to the name that it keeps there.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ def to_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         added = _added(type(value))
         shown = {field.name: getattr(value, field.name) for field in fields(value)}
-        named = {name: to_json(v) for name, v in shown.items() if name not in added or v != added[name]}
+        kept = _field_names(type(value))
+        named = {kept.get(name, name): to_json(v) for name, v in shown.items() if name not in added or v != added[name]}
         version = _version(type(value))
         return {"type": _name(type(value)), **({"version": version} if version > 1 else {}), **named}
     if isinstance(value, tuple | list):
@@ -57,14 +59,19 @@ def from_json(value: Any, known: tuple[type, ...] = ()) -> Any:
         )
     arguments = dict(_added(classes[name]))
     arguments |= {key: from_json(item, known) for key, item in value.items() if key not in ("type", "version")}
-    expected = {field.name for field in fields(classes[name])}
-    if set(arguments) != expected:
+    kept = _field_names(classes[name])
+    expected = {kept.get(field.name, field.name): field.name for field in fields(classes[name])}
+    if set(arguments) != set(expected):
         raise UserError(f"{name} is described with the fields {sorted(arguments)}, it has {sorted(expected)}")
-    return classes[name](**arguments)
+    return classes[name](**{expected[key]: item for key, item in arguments.items()})
 
 
 def _added(cls: type) -> Mapping[str, Any]:
     return vars(cls).get("JSON_ADDED", {})
+
+
+def _field_names(cls: type) -> Mapping[str, str]:
+    return vars(cls).get("JSON_FIELDS", {})
 
 
 def _name(cls: type) -> str:
@@ -95,12 +102,22 @@ def own_classes() -> tuple[type, ...]:
         stochastic,
         vector,
     )
-    from .compose import Then
+    from .compose import SparseQuantized
     from .rotated import ThenRotated
     from .scalar import Scalar
 
     return (
-        *(dense.Dense, Scalar, Then, sparse.TopK, pattern.NM, rigl.RigL, vector.Vector, outliers.Outliers, noise.Noise),
+        *(
+            dense.Dense,
+            Scalar,
+            SparseQuantized,
+            sparse.TopK,
+            pattern.NM,
+            rigl.RigL,
+            vector.Vector,
+            outliers.Outliers,
+            noise.Noise,
+        ),
         *(grids.Int, floats.Float, levels.Levels, scale.Rms, scale.Absmax, scale.PowerOfTwo, scale.TwoLevel),
         *(
             scale.Learned,

@@ -23,7 +23,7 @@ class HasShortName(Protocol):
 
 
 @runtime_checkable
-class Learns(Protocol):
+class HasLearnedScale(Protocol):
     """A format that may own learnable parameters: model parameters, checkpointed, without weight decay."""
 
     @property
@@ -49,7 +49,7 @@ class Learns(Protocol):
 
 
 @runtime_checkable
-class Keeps(Protocol):
+class Stateful(Protocol):
     """A format with a state from step to step: a collection of the model, checkpointed, moved by the train step."""
 
     def initial_state(self, x: Array) -> Array:
@@ -62,7 +62,7 @@ class Keeps(Protocol):
 
 
 @runtime_checkable
-class Draws(Protocol):
+class Stochastic(Protocol):
     """A format that may draw random numbers from `Context.key`."""
 
     @property
@@ -109,12 +109,12 @@ def kernel_spec(format: Format) -> Spec | Unsupported:
 
 def learns(format: Format) -> bool:
     """Whether the format owns learnable parameters."""
-    return isinstance(format, Learns) and format.learns
+    return isinstance(format, HasLearnedScale) and format.learns
 
 
 def draws(format: Format) -> bool:
     """Whether the format draws random numbers."""
-    return isinstance(format, Draws) and format.draws
+    return isinstance(format, Stochastic) and format.draws
 
 
 def initial_context(format: Format, x: Array, seed: int = 0, progress: float = 1.0) -> Context:
@@ -122,6 +122,6 @@ def initial_context(format: Format, x: Array, seed: int = 0, progress: float = 1
     return Context(
         progress=progress,
         key=jax.random.key(seed) if draws(format) else None,
-        learned=format.initial_learned(x) if isinstance(format, Learns) and format.learns else None,
-        state=format.initial_state(x) if isinstance(format, Keeps) else None,
+        learned=format.initial_learned(x) if isinstance(format, HasLearnedScale) and format.learns else None,
+        state=format.initial_state(x) if isinstance(format, Stateful) else None,
     )

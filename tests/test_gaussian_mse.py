@@ -22,17 +22,17 @@ from capscale.estimators import (
 )
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Projection, per_row
-from capscale.formats.compose import Then
+from capscale.formats.compose import SparseQuantized
 from capscale.formats.distributions import NORMAL, grid_error
+from capscale.formats.families import Laplace, Logistic, SphereCoordinate, StudentT
 from capscale.formats.grids import Int
-from capscale.formats.laws import Laplace, Logistic, SphereCoordinate, StudentT
 from capscale.formats.optimum import optimal_clip
 from capscale.formats.pattern import NM
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, Rms
 from capscale.formats.sparse import TopK
 from capscale.formats.vector import codebook
-from capscale.gaussian import Gmse, bound, effective_bits, gap, gmse, measured, pass_rate
+from capscale.gaussian_mse import Gmse, bound, effective_bits, gap, gmse, measured, pass_rate
 from capscale.representation import Operand, operand
 
 REFERENCE = {  # name: (value, absolute tolerance: half a unit of its last digit)
@@ -76,10 +76,10 @@ def test_reference_values(name):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
-@pytest.mark.parametrize("scope", ["row", "matrix"])
-def test_noise_as_a_format_has_its_error(bits, scope):
-    noise = catalog.find(f"noise-as-int{bits}" + ("-matrix" if scope == "matrix" else ""))
-    assert noise.scope == scope
+@pytest.mark.parametrize("granularity", ["row", "matrix"])
+def test_noise_as_a_format_has_its_error(bits, granularity):
+    noise = catalog.find(f"noise-as-int{bits}" + ("-matrix" if granularity == "matrix" else ""))
+    assert noise.granularity == granularity
     assert per_row(noise) == catalog.find(f"noise-as-int{bits}")
     assert abs(gmse(noise).value / gmse(catalog.find(f"int{bits}")).value - 1) < 1e-8
 
@@ -95,7 +95,7 @@ def test_smaller_groups_and_more_outliers_lose_less(bits):
 
 
 def test_scales_of_the_dense_row():
-    dense = Then(NM(2, 4), Scalar(Int(4)), scales_from="dense")
+    dense = SparseQuantized(NM(2, 4), Scalar(Int(4)), scales_from="dense")
     assert abs(gmse(dense).value - 0.13931) < 5e-6
 
 
@@ -198,7 +198,7 @@ def test_two_four_by_brute_force_order_statistics():
 
 
 def test_top_k_then_int_by_plain_quadrature():
-    format = Then(TopK(0.5), Scalar(Int(4)))
+    format = SparseQuantized(TopK(0.5), Scalar(Int(4)))
     cut = stats.norm.ppf(0.75)
     pruned, _ = integrate.quad(lambda x: 2 * x * x * stats.norm.pdf(x), 0, cut, epsabs=1e-13)
 
@@ -268,7 +268,7 @@ def test_quadrature_has_converged(monkeypatch):
 
 def test_a_format_without_an_exact_error_is_measured():
     class Halved:
-        bits, scope = 8.0, "row"
+        bits, granularity = 8.0, "row"
 
         def project(self, x, ctx):
             return Projection(x * 0.5)

@@ -9,7 +9,7 @@ import tiny
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.train.boards import open_tensorboard, open_wandb
+from capscale.train.trackers import open_tensorboard, open_wandb
 
 RUN = tiny.run()
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from capscale.errors import UserError
-from capscale.formats.describe import from_json, to_json
+from capscale.formats.serialize import from_json, to_json
 
 
 @dataclass(frozen=True)

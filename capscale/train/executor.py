@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
 from capscale.train.sharding import batch_sharding, local_rows, replicated, state_sharding
-from capscale.train.step import Pace, Program, TrainState, evaluate_chunk, initial_state, train_chunk
+from capscale.train.step import Program, RunScalars, TrainState, evaluate_chunk, initial_state, train_chunk
 
 Made = ParamSpec("Made")
 Value = TypeVar("Value")
@@ -24,7 +24,7 @@ RUNS = "runs"
 """Name of the axis of runs side by side on one device."""
 
 
-class Placement(Protocol):
+class Executor(Protocol):
     """Trains runs of one program side by side.
 
     R runs, S steps, B sequences of U = context + 1 symbols: the `rows` of a batch, where several processes share it.
@@ -73,10 +73,10 @@ def told(state: TrainState) -> dict[str, Array]:
     return state.averages | {f"{name}_end": value for name, value in state.latest.items()}
 
 
-def _pace(run: Run) -> Pace:
+def _pace(run: Run) -> RunScalars:
     rate: Any = np.float32(run.optimizer.learning_rate)  # on the host, from where any number of processes takes it
     steps: Any = np.int32(run.steps)
-    return Pace(rate, steps)
+    return RunScalars(rate, steps)
 
 
 class _Functions(NamedTuple):
@@ -147,14 +147,14 @@ class Sharded:
             return self._functions.initial_state(np.int32(run.seed))
 
     def abstract_states(self, runs: list[Run]) -> list[TrainState]:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         with jax.set_mesh(self._mesh):
             return [jax.eval_shape(self._functions.initial_state, jax.ShapeDtypeStruct((), jnp.int32))]
 
     def train_chunk(
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         (run,) = runs
         windows = self._batches(window_RSBU[0])
         with jax.set_mesh(self._mesh):
@@ -162,17 +162,17 @@ class Sharded:
         return state, {name: np.asarray(values)[None] for name, values in history.items()}
 
     def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         windows = self._batches(window_SBU)
         with jax.set_mesh(self._mesh):
             return np.asarray(self._functions.evaluate(state, windows))[None]
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         return np.asarray(state.diverged_at)[None]
 
     def measures(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         return {name: np.asarray(value)[None] for name, value in told(state).items()}
 
     def _batches(self, window_SBU: np.ndarray) -> Array:
@@ -182,17 +182,17 @@ class Sharded:
         return jax.make_array_from_process_local_data(sharding, window_SBU, (S, self._batch, U))
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         return [state]
 
     def stack(self, states: list[TrainState]) -> TrainState:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         (state,) = states
         return state
 
 
 def train_chunk_of_runs(
-    program: Program, state: TrainState, window_RSBU: Array, count: Array, pace: Pace
+    program: Program, state: TrainState, window_RSBU: Array, count: Array, scalars: RunScalars
 ) -> tuple[TrainState, dict[str, Array]]:
     """`train_chunk` of runs that are at the same step of as many; all but `count` have a leading axis of runs.
 
@@ -200,11 +200,11 @@ def train_chunk_of_runs(
     masks, then stays a branch, where it would be computed at every step and thrown away.
     """
 
-    def of_run(state: TrainState, window_SBU: Array, pace: Pace) -> tuple[TrainState, dict[str, Array]]:
+    def of_run(state: TrainState, window_SBU: Array, scalars: RunScalars) -> tuple[TrainState, dict[str, Array]]:
         state = state._replace(step=jax.lax.pmax(state.step, RUNS))
-        return train_chunk(program, state, window_SBU, count, pace._replace(steps=jax.lax.pmax(pace.steps, RUNS)))
+        return train_chunk(program, state, window_SBU, count, scalars._replace(steps=jax.lax.pmax(scalars.steps, RUNS)))
 
-    return jax.vmap(of_run, axis_name=RUNS)(state, window_RSBU, pace)
+    return jax.vmap(of_run, axis_name=RUNS)(state, window_RSBU, scalars)
 
 
 @_once
@@ -240,41 +240,41 @@ class Population:
         return jax.tree.map(lambda *leaves: np.stack(leaves).reshape(devices, per_device, *leaves[0].shape), *filled)
 
     def initial_state(self, runs: list[Run]) -> TrainState:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         return self._functions.initial_state(self._spread([np.int32(run.seed) for run in runs]))
 
     def abstract_states(self, runs: list[Run]) -> list[TrainState]:
-        """See `Placement`; on the host, and so without a sharding."""
+        """See `Executor`; on the host, and so without a sharding."""
         of_run = jax.eval_shape(partial(initial_state, self._program), jax.ShapeDtypeStruct((), jnp.int32))
         return [of_run] * len(runs)
 
     def train_chunk(
         self, state: TrainState, window_RSBU: np.ndarray, count: int, runs: list[Run]
     ) -> tuple[TrainState, Histories]:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         paces = self._spread([_pace(run) for run in runs])
         state, history = self._functions.train_chunk(state, self._spread(list(window_RSBU)), np.int32(count), paces)
         return state, {name: self._gather(values, runs) for name, values in history.items()}
 
     def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         return self._gather(self._functions.evaluate(state, window_SBU), runs)
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         return self._gather(state.diverged_at, runs)
 
     def measures(self, state: TrainState, runs: list[Run]) -> dict[str, np.ndarray]:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         return {name: self._gather(value, runs) for name, value in told(state).items()}
 
     def unstack(self, state: TrainState, runs: list[Run]) -> list[TrainState]:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         host = jax.tree.map(lambda leaf: self._gather(leaf, runs), state)
         return [jax.tree.map(lambda leaf, number=number: leaf[number], host) for number in range(len(runs))]
 
     def stack(self, states: list[TrainState]) -> TrainState:
-        """Of `Placement`, for runs of this kind."""
+        """Of `Executor`, for runs of this kind."""
         return self._spread([jax.tree.map(np.asarray, state) for state in states])
 
     @staticmethod

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels.eager import one_program
+from capscale.kernels.jit_inline import jit_inline
 
 
 @dataclass(frozen=True)
 class Power:
     exponent: int
 
-    @one_program(0)
+    @jit_inline(0)
     def of(self, x, shift=None):
         """Raises to a power."""
         if self.exponent < 0:
@@ -22,7 +22,7 @@ class Power:
         return power if shift is None else power + shift
 
 
-@one_program(1)
+@jit_inline(1)
 def total(x, axis=-1):
     return jnp.sum(x * x, axis)
 
@@ -49,7 +49,7 @@ def test_a_call_is_one_program_and_the_next_none():
 
     x = jnp.arange(7.0)
     assert compiled(plain, x) > 1
-    assert compiled(one_program()(plain), x) == 1
+    assert compiled(jit_inline()(plain), x) == 1
     assert compiled(Power(3).of, x, x) == 1
     assert compiled(Power(3).of, x, x) == 0, "another object, equal"
     assert compiled(Power(2).of, x, x) == 1, "static arguments are told apart"

@@ -10,10 +10,10 @@ import pytest
 import tiny
 
 from capscale.formats.base import Context
-from capscale.models import held
+from capscale.models import projected
 from capscale.models.decoder import Decoder
-from capscale.models.held import hold_weights
-from capscale.representation import DENSE, Held, Representation, linear, operand, project_weights
+from capscale.models.projected import project_params
+from capscale.representation import DENSE, ProjectedWeight, Representation, linear, operand, project_weights
 
 CTX = Context(jnp.float32(1), None)
 REPRESENTATIONS = {
@@ -42,20 +42,20 @@ def test_linear_takes_held_weights_as_they_are(representation):
     x, w, g = (jax.random.normal(jax.random.key(seed), shape) for seed, shape in enumerate([(5, 16), (16, 8), (5, 8)]))
 
     def ahead(x, w):
-        return linear(x, Held(project_weights(w, representation)), representation)
+        return linear(x, ProjectedWeight(project_weights(w, representation)), representation)
 
     results = [jax.vjp(f, x, w) for f in (ahead, lambda x, w: linear(x, w, representation))]
     same(*(value for value, _ in results))
     same(*(pull(g) for _, pull in results))
     if not representation.weights.is_dense:
         # The marking is what keeps linear from projecting: unmarked weights go through it.
-        assert not np.array_equal(linear(x, Held(w), representation), linear(x, w, representation))
+        assert not np.array_equal(linear(x, ProjectedWeight(w), representation), linear(x, w, representation))
 
 
 def loss(params, representation, hold):
     """A loss of the tiny model, and its logits."""
     tokens = np.random.default_rng(1).integers(0, 96, (3, 16)).astype(np.int32)
-    held_or_not = hold_weights(params, representation, CTX) if hold else params
+    held_or_not = project_params(params, representation, CTX) if hold else params
     logits = Decoder(tiny.MODEL, representation).apply({"params": held_or_not}, jnp.asarray(tokens), CTX)
     return -jax.nn.log_softmax(logits)[..., 5].mean(), logits
 
@@ -89,16 +89,16 @@ def test_model_with_held_weights_computes_the_same_bit_for_bit(representation):
 
 @pytest.mark.parametrize("name", ["int4 rotated", "top50"])
 def test_stacked_is_one_by_one(name, monkeypatch):
-    stacked = jax.jit(lambda p: hold_weights(p, REPRESENTATIONS[name], CTX))(params_of(3))
-    monkeypatch.setattr(held, "STACKED_BELOW", 0)
-    same(jax.jit(lambda p: hold_weights(p, REPRESENTATIONS[name], CTX))(params_of(3)), stacked)
+    stacked = jax.jit(lambda p: project_params(p, REPRESENTATIONS[name], CTX))(params_of(3))
+    monkeypatch.setattr(projected, "STACKED_BELOW", 0)
+    same(jax.jit(lambda p: project_params(p, REPRESENTATIONS[name], CTX))(params_of(3)), stacked)
 
 
 def test_only_kernels_are_held():
-    marked = hold_weights(params_of(2), DENSE, CTX)
-    leaves = jax.tree_util.tree_leaves_with_path(marked, is_leaf=lambda leaf: isinstance(leaf, Held))
+    marked = project_params(params_of(2), DENSE, CTX)
+    leaves = jax.tree_util.tree_leaves_with_path(marked, is_leaf=lambda leaf: isinstance(leaf, ProjectedWeight))
     for path, leaf in leaves:
-        assert isinstance(leaf, Held) == (path[-1].key == "kernel"), path
+        assert isinstance(leaf, ProjectedWeight) == (path[-1].key == "kernel"), path
 
 
 def test_layers_draw_noise_of_their_own():
@@ -106,6 +106,6 @@ def test_layers_draw_noise_of_their_own():
     shapes = {"query": (2, 4, 4), "key": (2, 4, 4), "up": (2, 4, 6)}
     params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
     ctx = CTX._replace(key=jax.random.key(0))
-    projected = jax.jit(lambda p: hold_weights(p, Representation(operand("noise2")), ctx))(params)
+    projected = jax.jit(lambda p: project_params(p, Representation(operand("noise2")), ctx))(params)
     firsts = [float(layer[0, 0]) for leaf in jax.tree.leaves(projected) for layer in leaf]
     assert len(set(firsts)) == 6

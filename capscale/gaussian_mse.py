@@ -1,7 +1,7 @@
 """GMSE: the error of a format on Gaussian data, the one number that the capacity metric reads.
 
 `GMSE(R) = E[(x - R(x))^2]`, x ~ N(0, 1) (arXiv 2506.01863, section 3); other laws of unit variance for the
-paper's ablation. Exact where the format knows how (`capscale.formats.error.Exact`), in float64 on the host: in
+paper's ablation. Exact where the format knows how (`capscale.formats.mse.Exact`), in float64 on the host: in
 float32 the 8-bit value is off by 0.2 %. Measured otherwise, with its standard error; so are classes derived from a
 format that override how it projects (`capscale.formats.stated`). Beside it, the share of gradients that an estimator
 lets through to Gaussian data.
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from capscale.errors import UserError
-from capscale.formats.base import Format
+from capscale.formats.base import Format, granularity_of
+from capscale.formats.capabilities import initial_context
 from capscale.formats.distributions import NORMAL, Distribution
-from capscale.formats.error import effective_bits, exact_error
-from capscale.formats.roles import initial_context
+from capscale.formats.mse import effective_bits, exact_error
 from capscale.formats.scaling import ROW
 from capscale.representation import Operand
 
@@ -60,8 +60,8 @@ def gmse(format: Format, distribution: Distribution = NORMAL, samples: int | Non
 
 
 def measured(format: Format, distribution: Distribution, samples: int) -> Gmse:
-    """Monte Carlo over rows of `samples` values (square matrices where the format's scope is the matrix)."""
-    rows = samples if format.scope == "matrix" else 1
+    """Monte Carlo over rows of `samples` values (square matrices where the format's granularity is the matrix)."""
+    rows = samples if granularity_of(format) == "matrix" else 1
     batch = max(CHUNK // (rows * samples), 1)
     rng = np.random.default_rng(SEED)
 

@@ -11,14 +11,14 @@ INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def one_program(*static: int) -> Callable[[Function], Function]:
+def jit_inline(*static: int) -> Callable[[Function], Function]:
     """Compiles a function as one program for each of its `static` arguments, given by position and hashable.
 
     Called by itself it is compiled in a fraction of the time that its operations take one by one; inside jit, grad,
     vmap or a kernel it is inlined, as if it were not decorated. Not for what asks `capscale.kernels.dispatch`: its
     answers are not among the arguments.
 
-    Example: `@one_program(0)` above `def project(self, x, ctx)`.
+    Example: `@jit_inline(0)` above `def project(self, x, ctx)`.
     """
 
     def decorate(function: Function) -> Function:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from capscale.formats.base import Context
-from capscale.formats.roles import Keeps, Learns
-from capscale.representation import Held, Representation, project_weights, weight_rows
+from capscale.formats.capabilities import HasLearnedScale, Stateful
+from capscale.representation import ProjectedWeight, Representation, project_weights, weight_rows
 
 STACKED_BELOW = 2**18
 """Kernels of fewer values are projected together with those of the same shape: at such sizes a projection costs more
@@ -37,7 +37,7 @@ class _Owned(NamedTuple):
 def add_learned(params: Any, representation: Representation) -> Any:
     """`params` with the learnable parameters of the weights' format beside each kernel, as it starts them."""
     fmt = representation.weights.format
-    if not (isinstance(fmt, Learns) and fmt.learns):
+    if not (isinstance(fmt, HasLearnedScale) and fmt.learns):
         return params
 
     def visit(tree: Any) -> Any:
@@ -55,7 +55,7 @@ def add_learned(params: Any, representation: Representation) -> Any:
 def initial_format_state(params: Any, representation: Representation) -> FormatState:
     """State of the weights' format for every kernel at the start of training."""
     fmt = representation.weights.format
-    if not isinstance(fmt, Keeps):
+    if not isinstance(fmt, Stateful):
         return {}
 
     def start(kernel: Array) -> Array:
@@ -72,7 +72,7 @@ def next_format_state(
     `gradient` is taken with respect to the held weights: dense, so that it tells of pruned entries too.
     """
     fmt = representation.weights.format
-    if not isinstance(fmt, Keeps):
+    if not isinstance(fmt, Stateful):
         return state
     kernels, gradients = kernels_of(params), kernels_of(gradient)
 
@@ -82,8 +82,8 @@ def next_format_state(
     return {path: _by_layer(move, w)(state[path], w, gradients[path]) for path, w in kernels.items()}
 
 
-def hold_weights(params: Any, representation: Representation, ctx: Context, state: FormatState | None = None) -> Any:
-    """`params` with every kernel projected and marked `Held`; other leaves as they are.
+def project_params(params: Any, representation: Representation, ctx: Context, state: FormatState | None = None) -> Any:
+    """`params` with every kernel projected and marked `ProjectedWeight`; other leaves as they are.
 
     A train step calls this once, ahead of all micro-batches. The vector-Jacobian product applies the estimator's mask:
     gradients with respect to the result are those at the compressed point, pulled back they are the master weights'.
@@ -98,7 +98,7 @@ def hold_weights(params: Any, representation: Representation, ctx: Context, stat
         owned = [_Owned(leaves[p], leaves.get(p.removesuffix(KERNEL) + LEARNED), state.get(p)) for p in paths]
         held |= zip(paths, _project(owned, representation, ctx._replace(key=key)), strict=True)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: Held(held[path_name(path)]) if path[-1].key == KERNEL else leaf, params
+        lambda path, leaf: ProjectedWeight(held[path_name(path)]) if path[-1].key == KERNEL else leaf, params
     )
 
 

@@ -8,7 +8,7 @@ lie over each other, so that no lane has to move to be packed.
 import jax.numpy as jnp
 from jax import Array
 
-from ..eager import one_program
+from ..jit_inline import jit_inline
 
 LANES = 128  # of a TPU's vector register
 
@@ -18,7 +18,7 @@ def plane_bytes(width: int, bits: int) -> int:
     return LANES * -(-width * bits // (8 * LANES))
 
 
-@one_program(1)
+@jit_inline(1)
 def pack(numbers_RK: Array, bits: int) -> Array:
     """Integers or booleans (..., K) below 2^bits as bytes (..., W)."""
     width, per = plane_bytes(numbers_RK.shape[-1], bits), 8 // bits
@@ -28,7 +28,7 @@ def pack(numbers_RK: Array, bits: int) -> Array:
     return jnp.sum(jnp.left_shift(planes, _shifts(bits, planes.ndim)), axis=-2, dtype=jnp.uint8)
 
 
-@one_program(1, 2)
+@jit_inline(1, 2)
 def unpack(words_RW: Array, width: int, bits: int) -> Array:
     """Inverse of `pack` for rows of `width` numbers: uint8 (..., K)."""
     planes = jnp.right_shift(words_RW[..., None, :], _shifts(bits, words_RW.ndim + 1)) & jnp.uint8(2**bits - 1)

@@ -8,7 +8,7 @@ from .distributions import Distribution
 from .stated import CLOSED_FORM, unstated
 
 
-class Error(NamedTuple):
+class Mse(NamedTuple):
     """Mean squared error of a format on data of unit variance."""
 
     value: float
@@ -20,7 +20,7 @@ class Error(NamedTuple):
 class Exact(Protocol):
     """A format that computes its own error on the host in float64."""
 
-    def error(self, distribution: Distribution, samples: int | None) -> Error | None:
+    def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
         """`E[(x - R(x))^2]`, x of unit variance, rows of `samples` values (None: unboundedly long).
 
         None where mathematics gives no exact value for these arguments; it is then measured.
@@ -28,7 +28,7 @@ class Exact(Protocol):
         ...
 
 
-def exact_error(format: Any, distribution: Distribution, samples: int | None) -> Error | None:
+def exact_error(format: Any, distribution: Distribution, samples: int | None) -> Mse | None:
     """Error that the format itself states; None where it states nothing, or inherits another's."""
     if not isinstance(format, Exact) or unstated(format, CLOSED_FORM) is not None:
         return None

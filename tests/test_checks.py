@@ -24,6 +24,7 @@ from capscale.data import corpus, manifest, prepare, tokenize, tokenizer
 from capscale.errors import UserError
 from capscale.formats import (
     compose,
+    double_quantized,
     families,
     floats,
     grids,
@@ -113,6 +114,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (scale.TwoLevel(), {}),
     (magnitude.Magnitude(), {"multiple": POSITIVE}),
     (kquant.KQuant(), {"groups": (2,), "bits": COUNT, "start": (-1, 0, 0.5, 1 - 1e-12, 1, 2), "steps": SOME}),
+    (double_quantized.DoubleQuantized(), {"groups": (2,)}),
     (sparse.TopK(0.5), {"sparsity": SHARE}),
     (rigl.RigL(0.5), {"sparsity": SHARE, "period": COUNT, "stop": (0.5, 1 - 1e-12, 1), "drop": SHARE}),
     (pattern.NM(2, 4), {"n": (1, 2), "m": (), "unit": COUNT}),

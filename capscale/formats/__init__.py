@@ -6,9 +6,11 @@ from .affine import Range, SignedMax
 from .base import Context, Format, Projection, per_row
 from .compose import SparseQuantized
 from .dense import Dense
+from .double_quantized import DoubleQuantized
 from .floats import Float
 from .grids import Grid, Int
 from .groups import Groups
+from .hif4 import HiF4Scales
 from .kquant import KQuant
 from .levels import AF4, NF4, TERNARY, Levels, lloyd_max
 from .magnitude import Magnitude
@@ -24,6 +26,7 @@ from .scale_rule import ScaleRule
 from .schedule import Constant, Cubic
 from .sparse import Sparse, TopK
 from .stochastic import StochasticRounding
+from .unbiased import Unbiased
 from .vector import Vector
 
 __all__ = [
@@ -36,10 +39,12 @@ __all__ = [
     "Context",
     "Cubic",
     "Dense",
+    "DoubleQuantized",
     "Float",
     "Format",
     "Grid",
     "Groups",
+    "HiF4Scales",
     "Int",
     "KQuant",
     "Learned",
@@ -62,6 +67,7 @@ __all__ = [
     "ThenRotated",
     "TopK",
     "TwoLevel",
+    "Unbiased",
     "Vector",
     "lloyd_max",
     "per_row",

@@ -13,8 +13,10 @@ from .capabilities import HasShortName
 from .compose import SparseQuantized
 from .dense import Dense
 from .distributions import NORMAL
+from .double_quantized import DoubleQuantized
 from .floats import E1M2, E2M1, E2M3, E2M5, E3M0, E3M2, E3M4, E4M1, E4M3, E5M2, E6M1
 from .grids import Int
+from .hif4 import HiF4Scales
 from .kquant import KQuant
 from .levels import AF4, NF4, TERNARY, lloyd_max
 from .magnitude import Magnitude
@@ -29,11 +31,13 @@ from .schedule import Cubic
 from .sparse import Sparse, TopK
 from .spelling import parse, spell
 from .stochastic import StochasticRounding
+from .unbiased import Unbiased
 from .vector import Vector
 
 ROW = "-row"  # suffix of the variant that works row by row, as activations need
 RAGGED = "-ragged"  # suffix of groups of which the last of a row holds what is left
 STOCHASTIC = "-stochastic"  # suffix of scalar formats that round by chance, without bias
+UNBIASED = "-unbiased"  # suffix of scalar formats whose scales are unbiased under random rotations
 ROTATED = "rotated-"  # prefix of B in A+B: A in the given basis, then B in a rotated one
 DENSE_SCALES = "-dense-scales"  # suffix of A+B whose scales are those of the row before pruning
 
@@ -92,12 +96,14 @@ def _scalars() -> dict[str, Format]:
     named |= {f"q{b}_1": Scalar(Int(b, "unsigned"), Range("minimum"), GGML_GROUP) for b in (4, 5)}
     named |= {"q4_k": Scalar(Int(4, "unsigned"), KQuant(), GGML_GROUP)}
     named |= {"q5_k": Scalar(Int(5, "unsigned"), KQuant(start=-0.5, steps=15), GGML_GROUP)}
+    named |= {"nf4-double-quantized": Scalar(NF4, DoubleQuantized(), 64), "hif4": Scalar(E1M2, HiF4Scales(), 4)}
     named |= {"nvfp4": Scalar(E2M1, TwoLevel(), NVFP4_GROUP)}
     named |= {"nvfp4-g16x16": Scalar(E2M1, TwoLevel(), (NVFP4_GROUP, NVFP4_GROUP))}
     named |= {"nvfp4-four-over-six": Scalar(E2M1, TwoLevel(candidates=(6.0, 4.0)), NVFP4_GROUP)}
     named |= {f"ternary-{of}": Scalar(TERNARY, Magnitude(of), "matrix") for of in ("mean", "median")}
     named |= {f"lsq{b}": Scalar(ints[b], Learned(), "matrix") for b in (2, 3, 4, 8)}  # one step a tensor, as LSQ's
     named |= {f"{name}{STOCHASTIC}": _stochastic(named[name], name) for name in ("int4", "mxfp4-ceil", "nvfp4")}
+    named |= {f"{name}{UNBIASED}": _unbiased(named[name], name) for name in ("lloyd1", "lloyd2", "lloyd4", "int4")}
     named |= {f"lsq{b}-per-channel": Scalar(ints[b], Learned()) for b in (2, 4)}
     return named
 
@@ -144,6 +150,12 @@ def _stochastic(format: Format, name: str) -> Scalar:
     return replace(format, grid=StochasticRounding(format.grid))
 
 
+def _unbiased(format: Format, name: str) -> Scalar:
+    if not isinstance(format, Scalar):
+        raise UserError(f"format {name!r}: only scalar formats have unbiased scales, such as lloyd4{UNBIASED}")
+    return replace(format, scale=Unbiased(format.scale))
+
+
 def _then(sparse: Format, scalar: Format, name: str) -> SparseQuantized:
     if not isinstance(sparse, Sparse) or not isinstance(scalar, Scalar):
         raise UserError(f"format {name}: A+B means a sparsity A, then a scalar format B, such as 2:4+int4")
@@ -163,7 +175,7 @@ def find(name: str) -> Format:
     `A+rotated-B` prunes in the given basis and quantizes in a rotated one.
     `A+B-dense-scales` takes the scales of B from the row before pruning, as QuEST's 4:8 class does.
     `B-ragged` has groups that need not divide the row: the last one holds what is left.
-    `B-stochastic` rounds up or down by chance.
+    `B-stochastic` rounds up or down by chance, `B-unbiased` has scales as EDEN's.
     Names that the catalog does not list are read by the rules of `spelling`: `top55`, `absmax-int3-g128`.
     """
     if name in FORMATS:
@@ -200,6 +212,8 @@ def _by_suffix(name: str) -> Scalar | None:
         return replace(grouped, ragged=True)
     if name.endswith(STOCHASTIC):
         return _stochastic(find(name.removesuffix(STOCHASTIC)), name)
+    if name.endswith(UNBIASED):
+        return _unbiased(find(name.removesuffix(UNBIASED)), name)
     return None
 
 
@@ -216,16 +230,22 @@ def label(format: Format) -> str:
         return f"{label(format.sparse)}+{prefix}{label(format.scalar)}{suffix}"
     if isinstance(format, HasShortName):
         return _own_name(format)
-    if isinstance(format, Scalar) and format.ragged:
-        return _suffixed(replace(format, ragged=False), RAGGED) or repr(format)
-    if isinstance(format, Scalar) and isinstance(format.grid, StochasticRounding):
-        return _suffixed(replace(format, grid=format.grid.grid), STOCHASTIC) or repr(format)
+    if isinstance(format, Scalar) and (plain := _plain(format)) is not None:
+        without, suffix = plain
+        name = label(without)
+        return repr(format) if name == repr(without) else name + suffix
     return spell(format, find) or repr(format)
 
 
-def _suffixed(format: Format, suffix: str) -> str | None:
-    name = label(format)
-    return None if name == repr(format) else name + suffix
+def _plain(format: Scalar) -> tuple[Scalar, str] | None:
+    """The format without what a suffix says, and that suffix; None where none says anything."""
+    if format.ragged:
+        return replace(format, ragged=False), RAGGED
+    if isinstance(format.grid, StochasticRounding):
+        return replace(format, grid=format.grid.grid), STOCHASTIC
+    if isinstance(format.scale, Unbiased):
+        return replace(format, scale=format.scale.rule), UNBIASED
+    return None
 
 
 def _own_name(format: HasShortName) -> str:

@@ -18,10 +18,9 @@ from .capabilities import kernel_spec
 from .distributions import NORMAL, Distribution, grid_error, second_moment
 from .mse import Mse
 from .optimum import optimal_clip
-from .scalar import Scalar
+from .scalar import Scalar, refuse_alone
 from .scale import GAUSSIAN_RMS, Learned, Rms
 from .sparse import Sparse
-from .stochastic import refuse_drawn
 from .storage import Codes, Field, Shape
 
 
@@ -48,7 +47,7 @@ class SparseQuantized:
             raise UserError(
                 f"SparseQuantized(scalar={self.scalar!r}): the second must be a Scalar with measured scales"
             )
-        refuse_drawn(self.scalar.grid, self)
+        refuse_alone(self.scalar, self)
         if self.scales_from not in ("survivors", "dense"):
             raise UserError(f"SparseQuantized(scales_from={self.scales_from!r}): use 'survivors' or 'dense'")
 

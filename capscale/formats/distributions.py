@@ -94,6 +94,12 @@ def interval(cdf: Callable[[Array64], Array64], a: Array64, b: Array64) -> Array
     return np.where(left, cdf(-np.asarray(a)) - cdf(-np.asarray(b)), cdf(b) - cdf(a))
 
 
+def cells(levels: Array64) -> tuple[Array64, Array64]:
+    """Lower and upper ends of the nearest-level cells of sorted levels; the outermost are infinite."""
+    edges = nearest_pieces(levels).edges
+    return edges[..., :-1], edges[..., 1:]
+
+
 class Pieces(NamedTuple):
     """Squared error of rounding x, `square x^2 + slope x + constant` between two edges that follow each other."""
 

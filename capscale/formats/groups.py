@@ -118,3 +118,14 @@ class Groups:
         axes = self.axes(counted.ndim)
         counts = jnp.sum(split, axis=axes, keepdims=True, dtype=jnp.int32)
         return counts.astype(jnp.float32) / float(prod(split.shape[axis] for axis in axes))
+
+
+def runs_of(of_groups: Array, size: int) -> Array:
+    """Numbers of groups (..., groups, 1) in runs of `size` that follow each other, (..., runs, size, 1), with zeros."""
+    padding = [(0, 0)] * (of_groups.ndim - 2) + [(0, -of_groups.shape[-2] % size), (0, 0)]
+    return jnp.pad(of_groups, padding).reshape(*of_groups.shape[:-2], -1, size, 1)
+
+
+def of_runs(common: Array, size: int, groups: int) -> Array:
+    """The number (..., runs, 1) of the run of each group, (..., groups, 1)."""
+    return jnp.repeat(common, size, axis=-2)[..., :groups, :]

@@ -18,6 +18,7 @@ from capscale.kernels.rms import largest_magnitude, root_mean_square
 
 from .base import Context
 from .grids import Grid
+from .groups import of_runs, runs_of
 from .scale_rule import Group, Part, float_codes, float_values, number_bits
 
 STEP = 0.1  # of the candidates, in levels
@@ -83,21 +84,16 @@ class KQuant:
 
     def _under(self, part: Array, most: float) -> tuple[Array, Array]:
         """Numbers of groups (..., groups, 1) as whole multiples, up to `most`, of one that `self.groups` share."""
-        count = part.shape[-2]
-        padded = jnp.pad(part, [(0, 0)] * (part.ndim - 2) + [(0, -count % self.groups), (0, 0)])
-        runs = padded.reshape(*part.shape[:-2], -1, self.groups, 1)
+        runs = runs_of(part, self.groups)
         largest = largest_magnitude(runs, (-2,))
         whole = jnp.clip(jnp.round(normalised(runs, largest) * most), 0.0, most)
         common = stored(largest[..., 0] * reciprocal(most), self.number)
-        return whole.reshape(padded.shape)[..., :count, :], common
+        return whole.reshape(*part.shape[:-2], -1, 1)[..., : part.shape[-2], :], common
 
     def combine(self, parts: tuple[Array, ...], grid: Grid) -> ScaleOffset:
         """`d sc`, and what the lowest level stands at, `-dmin m`."""
         whole_scale, whole_low, common_scale, common_low = parts
-
-        def of_groups(common: Array) -> Array:
-            return jnp.repeat(common, self.groups, axis=-2)[..., : whole_scale.shape[-2], :]
-
+        of_groups = partial(of_runs, size=self.groups, groups=whole_scale.shape[-2])
         scale = rounded(whole_scale * of_groups(common_scale))
         low = -rounded(whole_low * of_groups(common_low))
         return ScaleOffset(scale, low - rounded(float(grid.levels[0]) * scale))

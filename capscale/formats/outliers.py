@@ -18,9 +18,8 @@ from capscale.kernels.select import largest
 from .base import Context, Granularity, Projection, in_dtype, to_float32
 from .distributions import Array64, Density, Distribution, Moments, grid_error, second_moment
 from .mse import Mse
-from .scalar import Scalar
+from .scalar import Scalar, refuse_alone
 from .scale import Learned, Rms, TwoLevel
-from .stochastic import refuse_drawn
 from .storage import Codes, Field, Shape, codes_value, rows_of, value_codes
 from .survivors import Tails
 
@@ -40,7 +39,7 @@ class Outliers:
 
     def __post_init__(self) -> None:
         check_real(self, "fraction", least=0, below=1)
-        refuse_drawn(self.inner.grid, self)
+        refuse_alone(self.inner, self)
         if self.inner.granularity == "matrix" or isinstance(self.inner.scale, Learned | TwoLevel):
             raise UserError(
                 f"Outliers(inner={self.inner!r}): the inner format must scale by row or group, by RMS or max"

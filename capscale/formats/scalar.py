@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from math import log2, prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from .grids import Grid
 from .groups import Groups, GroupSize
 from .mse import Mse
 from .scale import GAUSSIAN_RMS, Learned, Rms, TwoLevel
-from .scale_rule import ChecksGrid, Combines, Group, HasKernelRule, ScaleRule, parts_of, scale_of
+from .scale_rule import ChecksGrid, Chooses, Combines, Group, HasKernelRule, ScaleRule, parts_of, scale_of
 from .scaling import scaled_error
 from .stochastic import Drawn
 from .storage import Codes, Field, Shape
@@ -89,13 +90,14 @@ class Scalar:
         across = (
             self.group == "matrix"
             or isinstance(self.group, tuple)
-            or (isinstance(self.scale, TwoLevel) and self.scale.granularity == "matrix")
+            or getattr(self.scale, "granularity", None) == "matrix"
         )
         return "matrix" if across else "row"
 
     def per_row(self) -> "Scalar":
         """One scale per row where one served the matrix, or per row of a block."""
-        scale = replace(self.scale, granularity="row") if isinstance(self.scale, TwoLevel) else self.scale
+        scale: Any = self.scale
+        scale = replace(scale, granularity="row") if hasattr(scale, "granularity") else scale
         group = self.group[1] if isinstance(self.group, tuple) else self.group
         return replace(self, scale=scale, group="row" if group == "matrix" else group)
 
@@ -106,7 +108,7 @@ class Scalar:
     @jit_inline(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest level of each value on the scaled grid of its group; `rms` is that of the group."""
-        projection = self.project_by(self.measure(x, ctx), x, key=ctx.key)
+        projection = self.project_by(self.measure(x, ctx), x, key=ctx.key, chosen=self._choosing(x, ctx))
         if self.learns and self.group == "matrix" and axes_of_shard(x):
             return projection  # its values need nothing of the whole tensor, of which this is a part; an RMS would
         (rms,) = replace(self, scale=Rms(float(self.grid.levels[-1]))).measure(x, ctx)
@@ -116,27 +118,43 @@ class Scalar:
     @jit_inline(0)
     def measure(self, x: Array, ctx: Context, counted: Array | None = None) -> Parts:
         """Scales of `x`. `counted`: boolean, the entries that an RMS is taken over, the others being 0; None: all."""
-        full = to_float32(x, "Scalar")
         if self.granularity == "matrix":
             refuse_shard(x, f"the scale of {self}")
+        return self.scale.measure(self._group(x, counted), self.grid, ctx)
+
+    def _group(self, x: Array, counted: Array | None = None) -> Group:
+        full = to_float32(x, "Scalar")
         if counted is None and isinstance(self.group, int) and x.shape[-1] % self.group:
             counted = jnp.ones(x.shape, jnp.bool)
         filled = None if counted is None else self.groups.filled(counted)
-        return self.scale.measure(Group(self.groups.split(full), self.groups.axes(x.ndim), filled), self.grid, ctx)
+        return Group(self.groups.split(full), self.groups.axes(x.ndim), filled)
+
+    def _choosing(self, x: Array, ctx: Context) -> Array | ScaleOffset | None:
+        """The scale that levels are chosen by, where it is not the one that is stored."""
+        return self.scale.choosing(self._group(x), self.grid, ctx) if isinstance(self.scale, Chooses) else None
 
     @jit_inline(0)
-    def project_by(self, parts: Parts, x: Array, keep: Array | None = None, key: Array | None = None) -> Projection:
+    def project_by(
+        self,
+        parts: Parts,
+        x: Array,
+        keep: Array | None = None,
+        *,
+        key: Array | None = None,
+        chosen: Array | ScaleOffset | None = None,
+    ) -> Projection:
         """`project` with given scales, such as those of the dense row of a sparse tensor. `keep`: see `on_grid`.
 
-        `key`: of what a grid draws that rounds by chance.
+        `key`: of what a grid draws that rounds by chance. `chosen`: the scale that levels are chosen by, if another.
         """
-        split = self.groups.split
+        split, scale = self.groups.split, self._scale(parts, x.shape)
         scaled = on_grid(
             self.grid,
             split(to_float32(x, "Scalar")),
-            self._scale(parts, x.shape),
+            scale if chosen is None else chosen,
             None if keep is None else split(keep),
-            self._uniform(key, x.shape),
+            uniform=self._uniform(key, x.shape),
+            restored=scale,
         )
         joined = jax.tree.map(lambda y: self.groups.join(y, x.shape), scaled)
         value = in_dtype(joined.value, x.dtype)
@@ -211,9 +229,12 @@ class Scalar:
         assert not isinstance(scale, ScaleOffset)
         return self.groups.join(jnp.broadcast_to(scale, self.groups.split_shape(shape)), shape)
 
-    def codes_of(self, x: Array, parts: Parts, key: Array | None = None) -> Array:
-        """Code of every value, in the shape of x. `key`: as for `project_by`."""
-        normal, uniform = self._normal(x, self._scale(parts, x.shape)), self._uniform(key, x.shape)
+    def codes_of(
+        self, x: Array, parts: Parts, key: Array | None = None, chosen: Array | ScaleOffset | None = None
+    ) -> Array:
+        """Code of every value, in the shape of x. `key` and `chosen`: as for `project_by`."""
+        normal = self._normal(x, self._scale(parts, x.shape) if chosen is None else chosen)
+        uniform = self._uniform(key, x.shape)
         if isinstance(self.grid, Drawn) and uniform is not None:
             normal, _ = self.grid.drawn(normal, uniform)
         return self.groups.join(self.grid.encode(normal), x.shape)
@@ -237,7 +258,7 @@ class Scalar:
     @partial(jax.jit, static_argnums=0)
     def _coded(self, x: Array, ctx: Context) -> tuple[Array, Parts]:
         parts = self.measure(x, ctx)
-        return self.codes_of(x, parts, ctx.key), parts
+        return self.codes_of(x, parts, ctx.key, self._choosing(x, ctx)), parts
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Values: levels times scales."""
@@ -271,3 +292,13 @@ class Scalar:
 
     def _normal(self, x: Array, scale: Array | ScaleOffset) -> Array:
         return in_steps(self.groups.split(to_float32(x, "Scalar")), scale)
+
+
+def refuse_alone(scalar: Scalar, where: object) -> None:
+    """Raises UserError for a scalar format that is more than a grid and scales, where nothing else is asked of it."""
+    if scalar.draws:
+        raise UserError(
+            f"{where}: only a Scalar by itself rounds stochastically; use {getattr(scalar.grid, 'grid', 0)}"
+        )
+    if isinstance(scalar.scale, Chooses):
+        raise UserError(f"{where}: only a Scalar by itself chooses levels by other scales than it stores; use another")

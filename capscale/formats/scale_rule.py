@@ -81,6 +81,15 @@ class Combines(Protocol):
 
 
 @runtime_checkable
+class Chooses(Protocol):
+    """A scale rule that stores other scales than levels are chosen by."""
+
+    def choosing(self, group: Group, grid: Grid, ctx: Context) -> Array | kernel.ScaleOffset:
+        """The scale of every group that its values are rounded in units of."""
+        ...
+
+
+@runtime_checkable
 class ChecksGrid(Protocol):
     """A scale rule that not every grid goes with."""
 

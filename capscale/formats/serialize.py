@@ -87,8 +87,10 @@ def own_classes() -> tuple[type, ...]:
     from . import (
         affine,
         dense,
+        double_quantized,
         floats,
         grids,
+        hif4,
         kquant,
         levels,
         magnitude,
@@ -100,6 +102,7 @@ def own_classes() -> tuple[type, ...]:
         schedule,
         sparse,
         stochastic,
+        unbiased,
         vector,
     )
     from .compose import SparseQuantized
@@ -126,6 +129,9 @@ def own_classes() -> tuple[type, ...]:
             affine.SignedMax,
             kquant.KQuant,
             stochastic.StochasticRounding,
+            double_quantized.DoubleQuantized,
+            hif4.HiF4Scales,
+            unbiased.Unbiased,
             schedule.Constant,
             schedule.Cubic,
             ThenRotated,

@@ -72,11 +72,3 @@ class StochasticRounding:
     def decode(self, codes: Array) -> Array:
         """Level of each code, the inverse of `encode`."""
         return self.grid.decode(codes)
-
-
-def refuse_drawn(grid: Grid, where: object) -> None:
-    """Raises UserError for a grid whose rounding draws, where nothing is drawn for it."""
-    if isinstance(grid, Drawn):
-        raise UserError(
-            f"{where}: only a Scalar by itself rounds stochastically; use {getattr(grid, 'grid', 'a grid')}"
-        )

@@ -62,12 +62,20 @@ def of_level(level: Array, scale: Array | ScaleOffset) -> Array:
 
 
 def on_grid(
-    grid: Any, x: Array, scale: Array | ScaleOffset, keep: Array | None = None, uniform: Array | None = None
+    grid: Any,
+    x: Array,
+    scale: Array | ScaleOffset,
+    keep: Array | None = None,
+    *,
+    uniform: Array | None = None,
+    restored: Array | ScaleOffset | None = None,
 ) -> Projection:
     """Float32 `x` on `grid` in units of `scale`, which broadcasts to x; its value not yet in the dtype of the row.
 
     `keep`: what sparsity left, the rest being zero. `uniform`: random numbers in [0, 1), for a grid that rounds by them
-    (its `drawn`); `nearest` without. Elementwise. NaN and infinity become NaN; a scale of zero gives
+    (its `drawn`); `nearest` without. `restored`: the scale of values, where levels are chosen by another.
+
+    Elementwise. NaN and infinity become NaN; a scale of zero gives
     zero.
     """
     normal = in_steps(x if keep is None else jnp.where(keep, x, 0.0), scale)
@@ -81,7 +89,7 @@ def on_grid(
     else:
         radius = jnp.abs(normal) * reciprocal(grid.levels[-1])
         step = gap * scale
-    value, distance = of_level(level, scale), jnp.abs(normal - level) / gap
+    value, distance = of_level(level, scale if restored is None else restored), jnp.abs(normal - level) / gap
     if keep is not None:
         value = jnp.where(keep, value, 0.0)
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))

@@ -22,7 +22,7 @@ LIMB = 26  # bits of an int32 that a sum of numbers below 1 may fill; z^2 stays 
 
 @jit_inline(1)
 def root_mean_square(x: Array, axes: tuple[int, ...] = (-1,), share: Array | None = None) -> Array:
-    """RMS of float32 `x` over `axes`, (-1,) or (-2, -1), kept with length 1. Not finite where `x` is not.
+    """RMS of float32 `x` over `axes`, the last one and at most another, kept with length 1. Not finite where x is not.
 
     `share`: which part of each group counts, the rest being zeros; None for all of it.
     """
@@ -105,5 +105,7 @@ def _total(rows: Array, axes: tuple[int, ...]) -> Array:
         return rows.astype(jnp.float32)
     upper = lax.shift_right_arithmetic(rows, jnp.int32(16))
     lower = rows - lax.shift_left(upper, jnp.int32(16))
-    halves = [jnp.sum(half, axis=-2, keepdims=True, dtype=jnp.int32).astype(jnp.float32) for half in (upper, lower)]
+    halves = [
+        jnp.sum(half, axis=axes[:-1], keepdims=True, dtype=jnp.int32).astype(jnp.float32) for half in (upper, lower)
+    ]
     return halves[0] * 65536.0 + halves[1]

@@ -25,6 +25,13 @@ def test_an_outlier_costs_no_accuracy(axes):
     np.testing.assert_allclose(root_mean_square(jnp.asarray(x), axes), expected, rtol=3e-7)
 
 
+def test_blocks_have_their_own():
+    """Over rows and columns that are no neighbours among the axes, as blocks of a matrix are split."""
+    x = np.random.default_rng(3).standard_normal((2, 3, 16, 5, 8)).astype(np.float32)
+    expected = np.sqrt(np.mean(np.square(x.astype(np.float64)), axis=(-3, -1), keepdims=True))
+    np.testing.assert_allclose(root_mean_square(jnp.asarray(x), (-3, -1)), expected, rtol=3e-7)
+
+
 @pytest.mark.parametrize("axes", AXES)
 def test_any_order_gives_the_same_bits(axes):
     rng = np.random.default_rng(2)

@@ -36,11 +36,12 @@ class Folder:
         self.metadata: dict[str, str] = {"format": "pt"}
         """Words in the header of every file."""
 
-    def add(self, name: str, value: np.ndarray) -> None:
-        """Takes a tensor, which is on disk at the latest after `finish`."""
+    def add(self, name: str, value: np.ndarray) -> int:
+        """Takes a tensor, which is on disk at the latest after `finish`; its bytes."""
         if self._held and sum(held.nbytes for held in self._held.values()) + value.nbytes > self._most:
             self._close_shard()
         self._held[name] = value
+        return value.nbytes
 
     def finish(self, config: Mapping[str, Any]) -> list[Path]:
         """Names the shards, writes their index and config.json; all files."""
@@ -61,7 +62,7 @@ class Folder:
             return
         path = self._directory / f"shard-{len(self._written)}.tmp"
         with writing(path):
-            save_file({name: np.ascontiguousarray(value) for name, value in self._held.items()}, path, self.metadata)
+            save_file({name: np.asarray(value, order="C") for name, value in self._held.items()}, path, self.metadata)
         self._bytes += sum(value.nbytes for value in self._held.values())
         self._written.append((path, list(self._held)))
         self._held = {}

@@ -9,8 +9,10 @@ import tyro
 
 from capscale.cli import (
     analysis,
+    auditing,
     data,
     describe,
+    exporting,
     factorizing,
     formats,
     importing,
@@ -28,6 +30,8 @@ COMMANDS: dict[str, Any] = {
     "gmse": formats.Gmse,
     "plot-formats": formats.PlotFormats,
     "describe": describe.Describe,
+    "audit": auditing.Audit,
+    "export": exporting.Export,
     "data": data.Data,
     "list": listing.List,
     "sweep": sweep.Sweep,

@@ -1,0 +1,104 @@
+"""A decoder to be exported: the last checkpoint of a run, or a directory of Hugging Face."""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from capscale.checkpoints import huggingface
+from capscale.checkpoints.architecture import CONFIG
+from capscale.errors import UserError
+from capscale.files import read_json
+from capscale.formats.base import Context
+from capscale.formats.serialize import from_json
+from capscale.models.config import ModelConfig
+from capscale.models.projected import FormatState, project_params
+from capscale.models.rope import LinearRope, Llama3Rope
+from capscale.representation import DENSE, Operand, ProjectedWeight, Representation
+from capscale.train.checkpoint import Checkpoints
+from capscale.train.run import Optimizer
+from capscale.train.step import Program, initial_state
+
+RUN = "run.json"
+
+
+class Source(NamedTuple):
+    """A decoder and how its weights are compressed.
+
+    Attributes:
+      path: it was read from.
+      model, params: of a `Decoder`, float32 master weights.
+      weights: their operand and rotation, activations being left as they are.
+      compressed_activations: whether the run compressed these as well, which no container here says.
+      state: of the weights' format, such as RigL's masks.
+    """
+
+    path: Path
+    model: ModelConfig
+    params: Any
+    weights: Representation
+    compressed_activations: bool = False
+    state: FormatState | None = None
+
+    def held(self) -> Any:
+        """Parameters with every kernel as `weights` holds it at the end of training, in the basis of master weights.
+
+        These are the values that `linear` multiplies with, but for the rotation of both operands, which is undone.
+        """
+        if self.weights.weights.is_dense:
+            return self.params
+        held = project_params(self.params, self.weights, Context(jnp.float32(1), jax.random.key(0)), self.state)
+        return jax.tree.map(
+            lambda leaf: leaf.value if isinstance(leaf, ProjectedWeight) else leaf,
+            held,
+            is_leaf=lambda leaf: isinstance(leaf, ProjectedWeight),
+        )
+
+
+def read_source(path: Path) -> Source:
+    """The decoder in a run's directory, with run.json and checkpoints, or in one of Hugging Face.
+
+    Raises `UserError` for neither, for a run without a checkpoint that reads back whole, and for classes of formats
+    from outside the package, whose code the run does not hold.
+    """
+    if (path / RUN).exists():
+        return _of_run(path)
+    if (path / CONFIG).exists():
+        model, params = huggingface.load(path)
+        return Source(path, model, params, DENSE)
+    runs = sorted(found.parent.name for found in path.glob(f"*/*/{RUN}"))[:3] if path.is_dir() else []
+    hint = f"; it has runs below it, such as {path / 'runs' / runs[0]}" if runs else ""
+    raise UserError(f"{path}: no {RUN} and no {CONFIG}; give the directory of a run, or of a checkpoint{hint}")
+
+
+def _of_run(path: Path) -> Source:
+    described = read_json(epath.Path(path / RUN), "give the directory of a run that was not altered")
+    try:
+        model = from_json(described["model"], (ModelConfig, LinearRope, Llama3Rope))
+        optimizer = from_json(described["optimizer"], (Optimizer,))
+        told = described["representation"]
+        operands = {side: Operand(from_json(told[side]["format"])) for side in ("weights", "activations")}
+        full = Representation(**operands, hadamard=told["hadamard"])
+        batch = int(described["batch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path / RUN} describes no run ({error!r}); give the directory of another one") from error
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    run_id = hashlib.sha256(text.encode()).hexdigest()[:16]
+    program = Program(model, full, optimizer, batch)
+    expected = jax.eval_shape(partial(initial_state, program), jax.ShapeDtypeStruct((), jnp.int32))
+    directory = path / "checkpoints"
+    if not directory.is_dir():
+        raise UserError(f"{path} has no checkpoints: train it, or give another run")
+    with Checkpoints(epath.Path(directory), run_id=run_id) as checkpoints:
+        checkpoints.check_owner()
+        states = (checkpoints.read(step, expected) for step in checkpoints.steps())
+        state = next((state for state in states if state is not None), None)
+    if state is None:
+        raise UserError(f"{path} has no checkpoint that reads back whole: train it, or give another run")
+    alone = Representation(full.weights, hadamard=full.hadamard)
+    return Source(path, model, state.params, alone, not full.activations.is_dense, state.formats)

@@ -88,7 +88,7 @@ def _uncut(spec: Spec, width: int, size: int, factor: int) -> str | None:
         reason = f"there is nothing to cut in rows of {width} values"
     elif factor & (factor - 1):
         reason = f"runs of {factor} neighbours are not interleaved over a power of two of strips"
-    elif spec.rotation is not None and spec.rotation > TILE:
+    elif spec.rotation is not None and (spec.rotation > TILE or spec.rotation.bit_count() > 1):
         reason = f"a rotation of {spec.rotation} values does not fit into tiles of {TILE}"
     elif width % TILE:
         reason = f"rows of {width} values are not whole tiles of {TILE}"

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..hadamard import BASES, base_of
 from .projection import Projection
 from .rules import reads
 from .scales import Grid, KernelRule, reciprocal
@@ -136,8 +137,8 @@ class Spec:
         for name, size in needs.items():
             if size is not None and width % size:
                 raise ValueError(f"{name}={size} does not divide rows of {width} values")
-        if self.rotation is not None and self.rotation & (self.rotation - 1):
-            raise ValueError(f"rotation={self.rotation} must be a power of two")
+        if self.rotation is not None and base_of(self.rotation) is None:
+            raise ValueError(f"rotation={self.rotation} must be a power of two, or one times {BASES}")
         if self.codebook and self.group and self.group % self.codebook.dimension:
             raise ValueError(f"group={self.group} splits a vector of {self.codebook.dimension}")
         if self.pattern and self.group and self.group % self.pattern.m and self.measured_on_survivors:

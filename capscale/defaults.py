@@ -23,6 +23,7 @@ from capscale.formats.noise import Noise
 from capscale.formats.outliers import Outliers
 from capscale.formats.pattern import NM
 from capscale.formats.rigl import RigL
+from capscale.formats.scalar import Scalar
 from capscale.formats.schedule import CONSTANT
 from capscale.formats.sparse import TopK
 from capscale.formats.stages import stages_of
@@ -48,12 +49,15 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
     - Sparsity by magnitude, N:M as well: RBBM, `BRms`; on a schedule (GMP), and RigL, the mask itself, `ForwardMask`.
     - Sparse, then quantized: that of the grid, over all entries, pruned ones too (QuEST's `FourEightTrustQuantizer`);
       where the grid is in a basis of its own, RBBM in the given one and the grid's there, `BothRotated`.
-    - Codebooks: Algorithm 2 of the paper, `Hypersphere`. Noise: `ThroughScale`, after the authors' noise quantizer.
+    - Codebooks, also on survivors: Algorithm 2 of the paper, `Hypersphere`. Noise: `ThroughScale`, after the authors'
+      noise quantizer.
     - Formats from outside: straight-through.
     """
     stages = stages_of(format)
-    scalar = format.inner if isinstance(format, Outliers) else stages.scalar
-    if scalar is not None:
+    scalar = format.inner if isinstance(format, Outliers) else stages.rounding
+    if isinstance(scalar, Vector):
+        return CODEWORDS
+    if isinstance(scalar, Scalar):
         turned = stages.rotates_between
         if (isinstance(scalar.scale, Magnitude) or draws(scalar)) and scalar is format:
             return STRAIGHT_THROUGH
@@ -64,5 +68,5 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
         return ThroughScale(format.granularity)
     if isinstance(format, TopK) and format.schedule != CONSTANT:
         return ForwardMask()
-    others: dict[type, Estimator] = {Vector: CODEWORDS, RigL: ForwardMask(), TopK: RBBM, NM: RBBM}
+    others: dict[type, Estimator] = {RigL: ForwardMask(), TopK: RBBM, NM: RBBM}
     return others.get(type(format), STRAIGHT_THROUGH)

@@ -110,8 +110,8 @@ class Representation:
             )
         for operand in (self.weights, self.activations):
             stages = stages_of(operand.format)
-            if block is not None and stages.rotates_between and stages.sparse and stages.scalar:
-                other = f"{label(stages.sparse)}+{label(stages.scalar)}"
+            if block is not None and stages.rotates_between and stages.sparse and stages.rounding:
+                other = f"{label(stages.sparse)}+{label(stages.rounding)}"
                 raise UserError(
                     f"{label(operand.format)} rotates what it keeps by itself, and hadamard={block} would rotate "
                     f"before that as well; use hadamard=None, or {other} to prune in the rotated basis"

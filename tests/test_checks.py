@@ -115,7 +115,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (magnitude.Magnitude(), {"multiple": POSITIVE}),
     (kquant.KQuant(), {"groups": (2,), "bits": COUNT, "start": (-1, 0, 0.5, 1 - 1e-12, 1, 2), "steps": SOME}),
     (double_quantized.DoubleQuantized(), {"groups": (2,)}),
-    (sparse.TopK(0.5), {"sparsity": SHARE}),
+    (sparse.TopK(0.5), {"sparsity": SHARE, "unit": COUNT}),
     (rigl.RigL(0.5), {"sparsity": SHARE, "period": COUNT, "stop": (0.5, 1 - 1e-12, 1), "drop": SHARE}),
     (pattern.NM(2, 4), {"n": (1, 2), "m": (), "unit": COUNT}),
     (outliers.Outliers(scalar.Scalar(grids.Int(4)), 0.01), {"fraction": SHARE}),
@@ -146,7 +146,7 @@ MADE = {
     "Matrix NextRun Option Outlier Outliers Picture Plan Posterior Prediction Predictor Problem Profile "
     "Reference Release Rollout Rule Scatter Source Study Table Tie Validation",
     "data": "Corpus Job Manifest Share Span",
-    "formats": "LargestOf LargestPairs Packed Tails",
+    "formats": "LargeBlocks LargestOf LargestPairs Packed Tails",
     "reproduction": "Found",
     "sweep": "Chip Outcome Slice Sweep",
     "train": "Grid Parsed",

@@ -44,9 +44,9 @@ def stages(name: str) -> Stages:
     except UserError:
         return Stages(DENSE, name, "")
     of = stages_of(format)
-    if of.sparse is not None and of.scalar is not None:
+    if of.sparse is not None and of.rounding is not None:
         how = "mask before the rotation" if of.rotates_between else SCALES[of.scales_from]
-        return Stages(label(of.sparse), label(of.scalar), how, not of.rotates_between)
+        return Stages(label(of.sparse), label(of.rounding), how, not of.rotates_between)
     return Stages(name, DENSE, "") if of.sparse is not None else Stages(DENSE, name, "")
 
 

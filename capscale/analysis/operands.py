@@ -61,7 +61,7 @@ def facts(name: str) -> Facts:
     except UserError:
         return Facts(name, float("nan"), float("nan"), float("nan"), (name,))
     of = stages_of(format)
-    stages = (label(of.sparse), label(of.scalar)) if of.sparse is not None and of.scalar is not None else (name,)
+    stages = (label(of.sparse), label(of.rounding)) if of.sparse and of.rounding else (name,)
     sparsity = 0.0 if of.sparse is None else 1 - of.sparse.density
     # Kumar's law is about the bits of quantized values, Frantar's about zeros: neither reads the other's formats.
     bits = float("nan") if sparsity else float(format.bits)
@@ -85,7 +85,7 @@ def _kind(format: Format) -> str:
     of = stages_of(format)
     if of.sparse is None and of.scalar is None:
         return type(format).__name__.lower()
-    grid = type(of.scalar.grid).__name__.lower() if of.scalar is not None else ""
+    grid = "" if of.rounding is None else type(of.scalar.grid if of.scalar else of.rounding).__name__.lower()
     return "+".join(filter(None, ("sparse" if of.sparse is not None else "", grid)))
 
 

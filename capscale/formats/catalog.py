@@ -25,6 +25,7 @@ from .outliers import Outliers
 from .pattern import NM
 from .rigl import RigL
 from .rotated import ThenRotated
+from .rounding import Rounding
 from .scalar import Scalar
 from .scale import Absmax, Learned, PowerOfTwo, TwoLevel
 from .schedule import Cubic
@@ -69,6 +70,7 @@ GGML_GROUP = 32  # of llama.cpp's Q4_0 to Q5_K
 COMPOSED = (
     *(f"{sparse}+{scalar}" for sparse in ("2:4", "4:8-pairs", "top50") for scalar in ("int2", "int4", "int8")),
     *("2:4+absmax-int4", "top50+absmax-int4", "2:4+e2m1", "2:4+mxfp4", "top50+nvfp4", "top50+rotated-int4"),
+    *("2:4+ternary", "top50+ternary", "top50-units16x16+int4", "4:8-pairs+higgs-d2-n16", "top50-units4+higgs-d4-n256"),
 )
 
 
@@ -112,6 +114,7 @@ def _sparsities() -> dict[str, Format]:
     named: dict[str, Format] = {f"top{percent}": TopK(percent / 100) for percent in PRUNED_PERCENT}
     named |= {f"{n}:{m}": NM(n, m) for n, m in PATTERNS}
     named |= {"4:8-pairs": NM(4, 8, unit=2)}
+    named |= {"top50-units4": TopK(0.5, unit=4), "top50-units16x16": TopK(0.5, unit=(16, 16))}
     named |= {f"gmp{percent}": TopK(percent / 100, schedule=Cubic()) for percent in METHOD_PERCENT}
     named |= {f"rigl{percent}": RigL(percent / 100) for percent in METHOD_PERCENT}
     named |= {f"rigl{percent}-every1": RigL(percent / 100, period=1) for percent in METHOD_PERCENT}
@@ -120,15 +123,16 @@ def _sparsities() -> dict[str, Format]:
 
 def _entries() -> dict[str, Format]:
     named: dict[str, Format] = {"dense": Dense()} | _scalars() | _sparsities()
+    named |= {f"higgs-d{d}-n{n}": Vector(d, n) for d, n in CODEBOOKS}
     for name in COMPOSED:
         first, _, second = name.partition("+")
         named[name] = _then(named[first], named[second.removeprefix(ROTATED)], name)
-    named |= {f"higgs-d{d}-n{n}": Vector(d, n) for d, n in CODEBOOKS}
     named |= {
         f"int{bits}-outliers{percent}": Outliers(Scalar(Int(bits)), percent / 100)
         for bits in FIGURE_4_BITS
         for percent in OUTLIER_PERCENT
     }
+    named |= {f"{name}-outliers1": _beside_outliers(named[name]) for name in ("mxfp4", "nvfp4", "higgs-d2-n16")}
     named |= {f"noise{bits}": Noise(4.0**-bits) for bits in (1, 2, 3, 4)}
     named |= {f"noise{bits}-matrix": Noise(4.0**-bits, "matrix") for bits in (2, 4)}
     for bits in (1, 2, 3, 4):  # Figures 1b and 1c: noise of the error of a format
@@ -156,10 +160,17 @@ def _unbiased(format: Format, name: str) -> Scalar:
     return replace(format, scale=Unbiased(format.scale))
 
 
-def _then(sparse: Format, scalar: Format, name: str) -> SparseQuantized:
-    if not isinstance(sparse, Sparse) or not isinstance(scalar, Scalar):
-        raise UserError(f"format {name}: A+B means a sparsity A, then a scalar format B, such as 2:4+int4")
-    return (ThenRotated if name.partition("+")[2].startswith(ROTATED) else SparseQuantized)(sparse, scalar)
+def _beside_outliers(inner: Format) -> Outliers:
+    assert isinstance(inner, Rounding)
+    return Outliers(inner, 0.01)
+
+
+def _then(sparse: Format, rounding: Format, name: str) -> SparseQuantized:
+    if not isinstance(sparse, Sparse) or not isinstance(rounding, Rounding):
+        raise UserError(
+            f"format {name}: A+B means a sparsity A, then a scalar format or a codebook B, such as 2:4+int4"
+        )
+    return (ThenRotated if name.partition("+")[2].startswith(ROTATED) else SparseQuantized)(sparse, rounding)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(_entries())
@@ -185,7 +196,7 @@ def find(name: str) -> Format:
     if name.endswith(DENSE_SCALES):
         composed = find(name.removesuffix(DENSE_SCALES))
         if not isinstance(composed, SparseQuantized):
-            raise UserError(f"format {name!r}: only A+B, a sparsity and then a scalar format, has {DENSE_SCALES[1:]}")
+            raise UserError(f"format {name!r}: only A+B, a sparsity and a format that rounds, has {DENSE_SCALES[1:]}")
         return replace(composed, scales_from="dense")
     first, plus, second = name.partition("+")
     if plus:
@@ -227,7 +238,7 @@ def label(format: Format) -> str:
     if isinstance(format, SparseQuantized):
         prefix = ROTATED if isinstance(format, ThenRotated) else ""
         suffix = DENSE_SCALES if format.scales_from == "dense" else ""
-        return f"{label(format.sparse)}+{prefix}{label(format.scalar)}{suffix}"
+        return f"{label(format.sparse)}+{prefix}{label(format.rounding)}{suffix}"
     if isinstance(format, HasShortName):
         return _own_name(format)
     if isinstance(format, Scalar) and (plain := _plain(format)) is not None:

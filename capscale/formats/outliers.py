@@ -1,6 +1,6 @@
 """Outliers: the few largest magnitudes of every row stay in bfloat16, the rest is quantized."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
@@ -15,11 +15,12 @@ from capscale.errors import UserError
 from capscale.kernels.rounding import rounded_to
 from capscale.kernels.select import largest
 
-from .base import Context, Granularity, Projection, in_dtype, to_float32
+from .base import Context, Granularity, Projection, in_dtype, per_row, to_float32
 from .distributions import Array64, Density, Distribution, Moments, grid_error, second_moment
 from .mse import Mse
+from .rounding import Rounding
 from .scalar import Scalar, refuse_alone
-from .scale import Learned, Rms, TwoLevel
+from .scale import Rms
 from .storage import Codes, Field, Shape, codes_value, rows_of, value_codes
 from .survivors import Tails
 
@@ -31,30 +32,38 @@ INDEX_BITS = 16  # place of an outlier in its row
 class Outliers:
     """The `fraction` of largest magnitude of every row in bfloat16, the others by `inner`, scaled without them.
 
-    Each outlier pays for its value and its 16-bit index; the inner format stores no code for it.
+    Each outlier pays for its value and its 16-bit index. An inner format that codes values one by one stores no code
+    for it; one of vectors stores them all, with zeros where outliers were.
     """
 
-    inner: Scalar
+    inner: Rounding
     fraction: float
 
     def __post_init__(self) -> None:
         check_real(self, "fraction", least=0, below=1)
-        refuse_alone(self.inner, self)
-        if self.inner.granularity == "matrix" or isinstance(self.inner.scale, Learned | TwoLevel):
+        if not isinstance(self.inner, Rounding) or self.inner.learns:
             raise UserError(
-                f"Outliers(inner={self.inner!r}): the inner format must scale by row or group, by RMS or max"
+                f"Outliers(inner={self.inner!r}): the inner format must be a Scalar or a Vector with measured scales"
             )
+        if isinstance(self.inner, Scalar):
+            refuse_alone(self.inner, self)
 
     @property
     def bits(self) -> float:
         """Codes of the others, scales, and value and index of the outliers."""
-        codes = float(np.log2(self.inner.grid.codes))
-        return self.inner.bits - self.fraction * codes + self.fraction * (VALUE_BITS + INDEX_BITS)
+        spared = float(np.log2(self.inner.codes)) if self.inner.run == 1 else 0.0
+        return self.inner.bits + self.fraction * (VALUE_BITS + INDEX_BITS - spared)
 
     @property
     def granularity(self) -> Granularity:
-        """Rows: outliers are chosen in each."""
-        return "row"
+        """That of the inner format; outliers are chosen in each row."""
+        return self.inner.granularity
+
+    def per_row(self) -> "Outliers":
+        """The inner format row by row."""
+        inner = per_row(self.inner)
+        assert isinstance(inner, Rounding)
+        return replace(self, inner=inner)
 
     def apart(self, width: int) -> int:
         """Outliers of a row: the nearest integer to `fraction width`."""
@@ -67,9 +76,9 @@ class Outliers:
 
     def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
         """Of unboundedly long rows: the grid on the law between the thresholds, and bfloat16 beyond them."""
-        scale = self.inner.scale
-        grouped = self.inner.groups.values is not None
-        if samples is not None or grouped or not isinstance(scale, Rms) or not self.fraction:
+        if not isinstance(self.inner, Scalar) or not isinstance(scale := self.inner.scale, Rms):
+            return None
+        if samples is not None or self.inner.groups.values is not None or not self.fraction:
             return None
         tails = Tails(distribution, float(distribution.quantile(1 - self.fraction / 2)))
         middle = _Middle(distribution, tails)
@@ -84,14 +93,12 @@ class Outliers:
             return self.inner.project(x, ctx)
         far, rest = self._split(x)
         inner = self.inner.project_by(self.inner.measure(rest, ctx, ~far), rest)
-        assert inner.error_in_steps is not None
-        assert inner.relative_magnitude is not None
         kept = rounded_to(to_float32(x, "Outliers"), jnp.bfloat16)
         return Projection(
             value=jnp.where(far, in_dtype(kept.astype(jnp.float32), x.dtype), inner.value),
             step=inner.step,
-            error_in_steps=jnp.where(far, 0.0, inner.error_in_steps),
-            relative_magnitude=jnp.where(far, 0.0, inner.relative_magnitude),
+            error_in_steps=_off(far, inner.error_in_steps),
+            relative_magnitude=_off(far, inner.relative_magnitude),
         )
 
     def _split(self, x: Array) -> tuple[Array, Array]:
@@ -101,8 +108,9 @@ class Outliers:
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """Codes of the others, scales, values and indices of the outliers."""
         apart = self.apart(shape[-1]) * rows_of(shape)
+        coded = prod(shape) - apart if self.inner.run == 1 else prod(shape) // self.inner.run
         return (
-            Field("codes", prod(shape) - apart, self.inner.grid.codes),
+            Field("codes", coded, self.inner.codes),
             *self.inner.scale_layout(shape),
             Field("values", apart, 2**VALUE_BITS),
             Field("indices", apart, 2**INDEX_BITS),
@@ -112,16 +120,23 @@ class Outliers:
         """Codes of the others, scales, values and indices of the outliers."""
         if not self.apart(x.shape[-1]):
             empty = np.empty(0, np.uint32)
-            return {**self.inner.store(x, ctx), "values": empty, "indices": empty}
+            codes, parts = self._whole(x, ctx)
+            stored = {"codes": np.asarray(codes).reshape(-1), **self.inner.store_scales(parts)}
+            return {**stored, "values": empty, "indices": empty}
         far, codes, parts = self._coded(x, ctx)
         mask = np.asarray(far)
         kept = np.asarray(rounded_to(to_float32(x, "Outliers"), jnp.bfloat16))
         return {
-            "codes": np.asarray(codes)[~mask],
+            "codes": np.asarray(codes)[~mask] if self.inner.run == 1 else np.asarray(codes).reshape(-1),
             **self.inner.store_scales(parts),
             "values": value_codes(kept[mask]),
             "indices": np.nonzero(mask)[-1].astype(np.uint32),
         }
+
+    @partial(jax.jit, static_argnums=0)
+    def _whole(self, x: Array, ctx: Context) -> tuple[Array, tuple[Array, ...]]:
+        parts = self.inner.measure(x, ctx)
+        return self.inner.codes_of(x, parts), parts
 
     @partial(jax.jit, static_argnums=0)
     def _coded(self, x: Array, ctx: Context) -> tuple[Array, Array, tuple[Array, ...]]:
@@ -135,13 +150,21 @@ class Outliers:
         mask = np.zeros((rows, shape[-1]), bool)
         apart = codes["indices"].size // max(rows, 1)
         mask[np.repeat(np.arange(rows), apart), codes["indices"]] = True
-        full = np.zeros(mask.shape, np.uint32)
-        full[~mask] = codes["codes"]
-        value = self.inner.values_of(jnp.asarray(full.reshape(shape)), self.inner.load_scales(codes, shape), dtype)
+        full = codes["codes"]
+        if self.inner.run == 1:
+            full = np.zeros(mask.shape, np.uint32)
+            full[~mask] = codes["codes"]
+        of_runs = jnp.asarray(full.reshape(*shape[:-1], shape[-1] // self.inner.run))
+        value = self.inner.values_of(of_runs, self.inner.load_scales(codes, shape), dtype)
         out = np.array(value).reshape(mask.shape)
         kept = jnp.asarray(codes_value(codes["values"], jnp.bfloat16).astype(np.float32))
         out[mask] = np.asarray(in_dtype(kept, dtype))
         return jnp.asarray(out.reshape(shape))
+
+
+def _off(far: Array, measured: Array | None) -> Array | None:
+    """Zero at outliers, which nothing clips."""
+    return None if measured is None else jnp.where(far, 0.0, measured)
 
 
 class _Middle:

@@ -61,13 +61,15 @@ class RigL(BitMask, StoresSurvivors):
         """Kept values of a tensor of this shape."""
         return self._magnitude.survivors(shape)
 
-    def survival(self, distribution: Distribution) -> Survival:
+    def survival(self, distribution: Distribution) -> Survival | None:
         """That of the mask it starts with."""
         return self._magnitude.survival(distribution)
 
     def error(self, distribution: Distribution, samples: int | None) -> Mse:
         """Of the mask it starts with: the least that any mask of this sparsity has."""
-        return Mse(1 - second_moment(self.survival(distribution))[1], "closed form")
+        survival = self.survival(distribution)
+        assert survival is not None
+        return Mse(1 - second_moment(survival)[1], "closed form")
 
     def initial_state(self, x: Array) -> Array:
         """Mask of the largest magnitudes."""

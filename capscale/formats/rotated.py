@@ -22,7 +22,7 @@ from .storage import Codes, Field, Shape
 
 @dataclass(frozen=True)
 class ThenRotated(SparseQuantized):
-    """`sparse` in the given basis; `scalar` on the survivors rotated, `H Q(H M x)`.
+    """`sparse` in the given basis; `rounding` on the survivors rotated, `H Q(H M x)`.
 
     Rotated like `Representation(hadamard=128)`: in blocks of the largest power of two up to 128 that divides the row.
     `SparseQuantized` under a rotation is the other order, `H Q(M H x)`. The error of the grid spreads over pruned
@@ -32,12 +32,20 @@ class ThenRotated(SparseQuantized):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.rounding, Scalar):
+            raise UserError(f"ThenRotated(rounding={self.rounding!r}): the second must be a Scalar")
         if self.scales_from != "survivors":
             raise UserError(f"ThenRotated(scales_from={self.scales_from!r}): use 'survivors', as scales are theirs")
 
     @property
+    def scalar(self) -> Scalar:
+        """`rounding`, which is a scalar format."""
+        assert isinstance(self.rounding, Scalar)
+        return self.rounding
+
+    @property
     def bits(self) -> float:
-        """Those of `scalar`: a code for every value, and no mask."""
+        """Those of `rounding`: a code for every value, and no mask."""
         return self.scalar.bits
 
     def error(self, distribution: Distribution, samples: int | None) -> Mse | None:
@@ -46,7 +54,7 @@ class ThenRotated(SparseQuantized):
 
     @property
     def fitted(self) -> Scalar:
-        """`scalar` as it is: rotated survivors are close to Gaussian."""
+        """`rounding` as it is: rotated survivors are close to Gaussian."""
         return self.scalar
 
     def project(self, x: Array, ctx: Context) -> Projection:

@@ -94,6 +94,16 @@ class Scalar:
         )
         return "matrix" if across else "row"
 
+    @property
+    def run(self) -> int:
+        """Values that a code stands for: one."""
+        return 1
+
+    @property
+    def codes(self) -> int:
+        """Codes of the grid."""
+        return self.grid.codes
+
     def per_row(self) -> "Scalar":
         """One scale per row where one served the matrix, or per row of a block."""
         scale: Any = self.scale

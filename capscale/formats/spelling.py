@@ -1,7 +1,7 @@
 """Names made by rules, for formats that the catalog does not list; and the rules backwards.
 
     [absmax-|affine-]GRID[-gN|-gRxC|-matrix][-bf16|-fp16|@e8m0[-even|-ceil]|@e4m3]     one scale a row, unless it says
-    topP   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   SCALAR-outliersP
+    topP[-unitsU|-unitsRxC]   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   SCALAR-outliersP
     noiseB   noise-as-SCALAR   noise-gmseX, each with -matrix or without
 
 GRID: `intB`, `mid-tread-intB`, `twos-intB`, `lloydB`, `eXmY`, `ternary`, or `nf4` and `af4`, in groups of 64 where it
@@ -26,6 +26,7 @@ from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
 from .rigl import RigL
+from .rounding import Rounding
 from .scalar import Scalar
 from .scale import GAUSSIAN_RMS, Absmax, PowerOfTwo, TwoLevel
 from .scale_rule import Number, ScaleRule
@@ -132,9 +133,14 @@ def _share(found: re.Match[str]) -> float:
     return float(found["percent"]) / 100
 
 
+def _unit(found: re.Match[str]) -> int | tuple[int, int]:
+    unit = int(found["unit"] or 1)
+    return (unit, int(found["columns"])) if found["columns"] else unit
+
+
 def _outliers(found: re.Match[str], inner: Format) -> Outliers:
-    if not isinstance(inner, Scalar):
-        raise UserError("outliers are kept beside a scalar format, such as int4-outliers1")
+    if not isinstance(inner, Rounding):
+        raise UserError("outliers are kept beside a scalar format or a codebook, such as int4-outliers1")
     return Outliers(inner, _share(found))
 
 
@@ -153,7 +159,7 @@ def _pattern(found: re.Match[str]) -> NM:
 
 _RULES: dict[str, Callable[..., Format]] = {
     SCALAR.pattern: _scalar,
-    rf"top{PERCENT}": lambda m: TopK(_share(m)),
+    rf"top{PERCENT}(?:-units(?P<unit>\d+)(?:x(?P<columns>\d+))?)?": lambda m: TopK(_share(m), unit=_unit(m)),
     rf"gmp{PERCENT}": lambda m: TopK(_share(m), schedule=Cubic()),
     rf"rigl{PERCENT}(?:-every(?P<period>\d+))?": lambda m: RigL(_share(m), **_period(m)),
     r"(?P<n>\d+):(?P<m>\d+)(?:(?P<pairs>-pairs)|-units(?P<unit>\d+))?": _pattern,
@@ -183,7 +189,9 @@ def _spelled(format: Format, find: Find) -> str | None:
         case Scalar():
             name = _scalar_name(format)
         case TopK():
-            name = f"{'gmp' if format.schedule == Cubic() else 'top'}{_percent(format.sparsity)}"
+            unit = "x".join(map(str, format.unit if isinstance(format.unit, tuple) else (format.unit,)))
+            units = "" if format.unit == 1 else f"-units{unit}"
+            name = f"{'gmp' if format.schedule == Cubic() else 'top'}{_percent(format.sparsity)}{units}"
         case RigL():
             every = "" if format == RigL(format.sparsity) else f"-every{format.period}"
             name = f"rigl{_percent(format.sparsity)}{every}"

@@ -72,6 +72,48 @@ class LargestOf:
 
 
 @dataclass(frozen=True)
+class LargeBlocks:
+    """x belongs to a block of `size` independent N(0, 1) values whose squared norm is among the `density` largest.
+
+    With t^2 the quantile of chi^2 of `size` degrees that leaves `density` above it, P(kept | x) is the chance that
+    chi^2 of size - 1 degrees exceeds t^2 - x^2. At x = t sin(angle) that is smooth in the angle.
+    """
+
+    size: int
+    density: float
+
+    @property
+    def squared(self) -> float:
+        """t^2, the least squared norm that is kept."""
+        return float(2 * special.gammainccinv(self.size / 2, self.density))
+
+    @property
+    def energy(self) -> float:
+        """E[x^2; kept], by x^2 p(x) being a density of chi^2 of two degrees more."""
+        return float(special.gammaincc(self.size / 2 + 1, self.squared / 2))
+
+    def moments(self, a: Array64, b: Array64) -> Moments:
+        """Gauss-Legendre in the angle up to t; beyond it all are kept."""
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        far = self.squared**0.5
+        inner_a, inner_b = np.clip(a, -far, far), np.clip(b, -far, far)
+        steps = np.linspace(-far, far, 2 * int(np.ceil(far / SPAN)) + 1)
+        edges = np.unique(np.concatenate([np.ravel(inner_a), np.ravel(inner_b), steps]))
+        angles = np.arcsin(np.clip(edges / far, -1, 1))
+        half = np.diff(angles)[:, None] / 2
+        angle = (angles[:-1] + angles[1:])[:, None] / 2 + half * GAUSS_X
+        x, cosine = far * np.sin(angle), np.cos(angle)
+        kept = special.gammaincc((self.size - 1) / 2, self.squared * cosine**2 / 2)
+        mass = half * GAUSS_W * far * cosine * NORMAL.pdf(x) * kept
+        parts = np.stack([mass.sum(1), (mass * x).sum(1), (mass * x * x).sum(1)])
+        upto = np.concatenate([np.zeros((3, 1)), np.cumsum(parts, axis=1)], axis=1)
+        inside = upto[:, np.searchsorted(edges, inner_b)] - upto[:, np.searchsorted(edges, inner_a)]
+        left = NORMAL.moments(np.minimum(a, -far), np.minimum(b, -far))
+        right = NORMAL.moments(np.maximum(a, far), np.maximum(b, far))
+        return inside[0] + left[0] + right[0], inside[1] + left[1] + right[1], inside[2] + left[2] + right[2]
+
+
+@dataclass(frozen=True)
 class LargestPairs:
     """x belongs to one of the `n` pairs of largest norm among `m` pairs of independent N(0, 1).
 

@@ -20,7 +20,7 @@ from capscale.kernels.project import Codebook, Spec, Unsupported, code_of_vector
 
 from .base import Context, Granularity, Projection, in_dtype, to_float32
 from .levels import TERNARY
-from .scalar import Scalar
+from .scalar import Parts, Scalar
 from .scale import Rms
 from .storage import Codes, Field, Shape
 
@@ -88,18 +88,45 @@ class Vector:
         words = codebook(self.dimension, self.codewords)
         return Codebook(tuple(map(tuple, words.tolist())), float(np.max(np.linalg.norm(words, axis=1))))
 
-    def _scale(self, x: Array, ctx: Context) -> tuple[tuple[Array, ...], Array]:
+    @property
+    def run(self) -> int:
+        """Neighbours of a vector."""
+        return self.dimension
+
+    @property
+    def codes(self) -> int:
+        """Codewords, of which a code names one."""
+        return self.codewords
+
+    @property
+    def learns(self) -> bool:
+        """Whether the scales are learned: they are measured."""
+        return False
+
+    def measure(self, x: Array, ctx: Context, counted: Array | None = None) -> Parts:
+        """RMS of each group; see `Scalar.measure`."""
         if x.shape[-1] % self.dimension:
             raise UserError(f"vectors of {self.dimension} need a width that it divides, not {x.shape[-1]}")
-        parts = self.scaling.measure(x, ctx)
-        ones = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(x.shape))
-        return parts, self.scaling.groups.join(ones, x.shape)
+        return self.scaling.measure(x, ctx, counted)
+
+    def _scale(self, parts: Parts, shape: Shape) -> Array:
+        """The scale of every value."""
+        split = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(shape))
+        return self.scaling.groups.join(split, shape)
 
     @jit_inline(0)
     def project(self, x: Array, ctx: Context) -> Projection:
         """Nearest codeword of each vector; `relative_magnitude` is its norm over that of the outermost codeword."""
-        found = on_codebook(self.words, to_float32(x, "Vector"), self._scale(x, ctx)[1])
-        return found._replace(value=in_dtype(found.value, x.dtype))
+        return self.project_by(self.measure(x, ctx), x)
+
+    @jit_inline(0)
+    def project_by(self, parts: Parts, x: Array, keep: Array | None = None) -> Projection:
+        """`project` with given scales. `keep`: boolean, the same for all values of a vector; the others are zero."""
+        found = on_codebook(self.words, to_float32(x, "Vector"), self._scale(parts, x.shape))
+        value = in_dtype(found.value, x.dtype)
+        if keep is None:
+            return found._replace(value=value)
+        return found._replace(value=jnp.where(keep, value, jnp.zeros_like(value)), keep=keep)
 
     def kernel_spec(self) -> Spec | Unsupported:
         """The codebook, and the kernel's rule for the scale."""
@@ -112,21 +139,41 @@ class Vector:
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
         """A code a vector, and the scales."""
-        return Field("codes", prod(shape) // self.dimension, self.codewords), *self.scaling.scale_layout(shape)
+        return Field("codes", prod(shape) // self.dimension, self.codewords), *self.scale_layout(shape)
 
     def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
         """Codes of the values, and scales."""
         index, parts = self._coded(x, ctx)
-        return {"codes": np.asarray(index, np.uint32).reshape(-1), **self.scaling.store_scales(parts)}
+        return {"codes": np.asarray(index, np.uint32).reshape(-1), **self.store_scales(parts)}
 
     @partial(jax.jit, static_argnums=0)
-    def _coded(self, x: Array, ctx: Context) -> tuple[Array, tuple[Array, ...]]:
-        parts, scale = self._scale(x, ctx)
-        return code_of_vectors(self.words, to_float32(x, "Vector"), scale)[1], parts
+    def _coded(self, x: Array, ctx: Context) -> tuple[Array, Parts]:
+        parts = self.measure(x, ctx)
+        return self.codes_of(x, parts), parts
+
+    def codes_of(self, x: Array, parts: Parts) -> Array:
+        """Codeword of every vector, int32 (..., K / dimension)."""
+        return code_of_vectors(self.words, to_float32(x, "Vector"), self._scale(parts, x.shape))[1]
+
+    def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
+        """Codewords times scales, (..., K): inverse of `codes_of`."""
+        shape = (*codes.shape[:-1], codes.shape[-1] * self.dimension)
+        words = jnp.asarray(codebook(self.dimension, self.codewords))[codes].reshape(shape)
+        return in_dtype(words * self._scale(parts, shape), dtype)
+
+    def scale_layout(self, shape: Shape) -> tuple[Field, ...]:
+        """The scales as they are stored."""
+        return self.scaling.scale_layout(shape)
+
+    def store_scales(self, parts: Parts) -> dict[str, Codes]:
+        """Codes of the scales, by field name."""
+        return self.scaling.store_scales(parts)
+
+    def load_scales(self, codes: dict[str, Codes], shape: Shape) -> Parts:
+        """Scales of the codes, the inverse of `store_scales`."""
+        return self.scaling.load_scales(codes, shape)
 
     def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
         """Values: codewords times scales."""
-        parts = self.scaling.load_scales(codes, shape)
-        split = jnp.broadcast_to(parts[0], self.scaling.groups.split_shape(shape))
-        words = jnp.asarray(codebook(self.dimension, self.codewords)[codes["codes"]]).reshape(shape)
-        return in_dtype(words * self.scaling.groups.join(split, shape), dtype)
+        index = jnp.asarray(codes["codes"]).reshape(*shape[:-1], shape[-1] // self.dimension)
+        return self.values_of(index, self.load_scales(codes, shape), dtype)

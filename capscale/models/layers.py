@@ -12,7 +12,7 @@ from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.capabilities import HasLearnedScale, draws, learns
 from capscale.models.config import ModelConfig, Projection
-from capscale.models.rope import rotary_embedding
+from capscale.models.rotary import rotary_embedding
 from capscale.representation import ProjectedActivations, Representation, linear, project_once
 
 Initializer = Callable[..., Array]

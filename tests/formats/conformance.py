@@ -28,6 +28,13 @@ from capscale.representation import Operand, project
 ROWS, WIDTH = 8, 256  # the smallest width that every group size of the catalog divides
 
 
+def block_rows(format: Format) -> int:
+    """Rows that a block of the format spans, or of one of its stages; 1 where none does."""
+    parts = [format, *(getattr(format, name) for name in ("sparse", "rounding", "inner") if hasattr(format, name))]
+    blocks = [getattr(part, name, None) for part in parts for name in ("group", "unit")]
+    return max((block[0] for block in blocks if isinstance(block, tuple)), default=1)
+
+
 @dataclass
 class Subject:
     """A format under test, its compiled projection, and what its kind promises."""
@@ -48,8 +55,8 @@ class Subject:
     @property
     def shape(self) -> tuple[int, int]:
         """Of the smallest matrix of two blocks of rows, where the format has such, and else of 8 rows."""
-        group = getattr(self.format, "group", None)
-        return (2 * group[0] if isinstance(group, tuple) else ROWS, WIDTH)
+        rows = block_rows(self.format)
+        return (2 * rows if rows > 1 else ROWS, WIDTH)
 
     def gaussian(self, seed: int = 0, dtype=jnp.float32) -> jax.Array:
         """Rows that the format divides."""

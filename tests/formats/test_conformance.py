@@ -41,7 +41,7 @@ DEFAULT = frozenset(
 def symmetric(format: Format) -> bool:
     """Codebooks, two's complement and noise are not."""
     if isinstance(format, SparseQuantized | Outliers):
-        return symmetric(format.scalar if isinstance(format, SparseQuantized) else format.inner)
+        return symmetric(format.rounding if isinstance(format, SparseQuantized) else format.inner)
     if isinstance(format, Scalar):
         levels = format.grid.levels
         return bool((levels == -levels[::-1]).all())

@@ -223,7 +223,7 @@ def test_names_and_labels_agree():
     assert catalog.find("top30-row+int4") == catalog.find("top30+int4-row") == per_row(catalog.find("top30+int4"))
     assert catalog.find("int2-g128-ragged") == Scalar(Int(2), group=128, ragged=True)
     assert catalog.label(catalog.find("top50+int3-g32-ragged")) == "top50+int3-g32-ragged"
-    assert catalog.label(TopK(0.123)) == "TopK(sparsity=0.123, granularity='matrix', schedule=Constant())"
+    assert catalog.label(TopK(0.123)) == "TopK(sparsity=0.123, granularity='matrix', schedule=Constant(), unit=1)"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_names_and_labels_agree():
         (lambda: catalog.find("int4-ragged"), "'int4-ragged': only a scalar format with numbered groups"),
         (lambda: catalog.find("top50-ragged"), "'top50-ragged': only a scalar format with numbered groups"),
         (lambda: catalog.find("int44+int4"), "format 'int44': .*bits must be 1 to 8"),
-        (lambda: catalog.find("int4+2:4"), "a sparsity A, then a scalar format B"),
+        (lambda: catalog.find("int4+2:4"), "a sparsity A, then a scalar format or a codebook B"),
         (lambda: TopK(1.0), "at least 0 and below 1"),
         (lambda: TopK(-0.1), "at least 0 and below 1"),
         (lambda: TopK(0.999, "row").project(X, NO_CONTEXT), "would prune all 256 values"),
@@ -255,7 +255,7 @@ def test_names_and_labels_agree():
         (lambda: RigL(0.5, period=0), "period=0 must be at least 1"),
         (lambda: Cubic(0.5, 0.5), "start < end"),
         (lambda: Outliers(Scalar(Int(4)), 1.0), "below 1"),
-        (lambda: Outliers(Scalar(Int(4), group="matrix"), 0.1), "by row or group"),
+        (lambda: Outliers(Scalar(Int(4), Learned()), 0.1), "with measured scales"),
         (lambda: SparseQuantized(Scalar(Int(4)), Scalar(Int(4))), "must be a sparsity"),
         (lambda: SparseQuantized(TopK(0.5), TopK(0.5)), "must be a Scalar"),
         (lambda: SparseQuantized(TopK(0.5), Scalar(Int(4)), "neither"), "use 'survivors' or 'dense'"),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conformance import block_rows
 from golden import hold
 
 from capscale.formats import catalog
@@ -34,8 +35,7 @@ def rows(dtype: str, seed: int = 0, count: int = 8) -> jax.Array:
 def digests(name: str) -> dict[str, str]:
     """Of the value, the gradient and that of learnable parameters, by dtype; the sign of zeros counts."""
     format = catalog.find(name)
-    group = getattr(format, "group", None)
-    count = group[0] if isinstance(group, tuple) else 8
+    count = max(block_rows(format), 8)
     found = {}
     for dtype in DTYPES:
         x, cotangent = rows(dtype, 0, count), rows(dtype, 1, count)

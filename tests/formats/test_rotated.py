@@ -83,7 +83,7 @@ def test_names():
     assert catalog.find("top30+rotated-int2") == format
     assert catalog.label(format) == "top30+rotated-int2"
     assert catalog.find("top30-row+rotated-int2") == format.per_row()
-    assert format != SparseQuantized(format.sparse, format.scalar)
+    assert format != SparseQuantized(format.sparse, format.rounding)
     assert operand("top30+rotated-int2 [fw+rotated trust]").estimator == BothRotated(ForwardMask(), Trust())
 
 

@@ -12,7 +12,8 @@ from capscale.formats.base import Context
 from capscale.models.decoder import Decoder
 from capscale.models.layers import FeedForward, RMSNorm
 from capscale.models.llama import LlamaBlock
-from capscale.models.rope import LinearRope, Llama3Rope, rotary_embedding
+from capscale.models.rope import LinearRope, Llama3Rope
+from capscale.models.rotary import rotary_embedding
 from capscale.representation import DENSE
 
 CTX = Context(jnp.float32(0), None)

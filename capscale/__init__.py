@@ -106,6 +106,7 @@ _MODULES = (
     "adapters",
     "analysis",
     "capacity",
+    "checkpoints",
     "estimators",
     "formats",
     "gaussian_mse",

@@ -87,14 +87,23 @@ MODEL = ModelConfig(
     rope_scaling=Llama3Rope(8.0, 1.0, 4.0, 32),
     init_std=0.3,
 )
+MODELS = {
+    "llama": MODEL,
+    "qwen2": replace(MODEL, biases=("query", "key", "value"), tied_embeddings=True, rope_scaling=None),
+    "qwen3": replace(MODEL, qk_norm="per-head", head_width=128, rope_scaling=None),
+}
+"""Heads of 128 features: transformers 5.24 takes a Qwen3 of GGUF to have these, whatever `key_length` says."""
 WHOLE = (
-    ("compressed-tensors", "absmax-twos-int4-g32-bf16", "bfloat16"),
-    ("compressed-tensors", "affine-int4-g32", "float32"),
-    ("compressed-tensors", "mxfp4", "bfloat16"),
-    ("torchao", "nvfp4", "float32"),
-    ("gguf", "q4_0", "float32"),
-    ("gguf", "absmax-mid-tread-int8-g32-fp16", "float32"),
-    ("hf", "int4", "float32"),
+    ("llama", "compressed-tensors", "absmax-twos-int4-g32-bf16", "bfloat16"),
+    ("qwen2", "compressed-tensors", "affine-int4-g32", "float32"),
+    ("qwen3", "compressed-tensors", "mxfp4", "bfloat16"),
+    ("llama", "compressed-tensors", "nvfp4", "bfloat16"),
+    ("llama", "compressed-tensors", "absmax-e4m3", "float32"),
+    ("llama", "torchao", "nvfp4", "float32"),
+    ("llama", "gguf", "q4_0", "float32"),
+    ("qwen2", "gguf", "q4_1", "float32"),
+    ("qwen3", "gguf", "absmax-mid-tread-int8-g32-fp16", "float32"),
+    ("llama", "hf", "int4", "float32"),
 )
 
 
@@ -193,12 +202,13 @@ def weights_of(container: str, out: Path) -> tuple[Any, Mapping[str, Any]]:
 
 def compare_models() -> list[str]:
     """A line for every export; names of those that do not read back."""
-    params = initial_params(MODEL, DENSE, jax.random.key(0))
     tokens = np.random.default_rng(0).integers(0, MODEL.vocabulary, (2, 16))
     failed = []
-    for container, name, dtype in WHOLE:
+    for kind, container, name, dtype in WHOLE:
         # transformers does not read the tensor `rope_freqs` of GGUF, which llama.cpp does
-        shape = replace(MODEL, rope_scaling=None) if container == "gguf" else MODEL
+        shape = replace(MODELS[kind], rope_scaling=None) if container == "gguf" else MODELS[kind]
+        drawn = initial_params(shape, DENSE, jax.random.key(0))
+        params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), drawn)
         source = Source(Path("memory"), shape, params, Representation(Operand(find(name))))
         with tempfile.TemporaryDirectory() as temporary:
             out = Path(temporary) / "out"
@@ -206,7 +216,7 @@ def compare_models() -> list[str]:
             written = export(source, container, out, dtype)  # pyright: ignore[reportArgumentType]
             model, weights = weights_of(container, out)
         held, differ = source.held(), 0
-        for key, place in places(MODEL).items():
+        for key, place in places(shape).items():
             ours = rows_of(held, place).astype(jnp.dtype(dtype)).astype(np.float32)
             differ += int(np.sum(ours != weights[key].float().numpy()))
         error = float("nan")
@@ -218,8 +228,8 @@ def compare_models() -> list[str]:
                 theirs = model(torch.asarray(tokens)).logits.numpy()
             error = float(np.abs(ours - theirs).max() / np.abs(ours).max())
         bits = "" if written.bits is None else f"{written.bits:.3f} bits"
-        print(f"{container:20}{name:34}{dtype:10}{differ:>7} weights differ, logits {error:.1e} {bits}")
-        failed += [f"{container} {name} whole"] if differ or error > 1e-5 else []
+        print(f"{kind:8}{container:20}{name:34}{dtype:10}{differ:>7} weights differ, logits {error:.1e} {bits}")
+        failed += [f"{kind} {container} {name} whole"] if differ or error > 1e-5 else []
     return failed
 
 

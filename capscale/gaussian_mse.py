@@ -18,6 +18,7 @@ from capscale.errors import UserError
 from capscale.formats.base import Format, granularity_of
 from capscale.formats.capabilities import initial_context
 from capscale.formats.distributions import NORMAL, Distribution
+from capscale.formats.known_errors import known_error
 from capscale.formats.mse import effective_bits, exact_error
 from capscale.formats.scaling import ROW
 from capscale.representation import Operand
@@ -48,11 +49,19 @@ def gmse(format: Format, distribution: Distribution = NORMAL, samples: int | Non
     """Error of `format` on rows of `samples` independent values.
 
     None: unboundedly long rows; formats whose error has no limit there, or is measured, use rows of 1024 and say so.
+    Those of formats of the catalog are shipped (`capscale.formats.known_errors`).
 
     Example: `gmse(Scalar(Int(4))).value` is 0.0115428844.
     """
     if samples is not None and samples < 2:
         raise UserError(f"gmse(samples={samples}): a row needs at least 2 values")
+    if distribution == NORMAL and samples is None and (known := known_error(format)) is not None:
+        return Gmse(*known)
+    return computed(format, distribution, samples)
+
+
+def computed(format: Format, distribution: Distribution = NORMAL, samples: int | None = None) -> Gmse:
+    """`gmse` anew, where that would read what is known of formats of the catalog."""
     error = exact_error(format, distribution, samples)
     if error is not None:
         return Gmse(error.value, 0.0, error.method)

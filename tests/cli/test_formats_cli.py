@@ -8,9 +8,11 @@ import time
 
 import pytest
 
+from capscale.cli import formats_plot
 from capscale.cli.formats import Gmse, PlotFormats, format_rows
 from capscale.errors import UserError
 from capscale.formats import catalog
+from capscale.gaussian_mse import computed
 
 
 def test_json_is_a_list_and_nothing_else(capsys):
@@ -77,10 +79,42 @@ def test_the_picture_is_drawn(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(path)
 
 
-def test_the_exact_part_of_the_catalog_is_quick():
-    from capscale.gaussian_mse import gmse
+def test_names_in_the_picture_of_all_formats_hide_no_name():
+    rows = format_rows((), "normal", None, None)
+    assert len(rows) > 200
+    figure = formats_plot.picture(rows)
+    figure.draw_without_rendering()
+    named = 0
+    for axes in figure.axes:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        named += len(boxes)
+        frame = axes.get_window_extent()
+        assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+        for number, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:number]), axes.texts[number].get_text()
+    shown = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert named == len(shown) >= 25
+    assert shown >= {row["name"] for row in formats_plot.frontier(row for row in rows if row["gmse"])}
 
-    gmse.cache_clear()
+
+def test_the_frontier_is_what_no_other_beats():
+    rows = [
+        {"name": name, "bits": bits, "gmse": error}
+        for name, bits, error in (("a", 2, 0.1), ("b", 2, 0.2), ("c", 3, 0.1), ("d", 3, 0.05), ("noise2", 1, 0.01))
+    ]
+    assert [row["name"] for row in formats_plot.frontier(rows)] == ["a", "d"]
+
+
+def test_the_picture_of_all_formats_is_quick(tmp_path):
+    """As a program of its own: their errors are shipped."""
+    command = [sys.executable, "-c", "from capscale.cli import main; raise SystemExit(main())", "plot-formats"]
+    start = time.perf_counter()
+    done = subprocess.run([*command, "--out", str(tmp_path / "all.png")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - start < 20  # 8 on two busy cores
+
+
+def test_the_exact_part_of_the_catalog_is_quick():
     start = time.perf_counter()
     for name, format in catalog.FORMATS.items():
         if not any(
@@ -98,13 +132,21 @@ def test_the_exact_part_of_the_catalog_is_quick():
                 "hif4",
             )
         ):
-            assert gmse(format).standard_error == 0
+            assert computed(format).standard_error == 0
     assert time.perf_counter() - start < 30  # 10 on two idle cores
 
 
 def test_accelerators_are_left_to_training():
     """By what does not train: a platform that is not there, or that another process holds, is not asked for."""
     environment = {**os.environ, "JAX_PLATFORMS": "tpu"}
-    command = [sys.executable, "-c", "from capscale.cli import main; raise SystemExit(main())", "gmse", "higgs-d2-n16"]
+    command = [
+        sys.executable,
+        "-c",
+        "from capscale.cli import main; raise SystemExit(main())",
+        "gmse",
+        "higgs-d2-n16",
+        "--row-length",
+        "64",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

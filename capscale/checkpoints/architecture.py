@@ -127,6 +127,10 @@ def read_config(directory: Path) -> tuple[Architecture, ModelConfig]:
         return parse_config(found)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{path}: a field is of another type than transformers writes ({error}); fetch it again"
+        ) from error
 
 
 def parse_config(found: Mapping[str, Any]) -> tuple[Architecture, ModelConfig]:
@@ -176,8 +180,8 @@ def parse_config(found: Mapping[str, Any]) -> tuple[Architecture, ModelConfig]:
 
 def _check_fields(found: Mapping[str, Any]) -> None:
     """Raises for fields whose value the decoder does not compute, or that nobody here knows."""
-    if found.get("quantization_config"):
-        method = dict(found["quantization_config"]).get("quant_method")
+    if quantization := found.get("quantization_config"):
+        method = quantization.get("quant_method")
         raise UserError(
             f"quantization_config: weights are packed already ({method}); read the dense checkpoint instead"
         )

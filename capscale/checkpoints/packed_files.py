@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from capscale.checkpoints import gguf_file
@@ -19,7 +20,7 @@ from capscale.formats.catalog import label
 
 GGUF = ".gguf"
 PACKED, SCALES = "weight_packed", ("weight_scale", "weight_global_scale", "weight_zero_point", "weight_shape")
-GGUF_FLOATS: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16}
+GGUF_FLOATS: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 class Stored(NamedTuple):

@@ -124,6 +124,24 @@ def test_what_the_decoder_does_not_compute_is_refused_by_name(changes, message):
         parse_config(CONFIG | changes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_parameters": [1]},
+        {"rope_parameters": {"rope_theta": "far"}},
+        {"quantization_config": "gptq"},
+        {"layer_types": 5},
+        {"num_attention_heads": {}},
+        {"model_type": ["llama"]},
+        {"rms_norm_eps": 10**400},
+    ],
+)
+def test_fields_of_other_types_are_refused(changes, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | changes))
+    with pytest.raises(UserError, match=r"config\.json: "):
+        read_config(tmp_path)
+
+
 @pytest.mark.parametrize("field", ["rope_scaling", "rope_parameters"])
 def test_both_spellings_of_long_contexts_are_read(field):
     told = {k: v for k, v in CONFIG.items() if k != "rope_parameters"}

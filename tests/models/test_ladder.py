@@ -1,14 +1,18 @@
 """The named sizes: parameter counts derived from the shape against those counted on the model."""
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from capscale.errors import UserError
+from capscale.formats.serialize import from_json, to_json
 from capscale.models.config import ModelConfig
 from capscale.models.coverage import parameters
 from capscale.models.ladder import LADDERS, MICRO, NANO, PAPER, find_size, ladder
+from capscale.models.rope import LinearRope, Llama3Rope
 from capscale.representation import DENSE
 
 # Table of the training set-up, arXiv 2506.01863; 430M and 800M from arXiv 2502.05003. Final norm included.
@@ -122,6 +126,16 @@ def test_n_is_that_of_the_parameters(changes):
     assert model.non_embedding_parameters == sum(leaf.size for leaf in leaves if leaf.in_n)
     kernels = {leaf.path.split("/")[-2]: leaf.shape[1:] for leaf in leaves if leaf.path.endswith("kernel")}
     assert kernels == model.projections
+
+
+@pytest.mark.parametrize("scaling", [None, LinearRope(2.0), Llama3Rope(8.0, 1.0, 4.0, 64)], ids=str)
+def test_shapes_are_json_and_back(scaling):
+    plain = ModelConfig(layers=1, heads=2, width=8, vocabulary=96, context=16, rope_scaling=scaling)
+    known = (ModelConfig, LinearRope, Llama3Rope)
+    for model in (plain, replace(plain, kv_heads=1, qk_norm="per-head", biases=("query", "key", "value"))):
+        assert from_json(json.loads(json.dumps(to_json(model))), known) == model
+    added = set(ModelConfig.JSON_ADDED) - {"rope_scaling"}
+    assert not added & set(to_json(plain)), "ids of runs of before stay"
 
 
 def test_unknown_names_are_refused_with_the_known():

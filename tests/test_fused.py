@@ -30,8 +30,11 @@ COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of
 def test_every_scalar_format_and_pattern_is_covered():
     scalars = {name for name, f in catalog.FORMATS.items() if isinstance(f, Scalar)}
     searched, blocks, shared = {"nvfp4-four-over-six"}, {"absmax-e4m3-g128x128", "nvfp4-g16x16"}, {"q4_k", "q5_k"}
-    drawn = {"int4-stochastic", "mxfp4-ceil-stochastic", "nvfp4-stochastic"}
-    assert scalars - set(COVERED) == searched | blocks | shared | drawn  # scales that are searched, of rows, of groups
+    shared |= {"hif4", "nf4-double-quantized"}
+    chance = {"int4-stochastic", "mxfp4-ceil-stochastic", "nvfp4-stochastic"}
+    measured_twice = {"int4-unbiased", *(f"lloyd{bits}-unbiased" for bits in (1, 2, 4))}
+    # scales that are searched, of blocks of rows, of several groups; what is drawn; scales that read what was rounded
+    assert scalars - set(COVERED) == searched | blocks | shared | chance | measured_twice
     assert {"2:4", "4:8-pairs", "2:4+int4", "2:4+mxfp4", "higgs-d2-n256", "higgs-d4-n16"} <= set(COVERED)
     assert len(COVERED) > 70
 

@@ -24,11 +24,13 @@ from .aot import CHIPS, Unavailable, compile_for_tpu, lower_for_hopper, tpu_devi
 from .compare import close, close_codes, equal, same, same_codes, tolerance
 from .hadamard import rotate
 from .jit_inline import jit_inline
-from .project import op, reference, tpu, tpu_codes
+from .project import op, reference
 from .project.codes import coded_grid, decode
 from .project.mask import mask_bytes
 from .project.spec import Spec
-from .project.tiles import SPILLED, VMEM, Tile, default_tile, vmem_bytes
+from .project.tpu import encode as tpu_codes
+from .project.tpu import project as tpu
+from .project.tpu.tiles import SPILLED, VMEM, Tile, default_tile, vmem_bytes
 
 Shape = tuple[int, int]
 Check = Callable[..., None]
@@ -228,7 +230,8 @@ def check_gpu_interpreted(spec: Spec, dtype: DTypeLike = jnp.float32, width: int
 
 def _gpu() -> tuple[Any, Any]:
     try:
-        from .project import gpu, gpu_codes
+        from .project.gpu import encode as gpu_codes
+        from .project.gpu import project as gpu
     except ImportError as error:
         raise Unavailable(f"this jaxlib has no Mosaic GPU: {error}") from error
     return gpu, gpu_codes

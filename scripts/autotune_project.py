@@ -13,8 +13,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from capscale.kernels.project import Unsupported, tpu
-from capscale.kernels.project.tiles import Tile, candidates, key
+from capscale.kernels.project import Unsupported
+from capscale.kernels.project.tpu import project as tpu
+from capscale.kernels.project.tpu.tiles import Tile, candidates, key
 from capscale.kernels.testing import WIDTHS
 
 from capscale.defaults import default_estimator

@@ -51,7 +51,7 @@ def _projection(name: str, dtype: DTypeLike, found: dict[str, Any]) -> None:
     spec = spec_named(name)
     x, g, given = normal(SHAPE, dtype, 2), normal(SHAPE, dtype, 3), given_numbers(spec, SHAPE[0])
     how, plain = kernel_of(spec, x), BackendChoice("reference")
-    module = importlib.import_module(f"capscale.kernels.project.{how.backend}")
+    module = importlib.import_module(f"capscale.kernels.project.{how.backend}.project")
     forward = jax.jit(lambda x: module.project(spec, x, given, **how.options()))
     expected_of = jax.jit(lambda x: reference.project(spec, x, given))
     backward = jax.jit(lambda mask, g: module.backward(spec, mask, g, **how.options()))

@@ -8,7 +8,7 @@ from .projection import Projection, in_dtype, in_steps, of_level, on_grid, round
 from .reference import code_of_vectors, on_codebook, survivors
 from .scales import ExternalScale, KernelRule, LargestOver, LevelTimes, PowerOfTwoOver, RmsTimes, normalised, reciprocal
 from .spec import Codebook, Pattern, Spec, Unsupported
-from .tiles import Tile
+from .tpu.tiles import Tile
 
 __all__ = [
     "Codebook",

@@ -21,7 +21,7 @@ from . import reference
 from .codes import Encoded, coded_grid
 from .reference import Projected
 from .spec import Spec, Unsupported
-from .tiles import Tile
+from .tpu.tiles import Tile
 
 Op = Literal["project", "encode"]
 
@@ -161,19 +161,19 @@ def _by_rows(how: BackendChoice, run: Callable[..., Any]) -> Callable[..., Any]:
 def _module(backend: dispatch.Backend, op: Op = "project") -> Any:
     """`unsupported` and what runs `op` of a backend; Pallas is imported where it is used."""
     if backend == "tpu" and op == "encode":
-        from . import tpu_codes
+        from .tpu import encode
 
-        return tpu_codes
+        return encode
     if backend == "tpu":
-        from . import tpu
+        from .tpu import project
 
-        return tpu
+        return project
     if backend == "gpu" and op == "encode":
-        from . import gpu_codes
+        from .gpu import encode
 
-        return gpu_codes
+        return encode
     if backend == "gpu":
-        from . import gpu
+        from .gpu import project
 
-        return gpu
+        return project
     return reference

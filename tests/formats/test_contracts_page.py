@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from capscale.kernels.project import Unsupported, tpu
+from capscale.kernels.project import Unsupported
+from capscale.kernels.project.tpu import project as tpu
 from test_conformance import SUBJECTS
 
 from capscale.defaults import default_estimator

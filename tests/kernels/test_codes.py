@@ -17,12 +17,12 @@ from capscale.kernels.project import (
     decode,
     encode,
     project,
-    tpu_codes,
 )
 from capscale.kernels.project.bitplanes import pack, plane_bytes, unpack
 from capscale.kernels.project.codes import coded_grid
 from capscale.kernels.project.op import BackendChoice, choose
-from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, default_tile
+from capscale.kernels.project.tpu import encode as tpu_codes
+from capscale.kernels.project.tpu.tiles import SPILLED, VMEM, Tile, default_tile
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from capscale.estimators import StraightThrough

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import aot, compare, testing
-from capscale.kernels.project import RmsTimes, Spec, Unsupported, on_grid, tpu
+from capscale.kernels.project import RmsTimes, Spec, Unsupported, on_grid
 from capscale.kernels.project.reference import Projected
-from capscale.kernels.project.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
+from capscale.kernels.project.tpu import project as tpu
+from capscale.kernels.project.tpu.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
 
 from capscale.defaults import default_estimator
 from capscale.estimators import Both, BRms, RmsThreshold, Trust

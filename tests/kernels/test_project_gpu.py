@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from capscale.kernels.aot import Unavailable, lower_for_hopper
 from capscale.kernels.compare import close, gradient_bound, tolerance
-from capscale.kernels.project import Unsupported, gpu, gpu_codes, reference
+from capscale.kernels.project import Unsupported, reference
 from capscale.kernels.project.codes import decode
+from capscale.kernels.project.gpu import encode as gpu_codes
+from capscale.kernels.project.gpu import project as gpu
 from capscale.kernels.testing import check_cuda, check_gpu_interpreted, rows
 
 from capscale.defaults import default_estimator

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import aot
-from capscale.kernels.project import LargestOver, Pattern, Projection, Spec, gpu, tpu
+from capscale.kernels.project import LargestOver, Pattern, Projection, Spec
+from capscale.kernels.project.gpu import project as gpu
 from capscale.kernels.project.rules import evaluate, operations, reads
+from capscale.kernels.project.tpu import project as tpu
 from capscale.kernels.testing import check_cuda, check_interpreted, check_tpu
 
 from capscale.formats.grids import Int

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from . import gpu_strips as strips
-from .gpu_tiles import Interleave, Tiles, call
-from .spec import Spec
+from ..spec import Spec
+from . import strips
+from .tiles import Interleave, Tiles, call
 
 Reads = Callable[[Tiles, Any], list[Array]]
 """Measures of a tile: strips, float32."""

@@ -1,4 +1,4 @@
-"""The codes and scales of rows on Hopper (Mosaic GPU): cut, rotated and measured as in `gpu`.
+"""The codes and scales of rows on Hopper (Mosaic GPU): cut, rotated and measured as in `project`.
 
 A code leaves the kernel as a byte; XLA packs smaller ones.
 """
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from . import gpu
-from .bitplanes import pack, plane_bytes
-from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
-from .gpu_tiles import Interleave, Tiles, call
-from .spec import Spec
+from ..bitplanes import pack, plane_bytes
+from ..codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
+from ..spec import Spec
+from . import project as gpu
+from .tiles import Interleave, Tiles, call
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:

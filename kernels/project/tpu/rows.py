@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from ..rms.reference import from_sums, limb_bits, limbs, powers
+from ...rms.reference import from_sums, limb_bits, limbs, powers
+from ..affine import LOWEST, Extremes, from_order, order
+from ..bitplanes import LANES
+from ..spec import Spec
 from . import lanes
-from .affine import LOWEST, Extremes, from_order, order
-from .bitplanes import LANES
-from .spec import Spec
 
 Each = Callable[[Callable[[Array, Any], Any], Any], Any]
 """`each(step, start)`: what `step(c, carried)` carries through every tile c of a group, or of a row."""

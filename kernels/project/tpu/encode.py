@@ -1,6 +1,6 @@
 """The codes and scales of rows on a TPU: one read of the rows, one write of the bytes.
 
-Cut into blocks and tiles as in `tpu`. A scale stands in all lanes of its group and is written where it stands, to a
+Cut into blocks and tiles as in `project`. A scale stands in all lanes of its group and is written where it stands, to a
 register that other tiles fill up: that of the group of tile c that starts at lane l goes to lane `l + c % run` of
 register `c / run`, `run` being the lanes of a group. XLA puts them in order, a small part of the bytes.
 """
@@ -16,12 +16,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
-from . import lanes, tpu
-from .bitplanes import LANES, plane_bytes
-from .codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
-from .spec import Spec
+from ..bitplanes import LANES, plane_bytes
+from ..codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
+from ..spec import Spec
+from . import lanes
+from . import project as tpu
+from .rows import Refs, column, measure_scale
 from .tiles import SPILLED, SUBLANES, VMEM, Tile, encode_vmem_bytes, fitting_tile
-from .tpu_rows import Refs, column, measure_scale
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..vmem import SPILLED, VMEM
-from .bitplanes import LANES, plane_bytes
-from .mask import mask_bytes
+from ...vmem import SPILLED, VMEM
+from ..bitplanes import LANES, plane_bytes
+from ..mask import mask_bytes
 
 SUBLANES = 32  # rows of a tile of bytes, the mask's
 LARGEST = 512  # rows of a block: beyond that the time to start one no longer shows

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..hopper import ROWS, sqrt
-from ..rms.reference import from_sums, limb_bits, limbs, powers
-from .affine import LOWEST, Extremes, from_order, order
-from .projection import Projection, on_grid, rounded
-from .rules import evaluate
-from .scales import normalised
-from .spec import Codebook, Pattern, Spec, nearest_word, radius_of
+from ...hopper import ROWS, sqrt
+from ...rms.reference import from_sums, limb_bits, limbs, powers
+from ..affine import LOWEST, Extremes, from_order, order
+from ..projection import Projection, on_grid, rounded
+from ..rules import evaluate
+from ..scales import normalised
+from ..spec import Codebook, Pattern, Spec, nearest_word, radius_of
 
 
 def project(

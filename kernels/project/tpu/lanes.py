@@ -13,12 +13,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
-from .. import hadamard
-from ..rms.reference import from_sums, limb_bits, limbs, powers
-from .bitplanes import LANES
-from .projection import Projection, rounded
-from .scales import normalised
-from .spec import Codebook, Pattern, nearest_word, radius_of
+from ... import hadamard
+from ...rms.reference import from_sums, limb_bits, limbs, powers
+from ..bitplanes import LANES
+from ..projection import Projection, rounded
+from ..scales import normalised
+from ..spec import Codebook, Pattern, nearest_word, radius_of
 
 
 def lane(x: Array) -> Array:

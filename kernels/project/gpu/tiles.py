@@ -14,9 +14,9 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from .. import hadamard
-from ..hopper import COMPILER_PARAMS, ROWS, interpreter, swizzled
-from .spec import Spec
+from ... import hadamard
+from ...hopper import COMPILER_PARAMS, ROWS, interpreter, swizzled
+from ..spec import Spec
 
 TILE = 128  # values of a row that are worked on at a time
 NARROWEST = 8  # columns that a wgmma's registers hold together

@@ -1,9 +1,9 @@
 """The projection of rows on Hopper (Mosaic GPU).
 
 A block of threads takes 64 tiles of 128 values, each a row of the kernel, which pass through registers once. What
-several tiles of a row share is measured before (see `gpu_sums`). The Hadamard rotation is a product with a matrix of
+several tiles of a row share is measured before (see `sums`). The Hadamard rotation is a product with a matrix of
 signs on the tensor cores, and so is the exchange of neighbours that N:M sparsity, codebooks and groups below 8 values
-need (see `gpu_tiles`). Where values share a scale in groups of 16, 32, 64 or 96 and nothing is rotated or exchanged,
+need (see `tiles`). Where values share a scale in groups of 16, 32, 64 or 96 and nothing is rotated or exchanged,
 every group is a tile.
 """
 
@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from . import gpu_strips as strips
-from . import gpu_sums
-from .gpu_tiles import ROWS, TILE, Interleave, Tiles, call, interleave_of
-from .mask import pack_mask, unpack_mask
-from .reference import Projected
-from .spec import Spec
+from ..mask import pack_mask, unpack_mask
+from ..reference import Projected
+from ..spec import Spec
+from . import strips
+from . import sums as gpu_sums
+from .tiles import ROWS, TILE, Interleave, Tiles, call, interleave_of
 
 DTYPES = (jnp.float32, jnp.bfloat16)
 

@@ -2,7 +2,7 @@
 
 A block of whole rows lies in VMEM. It is worked through in tiles of (rows, 128 lanes), so that intermediate
 values stay in registers: all tiles of a group once for its largest magnitude, once more for its root mean square, and
-once for the levels (see `tpu_rows`).
+once for the levels (see `rows`).
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
+from ..bitplanes import LANES
+from ..mask import mask_bytes
+from ..projection import Projection, on_grid
+from ..reference import Projected
+from ..rules import evaluate
+from ..spec import Spec
 from . import lanes
-from .bitplanes import LANES
-from .mask import mask_bytes
-from .projection import Projection, on_grid
-from .reference import Projected
-from .rules import evaluate
-from .spec import Spec
+from .rows import Refs, column, measure_scale, row_rms
 from .tiles import SPILLED, SUBLANES, VMEM, Tile, fitting_tile, vmem_bytes
-from .tpu_rows import Refs, column, measure_scale, row_rms
 
 DTYPES = (jnp.float32, jnp.bfloat16)
 

@@ -75,3 +75,26 @@ def test_each_rule_finds_its_fault(text, fault, tmp_path):
     (one,) = docstrings(tmp_path / "one.py")
     (found,) = faults(one)
     assert fault in found
+
+
+KERNELS = [
+    f"{folder}/{name}.py"
+    for folder, names in {
+        "project/tpu": ("project", "encode"),
+        "project/gpu": ("project", "encode"),
+        "matmul": ("tpu", "gpu"),
+        "select": ("tpu", "gpu"),
+    }.items()
+    for name in names
+]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_opens_with_a_picture_of_what_lies_where(name):
+    """Arrays with their axes, the block of a step, and what registers hold of it, in one indented drawing."""
+    text = ast.get_docstring(ast.parse((ROOT / "kernels" / name).read_text()))
+    drawing = [line for line in text.splitlines() if line.startswith("    ")]
+    words = " ".join(drawing)
+    assert len(drawing) >= 2
+    assert "-->" in words or "+--" in words
+    assert any(place in words for place in ("registers", "VMEM", "memory"))

@@ -1,11 +1,16 @@
-"""The same on Hopper (Mosaic GPU): bytes stream through shared memory, are decoded in registers, and feed wgmma.
+"""Activations times packed weights on Hopper (Mosaic GPU): bytes through shared memory, decoded in registers.
 
-One warpgroup a block computes `OUTPUTS` outputs for a block of rows of x, over a share of K:
+               columns of bytes, 16 to 64 a step, four steps in flight
+             +-------------------------+
+    64 out   | uint8 codes, by TMA     |  --> registers: levels (64, K of the step), bfloat16 --+
+             +-------------------------+                                                        | wgmma
+    B rows   | x, split by place in a  |  --> shared memory, transposed -----------------------+
+             | byte, by TMA            |
+             +-------------------------+      total (64, B) float32 in registers, written once a share of K
 
-    total (F, B) = weights (F, K) in registers times x (B, K), transposed, in shared memory
-
-so that the decoded weights never leave the registers. Shares of K, the scale of every output and the transposition
-are left to the one XLA operation that follows.
+One warpgroup a block computes `OUTPUTS` outputs for a block of rows of x, over a share of K, so that the decoded
+weights never leave the registers. Shares of K, the scale of every output and the transposition are left to the one XLA
+operation that follows.
 """
 
 from functools import partial

@@ -1,7 +1,14 @@
-"""The same on a TPU: bytes of weights are read once, decoded in VMEM, and multiplied on the MXU.
+"""Activations times packed weights on a TPU: bytes are read once, decoded in VMEM, multiplied on the MXU.
 
-The grid walks (rows of x, outputs, K); K is innermost and accumulates in float32. Inside a tile, chunks of columns are
-decoded one at a time, which bounds the float32 temporaries.
+               K inputs                            K
+             +----------+                    +-----------+
+    R rows   | 64 to 256|  x      F outputs  | 128 to 512|   uint8 codes: `values` inputs a byte, see `layout`
+             |  x 2048  |                    |  x 2048   |   a block in VMEM, decoded 128 or 256 columns at a time
+             +----------+                    +-----------+
+                              -->  (rows, outputs) float32 in VMEM, written once the last block of K is added
+
+The grid walks (rows of x, outputs, K); K is innermost and accumulates. Decoding chunks of columns bounds the float32
+temporaries.
 """
 
 from functools import partial

@@ -1,5 +1,8 @@
 """Selection per row on Hopper (Mosaic GPU): a block of threads holds one row in registers, read once from memory.
 
+    x (R, C)  --> a row, padded to 512 n, in the registers of 128 threads --> counted up to 31 times, bit by bit
+    mask (R, C) int8, and the bits of the k-th (R, 1) <-- written once
+
 Whole matrices are left to XLA: they do not fit on the chip, and without a histogram in shared memory (Mosaic GPU has
 no atomics there) counting many candidates in a pass costs as much as it saves.
 """

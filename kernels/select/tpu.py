@@ -1,8 +1,11 @@
 """Selection on a TPU with the data resident in VMEM: one pass over HBM in place of one for every count.
 
-Bit by bit, as the reference says, but each count reads VMEM. Rows are searched a block at a time; a whole matrix if it
-fits, in slabs of a few rows. Which of the tied entries stay is found in the same way, on the bits of their position,
-and only where there are more of them than wanted.
+    rows     (R, C) --> block (2^16 values, in whole rows) in VMEM --> slab (32 rows), counted up to 31 times
+    matrix   (R, C) --> all of it in VMEM, up to 10 MiB with its mask --> slab (32 rows), counted up to 31 times
+    mask     int8, the shape of x; bits of the k-th, int32, one a row or one a matrix
+
+Bit by bit, as the reference says, but each count reads VMEM. Which of the tied entries stay is found in the same way,
+on the bits of their position, and only where there are more of them than wanted.
 """
 
 from functools import partial

@@ -19,11 +19,11 @@ from capscale.kernels.project import (
     op,
     project,
     reference,
-    tpu,
 )
 from capscale.kernels.project.mask import mask_bytes, pack_mask, unpack_mask
 from capscale.kernels.project.op import BackendChoice, choose
 from capscale.kernels.project.spec import nearest_word
+from capscale.kernels.project.tpu import project as tpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from capscale.estimators import Hypersphere, Trust

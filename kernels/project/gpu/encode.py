@@ -1,5 +1,8 @@
 """The codes and scales of rows on Hopper (Mosaic GPU): cut, rotated and measured as in `project`.
 
+    tile (64, 128) in registers --> code of every value --> a byte each (64, 128) in shared memory --> memory
+                                --> scale of every row of the tile, or of every group of it --> memory
+
 A code leaves the kernel as a byte; XLA packs smaller ones.
 """
 

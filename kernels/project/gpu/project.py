@@ -1,10 +1,20 @@
 """The projection of rows on Hopper (Mosaic GPU).
 
-A block of threads takes 64 tiles of 128 values, each a row of the kernel, which pass through registers once. What
-several tiles of a row share is measured before (see `sums`). The Hadamard rotation is a product with a matrix of
-signs on the tensor cores, and so is the exchange of neighbours that N:M sparsity, codebooks and groups below 8 values
-need (see `tiles`). Where values share a scale in groups of 16, 32, 64 or 96 and nothing is rotated or exchanged,
-every group is a tile.
+    x (R, K)  --reshape-->  tiles, (R K / 128, 128), each a row of the kernel
+
+                     128 values
+                 +----------------+
+    64 tiles     |                |   a block: one warpgroup, in shared memory by TMA, as wgmma reads it
+                 +----------------+
+                     |  x +-1 matrix or a permutation, on the tensor cores, where values are rotated or exchanged
+                 +----+----+--   --+
+                 |    |    |  ...  |   strips (64, columns) in registers: neighbours in the same place of each
+                 +----+----+--   --+
+
+Values pass through registers once. What several tiles of a row share is measured before (see `sums`). The Hadamard
+rotation is a product with a matrix of signs, and so is the exchange of neighbours that N:M sparsity, codebooks and
+groups below 8 values need (see `tiles`). Where values share a scale in groups of 16, 32, 64 or 96 and nothing is
+rotated or exchanged, every group is a tile.
 """
 
 from functools import partial

@@ -1,8 +1,13 @@
 """The codes and scales of rows on a TPU: one read of the rows, one write of the bytes.
 
-Cut into blocks and tiles as in `project`. A scale stands in all lanes of its group and is written where it stands, to a
-register that other tiles fill up: that of the group of tile c that starts at lane l goes to lane `l + c % run` of
-register `c / run`, `run` being the lanes of a group. XLA puts them in order, a small part of the bytes.
+    x       (R, K) --> block (`Tile.rows`, K) in VMEM --> tile (`Tile.inner`, 128) in registers
+                                                             | code of every lane, int32
+    codes   (R, W) <-- words (`Tile.inner`, W) <-- tile c shifted by `bits * (c // (W / 128))` into word `c % (W / 128)`
+    scales  (R, S) <-- the scale, in all lanes of its group, into lane `l + c % run` of register `c // run`
+
+W are bytes of a row (`bitplanes`), S the lanes that its scales take, `run` the lanes of a group, l where it starts in
+tile c. Blocks and tiles are those of `project`. A scale is written where it stands, to a register that other tiles
+fill up; XLA puts them in order, a small part of the bytes.
 """
 
 from collections.abc import Callable

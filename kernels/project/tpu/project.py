@@ -1,8 +1,18 @@
 """The projection of rows on a TPU: one read of the rows, one write of the values and of the mask.
 
-A block of whole rows lies in VMEM. It is worked through in tiles of (rows, 128 lanes), so that intermediate
-values stay in registers: all tiles of a group once for its largest magnitude, once more for its root mean square, and
-once for the levels (see `rows`).
+                        K values of a row
+               +-------+-------+-- ... --+-------+
+    R rows     |                                 |   in HBM, read once
+               +- - - - - - - - - - - - - - - - -+
+    a block    |       |       |         |       |   `Tile.rows` whole rows in VMEM, a step of the grid
+               +-------+-------+-- ... --+-------+
+    a tile     |  128  |       |         |       |   `Tile.inner` rows x 128 lanes: vector registers
+               +-------+-------+-- ... --+-------+
+                 group: a tile, several, or runs of lanes inside of one
+
+Tiles of a block are worked through so that intermediate values stay in registers: all tiles of a group once for its
+largest magnitude, once more for its root mean square, and once for the levels (see `rows`). Rows do not meet: the grid
+is parallel.
 """
 
 from collections.abc import Callable

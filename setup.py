@@ -97,6 +97,7 @@ setup(
             "moto[s3]>=5.1",
             "flask>=3",
             "flask-cors>=6",
+            "gguf>=0.19",  # decodes what is exported for llama.cpp
             "pytest>=9",
             "pytest-xdist>=3.6",
             "ruff==0.17.5",

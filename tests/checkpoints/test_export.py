@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from capscale.checkpoints import gguf_file
 from capscale.checkpoints.export import export, with_weights
+from capscale.checkpoints.gguf_model import interleaved
 from capscale.checkpoints.huggingface import load, places, rows_of
 from capscale.checkpoints.source import Source, read_source
 from capscale.cli import main
@@ -160,6 +161,22 @@ def test_gguf_tells_the_shape(scaling, tmp_path):
     assert {t.kind.name for name, t in found.tensors.items() if "ffn_up" in name} == {"Q4_0"}
     assert ("rope_freqs.weight" in found.tensors) == isinstance(scaling, Llama3Rope)
     assert found.metadata.get("llama.rope.scaling.factor") == (4.0 if isinstance(scaling, LinearRope) else None)
+
+
+def test_the_gguf_package_reads_the_file(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install gguf")
+    found = compressed("q4_0")
+    (path,) = export(found, "gguf", tmp_path / "out").files
+    read = gguf.GGUFReader(path)
+    tensors = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in read.tensors}
+    assert set(tensors) == set(gguf_file.read(path).tensors)
+    held = found.held()
+    rows = rows_of(held, places(MODEL)["model.layers.1.mlp.up_proj.weight"])
+    np.testing.assert_array_equal(tensors["blk.1.ffn_up.weight"], rows)
+    query = rows_of(held, places(MODEL)["model.layers.0.self_attn.q_proj.weight"])
+    np.testing.assert_array_equal(tensors["blk.0.attn_q.weight"], interleaved(query, MODEL.heads))
+    assert read.fields["llama.block_count"].contents() == 2
+    np.testing.assert_array_equal(tensors["output_norm.weight"], found.params["final_norm"]["gain"])
 
 
 def test_the_command_writes_and_tells(tmp_path, capsys):

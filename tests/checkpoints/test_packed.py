@@ -115,7 +115,7 @@ def test_a_matrix_of_zeros_has_a_finite_divisor():
 def test_gguf_decodes_the_blocks_where_it_is_installed():
     gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install gguf")
     x = TENSORS.read("x")
-    for name in ("q4_0", "mxfp4", "q4_k"):
+    for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "mxfp4", "absmax-mid-tread-int8-g32-fp16"):
         kind = gguf.GGMLQuantizationType[gguf_blocks.type_of(find(name)).name]
         found = gguf.quants.dequantize(gguf_blocks.encode(find(name), x), kind).reshape(x.shape)
         np.testing.assert_array_equal(found, find(name).project(jnp.asarray(x), NO_CONTEXT).value)

@@ -119,7 +119,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (rigl.RigL(0.5), {"sparsity": SHARE, "period": COUNT, "stop": (0.5, 1 - 1e-12, 1), "drop": SHARE}),
     (pattern.NM(2, 4), {"n": (1, 2), "m": (), "unit": COUNT}),
     (outliers.Outliers(scalar.Scalar(grids.Int(4)), 0.01), {"fraction": SHARE}),
-    (vector.Vector(2, 16), {"dimension": (2,), "codewords": (), "group": (2, 2**70)}),
+    (vector.Vector(2, 16), {"dimension": (2,), "codewords": (), "group": (2, 2**70), "points": (None,)}),
     (noise.Noise(0.1), {"gmse": (0.5, 1 - 1e-12, 1)}),
     (schedule.Cubic(), {"start": SHARE, "end": (0.5, 1 - 1e-12, 1)}),
     (compose.SparseQuantized(sparse.TopK(0.5), scalar.Scalar(grids.Int(4))), {}),

@@ -18,6 +18,7 @@ from .noise import Noise
 from .of_largest import OfLargest
 from .outliers import Outliers
 from .pattern import NM
+from .points import read_points
 from .rigl import RigL
 from .rotated import ThenRotated
 from .scalar import Scalar
@@ -71,6 +72,7 @@ __all__ = [
     "Vector",
     "lloyd_max",
     "per_row",
+    "read_points",
 ]
 
 __getattr__ = old_names(__name__, {"Then": "SparseQuantized"})

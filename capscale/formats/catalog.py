@@ -1,5 +1,6 @@
 """Catalog: short names for the formats that tables and commands speak of."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -241,6 +242,8 @@ def label(format: Format) -> str:
         return f"{label(format.sparse)}+{prefix}{label(format.rounding)}{suffix}"
     if isinstance(format, HasShortName):
         return _own_name(format)
+    if isinstance(format, Vector) and format.points is not None:
+        return _of_points(format)
     if isinstance(format, Scalar) and (plain := _plain(format)) is not None:
         without, suffix = plain
         name = label(without)
@@ -257,6 +260,12 @@ def _plain(format: Scalar) -> tuple[Scalar, str] | None:
     if isinstance(format.scale, Unbiased):
         return replace(format, scale=format.scale.rule), UNBIASED
     return None
+
+
+def _of_points(format: Vector) -> str:
+    """A name that tells codebooks of one's own apart; `find` reads none of them back, as only JSON has the points."""
+    told = hashlib.sha256(repr((format.points, format.group)).encode()).hexdigest()[:8]
+    return f"vq-d{format.dimension}-n{format.codewords}-{told}"
 
 
 def _own_name(format: HasShortName) -> str:

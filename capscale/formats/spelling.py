@@ -1,7 +1,7 @@
 """Names made by rules, for formats that the catalog does not list; and the rules backwards.
 
     [absmax-|affine-]GRID[-gN|-gRxC|-matrix][-bf16|-fp16|@e8m0[-even|-ceil]|@e4m3]     one scale a row, unless it says
-    topP[-unitsU|-unitsRxC]   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   SCALAR-outliersP
+    topP[-unitsU|-unitsRxC]   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   vq@FILE   SCALAR-outliersP
     noiseB   noise-as-SCALAR   noise-gmseX, each with -matrix or without
 
 GRID: `intB`, `mid-tread-intB`, `twos-intB`, `lloydB`, `eXmY`, `ternary`, or `nf4` and `af4`, in groups of 64 where it
@@ -25,6 +25,7 @@ from .levels import AF4, NF4, TERNARY, lloyd_max
 from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
+from .points import named_points
 from .rigl import RigL
 from .rounding import Rounding
 from .scalar import Scalar
@@ -164,6 +165,7 @@ _RULES: dict[str, Callable[..., Format]] = {
     rf"rigl{PERCENT}(?:-every(?P<period>\d+))?": lambda m: RigL(_share(m), **_period(m)),
     r"(?P<n>\d+):(?P<m>\d+)(?:(?P<pairs>-pairs)|-units(?P<unit>\d+))?": _pattern,
     r"higgs-d(?P<d>\d+)-n(?P<n>\d+)": lambda m: Vector(int(m["d"]), int(m["n"])),
+    r"vq@(?P<file>.+)": lambda m: Vector.of(named_points(m["file"])),
     r"noise(?P<bits>\d+)(?P<matrix>-matrix)?": lambda m: Noise(4.0 ** -int(m["bits"]), *_matrix(m)),
     r"noise-gmse(?P<gmse>0?\.\d+)(?P<matrix>-matrix)?": lambda m: Noise(float(m["gmse"]), *_matrix(m)),
     r"noise-as-(?P<scalar>.+?)(?P<matrix>-matrix)?": _noise_as,

@@ -1,17 +1,18 @@
 """Vector quantization: runs of d neighbours to the nearest of n codewords (HIGGS grids, arXiv 2411.17525)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
 from math import log2, prod
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from capscale.checks import check_whole
 from capscale.errors import UserError
@@ -20,6 +21,7 @@ from capscale.kernels.project import Codebook, Spec, Unsupported, code_of_vector
 
 from .base import Context, Granularity, Projection, in_dtype, to_float32
 from .levels import TERNARY
+from .points import Points, check_points, rounded_points
 from .scalar import Parts, Scalar
 from .scale import Rms
 from .storage import Codes, Field, Shape
@@ -42,25 +44,53 @@ def codebook(dimension: int, size: int) -> NDArray[np.float32]:
         return np.load(file, allow_pickle=False)
 
 
+@cache
+def _own_codebook(points: Points) -> NDArray[np.float32]:
+    return np.asarray(points, np.float32)
+
+
 @dataclass(frozen=True)
 class Vector:
     """Runs of `dimension` neighbours to the nearest of `codewords` points of a Gaussian codebook, scaled by the RMS.
 
-    `group`: what shares an RMS, as in `Scalar`.
+    `group`: what shares an RMS, as in `Scalar`. `points`: a codebook of one's own, in units of the RMS (`Vector.of`).
+
+    Example: `Vector(2, 16)`, or `Vector.of([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.5]])`.
     """
+
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = {"points": None}
 
     dimension: int
     codewords: int
     group: int | Literal["row", "matrix"] = "row"
+    points: Points | None = None
 
     def __post_init__(self) -> None:
         check_whole(self, "dimension", "codewords", least=1)
-        codebook(self.dimension, self.codewords)
+        if self.points is not None:
+            check_points(self.points, "Vector: points")
+        shape = self._table.shape
+        if shape != (self.codewords, self.dimension):
+            raise UserError(
+                f"Vector(dimension={self.dimension}, codewords={self.codewords}): points are {shape[0]} of {shape[1]} "
+                "coordinates; use Vector.of(points)"
+            )
         if isinstance(self.group, int) and self.group % self.dimension:
             raise UserError(
                 f"Vector(dimension={self.dimension}, group={self.group}): the dimension must divide the group"
             )
         Scalar(TERNARY, Rms(1.0), self.group)  # says what a group may be
+
+    @classmethod
+    def of(cls, points: ArrayLike, group: int | Literal["row", "matrix"] = "row") -> "Vector":
+        """A codebook of one's own, (codewords, dimension), its coordinates rounded to 12 significant bits."""
+        words = rounded_points(points)
+        return cls(len(words[0]), len(words), group, words)
+
+    @property
+    def _table(self) -> NDArray[np.float32]:
+        """The codewords, (codewords, dimension)."""
+        return codebook(self.dimension, self.codewords) if self.points is None else _own_codebook(self.points)
 
     @property
     def scaling(self) -> Scalar:
@@ -80,12 +110,12 @@ class Vector:
 
     def per_row(self) -> "Vector":
         """One RMS per row where one served the matrix."""
-        return Vector(self.dimension, self.codewords, "row" if self.group == "matrix" else self.group)
+        return replace(self, group="row" if self.group == "matrix" else self.group)
 
     @property
     def words(self) -> Codebook:
         """As kernels know them."""
-        words = codebook(self.dimension, self.codewords)
+        words = self._table
         return Codebook(tuple(map(tuple, words.tolist())), float(np.max(np.linalg.norm(words, axis=1))))
 
     @property
@@ -158,7 +188,7 @@ class Vector:
     def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
         """Codewords times scales, (..., K): inverse of `codes_of`."""
         shape = (*codes.shape[:-1], codes.shape[-1] * self.dimension)
-        words = jnp.asarray(codebook(self.dimension, self.codewords))[codes].reshape(shape)
+        words = jnp.asarray(self._table)[codes].reshape(shape)
         return in_dtype(words * self._scale(parts, shape), dtype)
 
     def scale_layout(self, shape: Shape) -> tuple[Field, ...]:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from capscale.checkpoints import compressed_tensors, gguf_blocks, gguf_model, torchao
-from capscale.checkpoints.architecture import config_of
+from capscale.checkpoints.config_writer import config_of
 from capscale.checkpoints.huggingface import NUMPY, Place, places, rows_of
 from capscale.checkpoints.source import Source
 from capscale.checkpoints.writing import Folder

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from capscale.checkpoints import gguf_blocks, gguf_file
-from capscale.checkpoints.architecture import architecture_of
+from capscale.checkpoints.config_writer import architecture_of
 from capscale.checkpoints.gguf_blocks import TYPES, GgmlType
 from capscale.checkpoints.huggingface import NUMPY, Place, places, rows_of
 from capscale.checkpoints.writing import new_directory

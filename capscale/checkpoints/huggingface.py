@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from capscale.checkpoints.architecture import CONFIG, config_of, read_config
+from capscale.checkpoints.architecture import CONFIG, read_config
+from capscale.checkpoints.config_writer import config_of
 from capscale.checkpoints.safetensors_file import FLOATS, Tensors
 from capscale.checkpoints.writing import Folder
 from capscale.errors import UserError

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from capscale.checkpoints.architecture import architecture_of, config_of, parse_config, read_config
+from capscale.checkpoints.architecture import parse_config, read_config
+from capscale.checkpoints.config_writer import architecture_of, config_of
 from capscale.checkpoints.huggingface import load, places, rows_of, save
 from capscale.checkpoints.safetensors_file import Tensors, local_path
 from capscale.checkpoints.writing import Folder

@@ -75,7 +75,7 @@ class Coverage:
             inputs, _, stacked = found.contraction.axes(len(found.shape))
             axes = ",".join(map(str, inputs)) + (f" per {','.join(map(str, stacked))}" if stacked else "")
             held, rotated = found.representation, found.representation.hadamard is not None
-            weights = held.weights.name(rotated) + (f" H{held.hadamard}" if rotated else "")
+            weights = held.weights.name(rotated) + (f" H{held.rotation}" if rotated else "")
             lines.append((found.path, shape, axes, str(found.row), weights, held.activations.name(rotated)))
         widths = [max(len(line[column]) for line in lines if column < 4 or line[5]) for column in range(6)]
         table = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

@@ -12,6 +12,7 @@ from capscale.errors import UserError
 from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format
 from capscale.formats.capabilities import GivesKernel, kernel_spec, learns
+from capscale.formats.rotation import signs_flipped, turned, turned_back
 from capscale.kernels.hadamard import rotate
 from capscale.kernels.project import Spec, Unsupported
 from capscale.kernels.project.op import choose
@@ -24,17 +25,40 @@ _SPECIAL = {"erf", "erfc", "erf_inv"}
 
 
 def project_fused(
-    format: Format, estimator: Estimator, x: Array, ctx: Context, *, rotation: int | None, back: bool
+    format: Format,
+    estimator: Estimator,
+    x: Array,
+    ctx: Context,
+    *,
+    rotation: int | None,
+    back: bool,
+    signs: int | None = None,
 ) -> Array | None:
     """Rows x (..., K) rotated, projected and, where asked, rotated back by one kernel, gradient included.
 
-    None where `capscale.kernels.dispatch` leaves them to XLA, on a CPU always.
+    XLA multiplies by random `signs` ahead of it and behind it, and rotates there by blocks that no kernel does. None
+    where `capscale.kernels.dispatch` leaves all of it to XLA, on a CPU always.
     """
-    spec = trained_spec(format, estimator, rotation, back)
-    how = choose(spec, x, f"{format} {estimator}")
+    within = rotation if rotation is not None and rotates(rotation) else None
+    spec = trained_spec(format, estimator, within, back and within is not None)
+    ahead = f", rotated by {rotation} ahead of it, as kernels rotate by powers of two up to {LARGEST}"
+    how = choose(spec, x, f"{format} {estimator}{'' if within == rotation else ahead}")
     if how.backend == "reference" or isinstance(spec, Unsupported):
         return None
-    return fused(spec, x, given_R1(format, spec, x, ctx), how)
+    rows = signs_flipped(x, signs) if within == rotation else turned(x, rotation, signs)
+    value = fused(spec, rows, given_R1(format, spec, rows, ctx), how)
+    if not back:
+        return value
+    return signs_flipped(value, signs) if within == rotation else turned_back(value, rotation, signs)
+
+
+LARGEST = 128
+"""Largest block that kernels rotate by: lanes of a TPU's register, columns of a tile on Hopper."""
+
+
+def rotates(block: int) -> bool:
+    """Whether kernels rotate by this block."""
+    return block <= LARGEST and block.bit_count() == 1
 
 
 @cache

@@ -3,106 +3,66 @@
 `linear(x, w, representation)` is the only place where compression meets a model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from capscale.checks import check_whole
-from capscale.defaults import default_estimator
 from capscale.errors import UserError
-from capscale.estimator_names import estimator_name, find_estimator, split_name
-from capscale.estimators import STRAIGHT_THROUGH, Estimator
-from capscale.formats.base import NO_CONTEXT, Context, Format, granularity_of, per_row
-from capscale.formats.capabilities import HasLearnedScale, Stateful
-from capscale.formats.catalog import find, label
-from capscale.formats.dense import UNCOMPRESSED
-from capscale.formats.rotation import hadamard_block
+from capscale.formats.base import NO_CONTEXT, Context, granularity_of
+from capscale.formats.capabilities import Stateful
+from capscale.formats.catalog import label
+from capscale.formats.rotation import hadamard_block, turned, turned_back
 from capscale.formats.stages import stages_of
 from capscale.fused import project_fused
-from capscale.kernels.hadamard import rotate
+from capscale.kernels.hadamard import BASES, base_of
 from capscale.kernels.renamed import old_names
-from capscale.masks import Pulls, checked_mask, masked
+from capscale.operand import DENSE_OPERAND, Operand, operand, project
 from capscale.product import product
-
-
-@dataclass(frozen=True)
-class Operand:
-    """One side of a matrix product: its format forward, its estimator backward.
-
-    `estimator`: None for the default one, which a `Representation` fills in, as it depends on the rotation.
-    """
-
-    format: Format = UNCOMPRESSED
-    estimator: Estimator | None = None
-
-    @property
-    def is_dense(self) -> bool:
-        """True where nothing is compressed."""
-        return self.format == UNCOMPRESSED
-
-    def backward(self, rotated: bool = False) -> Estimator:
-        """The estimator: the one given, or the default in a basis that is rotated or not."""
-        return default_estimator(self.format, rotated) if self.estimator is None else self.estimator
-
-    def name(self, rotated: bool) -> str:
-        """Text that `operand` reads: `int4`, with the estimator where it is not the default, `top50 [fw]`."""
-        usual = self.backward(rotated) == default_estimator(self.format, rotated)
-        return label(self.format) if usual else f"{label(self.format)} [{estimator_name(self.backward(rotated))}]"
-
-
-DENSE_OPERAND = Operand(estimator=STRAIGHT_THROUGH)
-
-
-def operand(name: str, estimator: Estimator | None = None, per_token: bool = False) -> Operand:
-    """Operand of a named format (`capscale.formats.catalog`) and estimator (`capscale.estimator_names`).
-
-    Args:
-      name: `int4`, or with an estimator in brackets, `top50 [fw]`.
-      estimator: the estimator, where it is not in the name; the default of the format where neither gives one.
-      per_token: the row-by-row variant, which activations need.
-
-    Raises:
-      UserError: names that are unknown, or two estimators at once.
-
-    Example: `operand("top50 [fw]")`, `operand("int1 [clip 1.3]")`, `operand("top50", per_token=True)`.
-    """
-    format_name, estimator_text = split_name(name)
-    if estimator_text and estimator is not None:
-        raise UserError(f"operand {name!r} names an estimator, and estimator={estimator!r} another; give one of them")
-    format = per_row(find(format_name)) if per_token else find(format_name)
-    return Operand(format, find_estimator(estimator_text) if estimator_text else estimator)
 
 
 @dataclass(frozen=True)
 class Representation:
     """How the weights and the activations of a linear layer are held.
 
-    `hadamard`: largest block of the Hadamard rotation of the input axis, a power of two, or None. The block used is the
-    largest power of two up to it that divides the width. Both operands are rotated when both are compressed; a single
+    `hadamard`: largest block of the Hadamard rotation of the input axis, or None. The block used is the largest one up
+    to it that divides the width: of powers of two, and where it is 12, 20, 28 or 36 times one, of such products too
+    (1792 makes one block of 576, 640 or 1792 inputs). Both operands are rotated when both are compressed; a single
     compressed operand is rotated forth and back.
+    `signs`: seed of random signs that every row is multiplied by ahead of the rotation, the same for all rows of a
+    width, so that no input lies along a row of the Hadamard matrix; None for none.
     Estimators that an operand leaves open become the defaults for its format and this rotation.
 
     Example: `Representation(operand("int4"), operand("int8", per_token=True), hadamard=128)`.
     """
 
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"signs": None})
+
     weights: Operand = DENSE_OPERAND
     activations: Operand = DENSE_OPERAND
     hadamard: int | None = None
+    signs: int | None = None
 
     def __post_init__(self) -> None:
-        check_whole(self, "hadamard", optional=True)
+        check_whole(self, "hadamard", "signs", optional=True)
         block = self.hadamard
         for side in ("weights", "activations"):
             operand: Operand = getattr(self, side)
             if operand.estimator is None:
                 filled = Operand(operand.format, operand.backward(rotated=block is not None))
                 object.__setattr__(self, side, filled)
-        if block is not None and (block < 2 or block & (block - 1)):
-            raise UserError(f"Representation(hadamard={block}): the block must be a power of two from 2, or None")
+        if block is not None and base_of(block) is None:
+            raise UserError(
+                f"Representation(hadamard={block}): the block must be a power of two from 2, one times {BASES}, or None"
+            )
+        if block is None and self.signs is not None:
+            raise UserError(f"Representation(signs={self.signs}): signs belong to a rotation; give hadamard=128 too")
         if block is not None and isinstance(self.weights.format, Stateful):
             raise UserError(
                 f"weights={self.weights.format!r} keep a mask of the matrix itself, so they cannot be rotated; "
@@ -129,6 +89,11 @@ class Representation:
         """True where both operands are compressed in the rotated basis and stay there."""
         return self.hadamard is not None and not self.weights.is_dense and not self.activations.is_dense
 
+    @property
+    def rotation(self) -> int | str | None:
+        """The rotation as tables tell it: 128, `128 signs 7` with random signs, None for none."""
+        return self.hadamard if self.signs is None else f"{self.hadamard} signs {self.signs}"
+
 
 DENSE = Representation()
 
@@ -144,7 +109,7 @@ def project_weights(w: Array, representation: Representation, ctx: Context = NO_
     if fused is not None:
         return jnp.swapaxes(fused, -1, -2)
     projected = jnp.swapaxes(project(representation.weights, weight_rows(w, representation), ctx), -1, -2)
-    return projected if representation.rotates_both else rotated(projected, representation, axis=-2)
+    return projected if representation.rotates_both else rotated_back(projected, representation, axis=-2)
 
 
 def weight_rows(w: Array, representation: Representation) -> Array:
@@ -163,7 +128,7 @@ def project_activations(x: Array, representation: Representation, ctx: Context =
     if fused is not None:
         return fused
     projected = project(representation.activations, rotated(x, representation), ctx, tokens=True)
-    return projected if representation.rotates_both else rotated(projected, representation)
+    return projected if representation.rotates_both else rotated_back(projected, representation)
 
 
 class ProjectedWeight(NamedTuple):
@@ -235,69 +200,39 @@ def _block(width: int, representation: Representation) -> int | None:
 
 
 def rotated(x: Array, representation: Representation, axis: int = -1) -> Array:
-    """The axis rotated block by block; its own inverse, and nothing where there is no rotation."""
-    block = _block(x.shape[axis], representation)
-    return x if block is None else rotate(x, block, axis)
+    """The axis rotated block by block, behind random signs where there are some; `x` where there is no rotation."""
+    return turned(x, _block(x.shape[axis], representation), representation.signs, axis)
+
+
+def rotated_back(x: Array, representation: Representation, axis: int = -1) -> Array:
+    """Inverse of `rotated`: the rotation is its own, and so are the signs."""
+    return turned_back(x, _block(x.shape[axis], representation), representation.signs, axis)
 
 
 def _project_fused(operand: Operand, rows: Array, representation: Representation, ctx: Context) -> Array | None:
     """Rows rotated, projected, and rotated back unless both operands stay rotated, by one kernel; None without one."""
-    block = _block(rows.shape[-1], representation)
+    block, signs = _block(rows.shape[-1], representation), representation.signs
     back = block is not None and not representation.rotates_both
-    return project_fused(operand.format, operand.backward(), rows, ctx, rotation=block, back=back)
+    return project_fused(operand.format, operand.backward(), rows, ctx, rotation=block, signs=signs, back=back)
 
 
-class _Residuals(NamedTuple):
-    """For the backward pass: a mask, or what `Pulls` asks for; for learnable parameters the value's slope."""
-
-    mask: Array | None
-    dvalue_dscale: Array | None
-    learned: Array | None
-    own: Any = None
-
-
-def project(operand: Operand, x: Array, ctx: Context, tokens: bool = False) -> Array:
-    """Forward exactly `operand.format.project(x).value`; backward `mask * g`, the mask being the estimator's.
-
-    An estimator that is `Pulls` has a gradient of its own in place of that.
-
-    The gradient of a learned number, `ctx.learned`, is the sum of `dvalue_dscale * g` over the values that it scales,
-    times the format's factor for a tensor of this shape. With `tokens` it is that for one row: how many there are at
-    once depends on micro-batches and devices (LSQ too counts the features of a layer, not those of a batch).
-    """
-    return cast(Array, _project(operand, tokens, x, ctx))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _project(operand: Operand, tokens: bool, x: Array, ctx: Context) -> Array:
-    return operand.format.project(x, ctx).value
-
-
-def _forward(operand: Operand, tokens: bool, x: Array, ctx: Context) -> tuple[Array, _Residuals]:
-    projection, estimator = operand.format.project(x, ctx), operand.backward()
-    full, learned = x.astype(jnp.float32), ctx.learned
-    own = estimator.residuals(full, projection) if isinstance(estimator, Pulls) else None
-    dvalue_dscale = None if learned is None else projection.dvalue_dscale
-    mask = checked_mask(estimator(full, projection), estimator)
-    return projection.value, _Residuals(mask, dvalue_dscale, learned, own)
-
-
-def _backward(operand: Operand, tokens: bool, residuals: _Residuals, g: Array) -> tuple[Array, Context | None]:
-    mask, dvalue_dscale, learned, own = residuals
-    estimator = operand.backward()
-    into_x = estimator.pull(own, g) if isinstance(estimator, Pulls) else masked(mask, g)
-    if learned is None:
-        return into_x, None
-    format = operand.format
-    assert isinstance(format, HasLearnedScale)
-    assert dvalue_dscale is not None
-    _, pull = jax.vjp(lambda numbers: format.expand_learned(numbers, g.shape), learned)
-    (into_learned,) = pull(dvalue_dscale * g.astype(dvalue_dscale.dtype))
-    into_learned = into_learned * format.learned_gain(g.shape[-1:] if tokens else g.shape)
-    return into_x, Context(progress=cast(Array, None), learned=into_learned)
-
-
-_project.defvjp(_forward, _backward)
-
-
+__all__ = [
+    "DENSE",
+    "DENSE_OPERAND",
+    "Operand",
+    "ProjectedActivations",
+    "ProjectedWeight",
+    "Representation",
+    "hadamard_block",
+    "linear",
+    "operand",
+    "product",
+    "project",
+    "project_activations",
+    "project_once",
+    "project_weights",
+    "rotated",
+    "rotated_back",
+    "weight_rows",
+]
 __getattr__ = old_names(__name__, {"Held": "ProjectedWeight"})

@@ -26,6 +26,7 @@ ORDER = (
     "estimator_names",
     "fused",
     "product",
+    "operand",
     "representation",
     "kernel_checks",
     "packed",

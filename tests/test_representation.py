@@ -4,16 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from capscale.kernels.hadamard.orders import hadamard_matrix
 from scipy.linalg import hadamard
 
 from capscale.errors import UserError
-from capscale.estimators import ForwardMask, Lsq, Trust
+from capscale.estimators import ForwardMask, Lsq, StraightThrough, Trust
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.dense import Dense
 from capscale.formats.grids import Int
+from capscale.formats.rotation import random_signs
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Learned
+from capscale.formats.serialize import from_json, to_json
 from capscale.formats.sparse import TopK
 from capscale.product import product
 from capscale.representation import (
@@ -26,6 +29,8 @@ from capscale.representation import (
     project,
     project_activations,
     project_weights,
+    rotated,
+    rotated_back,
 )
 
 WIDTH, OUT, BLOCK = 48, 24, 16
@@ -49,11 +54,22 @@ def test_dense_with_a_rotation_is_still_the_plain_product():
     ("weights", "activations"),
     [("int4", "dense"), pytest.param("dense", "int4", marks=pytest.mark.slow), ("int4", "int4"), ("2:4", "top50")],
 )
-@pytest.mark.parametrize("rotation", [pytest.param(None, marks=pytest.mark.slow), BLOCK])
-def test_forward_and_backward_by_hand(weights, activations, rotation):
-    """y = R(x) R(w) with the masks of the estimators, everything written out with the matrix H."""
-    representation = Representation(operand(weights), operand(activations, per_token=True), rotation)
-    h = jnp.eye(WIDTH) if rotation is None else H
+@pytest.mark.parametrize(
+    ("rotation", "signs"),
+    [pytest.param(None, None, marks=pytest.mark.slow), (BLOCK, None), (BLOCK, 7), (WIDTH, 7)],
+    ids=["plain", "rotated", "signs", "one block"],
+)
+def test_forward_and_backward_by_hand(weights, activations, rotation, signs):
+    """y = R(x) R(w) with the masks of the estimators, everything written out with the matrix D H of signs and rotation.
+
+    The rows of the matrix are those of the identity turned, in float64 but for the rounding of what is compressed.
+    """
+    representation = Representation(operand(weights), operand(activations, per_token=True), rotation, signs)
+    matrix = {None: np.eye(WIDTH), BLOCK: np.asarray(H), WIDTH: np.array(hadamard_matrix(WIDTH)) / np.sqrt(WIDTH)}[
+        rotation
+    ]
+    h = jnp.asarray(np.diag([1] * WIDTH if signs is None else random_signs(signs, WIDTH)) @ matrix, jnp.float32)
+    back = h.T
 
     def held(rows, side):
         if isinstance(side.format, Dense):
@@ -70,8 +86,8 @@ def test_forward_and_backward_by_hand(weights, activations, rotation):
     value_x, mask_x = held(rotated_x, representation.activations)
     value_w, mask_w = held(rotated_w, representation.weights)
     if not both:
-        value_x = value_x if activations == "dense" else value_x @ h
-        value_w = value_w if weights == "dense" else value_w @ h
+        value_x = value_x if activations == "dense" else value_x @ back
+        value_w = value_w if weights == "dense" else value_w @ back
     expected = value_x @ value_w.T
     y, pull = jax.vjp(lambda x, w: linear(x, w, representation), X, W)
     # The products with H round differently from the butterflies, which may move a value across a boundary.
@@ -80,10 +96,10 @@ def test_forward_and_backward_by_hand(weights, activations, rotation):
     into_x, into_w = pull(G)
     back_x, back_w = G @ value_w, jnp.einsum("bto,bti->oi", G, value_x)
     if not both:
-        back_x = back_x if activations == "dense" else (back_x @ h) * mask_x @ h
-        back_w = back_w if weights == "dense" else (back_w @ h) * mask_w @ h
+        back_x = back_x if activations == "dense" else (back_x @ h) * mask_x @ back
+        back_w = back_w if weights == "dense" else (back_w @ h) * mask_w @ back
     else:
-        back_x, back_w = (back_x * mask_x) @ h, (back_w * mask_w) @ h
+        back_x, back_w = (back_x * mask_x) @ back, (back_w * mask_w) @ back
     assert np.isclose(into_x, back_x, rtol=1e-3, atol=1e-3).mean() > 0.95
     assert np.isclose(into_w, back_w.T, rtol=1e-3, atol=1e-3).mean() > 0.95
 
@@ -117,7 +133,7 @@ def test_weights_are_scaled_by_output_channel_and_activations_by_token():
     )
 
 
-@pytest.mark.parametrize("hadamard", [None, 16])
+@pytest.mark.parametrize("hadamard", [None, 16, 48])
 @pytest.mark.parametrize(
     "name",
     [
@@ -127,7 +143,8 @@ def test_weights_are_scaled_by_output_channel_and_activations_by_token():
 )
 def test_no_token_sees_another(name, hadamard):
     """Forward and backward; and its own gradient passes."""
-    representation = Representation(DENSE.weights, operand(name, per_token=True), hadamard)
+    signs = 3 if hadamard == 48 else None
+    representation = Representation(DENSE.weights, operand(name, per_token=True), hadamard, signs)
     x = jnp.concatenate([X, X[..., :16]], axis=-1)  # 64 wide: whole groups
 
     def projected(x):
@@ -226,12 +243,52 @@ def test_the_largest_block_that_divides(width, block):
     assert hadamard_block(width, 128) == block
 
 
+@pytest.mark.parametrize(("width", "block"), [(640, 640), (1792, 1792), (576, 576), (768, 768), (1408, 128), (44, 4)])
+def test_the_largest_block_of_any_order(width, block):
+    """Where the largest is 12, 20, 28 or 36 times a power of two; 11 * 128 has no such factor."""
+    assert hadamard_block(width, 1792) == block
+    assert hadamard_block(width, 2048) == width & -width
+
+
+def test_signs_are_those_of_the_seed_and_the_width():
+    """As they were first drawn: runs rest on them."""
+    assert random_signs(7, 8) == (-1, -1, -1, -1, 1, -1, -1, 1)
+    assert random_signs(7, 8) != random_signs(8, 8)
+    assert abs(np.mean(random_signs(0, 4096))) < 4 / 64
+    both = [np.array(random_signs(seed, 4096)) for seed in (0, 1)]
+    assert abs(np.mean(both[0] * both[1])) < 4 / 64
+
+
+@pytest.mark.parametrize("weights", ["int4", "dense"])
+def test_signs_spread_an_input_that_lies_along_a_row_of_the_matrix(weights):
+    x = jnp.asarray(H[3:4], jnp.float32)
+    both = operand(weights), operand("int4", per_token=True)
+    plain, signed = (rotated(x, Representation(*both, BLOCK, signs)) for signs in (None, 7))
+    assert np.abs(plain).max() == pytest.approx(1)
+    assert np.abs(signed).max() < 0.8
+    representation = Representation(operand("int4"), hadamard=BLOCK, signs=7)
+    np.testing.assert_allclose(rotated_back(rotated(X, representation), representation), X, atol=1e-6)
+
+
+def test_a_rotation_is_told_with_its_signs():
+    assert Representation(operand("int4")).rotation is None
+    assert Representation(operand("int4"), hadamard=128).rotation == 128
+    assert Representation(operand("int4"), hadamard=1792, signs=7).rotation == "1792 signs 7"
+    described = to_json(Representation(operand("int4"), hadamard=128))
+    assert "signs" not in described
+    signed = Representation(operand("int4"), hadamard=128, signs=7)
+    assert from_json(to_json(signed), (Representation, Operand, Trust, StraightThrough)) == signed
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: hadamard_block(15, 128), "width 15 is odd"),
         (lambda: Representation(hadamard=100), "power of two"),
         (lambda: Representation(hadamard=1), "power of two"),
+        (lambda: Representation(hadamard=44), "power of two"),
+        (lambda: Representation(operand("int4"), signs=7), "signs belong to a rotation"),
+        (lambda: Representation(operand("int4"), hadamard=128, signs=-1), "at least 0"),
         (lambda: linear(X[..., :15], W[:15], Representation(operand("int4"), hadamard=128)), "width 15 is odd"),
         (lambda: operand("int4x"), "unknown format"),
     ],

@@ -77,7 +77,7 @@ class Evidence:
         estimators = tuple(estimator_name(side.backward(rotated)) for side in sides)
         if names == ("dense", "dense"):
             return "dense"
-        wanted = (*names, *estimators, str(representation.hadamard or ""))
+        wanted = (*names, *estimators, str(representation.rotation or ""))
         for row in self.table.first_of_curve.values():
             if row.identity[:5] == wanted:
                 return row.curve

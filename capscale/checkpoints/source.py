@@ -82,8 +82,8 @@ def _of_run(path: Path) -> Source:
         model = from_json(described["model"], (ModelConfig, LinearRope, Llama3Rope))
         optimizer = from_json(described["optimizer"], (Optimizer,))
         told = described["representation"]
-        operands = {side: Operand(from_json(told[side]["format"])) for side in ("weights", "activations")}
-        full = Representation(**operands, hadamard=told["hadamard"])
+        weights, activations = (Operand(from_json(told[side]["format"])) for side in ("weights", "activations"))
+        full = Representation(weights, activations, told["hadamard"], told.get("signs"))
         batch = int(described["batch"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path / RUN} describes no run ({error!r}); give the directory of another one") from error
@@ -100,5 +100,5 @@ def _of_run(path: Path) -> Source:
         state = next((state for state in states if state is not None), None)
     if state is None:
         raise UserError(f"{path} has no checkpoint that reads back whole: train it, or give another run")
-    alone = Representation(full.weights, hadamard=full.hadamard)
+    alone = Representation(full.weights, hadamard=full.hadamard, signs=full.signs)
     return Source(path, model, state.params, alone, not full.activations.is_dense, state.formats)

@@ -28,7 +28,9 @@ class Describe:
     activations: str = "dense"
     """Format of the linear layers' inputs, per token."""
     hadamard: int | None = None
-    """Largest block of the Hadamard rotation, a power of two."""
+    """Largest block of the Hadamard rotation: a power of two, or one times 12, 20, 28 or 36."""
+    signs: int | None = None
+    """Seed of random signs ahead of the rotation."""
     json: bool = False
     """Print JSON: parameters, totals, N."""
 
@@ -40,7 +42,8 @@ class Describe:
         from capscale.representation import Representation, operand
 
         model = find_size(self.model)
-        representation = Representation(operand(self.weights), operand(self.activations, per_token=True), self.hadamard)
+        activations = operand(self.activations, per_token=True)
+        representation = Representation(operand(self.weights), activations, self.hadamard, self.signs)
         leaves = parameters(model, representation)
         estimator = estimator_name(representation.weights.backward())
         totals = {
@@ -51,7 +54,7 @@ class Describe:
             "activations": self.activations,
             "activation_bits": representation.activations.format.bits,
             "activations_estimator": estimator_name(representation.activations.backward()),
-            "hadamard": self.hadamard,
+            "hadamard": representation.rotation,
         }
         if self.json:
             rows = [

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from capscale.models.projected import kernels_of, path_name
-from capscale.representation import Representation, weight_rows
+from capscale.representation import Representation, rotated_back, weight_rows
 
 
 def weights_distance(params: Any, held: Any, representation: Representation) -> Array:
@@ -83,7 +83,7 @@ def mask_pass_rate(
 def _ones(kernel: Array, representation: Representation) -> Array:
     """The ones of the format's basis, seen in the basis of the master weights."""
     column = jnp.ones((kernel.shape[-2], 1), kernel.dtype)
-    return jnp.broadcast_to(jnp.swapaxes(weight_rows(column, representation), -1, -2), kernel.shape)
+    return jnp.broadcast_to(rotated_back(column, representation, axis=-2), kernel.shape)
 
 
 def _sum(x: Array) -> Array:

@@ -1,5 +1,6 @@
 """First parameters of a model."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.layers import NOISE
 from capscale.models.projected import add_learned
+from capscale.operand import DENSE_OPERAND
 from capscale.representation import Representation
 
 
@@ -20,7 +22,7 @@ def initial_params(model: ModelConfig, representation: Representation, key: Arra
     A key gives the same weights in every format; formats add only their own learnable parameters.
     """
     tokens_BT = jnp.zeros((1, model.context), jnp.int32)
-    plain = Representation(activations=representation.activations, hadamard=representation.hadamard)
+    plain = replace(representation, weights=DENSE_OPERAND)
     rngs = {"params": key, NOISE: jax.random.fold_in(key, 1)}
     params = Decoder(model, plain).init(rngs, tokens_BT, Context(jnp.float32(0)))["params"]
     return add_learned(params, representation)

@@ -48,7 +48,7 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
             side.backward() == default_estimator(side.format, run.representation.hadamard is not None)
             for side in (weights, activations)
         ),
-        "hadamard": run.representation.hadamard,
+        "hadamard": run.representation.rotation,
         "weights_gmse": format_gmse(weights.format),
         "activations_gmse": format_gmse(activations.format),
         "seed": run.seed,

@@ -22,7 +22,7 @@ from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
 from capscale.models.loss import tokens_at_once
 from capscale.models.projected import FormatState, initial_format_state, next_format_state, project_params
-from capscale.representation import DENSE_OPERAND, Representation
+from capscale.representation import DENSE, DENSE_OPERAND, Representation
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.run import Optimizer, Run
@@ -94,8 +94,9 @@ class Program:
             operand if learns(operand.format) or isinstance(operand.format, Stateful) else DENSE_OPERAND
             for operand in (representation.weights, representation.activations)
         ]
-        rotation = representation.hadamard if any(not operand.is_dense for operand in owns) else None
-        return dataclasses.replace(self, representation=Representation(owns[0], owns[1], rotation), memory=AT_ONCE)
+        rotated = dataclasses.replace(representation, weights=owns[0], activations=owns[1])
+        plain = all(operand.is_dense for operand in owns)
+        return dataclasses.replace(self, representation=DENSE if plain else rotated, memory=AT_ONCE)
 
     @property
     def module(self) -> Decoder:

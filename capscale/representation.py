@@ -23,7 +23,7 @@ from capscale.formats.stages import stages_of
 from capscale.fused import project_fused
 from capscale.kernels.hadamard import BASES, base_of
 from capscale.kernels.renamed import old_names
-from capscale.operand import DENSE_OPERAND, Operand, operand, project
+from capscale.operands import DENSE_OPERAND, Operand, operand, project
 from capscale.product import product
 
 

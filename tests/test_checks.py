@@ -94,7 +94,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (capacity.Scaling(1.0, 1.0, 1.0, 1.0, 1.0), {
         "A": WIDE, "alpha": WIDE, "g": WIDE, "B": (0, *WIDE), "beta": (0, *WIDE), "E": (-1, 0, *WIDE),
     }),
-    (representation.DENSE, {"hadamard": (2, None)}),
+    (representation.Representation(hadamard=2, signs=0), {"hadamard": (2,), "signs": (0, *COUNT, None)}),
     (estimators.Trust(), {"threshold": POSITIVE}),
     (estimators.Clip(), {"scale": POSITIVE}),
     (estimators.TrustRadius(0.3), {"radius": POSITIVE}),

@@ -131,6 +131,29 @@ def test_a_learned_step_keeps_its_gradient():
     assert bool((gradient != 0).all())
 
 
+@pytest.mark.parametrize("weights", ["int4", "dense"])
+@pytest.mark.parametrize(("block", "signs"), [(128, 7), (256, None), (640, 7)])
+def test_signs_and_large_blocks_stand_around_the_kernel(weights, block, signs, monkeypatch, caplog):
+    """XLA rotates ahead of it by what is more than a register, and says so; values and gradients are those of XLA."""
+    monkeypatch.setattr(dispatch, "_decided", {})
+    representation = Representation(operand(weights), operand("int4", per_token=True), block, signs)
+    x, w = (jnp.asarray(RNG.standard_normal(shape), jnp.float32) for shape in ((6, 1280), (1280, 8)))
+
+    def run(x, w):
+        return jax.value_and_grad(lambda x, w: jnp.sum(1 - jnp.cos(linear(x, w, representation) / 40)), (0, 1))(x, w)
+
+    value, gradients = jax.jit(run)(x, w)
+    with dispatch.target("tpu", interpret=True), caplog.at_level(logging.INFO, "capscale.kernels"):
+        text = str(jax.make_jaxpr(run)(x, w))
+        fused_value, fused_gradients = jax.jit(run)(x, w)
+    assert "capscale_project" in text
+    told = [record.getMessage() for record in caplog.records if "rotated by" in record.getMessage()]
+    assert any(f"rotated by {block} ahead of it, as kernels" in line for line in told) == (block > 128)
+    np.testing.assert_allclose(fused_value, value, rtol=1e-5)
+    for fused, plain in zip(fused_gradients, gradients, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("blocks", [(128, 256), (256, 128)])
 def test_a_rotation_that_no_kernel_does_is_not_taken_for_one_that_it_does(blocks, monkeypatch):
     """Whichever comes first: what was decided for the same format and shape, rotated otherwise, says nothing."""
@@ -140,9 +163,10 @@ def test_a_rotation_that_no_kernel_does_is_not_taken_for_one_that_it_does(blocks
     for block in blocks:
         representation = Representation(operand("int4"), operand("int4", per_token=True), block)
         with dispatch.target("tpu", interpret=True):
-            has_kernel = "capscale_project" in str(jax.make_jaxpr(lambda x, r=representation: linear(x, w, r))(x))
+            text = str(jax.make_jaxpr(lambda x, r=representation: linear(x, w, r))(x))
             found = linear(x, w, representation)
-        assert has_kernel == (block == 128)
+        assert "capscale_project" in text
+        assert ("platform_index" in text) == (block > 128), "XLA rotates"
         np.testing.assert_allclose(found, linear(x, w, representation), rtol=1e-4, atol=1e-4)
 
 

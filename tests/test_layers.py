@@ -26,7 +26,7 @@ ORDER = (
     "estimator_names",
     "fused",
     "product",
-    "operand",
+    "operands",
     "representation",
     "kernel_checks",
     "packed",

@@ -43,14 +43,14 @@ def test_codes_keep_their_bytes():
     assert np.asarray(load_weights(packed).codes).tobytes() == packed.fields["codes"]
 
 
-@pytest.mark.parametrize("hadamard", [None, 128])
+@pytest.mark.parametrize(("hadamard", "signs"), [(None, None), (128, None), (128, 7)])
 @pytest.mark.parametrize("activations", [None, "int8"])
 @pytest.mark.parametrize("weights", ["int4", "2:4+int4"])
-def test_packed_linear_is_linear(weights, activations, hadamard):
+def test_packed_linear_is_linear(weights, activations, hadamard, signs):
     """In float32, where both differ by summation order and by what the rotation rounds."""
-    representation = Representation(operand(weights), hadamard=hadamard)
+    representation = Representation(operand(weights), hadamard=hadamard, signs=signs)
     if activations is not None:
-        representation = Representation(operand(weights), operand(activations), hadamard)
+        representation = Representation(operand(weights), operand(activations), hadamard, signs)
     w, x = matrix(256, 48), matrix(5, 256) * 2
     packed = load_weights(pack_weights(w, representation))
     found = packed_linear(x, packed, representation)

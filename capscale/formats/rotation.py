@@ -38,7 +38,7 @@ def turned(x: Array, block: int | None, signs: int | None, axis: int = -1) -> Ar
 
 
 def turned_back(x: Array, block: int | None, signs: int | None, axis: int = -1) -> Array:
-    """Inverse of `turned`."""
+    """Undoes `turned`: signs and rotation are inverses of themselves."""
     return x if block is None else signs_flipped(rotate(x, block, axis), signs, axis)
 
 

@@ -12,7 +12,7 @@ from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.layers import NOISE
 from capscale.models.projected import add_learned
-from capscale.operand import DENSE_OPERAND
+from capscale.operands import DENSE_OPERAND
 from capscale.representation import Representation
 
 

@@ -14,6 +14,7 @@ INT8 = operand("int8", per_token=True)
 REPRESENTATIONS = {
     "int4": Representation(operand("int4")),
     "int4-int8-rotated": Representation(operand("int4"), INT8, hadamard=16),
+    "int4-int8-signs": Representation(operand("int4"), INT8, hadamard=12, signs=3),
     "2:4-rotated-alone": Representation(operand("2:4"), hadamard=16),
     "top50": Representation(operand("top50 [fw]")),
     "activations": Representation(Operand(), INT8),

@@ -150,6 +150,8 @@ def test_estimators_make_curves_apart():
     assert {r.curve for r in table.rows if r.is_plain} == {"top50"}
     rows = records(12, weights="int4", hadamard=None) + records(12, weights="int4", hadamard=128)
     assert make_table(rows, "x").curves == ("int4 [hadamard 128]", "int4 [no rotation]")
+    rows = records(12, weights="int4", hadamard="128 signs 7") + records(12, weights="int4", hadamard=128)
+    assert set(make_table(rows, "x").curves) == {"int4 [hadamard 128]", "int4 [hadamard 128 signs 7]"}
 
 
 def test_rows_of_earlier_versions_are_what_they_were():

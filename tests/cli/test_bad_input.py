@@ -62,6 +62,7 @@ SWEEP = "sweep mine.py --text text.txt --out new"
         ("describe --model 30M --weights int44", "format 'int44': Int(bits=44"),
         ("describe --model 30M --activations itn8", "unknown format 'itn8'"),
         ("describe --model 30M --weights int4 --hadamard 100", "power of two"),
+        ("describe --model 30M --weights int4 --signs 7", "signs belong to a rotation"),
     ],
 )
 def test_is_explained(arguments, message, place, capsys):
@@ -103,8 +104,10 @@ def test_describe_30m(capsys):
     assert found["dense_bytes"] == 2 * found["parameters"]
     assert sum(leaf["bytes"] for leaf in found["leaves"]) == pytest.approx(found["bytes"])
     assert {leaf["format"] for leaf in found["leaves"]} == {"dense", "int4"}
-    assert main(arguments) == 0
-    assert "N = 30,482,560" in capsys.readouterr().out
+    assert main([*arguments, "--signs", "7"]) == 0
+    printed = capsys.readouterr().out
+    assert "N = 30,482,560" in printed
+    assert "Hadamard block: 128 signs 7" in printed
 
 
 def test_commands_end_quietly_when_interrupted_while_they_are_loaded(monkeypatch, capsys):

@@ -12,6 +12,7 @@ from scipy.linalg import hadamard
 from capscale.estimators import ForwardMask
 from capscale.formats import catalog
 from capscale.formats.base import Context
+from capscale.formats.rotation import random_signs
 from capscale.gaussian_mse import gmse
 from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
 from capscale.models.initial import initial_params
@@ -24,6 +25,7 @@ REPRESENTATIONS = {
     "dense": DENSE,
     "int2": Representation(operand("int2")),
     "int2 rotated": Representation(operand("int2"), hadamard=BLOCK),
+    "int2 rotated, signs": Representation(operand("int2"), hadamard=BLOCK, signs=5),
     "int2 both, rotated": Representation(operand("int2"), operand("int4"), BLOCK),
     "top50 forward mask": Representation(Operand(catalog.find("top50"), ForwardMask())),
 }
@@ -38,11 +40,14 @@ def measured(representation, params):
     )
 
 
-def rotated(rows, representation):
+def rotated(rows, representation, back=False):
     if representation.hadamard is None:
         return rows
+    seed = representation.signs
+    signs = np.ones(rows.shape[-1]) if seed is None else np.array(random_signs(seed, rows.shape[-1]))
+    rows = rows if back else rows * signs
     blocks = rows.reshape(*rows.shape[:-1], -1, BLOCK) @ (hadamard(BLOCK) / np.sqrt(BLOCK))
-    return blocks.reshape(rows.shape)
+    return blocks.reshape(rows.shape) * (signs if back else 1)
 
 
 def by_hand(representation, params):
@@ -54,7 +59,7 @@ def by_hand(representation, params):
             rows = rotated(layer.T, representation)
             projection = weights.format.project(jnp.asarray(rows, jnp.float32), CTX)
             mask = weights.backward()(jnp.asarray(rows, jnp.float32), projection)
-            back = rotated(np.float64(projection.value), representation).T
+            back = rotated(np.float64(projection.value), representation, back=True).T
             squares += np.square(back - layer).sum()
             energy += np.square(layer).sum()
             passed += layer.size if mask is None else np.float64(mask).sum()

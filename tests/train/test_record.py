@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,8 @@ def test_row_says_what_was_trained():
     expected = {"model": "tiny", "width": 8, "N": RUN.non_embedding_parameters, "D": 12 * 64, "seed": 5, "steps": 12}
     expected |= {"weights": "int4", "activations": "dense", "weights_estimator": "trust", "hadamard": 8}
     assert expected.items() <= row.items()
+    signed = tiny.run(representation=replace(tiny.INT4, signs=3))
+    assert result_row(signed, 2.0, 0.1, 1.0) == result_row(RUN, 2.0, 0.1, 1.0) | {"hadamard": "8 signs 3"}
     assert row["bits_per_byte"] == pytest.approx(2.0 / math.log(2))
     assert row["weights_gmse"] == pytest.approx(0.01154288, abs=1e-8)
     assert row["activations_gmse"] == 0.0

@@ -77,6 +77,7 @@ def test_id_is_the_same_in_processes_with_other_hash_seeds():
         {"tokens": 2 * tiny.STEPS * 64},
         {"representation": DENSE},
         {"representation": replace(tiny.INT4, hadamard=4)},
+        {"representation": replace(tiny.INT4, signs=0)},
         {"model": replace(tiny.MODEL, layers=3)},
         {"model": replace(tiny.MODEL, family="olmo2")},
         {"optimizer": Optimizer(0.02, b2=0.98)},

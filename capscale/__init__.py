@@ -112,6 +112,7 @@ _MODULES = (
     "gaussian_mse",
     "kernel_checks",
     "representation",
+    "testing",
 )
 
 __all__ = [

@@ -2,7 +2,7 @@
 
     python scripts/contracts_page.py
 
-Reasons are those that the code gives: contracts' of tests/formats/conformance.py, kernels' of `capscale.kernels`. A
+Reasons are those that the code gives: contracts' of capscale/testing/contracts.py, kernels' of `capscale.kernels`. A
 test writes the page again and compares.
 """
 
@@ -32,7 +32,7 @@ HEAD = f"""# Contracts
 
 Made by `python scripts/contracts_page.py`; `tests/formats/test_contracts_page.py` holds it to the code.
 
-Every format of the catalog, what it is held to by `tests/formats/conformance.py`, and what projects it: a kernel, or
+Every format of the catalog, what it is held to by `capscale/testing/contracts.py`, and what projects it: a kernel, or
 XLA, which runs everything everywhere. Backends are asked about bfloat16 matrices of {ROWS} x {WIDTH} with the default
 estimator, as they are in the first of two columns and rotated by {BLOCK} forth and back in the second. A number is a
 reason, given below the table; it stands where a kernel does not run, or a contract says nothing of the format.
@@ -42,9 +42,9 @@ reason, given below the table; it stands where a kernel does not run, or a contr
 
 @cache
 def kit() -> tuple[Any, Any]:
-    """The contracts, and their table of formats, which stand among the tests."""
+    """The contracts, and their table of formats, which stands among the tests."""
     sys.path.insert(0, str(ROOT / "tests" / "formats"))
-    return import_module("conformance"), import_module("test_conformance")
+    return import_module("capscale.testing"), import_module("test_conformance")
 
 
 def backend_reason(format: Format, backend: Backend, rotation: int | None, op: Op = "project") -> str | None:

@@ -17,6 +17,8 @@ import jax
 import pytest
 from stores import Bucket, Server, serving, visiting
 
+pytest.register_assert_rewrite("capscale.testing")
+
 LARGEST_CACHE = 2**30
 """Bytes of compiled programs beyond which a run starts anew."""
 # As `capscale sweep` compiles for CPUs (`capscale.cli.training.CPU_FLAGS`): tests compile more than they run.

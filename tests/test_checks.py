@@ -149,6 +149,7 @@ MADE = {
     "formats": "LargeBlocks LargestOf LargestPairs Packed Tails",
     "reproduction": "Found",
     "sweep": "Chip Outcome Slice Sweep",
+    "testing": "Subject",
     "train": "Grid Parsed",
 }
 """Classes that the package itself makes, of values that are checked: nobody else has a reason to."""

@@ -35,6 +35,7 @@ ORDER = (
     "coverage",
     "adapters",
     "gaussian_mse",
+    "testing",
     "capacity",
     "realised",
     "models",

@@ -1,7 +1,6 @@
-"""The conformance table: every catalog entry against every contract of `conformance`."""
+"""The conformance table: every catalog entry against every contract of `capscale.testing`."""
 
 import pytest
-from conformance import CHECKS, ONE_PROGRAM, Subject, exempt
 
 from capscale.formats import catalog
 from capscale.formats.base import Format, Projection
@@ -15,6 +14,7 @@ from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, Learned, PowerOfTwo
 from capscale.formats.sparse import TopK
 from capscale.formats.vector import Vector
+from capscale.testing import CHECKS, ONE_PROGRAM, Subject, exempt
 
 # One entry for every mechanism runs by default; entries that differ from one of these by a number are held to what one
 # compiled program tells, and to the other contracts with -m slow.

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import gaussian
 
 from capscale.errors import UserError
 from capscale.formats import catalog
@@ -21,6 +20,7 @@ from capscale.formats.scale import Absmax, Learned, PowerOfTwo, TwoLevel
 from capscale.formats.schedule import Cubic
 from capscale.formats.sparse import TopK
 from capscale.formats.vector import Vector
+from capscale.testing import gaussian
 
 X = gaussian()
 X64 = np.asarray(X, np.float64)

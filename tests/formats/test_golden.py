@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import block_rows
 from golden import hold
 
 from capscale.formats import catalog
 from capscale.formats.capabilities import initial_context
 from capscale.representation import Operand, project
+from capscale.testing import block_rows
 
 GOLDEN = Path(__file__).parent / "golden_projections.json"
 DTYPES = ("float32", "bfloat16", "float16")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from capscale.kernels import dispatch
 from capscale.kernels.project import LargestOver, Spec
-from conformance import CHECKS, Subject, gaussian, same_bits
 
 from capscale.errors import UserError
 from capscale.estimators import StraightThrough, Trust
@@ -18,6 +17,7 @@ from capscale.formats.packing import load, pack, save, unpack
 from capscale.formats.storage import Field
 from capscale.gaussian_mse import gmse
 from capscale.representation import Operand, Representation, linear
+from capscale.testing import CHECKS, Subject, gaussian, same_bits
 
 
 # --8<-- [start:format]

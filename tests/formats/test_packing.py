@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import gaussian, same_bits
 from safetensors.numpy import save_file
 
 from capscale.errors import UserError
@@ -19,6 +18,7 @@ from capscale.formats.packing import KEY, from_bytes, load, pack, save, to_bytes
 from capscale.formats.scalar import Scalar
 from capscale.formats.serialize import from_json, to_json
 from capscale.formats.storage import Field, storage_bits
+from capscale.testing import gaussian, same_bits
 
 RADICES = (2, 3, 4, 6, 8, 16, 28, 70, 243, 256, 2**16, 2**32)
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import testing
-from conformance import CHECKS, Subject
 from jax import lax
 
 from capscale.estimators import TRUST
@@ -22,6 +21,7 @@ from capscale.formats.scale import Absmax, PowerOfTwo
 from capscale.fused import spec_of
 from capscale.gaussian_mse import gmse, measured
 from capscale.kernel_checks import check_kernels
+from capscale.testing import CHECKS, Subject
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels.rms import largest_magnitude
-from conformance import CHECKS, Subject, gaussian, same_bits
 from jax import lax
 
 from capscale.errors import UserError
@@ -19,6 +18,7 @@ from capscale.formats.scale import Group, PowerOfTwo, TwoLevel, largest
 from capscale.formats.stated import CLOSED_FORM, KERNEL, PACKING, unstated
 from capscale.fused import spec_of
 from capscale.gaussian_mse import gmse
+from capscale.testing import CHECKS, Subject, gaussian, same_bits
 
 
 @dataclass(frozen=True)

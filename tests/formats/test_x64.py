@@ -5,11 +5,12 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
-from conformance import Subject, check_batches, check_forward, check_gradient, check_levels, check_storage
 from test_conformance import DEFAULT
 from test_golden import GOLDEN, digests
 
 from capscale.formats import catalog
+from capscale.testing import Subject
+from capscale.testing.contracts import check_batches, check_forward, check_gradient, check_levels, check_storage
 
 
 @pytest.fixture(autouse=True)

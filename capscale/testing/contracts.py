@@ -1,141 +1,36 @@
 """The contracts every format is held to, as functions of a format: a new format passes them from one table row."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial, wraps
+from functools import partial
 from math import log2, prod
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from capscale.defaults import default_estimator
 from capscale.errors import UserError
-from capscale.estimators import Estimator
-from capscale.formats.base import Context, Format
-from capscale.formats.capabilities import Stateful, draws, initial_context
+from capscale.formats.base import Context, granularity_of
+from capscale.formats.capabilities import Stateful, draws
 from capscale.formats.groups import Groups
 from capscale.formats.packing import expected_bytes, pack, unpack
-from capscale.formats.rotated import ThenRotated
-from capscale.formats.stated import PACKING, unstated
 from capscale.formats.storage import Storable, storage_bits
 from capscale.gaussian_mse import gmse
 from capscale.masks import Pulls
-from capscale.representation import Operand, project
+from capscale.representation import project
 
-ROWS, WIDTH = 8, 256  # the smallest width that every group size of the catalog divides
-
-
-def block_rows(format: Format) -> int:
-    """Rows that a block of the format spans, or of one of its stages; 1 where none does."""
-    parts = [format, *(getattr(format, name) for name in ("sparse", "rounding", "inner") if hasattr(format, name))]
-    blocks = [getattr(part, name, None) for part in parts for name in ("group", "unit")]
-    return max((block[0] for block in blocks if isinstance(block, tuple)), default=1)
-
-
-@dataclass
-class Subject:
-    """A format under test, its compiled projection, and what its kind promises."""
-
-    format: Format
-    estimator: Estimator | None = None
-    """None: the default of the format's kind."""
-    symmetric: bool = True
-    """project(-x) == -project(x) wherever x is not 0."""
-    repeats: str = "no"
-    """Whether project(project(x)) == project(x): "exactly", "closely" or "no"."""
-
-    @cached_property
-    def operand(self) -> Operand:
-        estimator = default_estimator(self.format) if self.estimator is None else self.estimator
-        return Operand(self.format, estimator)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Of the smallest matrix of two blocks of rows, where the format has such, and else of 8 rows."""
-        rows = block_rows(self.format)
-        return (2 * rows if rows > 1 else ROWS, WIDTH)
-
-    def gaussian(self, seed: int = 0, dtype=jnp.float32) -> jax.Array:
-        """Rows that the format divides."""
-        return gaussian(self.shape, seed, dtype)
-
-    @cached_property
-    def compiled(self):
-        return jax.jit(lambda x, ctx: self.format.project(x, ctx).value)
-
-    def context(self, x: jax.Array) -> Context:
-        return initial_context(self.format, x)
-
-    def value(self, x: jax.Array) -> jax.Array:
-        return self.compiled(x, self.context(x))
-
-
-Check = Callable[[Subject], None]
-Reason = Callable[[Subject], str | None]
-
-
-def unless(reason: Reason) -> Callable[[Check], Check]:
-    """A contract that says nothing of formats with a reason; `exempt` tells it."""
-
-    def decorate(check: Check) -> Check:
-        @wraps(check)
-        def held(subject: Subject) -> None:
-            if reason(subject) is None:
-                check(subject)
-
-        held.reason = reason  # pyright: ignore[reportAttributeAccessIssue]
-        return held
-
-    return decorate
-
-
-def exempt(check: Check, subject: Subject) -> str | None:
-    """Why a contract says nothing of a format, or None where the format is held to it."""
-    reason = getattr(check, "reason", None)
-    return None if reason is None else reason(subject)
-
-
-def not_stored(subject: Subject) -> str | None:
-    if not isinstance(subject.format, Storable):
-        return "it states no packed storage"
-    return unstated(subject.format, PACKING)
-
-
-def without_grid(subject: Subject) -> str | None:
-    return "it has no grid whose levels could be counted" if getattr(subject.format, "grid", None) is None else None
-
-
-def never_again(subject: Subject) -> str | None:
-    """Projections that are not idempotent."""
-    return "projected again, it is measured anew, and moves" if subject.repeats == "no" else None
-
-
-def whole(subject: Subject) -> str | None:
-    return "it is measured on the whole matrix, and says so" if subject.format.granularity != "row" else None
-
-
-def without_range(subject: Subject) -> str | None:
-    if isinstance(subject.format, ThenRotated):
-        return "its rotation, sqrt(block) times as large, has no float16 number"
-    return None
-
-
-def gaussian(shape: tuple[int, ...] = (ROWS, WIDTH), seed: int = 0, dtype=jnp.float32) -> jax.Array:
-    """Rows of unequal scale, so that formats with one scale too few or too many are told apart."""
-    x = np.random.default_rng(seed).standard_normal(shape)
-    return jnp.asarray(x * 2.0 ** np.linspace(-2, 2, shape[-2])[:, None], dtype)
-
-
-def same_bits(a: jax.Array, b: jax.Array) -> None:
-    """Equal bit for bit, the sign of zero included."""
-    assert a.dtype == b.dtype
-    assert a.shape == b.shape
-    left, right = np.asarray(a), np.asarray(b)
-    kind = np.uint16 if left.dtype.itemsize == 2 else np.uint32
-    np.testing.assert_array_equal(left.view(kind), right.view(kind))
+from .subject import (
+    WIDTH,
+    Subject,
+    never_again,
+    not_stored,
+    one_device,
+    same_bits,
+    unless,
+    whole,
+    without_grid,
+    without_range,
+)
 
 
 def check_forward(subject: Subject) -> None:
@@ -197,15 +92,14 @@ def check_batches(subject: Subject) -> None:
     """vmap agrees with a loop, bit for bit."""
     x = jnp.stack([subject.gaussian(seed=seed) for seed in range(3)])
     contexts = [subject.context(each) for each in x]
-    stacked = Context(
-        *(None if part[0] is None else jnp.stack(part) for part in map(list, zip(*contexts, strict=True)))
-    )
-    axes = Context(*(None if part is None else 0 for part in stacked))
+    parts = [None if part[0] is None else jnp.stack(part) for part in map(list, zip(*contexts, strict=True))]
+    stacked, axes = Context(*cast(Any, parts)), Context(*cast(Any, [None if part is None else 0 for part in parts]))
     together = jax.jit(jax.vmap(lambda x, ctx: subject.format.project(x, ctx).value, in_axes=(0, axes)))(x, stacked)
     for i, ctx in enumerate(contexts):
         same_bits(together[i], subject.compiled(x[i], ctx))
 
 
+@unless(one_device)
 def check_sharding(subject: Subject) -> None:
     """Two devices agree with one, bit for bit, whichever axis is split."""
     x = subject.gaussian()
@@ -216,6 +110,7 @@ def check_sharding(subject: Subject) -> None:
         same_bits(subject.compiled(split, ctx), subject.compiled(x, ctx))
 
 
+@unless(one_device)
 def check_mapped(subject: Subject) -> None:
     """Inside `jax.shard_map`, devices that hold rows give those rows; what is measured on the matrix is refused."""
     x = subject.gaussian()
@@ -225,9 +120,13 @@ def check_mapped(subject: Subject) -> None:
     specs = jax.tree.map(lambda leaf: rows if jnp.shape(leaf)[:1] == subject.shape[:1] else PartitionSpec(), ctx)
     project = partial(jax.shard_map, mesh=mesh, in_specs=(rows, specs), out_specs=rows)
     run = jax.jit(project(lambda x, ctx: subject.format.project(x, ctx).value))
-    if subject.format.granularity == "matrix" and not isinstance(subject.format, Stateful):
-        with pytest.raises(UserError, match=r"is measured on the whole tensor, and inside jax\.shard_map"):
+    if granularity_of(subject.format) == "matrix" and not isinstance(subject.format, Stateful):
+        said = ""
+        try:
             run(x, ctx)
+        except UserError as error:
+            said = str(error)
+        assert "is measured on the whole tensor, and inside jax.shard_map" in said, "it is split, and nothing said so"
         return
     found = run(x, ctx)
     if not draws(subject.format):  # devices that draw alike for rows of their own
@@ -275,18 +174,20 @@ def check_rows(subject: Subject) -> None:
 @unless(not_stored)
 def check_storage(subject: Subject) -> None:
     """The packed bytes are those that `bits` counts, and unpack to the projection bit for bit."""
+    format = subject.format
+    assert isinstance(format, Storable)
     for dtype in (jnp.float32, jnp.bfloat16):
         x = subject.gaussian(dtype=dtype)
         ctx = subject.context(x)
-        packed = pack(subject.format, x, ctx)
+        packed = pack(format, x, ctx)
         same_bits(unpack(packed), subject.compiled(x, ctx))
-        bits = storage_bits(subject.format, x.shape, dtype) * x.size
+        bits = storage_bits(format, x.shape, dtype) * x.size
         fields = len(packed.fields)
-        assert packed.nbytes == expected_bytes(subject.format, x.shape, dtype)
+        assert packed.nbytes == expected_bytes(format, x.shape, dtype)
         assert bits / 8 <= packed.nbytes <= bits / 8 * (1 + 1e-6) + fields + 1 / 8 * fields
     large = (1 << 14, 1 << 14)
-    np.testing.assert_allclose(storage_bits(subject.format, large), subject.format.bits, rtol=1e-2, atol=3e-3)
-    assert subject.format.bits > 0
+    np.testing.assert_allclose(storage_bits(format, large), format.bits, rtol=1e-2, atol=3e-3)
+    assert format.bits > 0
 
 
 @unless(without_grid)

@@ -1,6 +1,7 @@
 """Three rules for docstrings: a subject in front, four words at least, and the field's words for its things."""
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,3 +99,17 @@ def test_a_kernel_opens_with_a_picture_of_what_lies_where(name):
     assert len(drawing) >= 2
     assert "-->" in words or "+--" in words
     assert any(place in words for place in ("registers", "VMEM", "memory"))
+
+
+def test_what_the_glossary_names_is_there():
+    """Every row of the glossary says where its thing is, and it is there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = text.partition("## Glossary")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) >= 25
+    assert len({word for word, _, _ in rows}) == len(rows)
+    for _, meaning, place in rows:
+        assert len(meaning.split()) >= 4
+        module, _, name = place.strip(" |`").rpartition(".")
+        found = importlib.import_module(f"capscale.{module}" if module else "capscale")
+        assert hasattr(found, name) or importlib.import_module(f"{found.__name__}.{name}"), place

@@ -38,7 +38,7 @@ def tolerance(dtype: DTypeLike, exact_rotation: bool, *, tensor_cores: bool = Fa
     """None at all for the same additions in float32. The matrix unit adds in another order: an error of a few units in
     the last place, by which values near a boundary between two levels change sides.
 
-    In bfloat16 such a value is one of about 2^8 in a binade that are rounded again, so that more are close enough.
+    bfloat16 values are rounded twice, which moves about one in 2^8 across a boundary.
     """
     if exact_rotation:
         return Tolerance(0.0, 0.0)

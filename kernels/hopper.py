@@ -40,9 +40,9 @@ def swizzled(columns: int, itemsize: int) -> tuple[plgpu.TilingTransform, plgpu.
 
 
 def sqrt(x: Array) -> Array:
-    """Square root of float32 `x` >= 0, correctly rounded, as XLA's is. What has no exponent field of a number stays.
+    """Square root of float32 `x` >= 0, correctly rounded, as XLA's is. Zero, infinity and NaN are returned unchanged.
 
-    Mosaic GPU has a reciprocal one alone, of a few units in the last place. A Newton step on the exact remainder
+    Mosaic GPU has only rsqrt, accurate to a few units in the last place. A Newton step on the exact remainder
     leaves less than one, and comparing the remainder with the neighbours' decides (Tuckerman's test:
     r rounds sqrt(z) where r pred(r) < z <= r succ(r)).
     """

@@ -47,7 +47,10 @@ def by_rows(run: Callable[..., Any], whole: int = 0) -> Callable[..., Any]:
 
 
 def unknown_sharding_reason() -> str | None:
-    """Why a kernel might be handed a part of an array unawares, or None: jit splits arrays that no mesh tells of."""
+    """Reason not to run a kernel: without a mesh, jit may shard its operand, of which it would see one shard.
+
+    None where that cannot happen.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty and dispatch.current().platform == jax.default_backend() and jax.device_count() > 1:
         return f"jit may split the tensor over {jax.device_count()} devices; name a mesh by jax.set_mesh"

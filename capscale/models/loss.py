@@ -51,8 +51,8 @@ def cross_entropy(x_BTM: Array, head_VM: Array, target_BT: Array, dtype: DTypeLi
 def mean_cross_entropy(x_BTM: Array, head_VM: Array, target_BT: Array, dtype: DTypeLike, at_once: int) -> Array:
     """Mean of `cross_entropy`, float32 scalar; what training needs.
 
-    Differentiated by features and head, it computes their gradients along with the loss, so that every logit is
-    computed once, and part of the gradient of the head is summed on each device before devices add theirs up, once.
+    The forward pass of its `custom_vjp` also computes the gradients of features and head: every logit is computed once,
+    each device sums its share of the head's gradient, and one all-reduce adds these up.
     Gradients of logits are rounded to `dtype`, as what they are multiplied with is; sums are float32.
     """
     return cast(Array, _mean(jnp.dtype(dtype).name, at_once, x_BTM, head_VM, target_BT))

@@ -183,8 +183,8 @@ def mode_of(asked: Mode, fsdp: int) -> Mode:
             )
         if several:
             raise UserError(
-                f"--mode {asked} is for one process, and {jax.process_count()} train each run together here; "
-                "use --mode mesh, or start them without joining them"
+                f"--mode {asked} needs one process, but {jax.process_count()} are connected here: use --mode mesh, or "
+                "drop --coordinator"
             )
     if asked != "auto":
         return asked

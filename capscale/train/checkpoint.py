@@ -120,7 +120,7 @@ class Checkpoints:
         A checkpoint that is damaged is named in a warning and gives None, in every process alike; see `set_aside`.
         Raises `UserError`, in every process alike too, for what hinders reading and is no sign of damage.
         """
-        # What is unheard is so in the process as a whole, and each gives back what it found: one after the other.
+        # Log filters belong to the process, and each caller restores what it found: one thread at a time.
         with _ONE_AT_A_TIME, _leftovers_unheard():
             state, reason = self._try(step, abstract_state)
             if reason is not None:

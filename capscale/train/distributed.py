@@ -72,9 +72,9 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
 
 @contextmanager
 def all_or_none(shared: Exception | None = None) -> Iterator[None]:
-    """Makes a block collective: an error that is raised in one process ends the block in each.
+    """Makes failure collective: where the block raises in one process, it ends in every process.
 
-    Where it was raised it is raised on. The others raise `FailedElsewhere`; or `shared`, if all that was raised is of
+    The process that raised re-raises. The others raise `FailedElsewhere`; or `shared`, if all that was raised is of
     its type. All of them know then, and can go on together: see `is_agreed`.
     """
     refusal = None

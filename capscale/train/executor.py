@@ -196,8 +196,8 @@ def train_chunk_of_runs(
 ) -> tuple[TrainState, dict[str, Array]]:
     """`train_chunk` of runs that are at the same step of as many; all but `count` have a leading axis of runs.
 
-    The step and the length are made those of all runs: what every few steps alone is done, such as measuring or moving
-    masks, then stays a branch, where it would be computed at every step and thrown away.
+    All runs share one step counter and one length, so that `lax.cond` on them stays a branch under vmap: measurements
+    and moves of masks, which are due every few steps, do not become a select that computes them at every step.
     """
 
     def of_run(state: TrainState, window_SBU: Array, scalars: RunScalars) -> tuple[TrainState, dict[str, Array]]:

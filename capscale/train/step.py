@@ -88,7 +88,7 @@ class Program:
 
     @property
     def start(self) -> "Program":
-        """The program as far as first states depend on it: one start serves all formats that own nothing."""
+        """The program that the initial state depends on: formats without learned scales or state share one."""
         representation = self.representation
         owns = [
             operand if learns(operand.format) or isinstance(operand.format, Stateful) else DENSE_OPERAND
@@ -236,8 +236,8 @@ def train_chunk(
       The state after the chunk and metrics, each `float32 (S,)`, NaN from `count` on.
 
     Where every device of the context mesh holds all parameters, each goes through the steps by itself, on its part of
-    the batch, and they meet once a step, to add up gradients. Left to XLA, they would for every micro-batch, and share
-    out the projection of weights, which takes longer to gather than to compute.
+    the batch, and one all-reduce a step adds up gradients. XLA by itself would insert one for every micro-batch, and
+    would shard the projection of weights, which takes longer to gather than to compute.
     """
     axis = _data_parallel_axis(program)
 

@@ -1,8 +1,8 @@
 """Codes of a scalar grid, a byte for each 8, 4, 2 or 1 of them, and the scales that belong to them.
 
 A code takes 1, 2, 4 or 8 bits, the least of them that holds every code of the grid; bytes are laid out by `bitplanes`.
-(`capscale.formats.packing` puts neighbours into a byte, for which every lane would move. What `unpack` returns are
-the codes that it packs.)
+`capscale.formats.packing` has another layout, neighbours sharing a byte, which on a TPU needs a move between lanes for
+every value; what it packs are the codes that `bitplanes.unpack` gives.
 """
 
 from dataclasses import dataclass, replace

@@ -164,10 +164,10 @@ def in_16_bits(x: Array, number: Literal["bfloat16", "float16"]) -> Array:
 
 
 def rounded(product: Array) -> Array:
-    """`product` as it rounds by itself; NaN where it is not finite.
+    """Rounds a product to float32; NaN where it is not finite.
 
-    Compilers fuse a product into the addition that follows, unrounded, so that a projected value would depend on what
-    it is used for. They do not look through a selection. (An optimization barrier is gone before they fuse.)
+    XLA would fuse it, unrounded, into an addition that follows (FMA), so that a projected value would depend on what it
+    is used for. The `where` blocks that fusion; an optimization barrier is removed before it.
     """
     return jnp.where(jnp.abs(product) < jnp.inf, product, jnp.nan)
 
@@ -175,8 +175,8 @@ def rounded(product: Array) -> Array:
 def normalised(x: Array, scale: Array) -> Array:
     """`x / scale`, by the reciprocal of the scale; 0 where the scale is, and where it is too small for a normal number.
 
-    By a product, because XLA makes one of a division where a single number divides a whole row, and only there: the
-    values of a row would depend on how many rows are projected with it.
+    Multiplies by 1/scale. XLA rewrites x/s that way only where s is one scalar a row, so with a division the values of
+    a row would depend on its batch.
     """
     small = scale < SMALLEST
     return jnp.where(small, 0.0, x * (1.0 / jnp.where(small, 1.0, scale)))

@@ -128,7 +128,7 @@ def test_fsdp_is_never_passed_over(options, message, tmp_path):
 
 @pytest.mark.parametrize("mode", ["threads", "population"])
 def test_modes_of_one_process_are_not_passed_over(mode, tmp_path, one_of_two):
-    with pytest.raises(UserError, match=rf"--mode {mode} is for one process, and 2 train each run together here; use"):
+    with pytest.raises(UserError, match=rf"--mode {mode} needs one process, but 2 are connected here: use"):
         start(tmp_path, mode=mode)
 
 

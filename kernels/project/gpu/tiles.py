@@ -44,7 +44,7 @@ class Interleave(NamedTuple):
 
     @property
     def narrow(self) -> bool:
-        """Whether groups are as narrow as the interleaving: a column of strips is one, or several."""
+        """Whether a group has at most `factor` values: a column of the strips then holds whole groups."""
         return self.group is not None and self.group <= self.factor
 
     def strips(self, tile: Array) -> list[list[Array]]:

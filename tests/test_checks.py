@@ -25,6 +25,7 @@ from capscale.errors import UserError
 from capscale.formats import (
     compose,
     double_quantized,
+    e8p,
     families,
     floats,
     grids,
@@ -114,6 +115,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (scale.TwoLevel(), {}),
     (magnitude.Magnitude(), {"multiple": POSITIVE}),
     (kquant.KQuant(), {"groups": (2,), "bits": COUNT, "start": (-1, 0, 0.5, 1 - 1e-12, 1, 2), "steps": SOME}),
+    (e8p.E8P(), {"step": POSITIVE, "group": (2**70,)}),
     (double_quantized.DoubleQuantized(), {"groups": (2,)}),
     (sparse.TopK(0.5), {"sparsity": SHARE, "unit": COUNT}),
     (rigl.RigL(0.5), {"sparsity": SHARE, "period": COUNT, "stop": (0.5, 1 - 1e-12, 1), "drop": SHARE}),

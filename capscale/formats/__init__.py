@@ -7,6 +7,7 @@ from .base import Context, Format, Projection, per_row
 from .compose import SparseQuantized
 from .dense import Dense
 from .double_quantized import DoubleQuantized
+from .e8p import E8P
 from .floats import Float
 from .grids import Grid, Int
 from .groups import Groups
@@ -32,6 +33,7 @@ from .vector import Vector
 
 __all__ = [
     "AF4",
+    "E8P",
     "NF4",
     "NM",
     "TERNARY",

@@ -15,6 +15,7 @@ from .compose import SparseQuantized
 from .dense import Dense
 from .distributions import NORMAL
 from .double_quantized import DoubleQuantized
+from .e8p import E8P
 from .floats import E1M2, E2M1, E2M3, E2M5, E3M0, E3M2, E3M4, E4M1, E4M3, E5M2, E6M1
 from .grids import Int
 from .hif4 import HiF4Scales
@@ -124,7 +125,7 @@ def _sparsities() -> dict[str, Format]:
 
 def _entries() -> dict[str, Format]:
     named: dict[str, Format] = {"dense": Dense()} | _scalars() | _sparsities()
-    named |= {f"higgs-d{d}-n{n}": Vector(d, n) for d, n in CODEBOOKS}
+    named |= {f"higgs-d{d}-n{n}": Vector(d, n) for d, n in CODEBOOKS} | {"e8p": E8P()}
     for name in COMPOSED:
         first, _, second = name.partition("+")
         named[name] = _then(named[first], named[second.removeprefix(ROTATED)], name)

@@ -130,6 +130,7 @@ def test_the_exact_part_of_the_catalog_is_quick():
                 "four-over-six",
                 "_k",
                 "hif4",
+                "e8p",
             )
         ):
             assert computed(format).standard_error == 0

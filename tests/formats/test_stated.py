@@ -10,7 +10,19 @@ from jax import lax
 
 from capscale.errors import UserError
 from capscale.estimators import Trust
-from capscale.formats import NM, Int, Outliers, Scalar, SparseQuantized, TopK, catalog
+from capscale.formats import (
+    E8P,
+    NM,
+    DoubleQuantized,
+    HiF4Scales,
+    Int,
+    Outliers,
+    Scalar,
+    SparseQuantized,
+    TopK,
+    Vector,
+    catalog,
+)
 from capscale.formats.base import NO_CONTEXT
 from capscale.formats.floats import E2M1
 from capscale.formats.packing import pack, unpack
@@ -110,6 +122,24 @@ def test_nothing_is_packed_and_no_kernel_runs(format, measured):
 def test_a_part_takes_the_whole_with_it(format):
     assert unstated(format, CLOSED_FORM)
     assert unstated(format, PACKING)
+
+
+@pytest.mark.parametrize(
+    ("rule", "stage", "derived"),
+    [
+        (DoubleQuantized, "choosing", (CLOSED_FORM, PACKING)),
+        (DoubleQuantized, "measure", (CLOSED_FORM, PACKING)),
+        (HiF4Scales, "combine", (PACKING,)),
+        (E8P, "project", (PACKING,)),
+        (Vector, "measure", (PACKING, KERNEL)),
+    ],
+)
+def test_who_derives_from_what_came_later_has_to_state_it_too(rule, stage, derived):
+    """A class that overrides one stage, whatever it makes of it."""
+    other = dataclass(frozen=True)(type("Other", (rule,), {stage: lambda self, *arguments: None}))
+    value = other(2, 16) if rule is Vector else other()
+    for properties in derived:
+        assert f"Other overrides {stage} of {rule.__name__}" in str(unstated(value, properties))
 
 
 @pytest.mark.parametrize("name", catalog.FORMATS)

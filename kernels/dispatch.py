@@ -6,18 +6,18 @@ says it cannot do, runs the plain XLA code. `CAPSCALE_KERNELS` chooses: "auto" (
 """
 
 import logging
-import os
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, cast, get_args
 
 import jax
 
+from .config import KERNELS, setting
+
 Backend = Literal["reference", "tpu", "gpu"]
 Mode = Literal["reference", "auto", "require"]
 Platform = Literal["cpu", "tpu", "gpu"]
 
-VARIABLE = "CAPSCALE_KERNELS"
 HOPPER = "9."
 """How compute capabilities begin whose GPUs run the kernels: products are wgmma's, which no later chip has either."""
 
@@ -54,7 +54,10 @@ def target(platform: Platform, interpret: bool = False) -> AbstractContextManage
 def mode() -> Mode:
     """The mode in force: that of the innermost `force`, else the environment's. A bad value raises ValueError."""
     forced = _MODE.value
-    return _checked(os.environ.get(VARIABLE, "auto"), VARIABLE) if forced is None else cast(Mode, forced)
+    if forced is not None:
+        return cast(Mode, forced)
+    given = setting(KERNELS)
+    return "auto" if given is None else _checked(given, KERNELS)
 
 
 def current() -> Target:
@@ -111,8 +114,8 @@ def _decide(mode: Mode, target: Target, op: str, detail: str, *, unsupported: Re
         return cast(Backend, backend)
     if mode == "require":
         raise ValueError(
-            f"{VARIABLE}=require, but no kernel runs {op} {detail} on {target.platform}: {reason}; "
-            f"use {VARIABLE}=auto to let XLA run it"
+            f"{KERNELS}=require, but no kernel runs {op} {detail} on {target.platform}: {reason}; "
+            f"use {KERNELS}=auto to let XLA run it"
         )
     logger.log(logging.INFO if target.platform == "cpu" else logging.WARNING, "%s %s: XLA, as %s", op, detail, reason)
     return "reference"

@@ -40,7 +40,7 @@ def swizzled(columns: int, itemsize: int) -> tuple[plgpu.TilingTransform, plgpu.
 
 
 def sqrt(x: Array) -> Array:
-    """Square root of float32 `x` >= 0, correctly rounded, as XLA's is. Zero, infinity and NaN are returned unchanged.
+    """Square root of float32 `x` >= 0, correctly rounded, as XLA's is; zero, subnormals, inf and NaN stay.
 
     Mosaic GPU has only rsqrt, accurate to a few units in the last place. A Newton step on the exact remainder
     leaves less than one, and comparing the remainder with the neighbours' decides (Tuckerman's test:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from capscale.kernels import dispatch
+from capscale.kernels import config, dispatch
 from device_plan import REHEARSE
 
 from capscale.models.config import ModelConfig
@@ -43,7 +43,7 @@ def model_of(size: str) -> ModelConfig:
 def compiled(case: str, row: dict[str, Any]) -> tuple[Any, Any, Program]:
     """The initial state and the steps of a case, compiled, and how long that took while others were too."""
     size, fmt, mode = case.split()
-    os.environ[dispatch.VARIABLE] = mode
+    os.environ[config.KERNELS] = mode
     both = operand("int4", per_token=True) if fmt == "int4-both" else DENSE_OPERAND
     representation = Representation() if fmt == "dense" else Representation(operand("int4"), both, hadamard=128)
     program = Program(model_of(size), representation, Optimizer(1.0), BATCH)

@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from capscale.analysis.names import as_cell
+from capscale.analysis.reading.missing import REQUIRED
 from capscale.analysis.row import Row
-from capscale.analysis.table import REQUIRED, Table
+from capscale.analysis.table import Table
 
 UNSAID: dict[str, Any] = {"weight": 1.0, "default_estimators": True}
 """Values of columns that are left out where every row has them, beside empty words and NaN."""

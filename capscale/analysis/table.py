@@ -16,7 +16,7 @@ import numpy as np
 
 from capscale.analysis.curves import with_curves
 from capscale.analysis.reading.groups import refuse_mixtures
-from capscale.analysis.reading.missing import REQUIRED, refuse_missing
+from capscale.analysis.reading.missing import refuse_missing
 from capscale.analysis.reading.numbers import is_missing
 from capscale.analysis.reading.status import ended
 from capscale.analysis.records import DENSE_REMEDY, OPERANDS, digest, row_of, with_extra
@@ -25,7 +25,7 @@ from capscale.analysis.row import Remark, Row, named_rows
 from capscale.analysis.suspect import refuse_unit_mistakes
 from capscale.errors import UserError
 
-__all__ = ["REQUIRED", "Remark", "Row", "Table", "make_table"]
+__all__ = ["Remark", "Row", "Table", "make_table"]
 
 MOST_SET_ASIDE = 1 / 3
 """Share of rows that may have diverged before it is rather their reading that went wrong."""

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(f"capscale {__version__}")
             return 0
-        from capscale.cli import analysis, planning, reproduce, sweep
+        from capscale.cli import analysis, bench, planning, reproduce, sweep
         from capscale.cli.commands import parse
 
         parsed: Command = parse(given)
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not trains:
             # What does not train leaves accelerators to what does, and has the same numbers on every machine.
             os.environ["JAX_PLATFORMS"] = "cpu"
-        fits = analysis.Fit | analysis.Report | planning.Bench | planning.Predict | planning.Plan | reproduce.Reproduce
+        fits = analysis.Fit | analysis.Report | bench.Bench | planning.Predict | planning.Plan | reproduce.Reproduce
         if trains or isinstance(parsed, fits):
             keep_compiled()
         return parsed()

@@ -7,12 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from capscale.cli.factorizing import Factorize
 from capscale.cli.fitting import FormName, law_of, parse_numbers, parse_shared
-from capscale.cli.planning import Bench, Plan, Predict
 from capscale.cli.reading import Reading
 
-__all__ = ["Bench", "Factorize", "Fit", "Plan", "Predict", "Report"]
+__all__ = ["Fit", "Report"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import tyro
 from capscale.cli import (
     analysis,
     auditing,
+    bench,
     data,
     describe,
     exporting,
@@ -43,7 +44,7 @@ COMMANDS: dict[str, Any] = {
     "import": importing.Import,
     "fit": analysis.Fit,
     "report": analysis.Report,
-    "bench": planning.Bench,
+    "bench": bench.Bench,
     "predict": planning.Predict,
     "plan": planning.Plan,
     "factorize": factorizing.Factorize,

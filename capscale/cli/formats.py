@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from capscale.errors import UserError
-
 Law = Literal["normal", "laplace", "logistic", "student-t"]
 
 
@@ -126,12 +124,3 @@ def _print_table(rows: list[dict[str, Any]], title: str) -> None:
     if console.width < 100 and not console.is_terminal:
         console = Console(width=120)
     console.print(table)
-
-
-def check_picture(path: Path) -> Path:
-    """The path, if a picture can be written there."""
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--out {path}: a picture is .png, .svg or .pdf")
-    if not path.parent.is_dir():
-        raise UserError(f"--out {path}: there is no directory {path.parent}; create it first")
-    return path

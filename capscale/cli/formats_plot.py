@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capscale.cli.formats import check_picture
+from capscale.errors import UserError
 from capscale.files import writing
 from capscale.gaussian_mse import bound
 
@@ -39,6 +39,15 @@ DPI = 150
 MARK = 20  # area of a mark, in square points
 
 Row = dict[str, Any]
+
+
+def check_picture(path: Path) -> Path:
+    """The path, if a picture can be written there."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--out {path}: a picture is .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: there is no directory {path.parent}; create it first")
+    return path
 
 
 def plot(rows: list[Row], path: Path) -> None:

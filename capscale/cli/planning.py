@@ -6,11 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from capscale.cli.bench import Bench
 from capscale.cli.fitting import Fitting, numbers_of, parse_columns, parse_numbers, said_of, words_about
 from capscale.errors import UserError
 
-__all__ = ["Bench", "Plan", "Predict"]
+__all__ = ["Plan", "Predict"]
 
 
 @dataclass(frozen=True)

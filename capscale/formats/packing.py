@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, log2, prod
+from math import ceil, log2
 from os import PathLike
 
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from capscale.errors import UserError
 from .base import NO_CONTEXT, Context, Format
 from .serialize import from_json, to_json
 from .stated import PACKING, unstated
-from .storage import Codes, Field, Shape, Storable, storage_bits
+from .storage import Codes, Field, Shape, Storable
 
 VERSION = 1
 KEY = "capscale"
@@ -227,4 +227,4 @@ def _bits(number: int, width: int) -> np.ndarray:
     return np.unpackbits(raw, bitorder="little")[:width]
 
 
-__all__ = ["Packed", "expected_bytes", "load", "pack", "prod", "save", "storage_bits", "unpack"]
+__all__ = ["Packed", "expected_bytes", "load", "pack", "save", "unpack"]

@@ -16,8 +16,6 @@ from typing import Any
 
 from capscale.errors import UserError
 
-from .base import Format
-
 
 def to_json(value: Any) -> Any:
     """A frozen dataclass of numbers, strings, tuples and the like, as `{"type": name, field: value, ...}`.
@@ -141,4 +139,4 @@ def own_classes() -> tuple[type, ...]:
     )
 
 
-__all__ = ["Format", "from_json", "own_classes", "to_json"]
+__all__ = ["from_json", "own_classes", "to_json"]

@@ -81,9 +81,7 @@ class Run:
       seed: of the initialisation, the batch order and any noise.
       ladder: name of the ladder.
 
-    Example:
-      >>> run.steps, run.run_id  # doctest: +SKIP
-      (4000, 'nano-16-int4-...')
+    Its id is 16 hexadecimal digits, of a hash of all of these; `steps` and the rest are derived.
     """
 
     size: str

@@ -20,7 +20,7 @@ from capscale.analysis.selection import rows_of
 from capscale.analysis.shipped.capacity import additive
 from capscale.analysis.table import make_table
 from capscale.capacity import Parameter
-from capscale.cli import analysis
+from capscale.cli import bench, planning
 from capscale.errors import UserError
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "own_law.py"
@@ -63,15 +63,15 @@ def printed(command, arguments, capsys):
 
 def test_bench_and_predict_take_it(runs, capsys):
     named = f"{EXAMPLE}:FIXED_COST"
-    bench = printed(analysis.Bench, [runs, "--laws", named, "--json", "--keep-suspect"], capsys)
-    assert [line["law"] for line in bench["tables"][0]["laws"]][:1] == ["fixed-cost"]
+    told = printed(bench.Bench, [runs, "--laws", named, "--json", "--keep-suspect"], capsys)
+    assert [line["law"] for line in told["tables"][0]["laws"]][:1] == ["fixed-cost"]
     asked = [runs, "--form", named, "--weights", "int4", "--N", "5e7", "--D", "1e10", "--json", "--keep-suspect"]
-    predicted = printed(analysis.Predict, [*asked, "--column", "dense_share=0.5"], capsys)
+    predicted = printed(planning.Predict, [*asked, "--column", "dense_share=0.5"], capsys)
     assert predicted["loss"]["estimate"] == pytest.approx(
         TRUTH.loss(5e7, 1e10, rho_of("int4")) + 0.05 * np.exp(-1.5), abs=2e-3
     )
     with pytest.raises(UserError, match=r"reads column dense_share .*--column dense_share=VALUE"):
-        tyro.cli(analysis.Predict, args=asked)()
+        tyro.cli(planning.Predict, args=asked)()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from capscale.analysis.sentences import summary
 from capscale.analysis.sentences.quotable import ratio_words
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import study
-from capscale.cli import analysis
+from capscale.cli import analysis, bench, factorizing, planning
 from capscale.errors import UserError
 
 
@@ -113,10 +113,10 @@ def test_fit_refuses_bad_numbers(sweep, arguments):
 
 def test_predict_plan_factorize_bench(sweep, tmp_path, capsys):
     runs = [
-        (analysis.Predict, [str(sweep), "--weights", "int3", "--draws", "50", "--json"]),
-        (analysis.Plan, [str(sweep), "--memory", "1e4", "--tokens", "2048000", "--draws", "50", "--json"]),
-        (analysis.Factorize, ["--out", str(tmp_path / "f"), "--json"]),
-        (analysis.Bench, [str(sweep), "--laws", "tanh", "kumar", "--out", str(tmp_path / "b"), "--json"]),
+        (planning.Predict, [str(sweep), "--weights", "int3", "--draws", "50", "--json"]),
+        (planning.Plan, [str(sweep), "--memory", "1e4", "--tokens", "2048000", "--draws", "50", "--json"]),
+        (factorizing.Factorize, ["--out", str(tmp_path / "f"), "--json"]),
+        (bench.Bench, [str(sweep), "--laws", "tanh", "kumar", "--out", str(tmp_path / "b"), "--json"]),
     ]
     for command, arguments in runs:
         assert tyro.cli(command, args=arguments)() == 0

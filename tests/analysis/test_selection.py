@@ -12,7 +12,7 @@ from capscale.analysis.fit import fit as real_fit
 from capscale.analysis.laws import LAWS
 from capscale.analysis.selection import rows_of
 from capscale.analysis.table import make_table
-from capscale.cli import analysis
+from capscale.cli import analysis, bench, planning
 from capscale.errors import UserError
 
 RECORDS = [
@@ -50,9 +50,9 @@ def test_every_command_fits_a_law_to_the_same_rows(file, form, monkeypatch, tmp_
         monkeypatch.setattr(module, "fit", recorder)
     asked = [
         (analysis.Fit, ["--form", form]),
-        (analysis.Predict, ["--form", form, "--weights", "int4"]),
-        (analysis.Plan, ["--form", form, "--memory", "1e4", "--tokens", "2e6"]),
-        (analysis.Bench, ["--laws", form, "--json"]),
+        (planning.Predict, ["--form", form, "--weights", "int4"]),
+        (planning.Plan, ["--form", form, "--memory", "1e4", "--tokens", "2e6"]),
+        (bench.Bench, ["--laws", form, "--json"]),
     ]
     for command, arguments in asked:
         with suppress(UserError):

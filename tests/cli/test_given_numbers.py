@@ -11,13 +11,13 @@ import tyro
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 from synthetic import NANO, rho_of, runs
 
-from capscale.cli import analysis
+from capscale.cli import analysis, bench, planning
 
 COMMANDS = {
     "fit": (analysis.Fit, ["--starts", "16", "--bootstrap", "20"]),
-    "predict": (analysis.Predict, ["--weights", "int3", "--draws", "20"]),
-    "plan": (analysis.Plan, ["--memory", "1e4", "--tokens", "2e6", "--draws", "20"]),
-    "bench": (analysis.Bench, ["--laws", "tanh"]),
+    "predict": (planning.Predict, ["--weights", "int3", "--draws", "20"]),
+    "plan": (planning.Plan, ["--memory", "1e4", "--tokens", "2e6", "--draws", "20"]),
+    "bench": (bench.Bench, ["--laws", "tanh"]),
     "report": (analysis.Report, ["--bootstrap", "20"]),
 }
 

@@ -5,7 +5,7 @@ import logging
 import jax
 import jax.numpy as jnp
 import pytest
-from capscale.kernels import dispatch
+from capscale.kernels import config, dispatch
 from capscale.kernels.dispatch import choose, force, target
 
 
@@ -19,7 +19,7 @@ def nothing(backend):
 
 @pytest.fixture(autouse=True)
 def undecided(monkeypatch):
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(config.KERNELS, raising=False)
     monkeypatch.setattr(dispatch, "_decided", {})
 
 
@@ -51,11 +51,11 @@ def test_require_raises_with_the_reason_and_the_remedy():
 
 
 def test_the_environment_and_its_bad_values(monkeypatch):
-    monkeypatch.setenv(dispatch.VARIABLE, "reference")
+    monkeypatch.setenv(config.KERNELS, "reference")
     assert dispatch.mode() == "reference"
     with force("auto"):
         assert dispatch.mode() == "auto"
-    monkeypatch.setenv(dispatch.VARIABLE, "fast")
+    monkeypatch.setenv(config.KERNELS, "fast")
     with pytest.raises(ValueError, match="CAPSCALE_KERNELS='fast': use reference, auto, require"):
         dispatch.mode()
     with pytest.raises(ValueError, match="'fast': use reference, auto, require"):

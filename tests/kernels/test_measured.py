@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from capscale.kernels import dispatch, measured
+from capscale.kernels import config, dispatch, measured
 from capscale.kernels.dispatch import choose, force, target
 from capscale.kernels.project import Unsupported, op
 
@@ -21,7 +21,7 @@ MEASURED = Path(__file__).parents[2] / "docs" / "benchmarks" / "device-h200-tile
 
 @pytest.fixture(autouse=True)
 def undecided(monkeypatch):
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(config.KERNELS, raising=False)
     monkeypatch.setattr(dispatch, "_decided", {})
 
 

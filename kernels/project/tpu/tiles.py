@@ -5,7 +5,6 @@ chip and writes the best to a table; where `CAPSCALE_TILES` names that file, it 
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,13 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ...config import TILES, setting
 from ...vmem import SPILLED, VMEM
 from ..bitplanes import LANES, plane_bytes
 from ..mask import mask_bytes
 
 SUBLANES = 32  # rows of a tile of bytes, the mask's
 LARGEST = 512  # rows of a block: beyond that the time to start one no longer shows
-VARIABLE = "CAPSCALE_TILES"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def default_tile(
     def fits(tile: Tile) -> bool:
         return needs(tile, width, dtype) + SPILLED <= VMEM
 
-    measured = _table(os.environ.get(VARIABLE)).get(key(width, dtype))
+    measured = _table(setting(TILES)).get(key(width, dtype))
     if measured is not None and measured.rows < 2 * rows and fits(measured):
         return measured
     double = rows > SUBLANES and fits(Tile(2 * SUBLANES, 2 * SUBLANES))
@@ -125,6 +124,6 @@ def _table(path: str | None) -> dict[str, Tile]:
         chip = table["chip"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{VARIABLE}={path} is no table of tiles ({error!r}); write one with scripts/autotune_project.py"
+            f"{TILES}={path} is no table of tiles ({error!r}); write one with scripts/autotune_project.py"
         ) from error
     return tiles if chip == jax.devices()[0].device_kind else {}

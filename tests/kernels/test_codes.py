@@ -157,6 +157,7 @@ def test_nan_marks_its_group(how, rule, group):
     np.testing.assert_array_equal(value, jnp.where(marked, jnp.nan, expected))
 
 
+@pytest.mark.kernel("encode", "device")
 @pytest.mark.device
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 640), (1000, 640), (4096, 1280)])

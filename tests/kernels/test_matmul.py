@@ -56,6 +56,7 @@ INTERPRETERS = [
 ]
 
 
+@pytest.mark.kernel("matmul", "interpret-{platform}")
 @pytest.mark.parametrize("platform", INTERPRETERS)
 @pytest.mark.parametrize("of", LAYOUTS)
 def test_kernels_agree_with_the_reference(of, platform):
@@ -64,6 +65,7 @@ def test_kernels_agree_with_the_reference(of, platform):
     assert np.all(np.abs(found - expected) <= bound_of(x, w, jnp.bfloat16))
 
 
+@pytest.mark.kernel("matmul", "interpret-{platform}")
 @pytest.mark.parametrize("platform", INTERPRETERS)
 @pytest.mark.parametrize("of", [layout(4, 64, 32), layout(4, 64)], ids=["by-group", "by-output"])
 def test_scales_of_groups_are_in_rounded_weights_and_those_of_outputs_are_not(of, platform):
@@ -75,6 +77,7 @@ def test_scales_of_groups_are_in_rounded_weights_and_those_of_outputs_are_not(of
         assert np.all(np.abs(y - expected) <= bound_of(x, w))
 
 
+@pytest.mark.kernel("matmul", "interpret-{platform}")
 @pytest.mark.parametrize("platform", INTERPRETERS)
 @pytest.mark.parametrize("of", [p for p in LAYOUTS if p.values[0].even and not p.marks])
 def test_kernels_are_exact_on_integers(of, platform):
@@ -170,6 +173,7 @@ def test_what_kernels_cannot_do_is_said(x, of, outputs, platform, reason):
         matmul(x, w)
 
 
+@pytest.mark.kernel("matmul", "device")
 @pytest.mark.device
 @pytest.mark.parametrize("of", LAYOUTS)
 @pytest.mark.parametrize("rows", [1, 9, 300])

@@ -29,6 +29,7 @@ COMPILED = [
 ]
 
 
+@pytest.mark.kernel("matmul", "tpu-{generation}")
 @pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize("of", COMPILED)
 def test_tpu_compile(of, generation):
@@ -46,6 +47,7 @@ def test_nothing_is_laid_out_anew_to_decode(sparse):
     assert memory.temp_size_in_bytes < w.codes.nbytes / 8
 
 
+@pytest.mark.kernel("matmul", "tpu-{generation}")
 @pytest.mark.slow
 @pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize(("rows", "outputs", "width"), [(1, 8192, 8192), (4096, 5632, 2048), (300, 1000, 1792)])
@@ -54,6 +56,7 @@ def test_tpu_compile_of_other_shapes(rows, outputs, width, generation):
         compile_for_tpu(generation, matmul, inputs(rows, width), weights(layout(4, width), outputs))
 
 
+@pytest.mark.kernel("matmul", "tpu-v4")
 @pytest.mark.parametrize("generation", ["v4"])
 @pytest.mark.parametrize(
     "of",
@@ -76,6 +79,7 @@ def test_blocks_of_the_ladders_fit():
         assert vmem_bytes(of, 256, 512) > vmem_bytes(of, 64, 128)
 
 
+@pytest.mark.kernel("matmul", "cuda-sm90")
 @pytest.mark.parametrize("of", COMPILED)
 @pytest.mark.parametrize("rows", [8, pytest.param(300, marks=pytest.mark.slow)])
 def test_cuda_lowering(of, rows):

@@ -138,6 +138,7 @@ def test_a_tile_of_the_callers_choice(expected):
     assert "Blocked(block_size=64)" in str(jax.make_jaxpr(partial(both, tile=Tile(64, 32)))(x, g))
 
 
+@pytest.mark.kernel("project", "device")
 @pytest.mark.device
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 640), (1000, 640), (4096, 1280)])

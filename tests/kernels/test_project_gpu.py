@@ -95,6 +95,7 @@ def run(of, shape, dtype, interpret: bool):
     return found
 
 
+@pytest.mark.kernel("project", "interpret-gpu")
 @pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
 @pytest.mark.parametrize(("name", "rotation", "back"), CASES)
 def test_interpreted(name, rotation, back, dtype):
@@ -138,6 +139,7 @@ def test_the_root_mean_square_is_that_of_all_groups(group, rotation):
     interpreted(spec(of, rotation, bool(rotation)), jnp.float32, 512)
 
 
+@pytest.mark.kernel("project", "cuda-sm90")
 @pytest.mark.parametrize("group", [4, pytest.param(16, marks=pytest.mark.slow), 256])
 def test_groups_and_a_mask_by_the_row_lower(group):
     of = spec(Operand(SparseQuantized(NM(2, 4), Scalar(Int(4), Absmax(), group)), Both(BRms(0.1))))
@@ -194,6 +196,7 @@ def test_nothing_that_the_kernel_is_for_is_left_to_xla(rotation, dtype):
     assert {n: reason for n, reason in reasons.items() if reason is not None} == {}
 
 
+@pytest.mark.kernel("project", "cuda-sm90")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_cuda_lowering_of_the_catalog(name):
@@ -209,11 +212,13 @@ def test_another_grid_would_be_seen():
         close(gpu.project(of, x, interpret=True), reference.project(other, x), 256, tolerance(x.dtype, False))
 
 
+@pytest.mark.kernel("project", "cuda-sm90")
 @pytest.mark.parametrize(("name", "rotation", "back"), CASES)
 def test_cuda_lowering(name, rotation, back):
     check_cuda(spec(name, rotation, back), (100, 640))
 
 
+@pytest.mark.kernel("project", "cuda-sm90")
 @pytest.mark.parametrize(
     "group", [8, pytest.param(16, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow), 96]
 )
@@ -255,6 +260,7 @@ def test_what_the_kernel_cannot_do_is_said(name, rotation, width, dtype, reason)
     assert reason in (gpu.unsupported(spec(name, rotation), (8, width), jnp.dtype(dtype)) or "")
 
 
+@pytest.mark.kernel("project", "device")
 @pytest.mark.device
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("name", "rotation", "back"), CASES)
@@ -265,6 +271,7 @@ def test_on_the_device(*, name, rotation, back, shape, dtype, device):
     run(spec(name, rotation, back), shape, dtype, interpret=False)
 
 
+@pytest.mark.kernel("project", "device")
 @pytest.mark.device
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("rotation", [None, 128])

@@ -45,6 +45,7 @@ def both(platform, axes, x, k):
         return found, plain(x, k)
 
 
+@pytest.mark.kernel("select", "interpret-{platform}")
 @pytest.mark.parametrize(("platform", "axes"), CASES)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", DATA)
@@ -65,6 +66,7 @@ def test_a_mask_of_all_ties_would_be_seen():
     assert int((jnp.abs(x) >= kth).sum()) > int(mask.sum())
 
 
+@pytest.mark.kernel("select", "interpret-{platform}")
 @pytest.mark.parametrize(("platform", "axes"), CASES)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 40, 33)])
 def test_shapes_and_maps(shape, platform, axes):
@@ -133,6 +135,7 @@ def test_inside_shard_map_every_device_has_rows_of_its_own():
         np.testing.assert_array_equal(jax.jit(run)(x), largest(x, 50)[0])
 
 
+@pytest.mark.kernel("select", "tpu-{generation}")
 @pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize("axes", [(-1,), (-2, -1)])
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
@@ -144,6 +147,7 @@ def test_tpu_compile(dtype, axes, generation):
     assert "custom-call" in compiled.as_text()
 
 
+@pytest.mark.kernel("select", "tpu-{generation}")
 @pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize("mapped", [False, True])
 def test_tpu_compile_of_several_matrices(mapped, generation):
@@ -157,6 +161,7 @@ def test_tpu_compile_of_several_matrices(mapped, generation):
         assert "select" in compile_for_tpu(generation, select, x).as_text()
 
 
+@pytest.mark.kernel("select", "tpu-{generation}")
 @pytest.mark.slow
 @pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize("shape", [(4, 1280, 1536), (1, 1000, 1000), (1, 8, 16384), (2, 3, 70)])
@@ -176,6 +181,7 @@ def test_every_row_of_the_ladders_fits_on_tpu():
         assert tpu.unsupported((width, width), jnp.dtype(jnp.float32), (-1,)) is None
 
 
+@pytest.mark.kernel("select", "cuda-sm90")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("columns", [640, 5632])
 def test_cuda_lowering(columns, dtype):
@@ -184,6 +190,7 @@ def test_cuda_lowering(columns, dtype):
     assert "mosaic_gpu" in text
 
 
+@pytest.mark.kernel("select", "device")
 @pytest.mark.device
 @pytest.mark.parametrize("axes", [(-1,), (-2, -1)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -29,6 +29,7 @@ from capscale.formats.floats import E2M1, E4M3
 from capscale.formats.grids import Int
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, PowerOfTwo, Rms, TwoLevel
+from capscale.formats.stages import scalar_alone
 
 NAME = "compressed-tensors"
 WORD = 32  # codes of a row that are packed together, into as many int32 as they have bits
@@ -49,9 +50,10 @@ class Layout(NamedTuple):
 
 def layout_of(format: Format) -> Layout:
     """The layout that holds `format`; `UserError` with the nearest format where none does."""
-    if not isinstance(format, Scalar):
+    scalar = scalar_alone(format)
+    if scalar is None:
         refuse(NAME, format, "it stores codes of one grid with scales", "a scalar format, or --as hf for its values")
-    grid, scale = format.grid, format.scale
+    format, grid, scale = scalar, scalar.grid, scalar.scale
     if format.ragged:
         refuse(NAME, format, "its groups divide a row", label(replace(format, ragged=False)))
     if grid == E2M1:
@@ -121,8 +123,9 @@ def encode(format: Format, rows: np.ndarray, dtype: np.dtype) -> Mapping[str, np
       UserError: scales that `dtype` does not hold, groups that do not divide the rows.
     """
     found = layout_of(format)
-    assert isinstance(format, Scalar)
-    stored = coded(format, rows)
+    scalar = scalar_alone(format)
+    assert scalar is not None
+    stored = coded(scalar, rows)
     match found.name:
         case "nvfp4-pack-quantized":
             inner, outer = stored.stored[0], stored.scales[1].reshape(1)
@@ -135,12 +138,12 @@ def encode(format: Format, rows: np.ndarray, dtype: np.dtype) -> Mapping[str, np
         case "mxfp4-pack-quantized":
             return {"weight_packed": nibbles(stored.codes), "weight_scale": stored.stored[0].astype(np.uint8)}
         case "float-quantized":
-            scale = _in_dtype(stored.scales[0], dtype, format)
+            scale = _in_dtype(stored.scales[0], dtype, scalar)
             return {
                 "weight": stored.codes.view(ml_dtypes.float8_e4m3fn),
-                "weight_scale": scale.reshape(1) if format.group == "matrix" else scale,
+                "weight_scale": scale.reshape(1) if scalar.group == "matrix" else scale,
             }
-    return _integers(format, stored, dtype)
+    return _integers(scalar, stored, dtype)
 
 
 def _integers(format: Scalar, stored: Coded, dtype: np.dtype) -> Mapping[str, np.ndarray]:

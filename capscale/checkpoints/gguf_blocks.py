@@ -15,6 +15,7 @@ from capscale.formats.floats import E2M1
 from capscale.formats.grids import Int
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import Absmax, PowerOfTwo
+from capscale.formats.stages import scalar_alone
 
 NAME = "gguf"
 BLOCK = 32
@@ -86,8 +87,9 @@ TYPES: Mapping[str, GgmlType] = {
 
 def type_of(format: Format) -> GgmlType:
     """The type that holds `format`; `UserError` with the nearest format where none does."""
-    if isinstance(format, Scalar) and format.grid == E2M1 and isinstance(format.scale, PowerOfTwo):
-        if format.group == BLOCK and not format.ragged:
+    scalar = scalar_alone(format)
+    if scalar is not None and scalar.grid == E2M1 and isinstance(scalar.scale, PowerOfTwo):
+        if scalar.group == BLOCK and not scalar.ragged:
             return TYPES["MXFP4"]
         refuse(NAME, format, "MXFP4 has groups of 32", "mxfp4")
     for name, known in FORMATS.items():
@@ -103,10 +105,11 @@ def encode(format: Format, rows: np.ndarray) -> np.ndarray:
     Raises `UserError` for formats that `type_of` refuses, and for blocks that do not divide the rows.
     """
     kind = type_of(format)
-    assert isinstance(format, Scalar)
+    scalar = scalar_alone(format)
+    assert scalar is not None
     if kind.values != BLOCK and rows.shape[-1] % kind.values:
-        refuse(NAME, format, f"rows of {rows.shape[-1]} are not whole blocks of {kind.values}", "q4_1")
-    stored = coded(format, rows)
+        refuse(NAME, scalar, f"rows of {rows.shape[-1]} are not whole blocks of {kind.values}", "q4_1")
+    stored = coded(scalar, rows)
     blocks = _BLOCKS[kind.name](stored, stored.codes.reshape(len(rows), -1, BLOCK))
     return blocks.reshape(len(rows), -1)
 

@@ -19,8 +19,8 @@ import numpy as np
 from capscale.checkpoints.coded import coded, nibbles, refuse
 from capscale.formats.base import Format
 from capscale.formats.floats import E2M1, E4M3, E5M2
-from capscale.formats.scalar import Scalar
 from capscale.formats.scale import PowerOfTwo, TwoLevel
+from capscale.formats.stages import scalar_alone
 
 NAME = "torchao"
 MX_ELEMENTS = {
@@ -35,12 +35,13 @@ PLAIN = json.dumps({"_type": "Tensor"})
 
 def check(format: Format) -> None:
     """Raises `UserError` with the nearest format for one that no subclass holds."""
-    if isinstance(format, Scalar) and format.scale == TwoLevel(candidates=getattr(format.scale, "candidates", ())):
-        if format.grid == E2M1 and format.group == NVFP4_BLOCK:
+    scalar = scalar_alone(format)
+    if scalar is not None and scalar.scale == TwoLevel(candidates=getattr(scalar.scale, "candidates", ())):
+        if scalar.grid == E2M1 and scalar.group == NVFP4_BLOCK:
             return
         refuse(NAME, format, "scales of two levels go with E2M1 in groups of 16", "nvfp4")
-    if isinstance(format, Scalar) and isinstance(format.scale, PowerOfTwo):
-        if format.grid in MX_ELEMENTS and format.group == MX_BLOCK:
+    if scalar is not None and isinstance(scalar.scale, PowerOfTwo):
+        if scalar.grid in MX_ELEMENTS and scalar.group == MX_BLOCK:
             return
         refuse(NAME, format, "MX is written for E2M1, E4M3 and E5M2 in groups of 32", "mxfp4 or mxfp8-e4m3")
     refuse(NAME, format, "MX and NVFP4 tensors are written alone", "mxfp4, mxfp8-e4m3 or nvfp4")
@@ -52,26 +53,28 @@ def encode(format: Format, rows: np.ndarray) -> Mapping[str, np.ndarray]:
     Raises `UserError` for formats that `check` refuses, and for groups that do not divide the rows.
     """
     check(format)
-    assert isinstance(format, Scalar)
-    stored = coded(format, rows)
-    if isinstance(format.scale, TwoLevel):
+    scalar = scalar_alone(format)
+    assert scalar is not None
+    stored = coded(scalar, rows)
+    if isinstance(scalar.scale, TwoLevel):
         return {
             "_weight_qdata": nibbles(stored.codes),
             "_weight_scale": stored.stored[0].astype(np.uint8).view(ml_dtypes.float8_e4m3fn),
             "_weight_per_tensor_scale": stored.scales[1].reshape(()),
         }
-    _, element = MX_ELEMENTS[format.grid]  # pyright: ignore[reportArgumentType] (checked above)
+    _, element = MX_ELEMENTS[scalar.grid]  # pyright: ignore[reportArgumentType] (checked above)
     return {
-        "_weight_qdata": nibbles(stored.codes) if format.grid == E2M1 else stored.codes.view(element),
+        "_weight_qdata": nibbles(stored.codes) if scalar.grid == E2M1 else stored.codes.view(element),
         "_weight_scale": stored.stored[0].astype(np.uint8).view(ml_dtypes.float8_e8m0fnu),
     }
 
 
 def described(format: Format, dtype: str) -> str:
     """The header's words of a packed tensor: its class, its attributes, and the names of its parts."""
-    assert isinstance(format, Scalar)
+    scalar = scalar_alone(format)
+    assert scalar is not None
     original = {"_type": "torch.dtype", "_data": dtype}
-    if isinstance(format.scale, TwoLevel):
+    if isinstance(scalar.scale, TwoLevel):
         attributes: dict[str, Any] = {
             "is_swizzled_scales": False,
             "use_triton_kernel": False,
@@ -80,7 +83,7 @@ def described(format: Format, dtype: str) -> str:
             "orig_dtype": original,
         }
         return _said("NVFP4Tensor", attributes, ["per_tensor_scale", "qdata", "scale"])
-    name, _ = MX_ELEMENTS[format.grid]  # pyright: ignore[reportArgumentType] (checked by `encode`)
+    name, _ = MX_ELEMENTS[scalar.grid]  # pyright: ignore[reportArgumentType] (checked by `encode`)
     attributes = {
         "elem_dtype": {"_type": "torch.dtype", "_data": name},
         "block_size": MX_BLOCK,

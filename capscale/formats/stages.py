@@ -39,3 +39,9 @@ def stages_of(format: Format) -> Stages:
         format if isinstance(format, Sparse) else None,
         format if isinstance(format, Rounding) else None,
     )
+
+
+def scalar_alone(format: Format) -> Scalar | None:
+    """`format`, where it is one scalar stage alone, as containers of other libraries hold; None elsewhere."""
+    stages = stages_of(format)
+    return stages.scalar if stages.sparse is None else None

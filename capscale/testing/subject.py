@@ -14,7 +14,7 @@ from capscale.defaults import default_estimator
 from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format, granularity_of
 from capscale.formats.capabilities import initial_context
-from capscale.formats.rotated import ThenRotated
+from capscale.formats.stages import stages_of
 from capscale.formats.stated import PACKING, unstated
 from capscale.formats.storage import Storable
 from capscale.representation import Operand
@@ -125,7 +125,7 @@ def one_device(subject: Subject) -> str | None:
 
 def without_range(subject: Subject) -> str | None:
     """Formats whose arithmetic leaves the range of float16."""
-    if isinstance(subject.format, ThenRotated):
+    if stages_of(subject.format).rotates_between:
         return "its rotation, sqrt(block) times as large, has no float16 number"
     return None
 

@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
 from capscale.errors import UserError
+from capscale.files import children, plain_name, read_json
 
 RESULT_SCHEMA = 2
 """Version of result.json. Since version 2 it holds its own digest."""
 READABLE_RESULTS = (1, 2)
 DIGEST = "sha256"
 """Field of a JSON object that holds the digest of the others."""
+ADDITION = re.compile(r"sweep-[0-9a-f]{16}\.json")
+"""Names of files that list runs which were added to a sweep."""
 
 
 def digest(content: Any) -> str:
@@ -48,3 +52,36 @@ def check_result(path: epath.PathLike, found: Mapping[str, Any], run_id: str, re
         raise UserError(f"{path} holds no 'status', or no object 'row'; {remedy}")
     if schema > 1:
         check_seal(path, found, remedy)
+
+
+def sweep_listing(directory: epath.Path, remedy: str) -> dict[str, Any]:
+    """Content of the sweep.json in `directory`, with the runs that later starts added.
+
+    A start with other flags leaves a file `sweep-DIGEST.json` beside it: files that are written once and named by
+    their content lose nothing where two starts add runs at a time, which one file that both rewrite would.
+
+    Raises:
+      UserError: a file that is not as it was written, with `remedy`.
+    """
+    sweep = _listing(directory / "sweep.json", remedy)
+    for path in addition_paths(directory):
+        added = _listing(path, remedy)
+        sweep["runs"] = list(dict.fromkeys([*sweep["runs"], *added["runs"]]))
+        sweep["planned"] = {**sweep["planned"], **added["planned"]}
+    return sweep
+
+
+def addition_paths(directory: epath.Path) -> list[epath.Path]:
+    """Files of the starts that added runs to the sweep in `directory`, by name."""
+    return sorted(path for path in children(directory) if ADDITION.fullmatch(path.name))
+
+
+def _listing(path: epath.Path, remedy: str) -> dict[str, Any]:
+    found = read_json(path, remedy)
+    listed, planned = found.get("runs", []), found.get("planned", {})
+    if not isinstance(listed, list) or not isinstance(planned, dict):
+        raise UserError(f"{path} lists no runs, or not as it should; {remedy}")
+    names = [plain_name(run_id, path, "an entry of runs", remedy) for run_id in listed]
+    if DIGEST in found:  # which sweeps of earlier versions have not
+        check_seal(path, found, remedy)
+    return {**found, "runs": names, "planned": planned}

@@ -14,7 +14,7 @@ from capscale.analysis.rows import read, read_sweep
 from capscale.data.manifest import Manifest
 from capscale.errors import UserError
 from capscale.files import is_there, plain_name, read_json, refuse_link, write_json, writing
-from capscale.sweep.plan import check_open
+from capscale.sweep.directory import check_open
 from capscale.sweep.status import read_status
 from capscale.train.metrics import Metrics
 

@@ -14,9 +14,9 @@ from capscale.analysis.reading.tensorboard import is_events, read_events
 from capscale.analysis.reading.understand import understand
 from capscale.analysis.reading.wandb import is_run_file, read_runs
 from capscale.analysis.table import Remark, Table, make_table
-from capscale.artifacts import DIGEST, check_result, check_seal
+from capscale.artifacts import check_result, sweep_listing
 from capscale.errors import UserError
-from capscale.files import files_below, is_there, parse_json, plain_name, unreadable
+from capscale.files import files_below, is_there, parse_json, unreadable
 
 SECONDS = "wall_s"
 """Column of the wall seconds that a run took."""
@@ -140,13 +140,10 @@ def read_sweep(directory: epath.PathLike, choices: Choices | None = None) -> Rea
     another run's.
     """
     directory = epath.Path(directory)
-    path, remedy = directory / "sweep.json", "start the sweep again with another --out"
-    sweep = read_json(path, "give the DIR of `capscale sweep --out DIR`")
-    if not isinstance(listed := sweep.get("runs", []), list):
-        raise UserError(f"{path}: runs is {str(listed)[:100]!r}, not a list; {remedy}")
-    expected = [plain_name(run_id, path, "an entry of runs", remedy) for run_id in listed]
-    if DIGEST in sweep:
-        check_seal(path, sweep, remedy)
+    if not is_there(path := directory / "sweep.json"):
+        raise UserError(f"{path}: missing; give the DIR of `capscale sweep --out DIR`")
+    sweep = sweep_listing(directory, "start the sweep again with another --out")
+    expected = sweep["runs"]
     found = sorted(p.parent.name for p in (directory / "runs").glob("*/result.json"))
     remarks = [Remark(r, "missing: not trained yet; start the sweep again") for r in expected if r not in set(found)]
     rows, seconds = [], 0.0

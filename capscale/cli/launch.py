@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from capscale.cli.training import LadderName
+from capscale.cli.selecting import LadderName, Selecting
 from capscale.errors import UserError
 
 
-@dataclass
-class Launch:
+@dataclass(kw_only=True)
+class Launch(Selecting):
     """Write a script that starts a sweep on Slurm, Cloud TPU VMs, GKE through xpk, or any cloud through SkyPilot.
 
     Paths and names in the script are those that the workers will see. A worker started twice trains nothing twice.
@@ -65,10 +65,9 @@ class Launch:
 
     def __call__(self) -> int:
         """Writes or prints the script."""
-        from capscale.cli.preflight import data_id
+        from capscale.cli.preflight import plan_for
         from capscale.files import check_checkpoints, writing
         from capscale.sweep import launchfiles
-        from capscale.sweep.plan import plan
         from capscale.sweep.slices import find_slice
 
         for name in ("fsdp", "microbatches", "devices_per_run", "hours", "at_once"):
@@ -76,14 +75,24 @@ class Launch:
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
         check_checkpoints(self.out)
-        planned = plan(self.experiment, self.ladder, data_id(self.text, self.vocabulary))
+        planned = plan_for(self, self.text, self.vocabulary)
         text = [] if self.text is None else ["--text", self.text]
         fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []
         parts = ["--microbatches", str(self.microbatches)] if self.microbatches > 1 else []
         memory = [*fsdp, *parts, *(["--remat"] if self.remat else [])]
-        arguments = ("run", self.experiment, "--out", self.out, "--ladder", self.ladder, *text, *memory)
+        arguments = (
+            "run",
+            self.experiment,
+            "--out",
+            self.out,
+            "--ladder",
+            self.ladder,
+            *text,
+            *memory,
+            *self.selecting,
+        )
         job = launchfiles.Job(
-            launchfiles.job_name(planned.experiment, self.ladder, len(planned.runs)),
+            launchfiles.job_name(planned.experiment, planned.ladder.name, len(planned.runs)),
             arguments,
             len(planned.runs),
             self.setup,

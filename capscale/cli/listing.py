@@ -1,6 +1,10 @@
 """Lists of experiments, of ladders, and of the runs of a sweep that is not started."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from capscale.sweep.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -30,24 +34,22 @@ class List:
         return 0
 
 
-def show_runs(experiment: str, ladder: str, text: str | None, out: str) -> int:
+def show_runs(experiment: str, ladder: str, selection: "Selection", text: str | None, out: str) -> int:
     """Prints every run of a sweep with its cost and whether `out` has its result; makes and trains nothing."""
     from etils import epath
 
-    from capscale.data.load import load_source
+    from capscale.cli.selecting import planned
     from capscale.files import is_there
     from capscale.sweep.display import run_name
-    from capscale.sweep.plan import check_names, plan
 
-    check_names(experiment, ladder)
-    planned = plan(experiment, ladder, load_source(text).id)
+    listed, _ = planned(experiment, ladder, selection, text)
     missing = 0.0
     done = 0
-    for run in planned.runs:
-        present = is_there(planned.directory_of(run, epath.Path(out)) / "result.json")
+    for run in listed.runs:
+        present = is_there(listed.directory_of(run, epath.Path(out)) / "result.json")
         done += present
         missing += 0.0 if present else run.flops
         state = "has its result" if present else f"{run.steps:,} steps, {run.flops:.2e} FLOPs"
         print(f"{run.run_id}  {run_name(run)}: {state}")
-    print(f"{done} of {len(planned.runs)} results are present; {missing:.2e} FLOPs to train")
+    print(f"{done} of {len(listed.runs)} results are present; {missing:.2e} FLOPs to train")
     return 0

@@ -2,23 +2,25 @@
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import tyro
 
-from capscale.cli.training import LadderName
+from capscale.cli.selecting import LadderName, Selecting, planned, read_text
 from capscale.errors import UserError
 
 if TYPE_CHECKING:
     from capscale.data.corpus import DataId
+    from capscale.sweep.plan import Sweep
     from capscale.sweep.preflight import Checked, Setting
+    from capscale.sweep.selection import Selection
 
 DOES_NOT_FIT = 1
 """Exit status when a run needs more memory than a device has."""
 
 
-@dataclass
-class Preflight:
+@dataclass(kw_only=True)
+class Preflight(Selecting):
     """Compile every distinct train step of a sweep for a TPU slice, on this machine, and tell what it needs.
 
     Nothing is trained and no text is read but to count its vocabulary. Exit status 1 when a run does not fit.
@@ -37,8 +39,6 @@ class Preflight:
     """Text that the sweep will train on, for its vocabulary; see --vocabulary."""
     vocabulary: int | None = None
     """Symbols of the text, where it is not at hand; --text is not read then."""
-    sizes: tuple[str, ...] = ()
-    """Only runs of these model sizes; all if not given."""
     fsdp: int = 1
     """Devices that share one copy of the parameters."""
     microbatches: int = 1
@@ -54,7 +54,6 @@ class Preflight:
 
     def __call__(self) -> int:
         """Compiles, prints a line a program and the totals."""
-        from capscale.sweep.plan import plan
         from capscale.sweep.preflight import Setting, check
         from capscale.sweep.slices import find_slice
         from capscale.train.memory import Memory
@@ -62,11 +61,7 @@ class Preflight:
         if not 0 < self.mfu <= 1:
             raise UserError(f"--mfu {self.mfu} must lie in (0, 1]")
         setting = Setting(find_slice(self.topology), self.fsdp, Memory(self.remat, self.microbatches))
-        runs = list(plan(self.experiment, self.ladder, data_id(self.text, self.vocabulary)).runs)
-        unknown = set(self.sizes) - {run.size for run in runs}
-        if unknown:
-            raise UserError(f"--sizes {' '.join(sorted(unknown))} are not of {self.experiment} on {self.ladder}")
-        runs = [run for run in runs if not self.sizes or run.size in self.sizes]
+        runs = list(plan_for(self, self.text, self.vocabulary).runs)
         if not self.json:
             print(f"{'':<36} GB/device  compile   runs      steps   FLOPs  hours each  device-hours")
         found = check(runs, setting, self.quick, lambda checked: None if self.json else print(self._line(checked)))
@@ -147,13 +142,33 @@ class Preflight:
         return DOES_NOT_FIT if refused else 0
 
 
+class Planned(Protocol):
+    """Options of a command that plans a sweep."""
+
+    experiment: str
+    ladder: str
+
+    @property
+    def selection(self) -> "Selection":
+        """Which of its runs."""
+        ...
+
+
+def plan_for(asked: Planned, text: str | None, vocabulary: int | None) -> "Sweep":
+    """The runs that a command is about, on the text at a path, or on one of so many symbols that is not at hand."""
+    from capscale.sweep.plan import plan
+
+    if vocabulary is None:
+        return planned(asked.experiment, asked.ladder, asked.selection, text)[0]
+    return plan(asked.experiment, asked.ladder, data_id(text, vocabulary), asked.selection)
+
+
 def data_id(text: str | None, vocabulary: int | None) -> "DataId":
     """The text at a path, or one of so many symbols that is not at hand; enough to plan with."""
     from capscale.data.corpus import DataId
-    from capscale.data.load import load_source
 
     if vocabulary is None:
-        return load_source(text).id
+        return read_text(text).id
     if vocabulary < 1:
         raise UserError(f"--vocabulary {vocabulary} must be positive")
     return DataId(f"{vocabulary} symbols", "0" * 64, vocabulary)

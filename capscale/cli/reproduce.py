@@ -72,7 +72,10 @@ class Reproduce(SideBySide):
         return self.out or f"runs/{SUITE}-{self.ladder}"
 
     def _check(self) -> None:
+        from capscale.models.ladder import ladder
+
         self.check_launcher()
+        ladder(self.ladder)  # the paper's claims are about ladders that come with capscale
         if not self.names:
             raise UserError("name a figure or table, such as fig3, or all: capscale reproduce all")
         if self.plan and self.from_rows:
@@ -89,22 +92,22 @@ class Reproduce(SideBySide):
     def _judge_trained(self, chapters: "Sequence[Chapter]") -> int:
         from etils import epath
 
-        from capscale.data.load import load_source
+        from capscale.cli.selecting import read_text
         from capscale.train import distributed
 
         if not distributed.is_first():
             return 0
-        return self._judge(chapters, epath.Path(self._out), load_source(self.text).id)
+        return self._judge(chapters, epath.Path(self._out), read_text(self.text).id)
 
     def _judge_rows(self, chapters: "Sequence[Chapter]") -> int:
         from etils import epath
 
-        from capscale.data.load import load_source
+        from capscale.cli.selecting import read_text
         from capscale.models.ladder import ladder
         from capscale.reproduction.committed import rows_of
 
         if self.out is not None:
-            return self._judge(chapters, epath.Path(self.out), load_source(self.text).id)
+            return self._judge(chapters, epath.Path(self.out), read_text(self.text).id)
         table, data = rows_of(ladder(self.ladder))
         return self._judge(chapters, table, data)
 

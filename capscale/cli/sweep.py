@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from capscale.cli.selecting import Selecting
 from capscale.cli.training import SideBySide, Training, train
 from capscale.errors import UserError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Sweep(SideBySide):
+class Sweep(Selecting, SideBySide):
     """Train every run of an experiment that has no result yet.
 
     Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130, SIGTERM with 143.
@@ -25,6 +26,8 @@ class Sweep(SideBySide):
       capscale sweep capacity_demo --out runs/demo
       capscale sweep my_experiment.py --ladder micro --text corpus.txt --out runs/mine
       capscale sweep paper_capacity --ladder micro --out runs/paper --dry-run
+      capscale sweep capacity_demo --sizes nano-8 nano-12 --seeds 0 1 2 --out runs/demo
+      capscale sweep capacity_demo --ladder-file my_ladder.json --out runs/mine
       capscale sweep my_experiment.py --ladder micro --text shards --out gs://bucket/mine --launcher ray
     """
 
@@ -41,12 +44,12 @@ class Sweep(SideBySide):
         if self.dry_run:
             from capscale.cli.listing import show_runs
 
-            return show_runs(self.experiment, self.ladder, self.text, self.out)
+            return show_runs(self.experiment, self.ladder, self.selection, self.text, self.out)
         return train(self, self.experiment, self.out, self.mode)
 
 
 @dataclass(kw_only=True)
-class Run(Training):
+class Run(Selecting, Training):
     """Train one run of an experiment, by its place in the list: the unit of every launcher.
 
     Idempotent: a run that has a result is left alone.

@@ -6,12 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import tyro
-
+from capscale.cli.selecting import LadderName, Selecting, planned
 from capscale.errors import UserError
-from capscale.models.ladder import LADDERS
 
 if TYPE_CHECKING:
     from etils import epath
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from capscale.train.run import Run
     from capscale.train.trackers import OpenBoard
 
-LadderName = Annotated[str, tyro.conf.arg(help=f"Which model sizes, of these: {', '.join(LADDERS)}.")]
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """Exit status after Ctrl-C, and after SIGTERM, which is how machines are preempted: checkpoints are saved, the same
 command goes on from them."""
@@ -109,11 +106,11 @@ def train(
     from etils import epath
     from rich.console import Console
 
-    from capscale.data.load import load_source
+    from capscale.sweep.directory import open_directory
     from capscale.sweep.display import Display
     from capscale.sweep.local import launch, mode_of
     from capscale.sweep.on_ray import launch_on_ray
-    from capscale.sweep.plan import check_names, open_directory, plan
+    from capscale.sweep.selection import WHOLE
     from capscale.train import distributed
     from capscale.train.memory import Memory
     from capscale.train.record import versions
@@ -131,10 +128,9 @@ def train(
     with distributed.all_or_none():
         mode, memory = mode_of(mode, command.fsdp), Memory(command.remat, command.microbatches)
         shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
-        check_names(experiment, command.ladder)
-        source = load_source(command.text)
-        whole = plan(experiment, command.ladder, source.id)
-        directory, planned = epath.Path(out), replace(whole, runs=tuple(chosen(whole)))
+        selection = command.selection if isinstance(command, Selecting) else WHOLE
+        whole, source = planned(experiment, command.ladder, selection, command.text)
+        directory, wanted = epath.Path(out), replace(whole, runs=tuple(chosen(whole)))
         if distributed.is_first():
             open_directory(whole, directory, " ".join(["capscale", *sys.argv[1:]]), versions())
     stop, caught = Event(), []
@@ -148,8 +144,8 @@ def train(
     with Display(Console(quiet=not distributed.is_first())) as display:
         if isinstance(command, SideBySide) and on_ray:
             outcome = launch_on_ray(
-                planned,
-                _run_elsewhere(command, experiment, out, [whole.runs.index(run) for run in planned.runs]),
+                wanted,
+                _run_elsewhere(command, experiment, out, [whole.runs.index(run) for run in wanted.runs]),
                 directory,
                 display,
                 devices=command.devices_per_run,
@@ -159,7 +155,7 @@ def train(
             )
         else:
             outcome = launch(
-                planned,
+                wanted,
                 source,
                 directory,
                 display,
@@ -170,7 +166,7 @@ def train(
                 trackers=shown,
                 stop=stop,
             )
-    status = _conclude(outcome, len(planned.runs), directory, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
+    status = _conclude(outcome, len(wanted.runs), directory, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
     if outcome.alone:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -202,13 +198,17 @@ def _run_elsewhere(command: SideBySide, experiment: str, out: str, places: list[
 
 def _run_arguments(command: Training, experiment: str, out: str) -> list[str]:
     """Arguments of `capscale run`, but for --index, that mean the same in a process started elsewhere."""
+    from capscale.models.ladder_files import SUFFIXES
+
     found = _absolute(experiment) if experiment.endswith(".py") else experiment
-    arguments = ["run", found, "--out", _absolute(out), "--ladder", command.ladder]
+    ladder = _absolute(command.ladder) if command.ladder.endswith(SUFFIXES) else command.ladder
+    arguments = ["run", found, "--out", _absolute(out), "--ladder", ladder]
     text = [] if command.text is None else ["--text", _absolute(command.text)]
     options = ["--fsdp", str(command.fsdp), "--microbatches", str(command.microbatches)]
     switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]
     project = [] if command.wandb is None else ["--wandb", command.wandb]
-    return [*arguments, *text, *options, *switches, *project]
+    selecting = command.selecting if isinstance(command, Selecting) else []
+    return [*arguments, *text, *options, *switches, *project, *selecting]
 
 
 def _absolute(path: str) -> str:

@@ -18,6 +18,8 @@ BLOCK = 8192
 """Bytes per block of the train/validation split."""
 HELD_OUT_EVERY = 20
 """Every 20th block is held out: 5 % of the text, spread over all of it."""
+STANDARD_LIBRARY = "python-standard-library"
+"""Name of the text that is at hand everywhere."""
 VOCABULARY = 96
 """Symbols of a byte corpus: its 95 commonest bytes, and one symbol for every other byte."""
 
@@ -153,7 +155,7 @@ _SHORTEST = 2 * HELD_OUT_EVERY * BLOCK
 def load_corpus(path: str | None) -> Corpus:
     """The text file at `path` (local or remote), or the standard library's prose when there is none."""
     if path is None:
-        return byte_corpus(standard_library_text(), "python-standard-library")
+        return byte_corpus(standard_library_text(), STANDARD_LIBRARY)
     file = epath.Path(path)
     try:
         return byte_corpus(file.read_bytes(), file.name)

@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from capscale.data.corpus import load_corpus
+from capscale.data.corpus import STANDARD_LIBRARY, VOCABULARY, DataId, load_corpus
 from capscale.data.saved import refuse_saved
 from capscale.data.source import Source
 
@@ -18,3 +18,15 @@ def load_source(path: str | None) -> Source:
         refuse_saved(directory)
         return Shards(directory)
     return load_corpus(path)
+
+
+def unread_id(path: str | None) -> DataId:
+    """Identity of a text that is not read yet: right but for the hash of a text file, which is zeros.
+
+    Enough to refuse runs that cannot be, ahead of a text that takes long to read. Raises `UserError` for a directory
+    without a manifest.
+    """
+    if path is not None and epath.Path(path).is_dir():
+        return load_source(path).id
+    name = STANDARD_LIBRARY if path is None else epath.Path(path).name
+    return DataId(name, "0" * 64, VOCABULARY)

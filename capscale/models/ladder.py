@@ -1,5 +1,6 @@
 """The named sizes: the same experiments at three scales, nano, micro and paper, in both of the paper's families."""
 
+import difflib
 from dataclasses import dataclass, replace
 
 from capscale.checks import check_number, check_whole
@@ -138,7 +139,9 @@ LADDERS = {ladder.name: ladder for ladder in (NANO, MICRO, PAPER, NANO_OLMO2, MI
 def ladder(name: str) -> Ladder:
     """The ladder of that name; raises `UserError` with the known names otherwise."""
     if name not in LADDERS:
-        raise UserError(f"ladder {name!r} is unknown; known ladders: {', '.join(LADDERS)}")
+        close = difflib.get_close_matches(name, LADDERS, n=2, cutoff=0.5)
+        guess = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UserError(f"ladder {name!r} is unknown; {guess}known ladders: {', '.join(LADDERS)}")
     return LADDERS[name]
 
 

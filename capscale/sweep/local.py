@@ -15,8 +15,9 @@ from etils import epath
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import make_directory, refuse_link, write_json, writing
+from capscale.sweep.directory import check_open
 from capscale.sweep.display import Display
-from capscale.sweep.plan import Sweep, check_open
+from capscale.sweep.plan import Sweep
 from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, is_agreed
 from capscale.train.executor import Executor, Population, Sharded
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from etils import epath
 
-from capscale.artifacts import DIGEST, check_result, check_seal
+from capscale.artifacts import check_result, sweep_listing
 from capscale.errors import UserError
-from capscale.files import is_there, parse_json, plain_name, read_json
+from capscale.files import is_there, parse_json, read_json
 from capscale.realised import UNTOLD, Realised
 from capscale.train.lease import current_lease, holder, is_live
 
@@ -70,14 +70,10 @@ def read_status(out: epath.Path) -> list[RunStatus]:
     if not is_there(path):
         raise UserError(f"{out} holds no sweep.json; give the --out directory of a sweep")
     remedy = "start the sweep again with another --out"
-    found = read_json(path, remedy)
-    expected, planned = found.get("runs"), found.get("planned", {})
-    if not isinstance(expected, list) or not isinstance(planned, dict):
+    found = sweep_listing(out, remedy)
+    if not found["runs"]:
         raise UserError(f"{path} lists no runs, or not as it should; {remedy}")
-    names = [plain_name(run_id, path, "an entry of runs", remedy) for run_id in expected]
-    if DIGEST in found:
-        check_seal(path, found, remedy)
-    return [_status(out / "runs" / name, name, planned.get(name, {})) for name in names]
+    return [_status(out / "runs" / name, name, found["planned"].get(name, {})) for name in found["runs"]]
 
 
 def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunStatus:

@@ -272,7 +272,7 @@ def test_results_with_a_digest_are_read(tmp_path):
     ("change", "message"),
     [
         ({"runs": ["../elsewhere"]}, "an entry of runs is '../elsewhere', and not the plain name"),
-        ({"runs": 3}, "runs is '3', not a list"),
+        ({"runs": 3}, "lists no runs, or not as it should"),
         ({"sha256": "0"}, "was altered after it was written"),
     ],
 )

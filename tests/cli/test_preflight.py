@@ -167,7 +167,7 @@ def test_sizes_are_read_from_the_compiler(message, gigabytes):
         (["--topology", "v9:2x2"], "topology 'v9:2x2' is not of a known TPU (v4, v5e, v5p, v6e)"),
         (["--topology", "v5e:3x3"], "topology 'v5e:3x3' is no slice of v5e; known: v5e:2x2, v5e:2x4"),
         (["--topology", "v5e:2x2", "--mfu", "0"], "--mfu 0.0 must lie in (0, 1]"),
-        (["--topology", "v5e:2x2", "--sizes", "30M"], "--sizes 30M are not of"),
+        (["--topology", "v5e:2x2", "--sizes", "30M"], "--sizes 30M: "),
         (["--topology", "v5e:2x2", "--vocabulary", "0"], "--vocabulary 0 must be positive"),
         (["--topology", "v5e:2x2", "--fsdp", "3"], "fsdp=3 does not divide the 4 devices"),
         (["--topology", "v5e:4x8"], "batch=4 sequences do not split over"),

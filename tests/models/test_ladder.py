@@ -141,7 +141,8 @@ def test_shapes_are_json_and_back(scaling):
 def test_unknown_names_are_refused_with_the_known():
     with pytest.raises(
         UserError,
-        match=r"ladder 'pico' is unknown; known ladders: nano, micro, paper, nano-olmo2, micro-olmo2, paper-olmo2",
+        match=r"ladder 'pico' is unknown; did you mean micro\? "
+        "known ladders: nano, micro, paper, nano-olmo2, micro-olmo2, paper-olmo2",
     ):
         ladder("pico")
     with pytest.raises(UserError, match=r"size '30M' is not of the nano ladder; its sizes: nano-4, "):

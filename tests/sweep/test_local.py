@@ -17,9 +17,10 @@ from capscale.files import read_json
 from capscale.models.ladder import NANO
 from capscale.representation import Representation, operand
 from capscale.sweep import local
+from capscale.sweep.directory import open_directory
 from capscale.sweep.display import Display, run_name
 from capscale.sweep.local import launch
-from capscale.sweep.plan import Sweep, open_directory
+from capscale.sweep.plan import Sweep
 from capscale.sweep.status import counts, read_status
 from capscale.train import lease
 from capscale.train.lease import Lease, Leases, current_lease

@@ -11,7 +11,8 @@ from limits import LIMIT_S
 
 from capscale.errors import UserError
 from capscale.models.ladder import NANO
-from capscale.sweep.plan import Sweep, known_experiments, open_directory, plan
+from capscale.sweep.directory import open_directory
+from capscale.sweep.plan import Sweep, known_experiments, plan
 
 VERSIONS = {"capscale": "0"}
 
@@ -159,7 +160,7 @@ def test_altered_sweep_json_is_named_and_one_of_an_earlier_version_is_not(tmp_pa
     path = tmp_path / "sweep.json"
     whole = json.loads(path.read_text())
     path.write_text(json.dumps(whole | {"planned": {}}))
-    with pytest.raises(UserError, match=r"sweep.json was altered after it was written: .*; restore it, or choose"):
+    with pytest.raises(UserError, match=r"sweep.json was altered after it was written: .*; move it away, or choose"):
         open_(planned(), tmp_path)
     path.write_text(json.dumps({field: value for field, value in whole.items() if field != "sha256"}))
     open_(planned(), tmp_path)

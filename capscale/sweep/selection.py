@@ -1,0 +1,58 @@
+"""Which runs of an experiment a sweep has: all of them, or those of some sizes, at seeds of one's own."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from capscale.checks import LARGEST_WHOLE
+from capscale.errors import UserError
+from capscale.train.run import Run
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Runs of an experiment by size and seed.
+
+    Attributes:
+      seeds: in place of the experiment's: every run is at each of them. Empty: as the experiment has them.
+      sizes: runs of other sizes are left out. Empty: none is.
+    """
+
+    seeds: tuple[int, ...] = ()
+    sizes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for seed in self.seeds:
+            if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_WHOLE:
+                raise UserError(f"--seeds {seed}: a seed is a whole number from 0 to {LARGEST_WHOLE}")
+        for name in ("seeds", "sizes"):
+            values = getattr(self, name)
+            if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+                raise UserError(f"--{name} names {twice[0]} twice; drop one")
+
+    def of(self, runs: Sequence[Run], experiment: str, ladder: str) -> tuple[Run, ...]:
+        """The selected runs, in their order; seeds of one run stand next to each other, where its first stood.
+
+        Runs that are selected have the ids that they have without a selection.
+
+        Raises:
+          UserError: a size that no run has, with those that are spelled alike.
+        """
+        known = list(dict.fromkeys(run.size for run in runs))
+        for size in self.sizes:
+            if size not in known:
+                close = difflib.get_close_matches(size, known, n=3, cutoff=0.4)
+                guess = f"did you mean {', '.join(close)}? " if close else ""
+                raise UserError(
+                    f"--sizes {size}: {experiment} has no run of that size on the {ladder} ladder; {guess}"
+                    f"Its sizes: {', '.join(known)}"
+                )
+        chosen = [run for run in runs if not self.sizes or run.size in self.sizes]
+        if not self.seeds:
+            return tuple(chosen)
+        first = {at_seed_0.run_id: at_seed_0 for at_seed_0 in (replace(run, seed=0) for run in chosen)}
+        return tuple(replace(run, seed=seed) for run in first.values() for seed in self.seeds)
+
+
+WHOLE = Selection()
+"""The experiment as it is."""

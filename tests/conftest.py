@@ -15,7 +15,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
-from stores import Bucket, Server, serving, visiting
+from support.stores import Bucket, Server, serving, visiting
 
 pytest.register_assert_rewrite("capscale.testing")
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-import tiny
 from flax import linen as nn
+from support import tiny
 
 import capscale
 from capscale import capacity, estimators, representation

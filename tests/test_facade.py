@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from limits import LIMIT_S
+from support.limits import LIMIT_S
 
 import capscale
 

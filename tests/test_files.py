@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 from etils import epath
-from limits import LIMIT_S
+from support.limits import LIMIT_S
 
 from capscale.analysis.rows import read, read_sweep
 from capscale.data.manifest import Manifest

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from golden import hold
+from support.golden import hold
 
 
 @pytest.fixture

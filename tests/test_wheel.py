@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from limits import LIMIT_S
+from support.limits import LIMIT_S
 
 ROOT = Path(__file__).parent.parent
 PARTS = {"capscale", "kernels", "experiments", "setup.py", "README.md", "pyproject.toml", "LICENSE"}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hosts import HOSTS
 from jax.sharding import NamedSharding, PartitionSpec
+from support.hosts import HOSTS
 
 from capscale.representation import Operand, Representation, linear, operand
 

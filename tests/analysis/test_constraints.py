@@ -1,5 +1,5 @@
 import pytest
-from synthetic import TRUTH, well_spread
+from support.synthetic import TRUTH, well_spread
 
 from capscale.analysis.constraints import compare, without
 from capscale.analysis.fit import Constraints, Settings, fit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import runs
+from support.synthetic import runs
 
 from capscale.analysis.departures import departures, is_scalar, kin
 from capscale.analysis.table import make_table

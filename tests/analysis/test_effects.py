@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import synthetic
+from support import synthetic
 
 from capscale.analysis.claims import Estimate
 from capscale.analysis.effects import Measured, difference, differences, estimates_of, measured, rank_correlations

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from synthetic import TRUTH
+from support.synthetic import TRUTH
 from test_rollouts import FORMATS, proportional
 
 from capscale.analysis.ensemble import beyond_runs, gathered

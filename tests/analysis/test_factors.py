@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tyro
-from synthetic import NANO, SIZES
+from support.synthetic import NANO, SIZES
 
 from capscale.analysis.evidence import capacities_of
 from capscale.analysis.factorization import entry_intervals, product

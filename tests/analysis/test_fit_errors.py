@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import synthetic
+from support import synthetic
 
 from capscale.analysis.evidence import interval
 from capscale.analysis.fit_errors import fit_errors, with_formats

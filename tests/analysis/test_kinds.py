@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from synthetic import rho_of
+from support.synthetic import rho_of
 
 from capscale.analysis.kinds import Points, across, kinds, rank_interval
 from capscale.analysis.measure import Capacities

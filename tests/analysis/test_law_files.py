@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tyro
-from synthetic import TRUTH, rho_of
+from support.synthetic import TRUTH, rho_of
 
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.fit import Settings, fit

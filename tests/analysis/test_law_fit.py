@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from synthetic import RHO, TRUTH, frame_of, rho_of, well_spread
+from support.synthetic import RHO, TRUTH, frame_of, rho_of, well_spread
 
 from capscale.analysis.conditioning import conditioning
 from capscale.analysis.fit import Constraints, Settings, fit

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from synthetic import FORMATS, TRUTH, frame_of
+from support.synthetic import FORMATS, TRUTH, frame_of
 
 from capscale.analysis.bench_numbers import bench_numbers
 from capscale.analysis.bench_page import write_bench

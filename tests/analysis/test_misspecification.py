@@ -4,7 +4,7 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.stats import chi2
-from synthetic import TRUTH, rho_of, runs
+from support.synthetic import TRUTH, rho_of, runs
 
 from capscale.analysis.families import family, wider
 from capscale.analysis.fit import Constraints, Fit, Settings, fit

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from synthetic import RHO, TRUTH, rho_of, runs
+from support.synthetic import RHO, TRUTH, rho_of, runs
 
 from capscale.analysis.departures import departures, kin
 from capscale.analysis.fit import Settings, fit

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from synthetic import write_sweep
+from support.synthetic import write_sweep
 
 from capscale.analysis.labels import LONGEST, as_label
 from capscale.analysis.report import csv_bytes

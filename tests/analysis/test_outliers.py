@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import f as f_distribution
-from synthetic import TRUTH, rho_of
+from support.synthetic import TRUTH, rho_of
 
 from capscale.analysis import forward_search
 from capscale.analysis.conditioning import jacobian

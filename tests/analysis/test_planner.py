@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from synthetic import FORMATS, RHO, TRUTH, rho_of, well_spread
+from support.synthetic import FORMATS, RHO, TRUTH, rho_of, well_spread
 
 from capscale.analysis import planner
 from capscale.analysis.ensemble import gathered

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Annotation, Text
-from synthetic import rho_of, runs
+from support.synthetic import rho_of, runs
 
 from capscale.analysis.fit import Settings
 from capscale.analysis.labels import Named, place_labels

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from synthetic import TRUTH, rho_of, runs, write_sweep
+from support.synthetic import TRUTH, rho_of, runs, write_sweep
 
 from capscale.analysis import inner_fits
 from capscale.analysis.fit import Fit, Settings, fit

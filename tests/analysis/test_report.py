@@ -3,7 +3,7 @@ import re
 
 import pytest
 import tyro
-from synthetic import NANO, write_sweep
+from support.synthetic import NANO, write_sweep
 
 from capscale.analysis.rows import read
 from capscale.analysis.sentences import summary

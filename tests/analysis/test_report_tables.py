@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from synthetic import TRUTH, rho_of
+from support.synthetic import TRUTH, rho_of
 
 from capscale.analysis.conditioning import residual_deviation
 from capscale.analysis.fit import Constraints, Settings

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from synthetic import write_sweep
+from support.synthetic import write_sweep
 
 from capscale.analysis.rows import read
 from capscale.analysis.study import study

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from synthetic import TRUTH, rho_of, runs
+from support.synthetic import TRUTH, rho_of, runs
 
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.laws import LAWS

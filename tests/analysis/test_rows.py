@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import well_spread, write_sweep
+from support.synthetic import well_spread, write_sweep
 
 from capscale.analysis.rows import read
 from capscale.analysis.table import make_table

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import synthetic
+from support import synthetic
 
 from capscale.analysis.effects import Measured
 from capscale.analysis.operands import gaussian_error

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pandas as pd
 import pytest
 import tyro
-from synthetic import rho_of, runs
+from support.synthetic import rho_of, runs
 
 from capscale.analysis import capacities, constraints, ensemble, study_laws, validation
 from capscale.analysis.fit import fit as real_fit

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import norm
 from scipy.stats import t as student
-from synthetic import frame_of
+from support.synthetic import frame_of
 
 from capscale.analysis.calibration import Reference, references
 from capscale.analysis.fit import Settings, fit

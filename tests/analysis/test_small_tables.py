@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from synthetic import runs
+from support.synthetic import runs
 
 from capscale.analysis.fit import Settings
 from capscale.analysis.report import write_report

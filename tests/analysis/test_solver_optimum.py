@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from synthetic import TRUTH
+from support.synthetic import TRUTH
 
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.laws import LAWS

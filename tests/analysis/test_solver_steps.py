@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from synthetic import TRUTH, rho_of
+from support.synthetic import TRUTH, rho_of
 
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.laws import LAWS

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic import RHO, TRUTH, frame_of
+from support.synthetic import RHO, TRUTH, frame_of
 
 from capscale.analysis.ensemble import combined
 from capscale.analysis.fit import Settings, fit

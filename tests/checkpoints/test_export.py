@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from safetensors.numpy import load_file
+from support import tiny
 
 from capscale.checkpoints import gguf_file
 from capscale.checkpoints.export import export, with_weights

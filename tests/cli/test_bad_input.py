@@ -5,14 +5,16 @@ import os
 import sys
 
 import pytest
-import tiny
+from support import tiny
 
 from capscale.cli import main
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("import tiny\ndef runs(ladder, data): return [tiny.run(data=data)]\n")
+    (tmp_path / "mine.py").write_text(
+        "from support import tiny\ndef runs(ladder, data): return [tiny.run(data=data)]\n"
+    )
     (tmp_path / "text.txt").write_bytes(tiny.text())
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 2000)

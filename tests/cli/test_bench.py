@@ -1,14 +1,10 @@
 """The bench command: tables, laws and cut-offs as they are asked for, and words for what cannot be."""
 
 import json
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
-from synthetic import TRUTH, rho_of, runs
+from support.synthetic import TRUTH, rho_of, runs
 
 from capscale.cli import main
 

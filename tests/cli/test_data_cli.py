@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-import texts
-from limits import LIMIT_S
+from support import texts
+from support.limits import LIMIT_S
 
 from capscale.cli import main
 from capscale.cli.data import unescaped
@@ -143,7 +143,7 @@ def test_disk_that_is_full(place):
 
 EXPERIMENT = """
 from dataclasses import replace
-import tiny
+from support import tiny
 def runs(ladder, data):
     return [tiny.run(data=data, model=replace(tiny.MODEL, vocabulary=data.vocabulary))]
 """

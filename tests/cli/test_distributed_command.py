@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+from support import tiny
 
-TESTS = Path(tiny.__file__).parent
+TESTS = Path(tiny.__file__).parents[1]
 COMMAND = [sys.executable, "-c", "import sys; from capscale.cli import main; sys.exit(main())", "sweep", "mine.py"]
 EXPERIMENT = """
 import os
-import tiny
+from support import tiny
 from capscale.data.corpus import Corpus
 from capscale.errors import UserError
 from capscale.train.lease import Lease

@@ -1,15 +1,11 @@
 """Commands that are given numbers say whether the runs deny them, and which number pulls."""
 
 import json
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import tyro
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
-from synthetic import NANO, rho_of, runs
+from support.synthetic import NANO, rho_of, runs
 
 from capscale.cli import analysis, bench, planning
 

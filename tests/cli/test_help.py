@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-import tiny
+from support import tiny
 
 import capscale
 from capscale.cli import main
@@ -55,7 +55,9 @@ def test_experiments_and_ladders_are_listed(capsys):
 
 
 def test_a_dry_run_lists_runs_and_makes_nothing(tmp_path, capsys):
-    (tmp_path / "mine.py").write_text("import tiny\ndef runs(ladder, data): return [tiny.run(data=data)]\n")
+    (tmp_path / "mine.py").write_text(
+        "from support import tiny\ndef runs(ladder, data): return [tiny.run(data=data)]\n"
+    )
     (tmp_path / "text.txt").write_bytes(tiny.text())
     files = [str(tmp_path / name) for name in ("mine.py", "text.txt", "out")]
     assert main(["sweep", files[0], "--text", files[1], "--out", files[2], "--dry-run"]) == 0

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from synthetic import well_spread
+from support.synthetic import well_spread
 
 from capscale.analysis.rows import read
 from capscale.cli import main

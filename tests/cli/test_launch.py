@@ -8,8 +8,8 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from launching import EXPERIMENT, OPTIONS, TESTS, calls, executable, make_place, started, written
-from limits import LIMIT_S
+from support.launching import EXPERIMENT, OPTIONS, TESTS, calls, executable, make_place, started, written
+from support.limits import LIMIT_S
 
 from capscale.cli import main
 from capscale.errors import UserError

@@ -1,7 +1,7 @@
 """How launch files make `capscale` available on fresh machines: with what the sweep needs there, or as --setup says."""
 
 import pytest
-from launching import calls, executable, make_place, started, written
+from support.launching import calls, executable, make_place, started, written
 
 
 @pytest.fixture

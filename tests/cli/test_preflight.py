@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import jax
 import pytest
-import tiny
 from capscale.experiments.paper_capacity import SIX
 from capscale.kernels import aot
+from support import tiny
 
 from capscale.cli import main
 from capscale.errors import UserError
@@ -33,7 +33,7 @@ class OfNowhere:
 
 
 EXPERIMENT = """
-import tiny
+from support import tiny
 from capscale.train.run import Optimizer
 
 def runs(ladder, data):

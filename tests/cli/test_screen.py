@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from limits import LIMIT_S
+from support.limits import LIMIT_S
 
 from capscale.cli import main
 

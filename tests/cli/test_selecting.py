@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-import tiny
+from support import tiny
 
 from capscale.cli import main
 from capscale.cli.commands import parse
@@ -12,7 +12,7 @@ from capscale.cli.training import _run_arguments
 from capscale.data.load import load_source, unread_id
 
 EXPERIMENT = """
-import tiny
+from support import tiny
 def runs(ladder, data):
     sizes = list(ladder.sizes)[:2]
     return [tiny.run(data=data, size=size, ladder=ladder.name, seed=seed) for size in sizes for seed in (0, 1)]

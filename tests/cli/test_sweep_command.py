@@ -10,19 +10,19 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
-from limits import LIMIT_S
+from support import tiny
+from support.limits import LIMIT_S
 
 from capscale.cli import main
 from capscale.train.loop import LoopIntervals
 
-TESTS = Path(tiny.__file__).parent
+TESTS = Path(tiny.__file__).parents[1]
 STEPS = 60
 ALARM = re.compile(r"E\d{4} [^\n]*slow_operation_alarm.*?\*{20,}\n.*?\*{20,}\n", re.DOTALL)
 """XLA's warning where compiling takes over two minutes, as it does on a machine with ten times more to do than it has
 cores."""
 EXPERIMENT = f"""
-import tiny
+from support import tiny
 from capscale.train.loop import Cadence
 # Metrics and a checkpoint every few steps, and steps slow enough to be killed in their midst.
 Cadence.of = classmethod(lambda cls, run, background=False, **_: Cadence(3, 0.0, background))

@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 import pytest
-import tiny
 from etils import epath
-from limits import LIMIT_S
+from support import tiny
+from support.limits import LIMIT_S
 from test_sweep_command import ALARM, started
 
 from capscale.analysis.report import write_files
@@ -22,7 +22,7 @@ from capscale.train.loop import LoopIntervals
 
 STEPS = 30
 EXPERIMENT = f"""
-import tiny
+from support import tiny
 from capscale.train.loop import Cadence
 Cadence.of = classmethod(lambda cls, run, background=False, **_: Cadence(3, 0.0, background))
 

@@ -1,7 +1,7 @@
 """A text of some dozens of parts."""
 
 import pytest
-import texts
+from support import texts
 
 from capscale.data import inputs
 

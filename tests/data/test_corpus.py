@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import tiny
+from support import tiny
 
 from capscale.data import corpus
 from capscale.data.batches import window_order

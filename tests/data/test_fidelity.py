@@ -5,8 +5,8 @@ import json
 from functools import cache
 
 import pytest
-import texts
 from etils import epath
+from support import texts
 
 from capscale.cli import main
 from capscale.data.fidelity import ENOUGH, Sample, compare, is_sampled

@@ -3,8 +3,8 @@
 import gzip
 
 import pytest
-import texts
 from etils import epath
+from support import texts
 
 from capscale.data.hub import Dataset, Share
 from capscale.data.manifest import Manifest

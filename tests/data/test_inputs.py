@@ -9,8 +9,8 @@ import os
 import sys
 
 import pytest
-import texts
 from etils import epath
+from support import texts
 
 from capscale.data import inputs
 from capscale.data.hub import Dataset

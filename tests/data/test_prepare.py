@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import texts
 from etils import epath
+from support import texts
 
 from capscale.data import inputs, tokenize
 from capscale.data.hub import Dataset

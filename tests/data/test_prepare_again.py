@@ -5,8 +5,8 @@ import json
 import os
 
 import pytest
-import texts
 from etils import epath
+from support import texts
 
 from capscale.data import tokenize
 from capscale.data.manifest import Manifest

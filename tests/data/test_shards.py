@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import texts
-import tiny
 from etils import epath
+from support import texts, tiny
 
 from capscale.artifacts import sealed
 from capscale.data import inputs, manifest

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from limits import LIMIT_S
+from support.limits import LIMIT_S
 
 from capscale.data import stdlib
 from capscale.data.corpus import load_corpus

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import texts
+from support import texts
 
 from capscale.data.tokenizer import load_tokenizer
 from capscale.errors import UserError

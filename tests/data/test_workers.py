@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
-import texts
 from etils import epath
-from limits import LIMIT_S, killed_late
+from support import texts
+from support.limits import LIMIT_S, killed_late
 
 from capscale.data import prepare as prepare_module
 from capscale.data.manifest import Manifest

@@ -3,8 +3,8 @@
 import hashlib
 
 import pytest
-import tiny
 from capscale.experiments import capacity_demo, micro_capacity
+from support import tiny
 
 from capscale.data.corpus import DataId
 from capscale.defaults import default_estimator

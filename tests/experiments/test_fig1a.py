@@ -1,9 +1,9 @@
 """Claims of Figure 1a on rows where they are true, where they are false, and where runs are missing."""
 
-import invented
 import numpy as np
 import pytest
 from capscale.experiments import fig1a
+from support import invented
 
 from capscale.capacity import KUMAR, TANH, Capacity, Factor
 from capscale.formats.catalog import label

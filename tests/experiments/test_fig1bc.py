@@ -1,8 +1,8 @@
 """Claims of Figures 1b and 1c on rows where they are true, where they are false, and where runs are missing."""
 
-import invented
 import pytest
 from capscale.experiments import fig1bc
+from support import invented
 
 from capscale.analysis.effects import differences
 from capscale.analysis.misfits import squares_beyond_scatter

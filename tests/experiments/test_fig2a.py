@@ -2,9 +2,9 @@
 
 import math
 
-import invented
 import pytest
 from capscale.experiments import fig2a
+from support import invented
 
 from capscale.capacity import TANH, Capacity
 from capscale.formats.catalog import label

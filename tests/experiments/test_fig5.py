@@ -1,8 +1,8 @@
 """Claims of Figures 5d and 11 on rows where they are true, where they are false, and where runs are missing."""
 
-import invented
 import pytest
 from capscale.experiments import fig5
+from support import invented
 
 from capscale.capacity import TANH, Capacity
 from capscale.representation import Representation, operand

@@ -1,8 +1,8 @@
 """Claims of Finding 1 on rows where they are true, where they are false, and where runs are missing."""
 
-import invented
 import pytest
 from capscale.experiments import finding1
+from support import invented
 
 from capscale.capacity import TANH, Capacity
 from capscale.formats.catalog import label

@@ -1,8 +1,8 @@
 """Invented rows are rows as runs leave them: an experiment's evidence measures the capacities that were put in."""
 
-import invented
 import pytest
 from capscale.experiments import tab2, tab3
+from support import invented
 
 from capscale.capacity import TANH, Capacity
 from capscale.representation import Representation, operand

@@ -2,10 +2,10 @@
 
 import functools
 
-import invented
 import numpy as np
 import pytest
 from capscale.experiments import fig2b, fig6, fig7, fig8, fig9
+from support import invented
 
 from capscale.analysis import product_claims
 from capscale.analysis.claims import judge

@@ -1,9 +1,9 @@
 """Claims of Section 5.1 on rows where they are true, where they are false, and where runs are missing."""
 
-import invented
 import numpy as np
 import pytest
 from capscale.experiments import section51
+from support import invented
 
 PER_BIT = {1: 0.2, 2: 0.29, 3: 0.25, 4: 0.21, 8: 0.12}
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import invented
 import numpy as np
 import pytest
 from capscale.experiments import tab1
+from support import invented
 
 from capscale.analysis.evidence import interval
 from capscale.analysis.fit_errors import fit_errors, with_formats

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-import invented
 import pytest
 from capscale.experiments import tab2
+from support import invented
 
 from capscale.analysis.claims import judge
 from capscale.models.ladder import PAPER

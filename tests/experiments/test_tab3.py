@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import invented
 import numpy as np
 import pytest
 from capscale.experiments import tab3
+from support import invented
 
 from capscale.analysis.evidence import Evidence
 from capscale.capacity import TANH_SATURATING, Capacity

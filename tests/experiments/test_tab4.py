@@ -1,9 +1,9 @@
 """Claims of Table 4 on rows where they are true, where they are false, where runs are missing, and on the print."""
 
-import invented
 import numpy as np
 import pytest
 from capscale.experiments import tab4
+from support import invented
 
 from capscale.analysis.claims import judge
 from capscale.analysis.misfits import through

@@ -1,9 +1,9 @@
 """Claims of Theorem 1 on rows where loss rises with the distance, where it falls, and where runs are missing."""
 
-import invented
 import numpy as np
 import pytest
 from capscale.experiments import theorem1
+from support import invented
 
 from capscale.estimator_names import estimator_name
 

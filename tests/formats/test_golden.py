@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import hold
+from support.golden import hold
 
 from capscale.formats import catalog
 from capscale.formats.capabilities import initial_context

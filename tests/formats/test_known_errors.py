@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden import hold
+from support.golden import hold
 
 from capscale.formats import Int, Scalar, catalog
 from capscale.formats.known_errors import digest_of, known_error, known_errors

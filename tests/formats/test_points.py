@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import testing
-from conformance import CHECKS, Subject, exempt
 
 from capscale.cli.formats import Gmse
 from capscale.defaults import CODEWORDS
@@ -22,6 +21,7 @@ from capscale.formats.serialize import from_json, to_json
 from capscale.formats.vector import codebook
 from capscale.gaussian_mse import gmse
 from capscale.kernel_checks import check_kernels
+from capscale.testing import CHECKS, Subject, exempt
 
 CIRCLE = [[np.cos(a), np.sin(a)] for a in np.arange(6) * np.pi / 3] + [[0.0, 0.0]]
 FORMAT = Vector.of(CIRCLE)

@@ -9,7 +9,7 @@ import pytest
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.matmul.reference import dequantize, tolerance
-from products import LAYOUTS, RNG, inputs, layout, oracle, weights
+from support.products import LAYOUTS, RNG, inputs, layout, oracle, weights
 
 
 @pytest.mark.parametrize("of", LAYOUTS)

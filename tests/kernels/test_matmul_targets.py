@@ -6,8 +6,8 @@ from capscale.kernels import aot, dispatch
 from capscale.kernels.aot import CHIPS, lower_for_hopper
 from capscale.kernels.matmul import matmul
 from capscale.kernels.matmul.tpu import blocks, vmem_bytes
-from products import inputs, layout, named, weights
-from targets import compile_for_tpu
+from support.products import inputs, layout, named, weights
+from support.targets import compile_for_tpu
 
 from capscale.models.ladder import LADDERS
 

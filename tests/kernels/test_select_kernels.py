@@ -10,7 +10,7 @@ from capscale.kernels import dispatch
 from capscale.kernels.aot import CHIPS, lower_for_hopper
 from capscale.kernels.select import kth_magnitude, largest
 from jax.sharding import NamedSharding, PartitionSpec
-from targets import compile_for_tpu
+from support.targets import compile_for_tpu
 
 from capscale.models.ladder import LADDERS
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from support import tiny
 
 from capscale.errors import UserError
 from capscale.formats import catalog

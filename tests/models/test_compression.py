@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from scipy.linalg import hadamard
+from support import tiny
 
 from capscale.estimators import ForwardMask
 from capscale.formats import catalog

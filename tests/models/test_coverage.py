@@ -1,7 +1,7 @@
 """Which parameters are compressed: all of them are accounted for, or the leftovers are named."""
 
 import pytest
-import tiny
+from support import tiny
 
 from capscale.errors import UserError
 from capscale.models import coverage

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from support import tiny
 
 from capscale.formats.base import Context
 from capscale.models.decoder import Decoder

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hlo import depths_of_sums_over_devices
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from support.hlo import depths_of_sums_over_devices
 
 from capscale.models.loss import LOGITS, cross_entropy, mean_cross_entropy, tokens_at_once
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from capscale.kernels import dispatch
 from jax.extend.core import jaxprs_in_params
+from support import tiny
 
 from capscale.errors import UserError
 from capscale.estimators import Lsq

@@ -8,9 +8,9 @@ from dataclasses import replace
 from threading import Event
 
 import pytest
-import tiny
 from etils import epath
 from rich.console import Console
+from support import tiny
 
 from capscale.estimators import ABRms
 from capscale.files import read_json

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from etils import epath
-from limits import LIMIT_S
 from rich.console import Console
+from support import tiny
+from support.limits import LIMIT_S
 
 from capscale.cli import main
 from capscale.errors import UserError
@@ -145,7 +145,9 @@ def test_a_damaged_result_is_one_failed_run(tmp_path, monkeypatch):
 
 
 def test_ray_that_is_not_installed_has_a_remedy(tmp_path, monkeypatch, capsys):
-    (tmp_path / "mine.py").write_text("import tiny\ndef runs(ladder, data):\n    return [tiny.run(data=data)]\n")
+    (tmp_path / "mine.py").write_text(
+        "from support import tiny\ndef runs(ladder, data): return [tiny.run(data=data)]\n"
+    )
     (tmp_path / "text.txt").write_bytes(tiny.text())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))

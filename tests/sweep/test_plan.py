@@ -5,9 +5,9 @@ import threading
 from dataclasses import replace
 
 import pytest
-import tiny
 from etils import epath
-from limits import LIMIT_S
+from support import tiny
+from support.limits import LIMIT_S
 
 from capscale.errors import UserError
 from capscale.models.ladder import NANO
@@ -48,7 +48,9 @@ def test_experiment_by_name():
 
 
 def test_experiment_from_a_file(experiment):
-    path = experiment("import tiny\ndef runs(ladder, data):\n    return [tiny.run(seed=seed) for seed in range(3)]\n")
+    path = experiment(
+        "from support import tiny\ndef runs(ladder, data):\n    return [tiny.run(seed=seed) for seed in range(3)]\n"
+    )
     sweep = plan(path, "nano", tiny.corpus().id)
     assert (sweep.experiment, sweep.runs) == ("mine", tuple(tiny.run(seed=seed) for seed in range(3)))
     assert sweep.directory_of(sweep.runs[0], epath.Path("/out")) == epath.Path(f"/out/runs/{tiny.run().run_id}")
@@ -80,7 +82,7 @@ def test_unknown_ladder_is_refused():
         ("def runs(ladder, data): return []", "has no runs on the nano ladder"),
         ("def runs(ladder, data): return None", "returned None, not a list of Run"),
         ("def runs(ladder, data): return ['run']", "returned a list with 'run', not a list of Run"),
-        ("import tiny\ndef runs(ladder, data): return [tiny.run(), tiny.run()]", "lists one run twice"),
+        ("from support import tiny\ndef runs(ladder, data): return [tiny.run(), tiny.run()]", "lists one run twice"),
         ("def runs(:", r"mine.py' cannot be read: SyntaxError: .*mine.py, line 1\); mend the file"),
         ("import nothere", r"ModuleNotFoundError: No module named 'nothere' \(.*mine.py, line 1\)"),
         (
@@ -88,7 +90,7 @@ def test_unknown_ladder_is_refused():
             r"'Ladder' object has no attribute 'nope' \(.*mine.py, line 3\)",
         ),
         (
-            "import dataclasses, tiny\n\ndef runs(ladder, data):\n    return [dataclasses.replace(tiny.run(), no=1)]",
+            "import dataclasses\nfrom support import tiny\ndef runs(ladder, data):\n    return [dataclasses.replace(tiny.run(), no=1)]",
             r"unexpected keyword argument 'no' \(.*mine.py, line 4\); mend the file",
         ),
         ("def runs(ladder): return []", r"takes 1 positional argument but 2 were given \(.*mine.py\); mend the file"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import pytest
-from limits import LIMIT_S
+from support.limits import LIMIT_S
 
 import capscale
 from capscale.estimators import Trust

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-import tiny
-from limits import LIMIT_S
+from support import tiny
+from support.limits import LIMIT_S
 
 from capscale.errors import UserError
 from capscale.estimators import StraightThrough
@@ -219,7 +219,7 @@ def test_equal_code_has_one_id_in_every_process(load, tmp_path):
     run = run_of(load().Mine())
     folder = next(path.parent for path in tmp_path.rglob("mine.py"))
     code = (
-        "import mine, tiny\nfrom capscale.representation import Operand, Representation\n"
+        "import mine\nfrom support import tiny\nfrom capscale.representation import Operand, Representation\n"
         "print(tiny.run(representation=Representation(Operand(mine.Mine()))).run_id)"
     )
     environment = {"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join([str(folder), *sys.path]), "JAX_PLATFORMS": "cpu"}
@@ -397,7 +397,8 @@ def test_classes_that_a_function_makes_hold_what_they_took_from_it(load):
 
 def test_classes_without_source_are_refused():
     script = (
-        "import tiny\nfrom dataclasses import dataclass\nfrom capscale.representation import Operand, Representation\n"
+        "from support import tiny\nfrom dataclasses import dataclass\n"
+        "from capscale.representation import Operand, Representation\n"
         "@dataclass(frozen=True)\nclass Mine:\n    scope = 'row'\n"
         "print(tiny.run(representation=Representation(Operand(Mine()))).run_id)"
     )

@@ -14,7 +14,7 @@ from capscale.errors import UserError
 from capscale.train import distributed
 from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, connect, is_agreed
 
-SCRIPT = Path(__file__).parent / "together.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "together.py"
 
 
 def start(directory, *, processes=1, devices=1, fsdp=1, stop_at=0, unread=""):

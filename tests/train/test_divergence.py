@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import pytest
-import tiny
 from jax import Array
+from support import tiny
 
 from capscale.estimators import StraightThrough
 from capscale.formats.base import Context, Granularity, Projection

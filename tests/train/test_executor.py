@@ -7,8 +7,8 @@ from dataclasses import replace
 from threading import Barrier
 
 import jax
-import tiny
-from limits import LIMIT_S
+from support import tiny
+from support.limits import LIMIT_S
 
 from capscale.sweep.local import _staggered
 from capscale.train import executor

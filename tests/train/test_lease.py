@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from etils import epath
-from limits import LIMIT_S, killed_late
+from support.limits import LIMIT_S, killed_late
 
 from capscale import files
 from capscale.errors import UserError

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-import tiny
 from etils import epath
+from support import tiny
 
 from capscale.artifacts import check_seal, digest
 from capscale.data.corpus import byte_corpus

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
-from hlo import depths_of_sums_over_devices
 from jax.extend.core import jaxprs_in_params
+from support import tiny
+from support.hlo import depths_of_sums_over_devices
 
 from capscale.errors import UserError
 from capscale.estimators import Lsq

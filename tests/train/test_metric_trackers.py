@@ -5,8 +5,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import tiny
 from etils import epath
+from support import tiny
 
 from capscale.errors import UserError
 from capscale.train.trackers import open_tensorboard, open_wandb

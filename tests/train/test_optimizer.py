@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
-import tiny
+from support import tiny
 
 from capscale.train.optimizer import decayed, gradient_transform, rate_at
 from capscale.train.run import Optimizer

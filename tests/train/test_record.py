@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
 from etils import epath
+from support import tiny
 
 from capscale.errors import UserError
 from capscale.files import write_json

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-import tiny
 from etils import epath
+from support import tiny
 
 from capscale.errors import UserError
 from capscale.representation import Representation, operand
@@ -227,7 +227,7 @@ def test_all_checkpoints_damaged_is_an_error_and_the_next_start_works(undisturbe
 FILL_THE_DISK = """
 import resource, sys, warnings
 from dataclasses import replace
-import tiny
+from support import tiny
 from capscale.errors import UserError
 from capscale.train.loop import Cadence
 

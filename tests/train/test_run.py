@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
-from golden import hold
-from limits import LIMIT_S
+from support import tiny
+from support.golden import hold
+from support.limits import LIMIT_S
 
 from capscale.data import corpus
 from capscale.data.corpus import DataId

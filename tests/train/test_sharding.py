@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from etils import epath
+from support import tiny
 
 from capscale.errors import UserError
 from capscale.formats.base import Context

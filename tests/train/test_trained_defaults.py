@@ -10,8 +10,8 @@ from functools import cache
 from typing import NamedTuple
 
 import pytest
-import tiny
 from etils import epath
+from support import tiny
 
 from capscale.data.corpus import Corpus, byte_corpus
 from capscale.data.stdlib import standard_library_text

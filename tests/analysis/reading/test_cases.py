@@ -1,7 +1,7 @@
 """Small tables that were once read or judged wrongly, each with what is right of it."""
 
 import pytest
-from foreign import CASES
+from support.foreign import CASES
 
 from capscale.analysis.reading.choices import Choices
 from capscale.analysis.rows import read

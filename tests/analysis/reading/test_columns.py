@@ -1,7 +1,7 @@
 """Names of columns and formats, and what a reader says of them."""
 
 import pytest
-from foreign import runs
+from support.foreign import runs
 
 from capscale.analysis.reading.choices import Choices
 from capscale.analysis.reading.formats import meaning

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from foreign import runs
+from support.foreign import runs
 
 from capscale.analysis.canonical import canonical_csv
 from capscale.analysis.reading import files

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from foreign import isoflop, runs, with_value
+from support.foreign import isoflop, runs, with_value
 
 from capscale.analysis.reading.choices import Choices
 from capscale.analysis.rows import read

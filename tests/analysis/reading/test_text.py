@@ -1,7 +1,7 @@
 """Separators, decimal marks, units, comments: one table written in many ways is one table."""
 
 import pytest
-from foreign import runs
+from support.foreign import runs
 
 from capscale.analysis.reading.numbers import read_numbers
 from capscale.analysis.rows import read

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 from etils import epath
-from foreign import runs
-from limits import LIMIT_S
+from support.foreign import runs
+from support.limits import LIMIT_S
 
 from capscale.analysis.reading import tensorboard, wandb, wire
 from capscale.analysis.reading.choices import Choices

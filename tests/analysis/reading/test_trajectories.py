@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from foreign import runs
+from support.foreign import runs
 
 from capscale.analysis.table import make_table
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tables import (
+from support.tables import (
     TABLES,
     allowed,
     benched,

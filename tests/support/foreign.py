@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from synthetic import TRUTH, rho_of
 
-CASES = Path(__file__).resolve().parents[3].parent / "shared" / "cases"
+from support.synthetic import TRUTH, rho_of
+
+CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 SIZES, RATIOS = (3e7, 1e8, 3e8, 1e9), (25, 50, 100, 200)
 
 

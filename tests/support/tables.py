@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from synthetic import TRUTH, frame_of, rho_of, runs
 
 from capscale.analysis.cut_offs import CutOffs
 from capscale.analysis.fit import Constraints, Fit, Settings, fit
@@ -16,6 +15,7 @@ from capscale.analysis.shared_errors import SharedErrors
 from capscale.analysis.study import Study, study
 from capscale.analysis.table import Table, make_table
 from capscale.analysis.uncertainty import bootstrap
+from support.synthetic import TRUTH, frame_of, rho_of, runs
 
 INTEGERS = ("int1", "int2", "int4", "int8")
 SPARSE = ("top75", "2:4", "top50")

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-import tiny
 from etils import epath
+from support import tiny
 
 from capscale.errors import UserError
 from capscale.models.ladder import NANO, Ladder

@@ -29,7 +29,6 @@ def main(
     import jax.numpy as jnp
     import numpy as np
     import orbax.checkpoint as ocp
-    import tiny
     from jax.experimental import multihost_utils
 
     from capscale.errors import UserError
@@ -39,6 +38,7 @@ def main(
     from capscale.train.executor import Sharded
     from capscale.train.sharding import make_mesh
     from capscale.train.step import Program
+    from support import tiny
 
     run = tiny.run(batch=8, tokens=12 * 8 * 16, model=replace(tiny.MODEL, width=16, multiple_of=16))
     executor = Sharded(run, make_mesh(fsdp))

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
-from limits import LIMIT_S
 
 from capscale.cli import main
+from support import tiny
+from support.limits import LIMIT_S
 
-TESTS = Path(tiny.__file__).parent
+TESTS = Path(tiny.__file__).parents[1]
 RECORD = 'printf "%s\\n" "$(basename "$0")" "$@" >>"$CALLS"; echo --- >>"$CALLS"\n'
 EXPERIMENT = """
-import tiny
+from support import tiny
 
 def runs(ladder, data):
     return [tiny.run(data=data, seed=seed) for seed in range(2)]

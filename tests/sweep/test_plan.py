@@ -90,7 +90,8 @@ def test_unknown_ladder_is_refused():
             r"'Ladder' object has no attribute 'nope' \(.*mine.py, line 3\)",
         ),
         (
-            "import dataclasses\nfrom support import tiny\ndef runs(ladder, data):\n    return [dataclasses.replace(tiny.run(), no=1)]",
+            "import dataclasses\nfrom support import tiny\n"
+            "def runs(ladder, data):\n    return [dataclasses.replace(tiny.run(), no=1)]",
             r"unexpected keyword argument 'no' \(.*mine.py, line 4\); mend the file",
         ),
         ("def runs(ladder): return []", r"takes 1 positional argument but 2 were given \(.*mine.py\); mend the file"),

@@ -69,13 +69,16 @@ class Fit:
         from capscale.analysis.selection import rows_of
         from capscale.analysis.sentences.quotable import not_identified, of_a_wrong_law
         from capscale.analysis.uncertainty import bootstrap
+        from capscale.cli.waiting import waiting
 
         law = law_of(self.form, self.share, self.combine)
         table = rows_of(self.reading.table(self.table), law)
         settings = Settings(self.delta, self.log, self.starts, self.seed, parse_shared(self.shared))
-        fitted = fit(table, law, settings, parse_numbers(self.fix, self.prior))
-        draws = bootstrap(fitted, self.bootstrap)
-        inspected = inspect(fitted, draws=draws)
+        constraints = parse_numbers(self.fix, self.prior)
+        with waiting(f"fitting {len(table)} rows and {self.bootstrap} resamples of them"):
+            fitted = fit(table, law, settings, constraints)
+            draws = bootstrap(fitted, self.bootstrap)
+            inspected = inspect(fitted, draws=draws)
         curves = inspected.profiles
         content = fit_numbers(fitted) | {
             "command": command_line(),
@@ -150,14 +153,17 @@ class Report:
         from capscale.analysis.numbers import json_ready
         from capscale.analysis.report import content_of, write_report
         from capscale.analysis.study import study
+        from capscale.cli.waiting import waiting
 
         table = self.reading.table(self.table)
         settings = Settings(delta=self.delta, shared=parse_shared(self.shared))
         constraints = parse_numbers(self.fix, self.prior)
-        result = study(table, LAWS[self.form], settings, constraints, resamples=self.bootstrap)
+        with waiting(f"fitting {len(table)} rows and {self.bootstrap} resamples of them"):
+            result = study(table, LAWS[self.form], settings, constraints, resamples=self.bootstrap)
         table_path = epath.Path(self.table)
         where = table_path / "report" if table_path.is_dir() else epath.Path("report")
-        bench = law_bench(table, settings=settings) if self.bench else None
+        with waiting("fitting every law, for the bench"):
+            bench = law_bench(table, settings=settings) if self.bench else None
         page = write_report(result, self.out or where, command_line(), bench)
         if self.json:
             print(json.dumps(json_ready(content_of(result, command_line(), bench)), indent=1))

@@ -36,21 +36,17 @@ class Audit:
 
     def __call__(self) -> int:
         """Reads the tensors and prints the table."""
-        from rich.console import Console
-        from rich.progress import track
-
         from capscale.checkpoints.audit import audited, overall
         from capscale.checkpoints.packed_files import stored_tensors
         from capscale.checkpoints.safetensors_file import local_path
+        from capscale.cli.waiting import each
         from capscale.formats.catalog import find
         from capscale.representation import Representation
 
         formats = {name: find(name) for name in self.formats}
         Representation(hadamard=self.hadamard)  # which blocks are refused
         stored = list(stored_tensors(local_path(self.path)))
-        screen = Console(stderr=True)
-        listed = track(stored, "tensors", console=screen, transient=True, disable=not screen.is_terminal)
-        tensors = [audited(one, formats, self.hadamard) for one in listed]
+        tensors = [audited(one, formats, self.hadamard) for one in each(stored, "tensors")]
         totals = {name: found for name in formats if (found := overall(tensors, name)) is not None}
         if self.json:
             print(json.dumps(_content(self, tensors, totals), indent=1))

@@ -75,13 +75,15 @@ class Bench:
         from capscale.analysis.fit import Settings
         from capscale.analysis.laws import law_named
         from capscale.analysis.leaderboard import law_bench
+        from capscale.cli.waiting import waiting
 
         laws = [law_named(name) for name in self.laws]
         settings = Settings(self.delta, shared=parse_shared(self.shared))
         constraints, cut_offs = parse_numbers(self.fix, ()), parse_cut_offs(self.cuts_N, self.cuts_D, MOST_CUTS)
         tables = self._tables()
         refuse_impossible(cut_offs, tables)
-        benches = [law_bench(table, laws, settings, constraints, cut_offs) for table in tables]
+        with waiting(f"fitting {len(laws)} laws to {sum(map(len, tables))} rows"):
+            benches = [law_bench(table, laws, settings, constraints, cut_offs) for table in tables]
         if not any(v.fit is not None for b in benches for v in b.lines):
             why = "; ".join(reason for b in benches for reason in by_reason(b.left_out))
             raise UserError(f"{', '.join(self.tables)}: no law can be fitted: {why}")

@@ -134,12 +134,14 @@ class Show:
         """Prints the manifest's table, and checks the shards."""
         from etils import epath
 
+        from capscale.cli.waiting import waiting
         from capscale.data.manifest import Manifest
         from capscale.data.shards import Shards
 
         shards = Shards(epath.Path(self.directory))
         print_table(Manifest.read(epath.Path(self.directory)))
-        shards.check(again=self.verify)
+        with waiting("hashing the shards"):
+            shards.check(again=self.verify)
         print(f"{len(shards.manifest.shards)} shards are whole" + (" (hashed now)" if self.verify else ""))
         return 0
 

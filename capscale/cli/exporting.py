@@ -40,12 +40,14 @@ class Export:
         from capscale.checkpoints.export import export, weights_only, with_weights
         from capscale.checkpoints.safetensors_file import local_path
         from capscale.checkpoints.source import read_source
+        from capscale.cli.waiting import waiting
         from capscale.formats.catalog import find, label
 
         out = local_path(self.out)
         format = None if self.weights is None else find(self.weights)
-        source = with_weights(read_source(local_path(self.source)), format)
-        written = export(source, self.to, out, self.dtype)
+        with waiting(f"exporting {self.source}"):
+            source = with_weights(read_source(local_path(self.source)), format)
+            written = export(source, self.to, out, self.dtype)
         held = source.weights.weights
         content = {
             "files": [str(file) for file in written.files],

@@ -79,9 +79,11 @@ class Factorize:
             return [figure.grid for figure in printed().values()], []
         from capscale.analysis.evidence import capacities_of
         from capscale.analysis.factors import grids
+        from capscale.cli.waiting import waiting
 
         table = self.reading.table(self.table)
-        found = grids(table, capacities_of(table, self.bootstrap), self.factors)
+        with waiting(f"fitting {len(table)} rows and {self.bootstrap} resamples of them"):
+            found = grids(table, capacities_of(table, self.bootstrap), self.factors)
         return found, [f"{r.row}: {r.what}" for r in table.remarks]
 
 

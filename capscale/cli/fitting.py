@@ -107,13 +107,16 @@ class Fitting:
         from capscale.analysis.families import family
         from capscale.analysis.fit import Settings
         from capscale.analysis.inspection import inspect
+        from capscale.cli.waiting import waiting
 
         law = law_of(self.form, self.share, self.combine)
         table = self.reading.table(path)
         settings = Settings(self.delta, shared=parse_shared(self.shared))
         laws = (law,) if self.alone else family(law)
-        ensemble = gathered(table, laws, settings, parse_numbers(self.fix, self.prior))
-        return ensemble, inspect(ensemble.fits[0], profiled=False)
+        constraints = parse_numbers(self.fix, self.prior)
+        with waiting(f"fitting {len(laws)} laws to {len(table)} rows"):
+            ensemble = gathered(table, laws, settings, constraints)
+            return ensemble, inspect(ensemble.fits[0], profiled=False)
 
 
 def said_of(inspected: "Inspection") -> "dict[str, Any]":

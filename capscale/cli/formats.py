@@ -73,6 +73,7 @@ class PlotFormats:
 
 def format_rows(names: tuple[str, ...], law: Law, df: float | None, row_length: int | None) -> list[dict[str, Any]]:
     """One record per format: name, bits, gmse, standard_error, method, effective_bits, gap, bound, has_capacity."""
+    from capscale.cli.waiting import each
     from capscale.formats import catalog
     from capscale.formats.distributions import NORMAL
     from capscale.formats.families import Laplace, Logistic, StudentT
@@ -84,7 +85,7 @@ def format_rows(names: tuple[str, ...], law: Law, df: float | None, row_length: 
         distribution = {"normal": NORMAL, "laplace": Laplace(), "logistic": Logistic()}[law]
     formats = {name: catalog.find(name) for name in names} or dict(catalog.FORMATS)
     records = []
-    for name, format in formats.items():
+    for name, format in each(list(formats.items()), "formats"):
         found = gmse(format, distribution, row_length)
         exact = found.value == 0
         records.append(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import tyro
 
 from capscale.cli.selecting import LadderName, Selecting, planned, read_text
+from capscale.cli.waiting import waiting
 from capscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Preflight(Selecting):
         runs = list(plan_for(self, self.text, self.vocabulary).runs)
         if not self.json:
             print(f"{'':<36} GB/device  compile   runs      steps   FLOPs  hours each  device-hours")
-        found = check(runs, setting, self.quick, lambda checked: None if self.json else print(self._line(checked)))
+        tell = lambda checked: None if self.json else print(self._line(checked))  # noqa: E731
+        found = check(runs, setting, self.quick, tell, waiting)
         return self._conclude(found, setting)
 
     def _row(self, checked: "Checked") -> dict[str, Any]:
@@ -116,7 +118,8 @@ class Preflight(Selecting):
         advice = None
         if refused:
             worst = max(refused, key=lambda checked: checked.compiled.bytes)
-            better = remedy(worst.runs[0], worst.compiled, setting, self.quick)
+            with waiting("looking for what fits"):
+                better = remedy(worst.runs[0], worst.compiled, setting, self.quick)
             advice = {
                 "for": self._row(worst)["name"],
                 "use": str(better[0]) if better else None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from capscale.cli.training import SideBySide, train
+from capscale.cli.waiting import each, waiting
 from capscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ class Reproduce(SideBySide):
         from capscale.reproduction.page import write_page
 
         scale = ladder(self.ladder)
-        found = [judged(chapter, chapter.runs(scale, data), rows, self.ladder) for chapter in chapters]
+        listed = each(chapters, "figures and tables")
+        found = [judged(chapter, chapter.runs(scale, data), rows, self.ladder) for chapter in listed]
         about = {
             "ladder": self.ladder,
             "command": command_line(),
@@ -157,7 +159,7 @@ class Reproduce(SideBySide):
         setting = Setting(find_slice(str(self.topology)), self.fsdp, Memory(self.remat, self.microbatches))
         print(f"compiled for {setting}, the hardest run of each size:")
         fits = []
-        for checked in check(hardest(runs), setting, quick=True, tell=lambda _: None):
+        for checked in check(hardest(runs), setting, quick=True, tell=lambda _: None, during=waiting):
             compiled = checked.compiled
             fits.append(compiled.fits)
             told = "fits" if compiled.fits else "DOES NOT FIT; capscale preflight names what does"

@@ -56,7 +56,9 @@ def planned(experiment: str, ladder: str, selection: "Selection", text: str | No
 
 
 def read_text(text: str | None) -> "Source":
-    """The text that training reads."""
+    """The text that training reads, with a word on a terminal where that takes long."""
+    from capscale.cli.waiting import waiting
     from capscale.data.load import load_source
 
-    return load_source(text)
+    with waiting(f"reading and hashing {text or 'the text'}"):
+        return load_source(text)

@@ -4,6 +4,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels import dispatch
+from capscale.sweep.display import run_name
 from capscale.sweep.slices import Slice
 from capscale.train.executor import _sharded
 from capscale.train.flops import flops_per_token
@@ -119,14 +121,24 @@ class Checked(NamedTuple):
     compiled: Compiled
 
 
-def check(runs: list[Run], setting: Setting, quick: bool, tell: Callable[[Checked], None]) -> list[Checked]:
-    """Compiles every distinct program of `runs`; `tell` hears of each as soon as it is done."""
+def check(
+    runs: list[Run],
+    setting: Setting,
+    quick: bool,
+    tell: Callable[[Checked], None],
+    during: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> list[Checked]:
+    """Compiles every distinct program of `runs`.
+
+    `tell` hears of each as soon as it is done; each is compiled inside `during` of a word for it.
+    """
     groups: dict[Program, list[Run]] = {}
     for run in runs:
         groups.setdefault(Program.of(run), []).append(run)
     found = []
-    for group in groups.values():
-        found.append(Checked(group, compile_step(group[0], setting, quick)))
+    for place, group in enumerate(groups.values(), 1):
+        with during(f"compiling program {place} of {len(groups)}: {run_name(group[0])}"):
+            found.append(Checked(group, compile_step(group[0], setting, quick)))
         tell(found[-1])
     return found
 

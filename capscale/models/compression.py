@@ -57,7 +57,7 @@ def mask_pass_rate(
     Args:
       params: the master weights.
       held: what they are held as.
-      into_masters: the vector-Jacobian product from `held` to `params`; it is linear, and applies the mask in the
+      vjp_to_master: the vector-Jacobian product from `held` to `params`; it is linear, and applies the mask in the
         basis of the format. Pulling the ones of that basis back, and comparing with the ones, sums the mask without
         computing it again. What an estimator adds to the gradient counts as well: that is a share of noise alone for
         noise (`ThroughScale`), whose rate is 1 but for chance.

@@ -82,7 +82,7 @@ def launch(
       jobs: threads; the CPU count by default.
       fsdp: devices that share one copy of the parameters; not for "threads" and "population".
       memory: what a step keeps at once.
-      boards: where to show metrics besides metrics.jsonl.
+      trackers: where to show metrics besides metrics.jsonl.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
 
     Returns:

@@ -64,7 +64,7 @@ class LoopIntervals:
 
     @classmethod
     def at(cls, executor: Executor, runs: list[Run], background: bool = False) -> "LoopIntervals":
-        """The same for runs that share the devices of a placement."""
+        """The same for runs that share the devices of an executor."""
         return cls.of(runs[0], background=background, peak=peak_of(executor.devices / len(runs)))
 
 
@@ -82,14 +82,14 @@ def train(
     """Trains runs of one program and length side by side, to a result each.
 
     Args:
-      runs: runs that differ in seed and learning rate only; one, unless the placement is a population.
+      runs: runs that differ in seed and learning rate only; one, unless the executor is a population.
       source: the text named by their `data`.
       directories: a directory a run; made if absent, resumed if it holds checkpoints of this run.
-      placement: where to train.
+      executor: where to train.
       observe: called after every chunk.
       stop: when set, checkpoints are saved and `Interrupted` is raised.
-      cadence: chunk length and checkpoint interval; derived from the runs by default.
-      boards: where to show metrics besides metrics.jsonl.
+      intervals: chunk length and checkpoint interval; derived from the runs by default.
+      trackers: where to show metrics besides metrics.jsonl.
 
     Returns:
       The contents of result.json. A loss that is not finite gives a result with status "diverged". Where another worker
@@ -201,7 +201,7 @@ _Log = Callable[[int, dict[str, np.ndarray], float], None]
 def _open_log(  # noqa: PLR0917 all of them are what a log is of
     stack: ExitStack, run: Run, directory: epath.Path, first: int, devices: float, trackers: Sequence[OpenBoard]
 ) -> _Log:
-    """Writes metrics.jsonl and the boards of one run, in the first process; closed with `stack`."""
+    """Writes metrics.jsonl and the trackers of one run, in the first process; closed with `stack`."""
     if not is_first():
         return lambda step, history, seconds: None
     metrics = Metrics(directory / "metrics.jsonl", keep_to=first, devices=devices)

@@ -230,7 +230,7 @@ def train_chunk(
       state: state before the chunk.
       window_SBU: the batch of every step, U being context + 1, of an integer type; rows from `count` on are not read.
       count: steps to do, int32 scalar: chunks of any length share one compilation.
-      pace: the run's own numbers.
+      scalars: the run's own numbers.
 
     Returns:
       The state after the chunk and metrics, each `float32 (S,)`, NaN from `count` on.

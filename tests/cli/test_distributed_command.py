@@ -19,9 +19,9 @@ from support import tiny
 from capscale.data.corpus import Corpus
 from capscale.errors import UserError
 from capscale.train.lease import Lease
-from capscale.train.loop import Cadence
+from capscale.train.loop import LoopIntervals
 
-Cadence.of = classmethod(lambda cls, run, background=False, **_: Cadence(3, 0.0, background))
+LoopIntervals.of = classmethod(lambda cls, run, background=False, **_: LoopIntervals(3, 0.0, background))
 read = Corpus.batches
 
 def batches(self, context, batch, seed, first_step, steps, **more):

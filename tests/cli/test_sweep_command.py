@@ -23,9 +23,9 @@ ALARM = re.compile(r"E\d{4} [^\n]*slow_operation_alarm.*?\*{20,}\n.*?\*{20,}\n",
 cores."""
 EXPERIMENT = f"""
 from support import tiny
-from capscale.train.loop import Cadence
+from capscale.train.loop import LoopIntervals
 # Metrics and a checkpoint every few steps, and steps slow enough to be killed in their midst.
-Cadence.of = classmethod(lambda cls, run, background=False, **_: Cadence(3, 0.0, background))
+LoopIntervals.of = classmethod(lambda cls, run, background=False, **_: LoopIntervals(3, 0.0, background))
 
 def runs(ladder, data):
     return [tiny.run(data=data, seed=seed, tokens={STEPS} * 64) for seed in range(2)]

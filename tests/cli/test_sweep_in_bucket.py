@@ -23,8 +23,8 @@ from capscale.train.loop import LoopIntervals
 STEPS = 30
 EXPERIMENT = f"""
 from support import tiny
-from capscale.train.loop import Cadence
-Cadence.of = classmethod(lambda cls, run, background=False, **_: Cadence(3, 0.0, background))
+from capscale.train.loop import LoopIntervals
+LoopIntervals.of = classmethod(lambda cls, run, background=False, **_: LoopIntervals(3, 0.0, background))
 
 def runs(ladder, data):
     return [tiny.run(data=data, seed=seed, tokens={STEPS} * 64) for seed in range(2)]

@@ -252,12 +252,12 @@ def test_waiting_for_another_worker_can_be_stopped(tmp_path, impatient):
 def test_two_launchers_share_a_sweep_and_train_each_run_once(done, tmp_path, monkeypatch, impatient):
     trained, real = [], train
 
-    def counted(runs, source, directories, placement, **kwargs):
+    def counted(runs, source, directories, executor, **kwargs):
         def observe(progress):
             if progress.step == progress.steps:
                 trained.append(runs[0].run_id)
 
-        return real(runs, source, directories, placement, **(kwargs | {"observe": observe}))
+        return real(runs, source, directories, executor, **(kwargs | {"observe": observe}))
 
     monkeypatch.setattr(local, "train", counted)
     with ThreadPoolExecutor(2) as pool:

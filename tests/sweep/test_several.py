@@ -135,8 +135,8 @@ def test_modes_of_one_process_are_not_passed_over(mode, tmp_path, one_of_two):
 def test_fsdp_means_a_mesh(tmp_path, monkeypatch):
     seen = []
 
-    def train(runs, source, directories, placement, **kwargs):
-        seen.append((len(runs), placement.devices))
+    def train(runs, source, directories, executor, **kwargs):
+        seen.append((len(runs), executor.devices))
         raise RuntimeError
 
     monkeypatch.setattr(local, "train", train)

@@ -1,4 +1,4 @@
-"""Placements of runs: one program for all that need it."""
+"""Executors of runs: one program for all that need it."""
 
 import gc
 import weakref

@@ -121,7 +121,7 @@ class Board:
 
 
 def test_metrics_of_short_chunks_are_those_of_long_ones(undisturbed, tmp_path):
-    """In the file, on boards, and as averages of the run in its result."""
+    """In the file, by trackers, and as averages of the run in its result."""
     long, directory = undisturbed
     opened, seen = [], []
 

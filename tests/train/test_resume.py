@@ -229,7 +229,7 @@ import resource, sys, warnings
 from dataclasses import replace
 from support import tiny
 from capscale.errors import UserError
-from capscale.train.loop import Cadence
+from capscale.train.loop import LoopIntervals
 
 def fill(progress):  # no file may grow beyond this any more: the checkpoints are larger, the metrics are not
     if progress.step == 9:
@@ -237,7 +237,7 @@ def fill(progress):  # no file may grow beyond this any more: the checkpoints ar
 
 run = tiny.dense_run(model=replace(tiny.MODEL, width=64))
 try:
-    tiny.train_one(run, sys.argv[1], cadence=Cadence(3, 0.0, background=sys.argv[2] == "True"), observe=fill)
+    tiny.train_one(run, sys.argv[1], intervals=LoopIntervals(3, 0.0, background=sys.argv[2] == "True"), observe=fill)
 except UserError as error:
     sys.exit(f"UserError: {error}")
 """

@@ -7,7 +7,7 @@ Run ids are hashes of this JSON, and stored results hold it, so a class that cha
 - `JSON_VERSION`, a class variable, is raised where the same fields come to mean something else: ids change with it, and
   JSON of another version is refused.
 - `JSON_NAME`, a class variable, is the name that a class had before it was renamed, and keeps in JSON;
-  `JSON_FIELDS` maps a renamed field to the name that it keeps there.
+  `JSON_FIELDS` maps a renamed field to the name that it keeps there, in classes derived from it too.
 """
 
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ def _added(cls: type) -> Mapping[str, Any]:
 
 
 def _field_names(cls: type) -> Mapping[str, str]:
-    return vars(cls).get("JSON_FIELDS", {})
+    return {field: kept for base in reversed(cls.__mro__) for field, kept in vars(base).get("JSON_FIELDS", {}).items()}
 
 
 def _name(cls: type) -> str:

@@ -191,7 +191,9 @@ def test_json_of_what_there_was_says_nothing_new():
         "scope": "matrix",
         "schedule": {"type": "Constant"},
     }
-    assert set(to_json(catalog.find("2:4+int4"))) == {"type", "sparse", "scalar", "scales_from"}
+    for name in ("2:4+int4", "top50+rotated-int4"):
+        assert set(to_json(catalog.find(name))) == {"type", "sparse", "scalar", "scales_from"}
+        assert from_json(to_json(catalog.find(name))) == catalog.find(name)
 
 
 def test_a_codebook_on_survivors_trains_by_its_own_estimator():

@@ -141,10 +141,7 @@ class Hypersphere:
 
 @dataclass(frozen=True)
 class Lsq:
-    """LSQ (arXiv 1902.08153): the gradient into x passes inside the grid.
-
-    `Projection.dvalue_dscale` carries that into the step.
-    """
+    """LSQ (arXiv 1902.08153): passes inside the grid; `Projection.dvalue_dscale` carries the gradient into the step."""
 
     def __call__(self, x: Array, projection: Projection) -> Array:
         """`|x| <= s * largest level`."""

@@ -19,8 +19,8 @@ from .capabilities import kernel_spec
 from .distributions import NORMAL, Distribution, grid_error, second_moment
 from .mse import Mse
 from .optimum import optimal_clip
-from .rounding import Rounding
-from .scalar import Scalar, refuse_alone
+from .rounding import Rounding, refuse_alone
+from .scalar import Scalar
 from .scale import GAUSSIAN_RMS, Rms
 from .sparse import Sparse, run_of
 from .storage import Codes, Field, Shape

@@ -18,8 +18,8 @@ from capscale.kernels.select import largest
 from .base import Context, Granularity, Projection, in_dtype, per_row, to_float32
 from .distributions import Array64, Density, Distribution, Moments, grid_error, second_moment
 from .mse import Mse
-from .rounding import Rounding
-from .scalar import Scalar, refuse_alone
+from .rounding import Rounding, refuse_alone
+from .scalar import Scalar
 from .scale import Rms
 from .storage import Codes, Field, Shape, codes_value, rows_of, value_codes
 from .survivors import Tails

@@ -5,8 +5,11 @@ from typing import Protocol, runtime_checkable
 from jax import Array
 from jax.typing import DTypeLike
 
+from capscale.errors import UserError
+
 from .base import Context, Format, Projection
-from .scalar import Parts
+from .scalar import Parts, Scalar
+from .scale_rule import Chooses
 from .storage import Codes, Field, Shape
 
 
@@ -59,3 +62,13 @@ class Rounding(Format, Protocol):
     def load_scales(self, codes: dict[str, Codes], shape: Shape) -> Parts:
         """Scales of the codes, the inverse of `store_scales`."""
         ...
+
+
+def refuse_alone(scalar: Scalar, where: object) -> None:
+    """Raises UserError for a scalar format that is more than a grid and scales, where nothing else is asked of it."""
+    if scalar.draws:
+        raise UserError(
+            f"{where}: only a Scalar by itself rounds stochastically; use {getattr(scalar.grid, 'grid', 0)}"
+        )
+    if isinstance(scalar.scale, Chooses):
+        raise UserError(f"{where}: only a Scalar by itself chooses levels by other scales than it stores; use another")

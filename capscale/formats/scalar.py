@@ -302,13 +302,3 @@ class Scalar:
 
     def _normal(self, x: Array, scale: Array | ScaleOffset) -> Array:
         return in_steps(self.groups.split(to_float32(x, "Scalar")), scale)
-
-
-def refuse_alone(scalar: Scalar, where: object) -> None:
-    """Raises UserError for a scalar format that is more than a grid and scales, where nothing else is asked of it."""
-    if scalar.draws:
-        raise UserError(
-            f"{where}: only a Scalar by itself rounds stochastically; use {getattr(scalar.grid, 'grid', 0)}"
-        )
-    if isinstance(scalar.scale, Chooses):
-        raise UserError(f"{where}: only a Scalar by itself chooses levels by other scales than it stores; use another")

@@ -163,8 +163,9 @@ class ProjectedActivations:
 def project_once(x: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> ProjectedActivations:
     """`x` of shape (..., in) projected for every `linear` that multiplies it in this representation.
 
-    With a mask of booleans and no rotation, values and gradients are those of as many `linear(x, ...)`, bit for bit;
-    a rotation of the sum rounds otherwise than a sum of rotated gradients.
+    Values are those of as many `linear(x, ...)`, bit for bit. So are float32 gradients under a mask of booleans without
+    a rotation; a rotation of the sum rounds otherwise than a sum of rotated gradients, and XLA may leave a sum of
+    bfloat16 gradients unrounded inside of a program.
     """
     return ProjectedActivations(project_activations(x, representation, ctx), representation)
 

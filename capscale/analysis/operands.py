@@ -83,9 +83,12 @@ def _scalar_facts(format: Format) -> tuple[float, float, float]:
 
 def _kind(format: Format) -> str:
     of = stages_of(format)
-    if of.sparse is None and of.scalar is None:
+    if of.sparse is None and of.rounding is None:
         return type(format).__name__.lower()
-    grid = "" if of.rounding is None else type(of.scalar.grid if of.scalar else of.rounding).__name__.lower()
+    if of.rounding is None:
+        return "sparse"
+    vectors = of.scalar is None and of.rounding.run > 1
+    grid = "vector" if vectors else type(of.scalar.grid if of.scalar else of.rounding).__name__.lower()
     return "+".join(filter(None, ("sparse" if of.sparse is not None else "", grid)))
 
 

@@ -32,7 +32,7 @@ from .scalar import Scalar
 from .scale import Absmax, Learned, PowerOfTwo, TwoLevel
 from .schedule import Cubic
 from .sparse import Sparse, TopK
-from .spelling import parse, spell
+from .spelling import parse, percent, spell
 from .stochastic import StochasticRounding
 from .unbiased import Unbiased
 from .vector import Vector
@@ -249,7 +249,7 @@ def label(format: Format) -> str:
         without, suffix = plain
         name = label(without)
         return repr(format) if name == repr(without) else name + suffix
-    return spell(format, find) or repr(format)
+    return _beside(format) if isinstance(format, Outliers) else spell(format, find) or repr(format)
 
 
 def _plain(format: Scalar) -> tuple[Scalar, str] | None:
@@ -267,6 +267,14 @@ def _of_points(format: Vector) -> str:
     """A name that tells codebooks of one's own apart; `find` reads none of them back, as only JSON has the points."""
     told = hashlib.sha256(repr((format.points, format.group)).encode()).hexdigest()[:8]
     return f"vq-d{format.dimension}-n{format.codewords}-{told}"
+
+
+def _beside(format: Outliers) -> str:
+    name = f"{label(format.inner)}-outliers{percent(format.fraction)}"
+    try:
+        return name if find(name) == format else repr(format)
+    except UserError:
+        return repr(format)
 
 
 def _own_name(format: HasShortName) -> str:

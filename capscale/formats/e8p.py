@@ -4,10 +4,9 @@ A point is one of 256 vectors of halves of odd numbers, with signs whose number 
 quarter added to all coordinates or taken from them: 8 + 7 + 1 bits.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
-from math import prod
 from typing import Literal, NamedTuple
 
 import jax
@@ -24,11 +23,11 @@ from capscale.kernels.project import rounded
 from capscale.kernels.project.scales import normalised
 from capscale.kernels.project.spec import closeness, exact_halves
 
-from .base import Context, Granularity, Projection, in_dtype, to_float32
+from .base import Projection, in_dtype, to_float32
 from .levels import TERNARY
 from .scalar import Parts, Scalar
 from .scale import Rms
-from .storage import Codes, Field, Shape
+from .vector_rounding import VectorRounding
 
 DIMENSION, CODES = 8, 2**16
 STEP = 1 / 1.03
@@ -58,7 +57,7 @@ class _Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class E8P:
+class E8P(VectorRounding):
     """Runs of eight neighbours to the nearest of the 2^16 points, in units of `step` times the RMS.
 
     `group`: what shares an RMS, as in `Scalar`. Codes are numbered otherwise than in checkpoints.
@@ -81,61 +80,42 @@ class E8P:
         return Scalar(TERNARY, Rms(self.step), self.group)
 
     @property
-    def bits(self) -> float:
-        """Two, plus a scale's share of its group."""
-        return 2.0 + self.scaling.bits - float(np.log2(TERNARY.codes))
+    def run(self) -> int:
+        """Neighbours of a point."""
+        return DIMENSION
 
     @property
-    def granularity(self) -> Granularity:
-        """Granularity of the scales."""
-        return self.scaling.granularity
+    def codes(self) -> int:
+        """Points, of which a code names one."""
+        return CODES
 
-    def per_row(self) -> "E8P":
-        """One RMS per row where one served the matrix."""
-        return replace(self, group="row" if self.group == "matrix" else self.group)
-
-    def _normal(self, x: Array, ctx: Context) -> tuple[Array, Parts, Array]:
-        """Runs in units of the lattice (..., runs, 8), the scales, and the scale of every value."""
-        if x.shape[-1] % DIMENSION:
-            raise UserError(f"runs of {DIMENSION} need a width that it divides, not {x.shape[-1]}")
-        parts = self.scaling.measure(x, ctx)
-        scale = self._scale(parts, x.shape)
-        return normalised(to_float32(x, "E8P"), scale).reshape(*x.shape[:-1], -1, DIMENSION), parts, scale
-
-    def _scale(self, parts: Parts, shape: Shape) -> Array:
-        groups = self.scaling.groups
-        return groups.join(jnp.broadcast_to(parts[0], groups.split_shape(shape)), shape)
+    def _normal(self, x: Array, scale: Array) -> Array:
+        """Runs in units of the lattice, (..., runs, 8)."""
+        return normalised(to_float32(x, "E8P"), scale).reshape(*x.shape[:-1], x.shape[-1] // DIMENSION, DIMENSION)
 
     @jit_inline(0)
-    def project(self, x: Array, ctx: Context) -> Projection:
-        """Nearest point of each run; `step` is the distance of neighbours in one coordinate."""
-        normal, _, scale = self._normal(x, ctx)
+    def project_by(self, parts: Parts, x: Array, keep: Array | None = None) -> Projection:
+        """Nearest point of each run at given scales; `step` is the distance of neighbours in one coordinate.
+
+        `keep`: boolean, the same for all values of a run; the others are zero.
+        """
+        scale = self._scale(parts, x.shape)
+        normal = self._normal(x, scale)
         value = rounded(_coordinates(_nearest(normal)).reshape(x.shape) * scale)
-        value = jnp.where(jnp.isfinite(normal.reshape(x.shape)), value, jnp.nan)
-        return Projection(in_dtype(value, x.dtype), step=scale)
+        value = in_dtype(jnp.where(jnp.isfinite(normal.reshape(x.shape)), value, jnp.nan), x.dtype)
+        if keep is not None:
+            value = jnp.where(keep, value, jnp.zeros_like(value))
+        return Projection(value, step=scale, keep=keep)
 
-    def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:
-        """A code of 16 bits a run, and the scales."""
-        return Field("codes", prod(shape) // DIMENSION, CODES), *self.scaling.scale_layout(shape)
+    def codes_of(self, x: Array, parts: Parts) -> Array:
+        """Code of every run, uint32 (..., K / 8)."""
+        return _encode(_nearest(self._normal(x, self._scale(parts, x.shape))))
 
-    def store(self, x: Array, ctx: Context) -> dict[str, Codes]:
-        """Codes of the points, and scales."""
-        codes, parts = self._coded(x, ctx)
-        return {"codes": np.asarray(codes, np.uint32).reshape(-1), **self.scaling.store_scales(parts)}
-
-    @partial(jax.jit, static_argnums=0)
-    def _coded(self, x: Array, ctx: Context) -> tuple[Array, Parts]:
-        normal, parts, _ = self._normal(x, ctx)
-        return _encode(_nearest(normal)), parts
-
-    def load(self, codes: dict[str, Codes], shape: Shape, dtype: DTypeLike) -> Array:
-        """Values: points times scales."""
-        return self._loaded(jnp.asarray(codes["codes"]), self.scaling.load_scales(codes, shape), shape, dtype)
-
-    @partial(jax.jit, static_argnums=(0, 3, 4))
-    def _loaded(self, codes: Array, parts: Parts, shape: Shape, dtype: DTypeLike) -> Array:
-        points = _coordinates(_decode(codes)).reshape(shape)
-        return in_dtype(rounded(points * self._scale(parts, shape)), dtype)
+    @partial(jax.jit, static_argnums=(0, 3))
+    def values_of(self, codes: Array, parts: Parts, dtype: DTypeLike) -> Array:
+        """Points times scales, (..., K): inverse of `codes_of`."""
+        shape = (*codes.shape[:-1], codes.shape[-1] * DIMENSION)
+        return in_dtype(rounded(_coordinates(_decode(codes)).reshape(shape) * self._scale(parts, shape)), dtype)
 
 
 def _nearest(u: Array) -> _Point:

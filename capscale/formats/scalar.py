@@ -87,12 +87,8 @@ class Scalar:
         """Rows, unless one measured number serves the matrix."""
         if isinstance(self.scale, Learned):
             return "row"
-        across = (
-            self.group == "matrix"
-            or isinstance(self.group, tuple)
-            or getattr(self.scale, "granularity", None) == "matrix"
-        )
-        return "matrix" if across else "row"
+        shared = getattr(self.scale, "granularity", None)
+        return "matrix" if isinstance(self.group, tuple) or "matrix" in (self.group, shared) else "row"
 
     @property
     def run(self) -> int:

@@ -73,7 +73,7 @@ def parse(name: str, find: Find) -> Format | None:
 
 def spell(format: Format, find: Find) -> str | None:
     """The name that `parse` reads as `format`; None where no rule says it."""
-    name = _spelled(format, find)
+    name = _spelled(format)
     if name is None:
         return None
     try:
@@ -181,11 +181,12 @@ def _matrix(found: re.Match[str]) -> tuple[Literal["matrix"], ...]:
     return ("matrix",) if found["matrix"] else ()
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as names say it, in percent."""
     return f"{share * 100:.12g}"
 
 
-def _spelled(format: Format, find: Find) -> str | None:
+def _spelled(format: Format) -> str | None:
     """A name that may mean `format`."""
     match format:
         case Scalar():
@@ -193,17 +194,14 @@ def _spelled(format: Format, find: Find) -> str | None:
         case TopK():
             unit = "x".join(map(str, format.unit if isinstance(format.unit, tuple) else (format.unit,)))
             units = "" if format.unit == 1 else f"-units{unit}"
-            name = f"{'gmp' if format.schedule == Cubic() else 'top'}{_percent(format.sparsity)}{units}"
+            name = f"{'gmp' if format.schedule == Cubic() else 'top'}{percent(format.sparsity)}{units}"
         case RigL():
             every = "" if format == RigL(format.sparsity) else f"-every{format.period}"
-            name = f"rigl{_percent(format.sparsity)}{every}"
+            name = f"rigl{percent(format.sparsity)}{every}"
         case NM():
             name = f"{format.n}:{format.m}{'' if format.unit == 1 else f'-units{format.unit}'}"
         case Vector():
             name = f"higgs-d{format.dimension}-n{format.codewords}"
-        case Outliers():
-            inner = spell(format.inner, find)
-            name = inner and f"{inner}-outliers{_percent(format.fraction)}"
         case Noise():
             name = f"noise-gmse{format.gmse!r}{'-matrix' if format.granularity == 'matrix' else ''}"
         case _:

@@ -27,7 +27,7 @@ from capscale.sweep.plan import Sweep, short
 from capscale.sweep.selection import WHOLE
 
 SCHEMA = 1
-"""Version of sweep.json."""
+"""Version of the fields of sweep.json."""
 DAMAGED = "move it away, or choose another --out"
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from capscale.analysis.operands import facts
 from capscale.errors import UserError
 from capscale.estimators import Hypersphere
 from capscale.formats import NM, Absmax, Int, Learned, Outliers, Scalar, SparseQuantized, TopK, Vector, catalog
@@ -232,3 +233,23 @@ def test_the_error_of_a_grid_on_blocks_is_exact():
     value = SparseQuantized(TopK(0.5, unit=4), Scalar(Int(4))).project(x, NO_CONTEXT).value
     assert exact.value == pytest.approx(float(jnp.mean((value - x) ** 2)), rel=0.01)
     assert SparseQuantized(TopK(0.5, unit=4), Scalar(Int(4), Absmax())).error(NORMAL, None) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["e8p-outliers1", "nvfp4-four-over-six-outliers2.5", "top50-units8+e8p", "top25-units2x8+higgs-d4-n16"]
+)
+def test_every_codebook_composes(name):
+    """E8P too: runs of eight on survivors, and beside outliers; packed, named both ways, of the kind of codebooks."""
+    format = catalog.find(name)
+    x = jnp.asarray(np.random.default_rng(6).standard_normal((32, 256)), jnp.float32)
+    value = jax.jit(lambda x: format.project(x, NO_CONTEXT).value)(x)
+    np.testing.assert_array_equal(unpack(pack(format, x)), value)
+    assert catalog.label(format) == name
+    assert facts("e8p").kind == facts("higgs-d2-n16").kind == "vector"
+    if "+" in name:
+        assert facts(name).kind == "sparse+vector"
+        keep = format.sparse.project(x, NO_CONTEXT).keep
+        np.testing.assert_array_equal(np.asarray(value)[~np.asarray(keep)], 0)
+        parts = format.rounding.measure(jnp.where(keep, x, 0), NO_CONTEXT, keep)
+        alone = format.rounding.project_by(parts, x)
+        np.testing.assert_array_equal(np.asarray(value)[np.asarray(keep)], np.asarray(alone.value)[np.asarray(keep)])

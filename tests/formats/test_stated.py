@@ -138,8 +138,9 @@ def test_who_derives_from_what_came_later_has_to_state_it_too(rule, stage, deriv
     """A class that overrides one stage, whatever it makes of it."""
     other = dataclass(frozen=True)(type("Other", (rule,), {stage: lambda self, *arguments: None}))
     value = other(2, 16) if rule is Vector else other()
+    (origin, *_) = (base.__name__ for base in rule.__mro__ if stage in vars(base))
     for properties in derived:
-        assert f"Other overrides {stage} of {rule.__name__}" in str(unstated(value, properties))
+        assert f"Other overrides {stage} of {origin} and states no " in str(unstated(value, properties))
 
 
 @pytest.mark.parametrize("name", catalog.FORMATS)

@@ -93,6 +93,19 @@ def choose(
     return _decided[key]
 
 
+def decisions() -> str:
+    """Backends that this process has chosen for its platform so far, by operation; for what a result was made with.
+
+    Such as `attention tpu, project tpu and reference`; empty where nothing asked, as on CPUs without compression.
+    """
+    chosen: dict[str, set[str]] = {}
+    for (_, of, _, op, _), backend in list(_decided.items()):
+        if of == current():
+            chosen.setdefault(op, set()).add(backend)
+    order = get_args(Backend)[::-1]
+    return ", ".join(f"{op} {' and '.join(b for b in order if b in chosen[op])}" for op in sorted(chosen))
+
+
 def wide_numbers() -> bool:
     """Whether Python's numbers become 64 bits wide, which kernels do not take."""
     return bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,6 +1,7 @@
 """Layers shared by the model families. Array axes: B batch, T tokens, M width, H heads, K head width, F hidden."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from jax.typing import DTypeLike
 from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.capabilities import HasLearnedScale, draws, learns
+from capscale.kernels import dispatch
+from capscale.kernels.attention import causal_attention
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.rotary import rotary_embedding
 from capscale.representation import ProjectedActivations, Representation, linear, project_once
@@ -90,9 +93,16 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Same shape and dtype as `x`."""
         gain = self.param("gain", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        x32 = x.astype(jnp.float32)
-        inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
-        return (x32 * inverse_rms * jnp.broadcast_to(gain, x.shape)).astype(x.dtype)
+        normalised = partial(_normalised, self.epsilon)
+        if dispatch.current().platform != "cpu":  # keeps x for the backward pass, in place of x in float32
+            normalised = jax.checkpoint(normalised, prevent_cse=False)
+        return normalised(x, gain)
+
+
+def _normalised(epsilon: float, x: Array, gain: Array) -> Array:
+    x32 = x.astype(jnp.float32)
+    inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon)
+    return (x32 * inverse_rms * jnp.broadcast_to(gain, x.shape)).astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -131,8 +141,7 @@ class Attention(nn.Module):
         q_BTHK = rotary_embedding(heads("query", cfg.heads, normalised), cfg.rope_theta, cfg.rope_scaling)
         k_BTHK = rotary_embedding(heads("key", cfg.keys_and_values, normalised), cfg.rope_theta, cfg.rope_scaling)
         v_BTHK = heads("value", cfg.keys_and_values, normalised=False)
-        with jax.numpy_dtype_promotion("standard"):  # its bfloat16 scores are float32 by promotion
-            mixed_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, is_causal=True)
+        mixed_BTHK = causal_attention(q_BTHK, k_BTHK, v_BTHK)
         return layer("out", M, self.residual_init)(mixed_BTHK.reshape(B, T, -1), ctx)
 
 

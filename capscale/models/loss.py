@@ -11,6 +11,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from capscale.kernels.cross_entropy import cross_entropy as with_gradients
 from capscale.kernels.mesh import automatic_axes, dividing
 
 LOGITS = 2**26
@@ -99,18 +100,10 @@ def _with_gradients(
 
     `axes`: of the mesh, that the batch is split over.
     """
-    dtype = head_VM.dtype
 
     def add(sums: tuple[Array, Array], part: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         x_BtM, target_Bt = part
-        logit_BtV = logits(x_BtM, head_VM, dtype)
-        largest_Bt1 = jnp.max(logit_BtV, axis=-1, keepdims=True)
-        exp_BtV = jnp.exp(logit_BtV - largest_Bt1)  # once, for the loss and for its gradient
-        total_Bt1 = jnp.sum(exp_BtV, axis=-1, keepdims=True)
-        is_target_BtV = jnp.arange(len(head_VM))[None, None] == target_Bt[..., None]
-        loss = jnp.sum(jnp.log(total_Bt1) + largest_Bt1) - jnp.sum(jnp.where(is_target_BtV, logit_BtV, 0.0))
-        slope_BtV = (exp_BtV / total_Bt1 - is_target_BtV.astype(jnp.float32)).astype(dtype)
-        dx_BtM = jnp.einsum("BTV,VM->BTM", slope_BtV, head_VM, preferred_element_type=jnp.float32)
+        loss, slope_BtV, dx_BtM = with_gradients(x_BtM, head_VM, target_Bt)
         # In this order, and transposed once at the end: a CPU would transpose the slopes otherwise, which are larger.
         dhead_MV = jnp.einsum("BTM,BTV->MV", x_BtM, slope_BtV, preferred_element_type=jnp.float32)
         return (sums[0] + loss, sums[1] + dhead_MV), dx_BtM.astype(x_BtM.dtype)

@@ -15,6 +15,7 @@ from capscale.checks import check_finite, check_flag, check_whole
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import make_directory, read_json, refuse_link, write_json, writing
+from capscale.kernels import dispatch
 from capscale.train import record
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.distributed import agreed, all_or_none, any_process, is_first, wait_for_all
@@ -156,6 +157,7 @@ def train(
             "tokens_per_s": round((step - first) * tokens_per_step / clock.total_s) if clock.total_s else None,
             "runs_side_by_side": len(runs),
             "devices": executor.devices,
+            "kernels": dispatch.decisions(),
         }
         leases.check()
         results = []

@@ -107,6 +107,18 @@ def test_auto_leaves_to_xla_what_was_measured_slower(caplog):
     assert caplog.records[0].levelname == "INFO"
 
 
+def test_what_was_decided_is_told_for_this_platform_alone():
+    assert dispatch.decisions() == ""
+    choose("select", "float32 (8, 128)", anything)
+    with target("tpu"):
+        assert dispatch.decisions() == ""
+        choose("project", "float32 (8, 128)", anything)
+        choose("project", "float64 (8, 128)", nothing)
+        choose("attention", "bfloat16", anything)
+        assert dispatch.decisions() == "attention tpu, project tpu and reference"
+    assert dispatch.decisions() == "select reference"
+
+
 def test_decided_once():
     asked = []
     with target("gpu"):

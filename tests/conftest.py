@@ -21,6 +21,10 @@ pytest.register_assert_rewrite("capscale.testing")
 
 LARGEST_CACHE = 2**30
 """Bytes of compiled programs beyond which a run starts anew."""
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 20_000
+"""Memory maps beyond which a worker forgets what it has compiled: every program takes tens of the 65,530 that Linux
+grants a process, and at the last one XLA aborts. Single modules take up to 14,000."""
 # As `capscale sweep` compiles for CPUs (`capscale.cli.training.CPU_FLAGS`): tests compile more than they run.
 FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 # One module of LLVM a program, and the emitters that start fastest where jax still has a choice (0.11 and later were
@@ -72,6 +76,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         found = ", ".join(f"{count} {outcome}" for outcome, count in counts[kernel].items())
         why = f" ({'; '.join(sorted(reasons[kernel]))})" if kernel in reasons else ""
         terminalreporter.write_line(f"{kernel}: {found}{why}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs() -> Iterator[None]:
+    """Forgets compiled programs after a module that leaves many; what is needed again is read from disk."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

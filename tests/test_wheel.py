@@ -50,7 +50,7 @@ def source(tmp_path_factory) -> Path:
     return place
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_wheel_is_whole_and_works_elsewhere(source, tmp_path):
     succeed([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)])
     (wheel,) = tmp_path.glob("*.whl")
@@ -77,7 +77,7 @@ print(compressed.project(tree)["w"].shape, len(dir(capscale)) > 30)
     assert succeed([sys.executable, "-c", code], cwd=elsewhere) == "(8, 8) True\n"
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_sdist_installs_and_passes_tests_of_its_own(source, tmp_path):
     """The fresh environment holds capscale from the sdist alone, and borrows what capscale needs from this one."""
     venv, unpacked, built = tmp_path / "venv", tmp_path / "unpacked", tmp_path / "built"

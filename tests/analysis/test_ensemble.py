@@ -37,6 +37,7 @@ def test_a_family_has_one_form_of_rho_and_all_shapes():
     assert family(LAWS["tanh-coupled"]) == (LAWS["tanh-coupled"],)
 
 
+@pytest.mark.ci
 def test_weights_go_to_the_law_that_predicts(right):
     found = gathered(proportional(RATIOS, law=COUPLED, noise=5e-4), family(LAWS["tanh"]), QUICK)
     weights = dict(zip(found.law_names, found.weights, strict=True))

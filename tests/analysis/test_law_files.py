@@ -61,6 +61,7 @@ def printed(command, arguments, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.ci
 def test_bench_and_predict_take_it(runs, capsys):
     named = f"{EXAMPLE}:FIXED_COST"
     told = printed(bench.Bench, [runs, "--laws", named, "--json", "--keep-suspect"], capsys)

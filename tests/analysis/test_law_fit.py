@@ -166,7 +166,7 @@ def warned(frame, law="tanh"):
     return say(fits.RULES, inspect(fit(table_of(frame), LAWS[law])))
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_constant_ratio_is_called_unidentified_and_a_good_design_is_not():
     N = np.repeat(np.geomspace(3e7, 8e8, 6), 6)
     frame = frame_of(

@@ -256,11 +256,11 @@ COMMANDS = {
 }
 
 
-SLOWER = {"plan", "bench"}
+SLOWER = {"plan", "bench", "predict"}
 """Commands that say it by the function that another, quicker one says it by."""
 
 
-@pytest.mark.parametrize("command", [pytest.param(c, marks=pytest.mark.slow if c in SLOWER else ()) for c in COMMANDS])
+@pytest.mark.parametrize("command", [pytest.param(c, marks=pytest.mark.ci if c in SLOWER else ()) for c in COMMANDS])
 def test_every_command_names_them(command, file, capsys):
     assert main([command, file, "--keep-suspect", *COMMANDS[command]]) == 0
     printed = " ".join(capsys.readouterr().out.split())

@@ -19,7 +19,10 @@ from capscale.capacity import Scaling
 from capscale.errors import UserError
 
 FILE = Path(__file__).resolve().parents[2].parent / "shared" / "rundata" / "quest" / "runs_for_scaling.json"
-pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"{FILE} is not there: QuEST's published runs")
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(not FILE.is_file(), reason=f"{FILE} is not there: QuEST's published runs"),
+]
 
 INDEPENDENT = Settings(shared="none")
 STORED = Scaling(A=8.1340, alpha=0.06273, B=86.412, beta=0.24129, E=0.00142)

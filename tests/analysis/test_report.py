@@ -111,6 +111,7 @@ def test_fit_refuses_bad_numbers(sweep, arguments):
         tyro.cli(analysis.Fit, args=[str(sweep), *arguments])()
 
 
+@pytest.mark.ci
 def test_predict_plan_factorize_bench(sweep, tmp_path, capsys):
     runs = [
         (planning.Predict, [str(sweep), "--weights", "int3", "--draws", "50", "--json"]),
@@ -126,6 +127,7 @@ def test_predict_plan_factorize_bench(sweep, tmp_path, capsys):
         assert (tmp_path / "b" / name).exists()
 
 
+@pytest.mark.ci
 def test_report_has_the_bench(sweep, tmp_path, capsys):
     command = tyro.cli(analysis.Report, args=[str(sweep), "--bootstrap", "20", "--bench", "--out", str(tmp_path)])
     assert command() == 0

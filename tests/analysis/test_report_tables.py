@@ -69,6 +69,7 @@ def test_weights_and_activations_in_all_rows(told):
     assert not found.json["not_made"]
 
 
+@pytest.mark.ci
 def test_a_format_of_unknown_error_among_known_ones(told):
     found = told(records("dense", "int4", "int3", "int2", "mine", mine=0.6))
     assert found.rho("mine") == pytest.approx(0.6, abs=0.02)
@@ -88,6 +89,7 @@ def test_all_formats_of_unknown_error(told):
     assert [f["law"] for f in found.json["fits"]] == ["decoupled"]
 
 
+@pytest.mark.ci
 def test_no_dense_rows(told):
     found = told(records("int8", "int4", "int3", "int2"))
     assert found.study.unit == found.json["unit"] == "int8"

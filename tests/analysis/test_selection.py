@@ -63,6 +63,7 @@ def test_every_command_fits_a_law_to_the_same_rows(file, form, monkeypatch, tmp_
     assert set().union(*recorder.rows.values()) == {DENSE if law.dense else ALL if law.per_format else PLAIN}
 
 
+@pytest.mark.ci
 def test_so_does_the_report(file, monkeypatch, tmp_path):
     recorder = Recorder()
 

@@ -38,6 +38,7 @@ def outcome(table, directory, capsys):
     return re.sub(r"base64,[^\"]*", "", page) + capsys.readouterr().out
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(k, marks=pytest.mark.slow) for k in range(3, 20))])
 def test_any_small_table(seed, tmp_path, capsys):
     text = outcome(small(seed), tmp_path, capsys)

@@ -55,6 +55,7 @@ def scipy_optimum(fitted):
     return min(found)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("law", "noise", "seed"), [("decoupled", 0.02, 105), ("decoupled-coupled", 0.004, 22)])
 def test_with_as_many_numbers_as_formats_the_end_is_an_optimum(law, noise, seed):
     """A step that a bound cuts short promises nothing, and used to end the descent 1e-9 to 3e-9 above, "converged".

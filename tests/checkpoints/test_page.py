@@ -14,6 +14,7 @@ BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", PAGE, flags=re.DOTALL)
 REFUSED = "# exit status 2"
 
 
+@pytest.mark.ci
 def test_the_page_does_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     space = {"__name__": "page"}

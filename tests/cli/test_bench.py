@@ -35,6 +35,7 @@ def content(capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.ci
 def test_tables_that_carry_some_laws(files, capsys):
     known, unknown = str(files / "known.csv"), str(files / "unknown.csv")
     told = content(capsys, known, unknown, "--laws", "tanh", "decoupled", "frantar")

@@ -103,7 +103,7 @@ def losses(out):
     }
 
 
-@pytest.mark.parametrize(("join", "fsdp"), [(by_address, "2"), (by_slurm, "1")])
+@pytest.mark.parametrize(("join", "fsdp"), [(by_address, "2"), pytest.param(by_slurm, "1", marks=pytest.mark.ci)])
 def test_two_processes_train_as_one(join, fsdp, place):
     def of_two(index, port):
         options, environment = join(index, port)

@@ -39,6 +39,7 @@ def test_numbers_that_the_runs_deny(command, file, capsys, tmp_path):
     assert "alpha pulls: freed alone, alpha goes to 0.2" in text
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("command", COMMANDS)
 def test_numbers_that_they_do_not_deny(command, file, capsys, tmp_path):
     text = said(command, file, capsys, tmp_path, "--fix", f"alpha={NANO.alpha}")

@@ -235,7 +235,7 @@ def test_hours_of_a_paper_run():
 
 
 @needs_libtpu
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.usefixtures("as_users_have_it")
 @pytest.mark.parametrize(
     ("name", "topology"), [("dense", "v5e:4x4"), ("top50", "v6e:4x4"), ("int4", "v6e:4x4"), ("2:4+int4", "v5e:4x4")]

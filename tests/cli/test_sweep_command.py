@@ -84,7 +84,7 @@ def test_a_sweep_that_does_not_get_there_is_ended(tmp_path):
         assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_killed_or_stopped_sweep_goes_on_to_the_same_rows(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))

@@ -71,6 +71,7 @@ def wait_for_steps(process, out, lines):
     raise AssertionError(f"the sweep ended before it could be disturbed: {process.communicate(timeout=LIMIT_S)}")
 
 
+@pytest.mark.ci
 def test_a_sweep_begins_in_an_empty_bucket_and_survives_its_worker(place, gs, capsys):
     gs.put("text.txt", tiny.text())
     out = f"{gs.url}/new"

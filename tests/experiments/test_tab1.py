@@ -37,6 +37,7 @@ def seen():
     return invented.evidence(tab1, true)
 
 
+@pytest.mark.ci
 def test_where_the_claims_are_true(seen):
     found = invented.judged(tab1, seen)
     assert {j.verdict for name, j in found.items() if name != "frantar-above-tanh"} == {"reproduced"}
@@ -69,6 +70,7 @@ def test_the_figure(seen):
     assert invented.draw(tab1, seen)
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(not QUEST.is_file(), reason=f"{QUEST} is not there: QuEST's published runs")
 def test_the_order_of_errors_on_quests_weights():
     table, _ = with_formats(read(QUEST), tab1.QUANTIZED)

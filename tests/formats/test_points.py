@@ -74,6 +74,7 @@ KIT = {
 }
 
 
+@pytest.mark.ci
 def test_kernels_are_those_of_codebooks(monkeypatch):
     monkeypatch.setattr(testing, "checks", lambda: KIT)
     found = check_kernels(FORMAT, CODEWORDS, rotation=64)

@@ -58,6 +58,7 @@ KIT = {
 }
 
 
+@pytest.mark.ci
 def test_its_kernels_are_the_formats(monkeypatch):
     """On both: interpreted, compiled for a TPU where libtpu is there, lowered for Hopper."""
     monkeypatch.setattr(testing, "checks", lambda: KIT)

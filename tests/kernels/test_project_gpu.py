@@ -204,7 +204,7 @@ def test_cuda_lowering_of_the_catalog(name):
     check_cuda(spec(name), (100, 1280))
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_another_grid_would_be_seen():
     of, other = spec("int4", 128), spec("int3", 128)
     x = rows((4, 256), jnp.float32)

@@ -60,6 +60,7 @@ def loss(params, representation, hold):
     return -jax.nn.log_softmax(logits)[..., 5].mean(), logits
 
 
+@pytest.mark.ci
 def test_model_with_held_weights_computes_the_same():
     differentiate = jax.jit(jax.grad(loss, has_aux=True), static_argnums=(1, 2))
     ahead, inside = (differentiate(params_of(2), REPRESENTATIONS["int4 rotated"], hold) for hold in (True, False))

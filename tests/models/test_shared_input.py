@@ -117,6 +117,7 @@ def losses(run):
     return np.asarray(history), state.params
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("hadamard", "largest"), [pytest.param(None, 0.0, id="plain"), pytest.param(8, 1e-4, id="rotated")]
 )

@@ -251,7 +251,7 @@ def flipped(path, position):
     path.write_bytes(content)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_every_flipped_bit_is_found_or_harmless(tmp_path):
     """Small arrays are stored as they are: no reader but ours would notice."""
     values = np.random.default_rng(0).standard_normal((30, 40)).astype(np.float32)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from threading import Barrier
 
 import jax
+import pytest
 from support import tiny
 from support.limits import LIMIT_S
 
@@ -41,6 +42,7 @@ def test_threads_that_begin_together_share_one_compilation(monkeypatch):
     assert len(made) == 2  # of the program and of its start, not of each thread's
 
 
+@pytest.mark.ci
 def test_compiled_programs_are_let_go():
     """Each takes hundreds of memory maps, of which Linux grants a process 65,530."""
     mesh = make_mesh(devices=jax.devices()[:1])

@@ -108,7 +108,7 @@ def test_gradient_is_the_same_to_rounding(memory):
     assert 0.01 < np.mean(zeros[0]) < 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_logits_in_parts_are_the_same_to_rounding(monkeypatch):
     monkeypatch.setattr(loss, "LOGITS", 4 * 4 * 96)
     assert [Program.of(RUN).tokens_at_once(sequences) for sequences in (4, 2, 1)] == [4, 8, 16]
@@ -152,6 +152,7 @@ LEARNED = replace(RUN, representation=Representation(activations=Operand(Scalar(
 DRAWING = replace(RUN, representation=Representation(operand("int2"), Operand(Noise(0.1, "row"))))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("run", "once"),
     [
@@ -183,6 +184,7 @@ def test_devices_add_up_once_a_step(run, once):
     assert depths_of_sums_over_devices(compiled) == ({1} if once else {2}), "loops: over steps, over micro-batches"
 
 
+@pytest.mark.ci
 def test_memory_is_saved():
     """As the compiler counts what a gradient needs: one of six layers at a time, or a quarter of the batch."""
     run = replace(RUN, model=replace(RUN.model, layers=6, context=64, width=32), batch=32, tokens=32 * 64 * 10)

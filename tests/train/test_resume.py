@@ -131,6 +131,7 @@ def test_checkpoints_copied_from_another_seed_are_refused(tmp_path):
     assert not (tmp_path / "ours" / "result.json").exists()
 
 
+@pytest.mark.ci
 def test_checkpoints_of_two_of_a_population_that_changed_places_are_refused(tmp_path):
     runs = [tiny.run(seed=seed) for seed in range(2)]
     directories = [tmp_path / str(seed) for seed in range(2)]
@@ -243,7 +244,7 @@ except UserError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("background", [False, True])
 def test_full_disk_stops_the_run_and_leaves_the_checkpoint_before(background, tmp_path):
     """In a process of its own, which ends as a command would; the next start goes on."""

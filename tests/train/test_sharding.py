@@ -120,7 +120,7 @@ def test_population_is_its_runs(alone, tmp_path):
     assert len({result["row"]["loss"] for result in results}) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_population_skips_what_is_not_due():
     """Work of every few steps is a branch: mapped over runs with a step of each, both would be computed."""
     run = tiny.run(representation=Representation(operand("rigl50")))

@@ -89,6 +89,7 @@ def some_slow(names, quick):
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", some_slow(DEFAULTS, IN_EVERY_RUN))
 def test_default_leaves_weights_as_its_gmse_says(name, tmp_path):
     told = trained(tmp_path, operand(name), DEFAULTS[name])
@@ -99,6 +100,7 @@ def test_default_leaves_weights_as_its_gmse_says(name, tmp_path):
         assert 1 / ERROR_FACTOR < told.error / told.gmse < ERROR_FACTOR, "on average over the run"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", some_slow(RECIPES, ["int1 [clip]"]))
 def test_another_recipe_is_seen_in_what_its_weights_tell(name, tmp_path):
     hadamard, known = RECIPES[name]

@@ -224,6 +224,14 @@ CASES = {
 ALWAYS = {name for name, rule in RULES.items() if rule.holds is always and rule.each is None}
 
 
+DEAR = ("bench: ", "no dense runs", "opening: no dense", "opening: another unit", "left out")
+"""Beginnings of the rules whose tables, of another shape each, are fitted for nothing else here."""
+
+
+def cases(names):
+    return [pytest.param(name, marks=pytest.mark.ci if name.startswith(DEAR) else ()) for name in names]
+
+
 def texts(name, subject):
     return [sentence.text for sentence in say((RULES[name],), subject)]
 
@@ -234,18 +242,19 @@ def test_every_rule_has_a_table_where_it_is_true_and_one_where_it_is_false():
     assert len(RULES) == len(EVERY)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", cases(CASES))
 def test_said_where_true(name):
     true, wanted, _ = CASES[name]
     said = texts(name, true())
     assert any(re.search(wanted, text) for text in said), said
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[2] is not None])
+@pytest.mark.parametrize("name", cases(name for name, case in CASES.items() if case[2] is not None))
 def test_not_said_where_false(name):
     assert texts(name, CASES[name][2]()) == []
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", sorted(set(TABLES) - {"two sizes", "constant ratio"}))
 def test_no_sentence_has_a_number_that_is_none(name):
     rules = (*summary.RULES, *caveats.RULES, *notes.EVERY)

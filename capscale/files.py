@@ -31,6 +31,11 @@ def is_object_storage(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def appends(path: epath.PathLike) -> bool:
+    """Whether a file can grow in place. An object cannot: each line that is added writes all of it anew."""
+    return not is_object_storage(path)
+
+
 def missing_extra(error: ImportError) -> str | None:
     """Extra to install for a path of object storage that could not be opened; None for other packages."""
     name = getattr(error.__cause__, "name", None)

@@ -75,14 +75,17 @@ def test_a_directory_of_this_machine_that_is_missing_is_missed(tmp_path):
     assert names(epath.Path(tmp_path)) == ["none"]
 
 
-def test_metrics_keep_their_lines_where_files_cannot_be_appended_to(directory):
+def test_metrics_are_one_file_in_the_end(directory):
     path = directory / "metrics.jsonl"
-    metrics = Metrics(path, keep_to=0)
-    for step in (3, 6, 9):
-        write(metrics, step)
-    assert steps(path) == [3, 6, 9]
-    assert progress(directory) == (9, 6.0), "and status its device-seconds"
-    write(Metrics(path, keep_to=6), 8)
+    with Metrics(path, keep_to=0) as metrics:
+        for step in (3, 6, 9):
+            write(metrics, step)
+        metrics.flush()
+        assert names(directory) == ["metrics-00001.jsonl"]
+        assert progress(directory) == (9, 6.0), "and status has its device-seconds"
+    with Metrics(path, keep_to=6) as metrics:
+        write(metrics, 8)
+        metrics.finish()
     assert steps(path) == [3, 6, 8]
     assert names(directory) == ["metrics.jsonl"]
 

@@ -7,9 +7,11 @@ from etils import epath
 
 from capscale.artifacts import check_result, sweep_listing
 from capscale.errors import UserError
-from capscale.files import is_there, parse_json, read_json
+from capscale.files import is_there, read_json
 from capscale.realised import UNTOLD, Realised
 from capscale.train.lease import current_lease, holder, is_live
+from capscale.train.metrics import read_metrics
+from capscale.train.segments import numbers
 
 NOTHING = ("", UNTOLD)
 """Statistics of a run that is not done, or whose weights are dense: no format, and NaN throughout."""
@@ -108,18 +110,16 @@ def _state(
         if found.get("run_id", run_id) != run_id:
             raise UserError(f"{directory / 'error.json'} is of run {found['run_id']!r}, not of {run_id}; remove it")
         return "failed", str(found["error"]), NOTHING
-    return ("started", how_far, NOTHING) if (directory / "metrics.jsonl").exists() else ("to do", "", NOTHING)
+    return ("started", how_far, NOTHING) if numbers(directory / "metrics.jsonl") else ("to do", "", NOTHING)
 
 
 def progress(directory: epath.Path) -> tuple[int, float]:
-    """Newest step in metrics.jsonl, and the device-seconds of all its lines; damaged lines are passed over."""
-    path = directory / "metrics.jsonl"
+    """Newest step in the run's metrics, and the device-seconds of all their lines; damaged lines are passed over."""
     step, device_s = 0, 0.0
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    for metrics in read_metrics(directory / "metrics.jsonl"):
         try:
-            metrics = parse_json(line)
             step, device_s = metrics["step"], device_s + metrics["device_seconds"]
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             continue
     return step, device_s
 

@@ -167,8 +167,12 @@ class Leases:
     def check(self) -> None:
         """See `Lease.check`; where several processes train together, all of them find out alike."""
         with all_or_none(LeaseLost("the first process does not hold the lease any more; stopped without writing")):
-            for lease in self._leases:
-                lease.check()
+            self.check_here()
+
+    def check_here(self) -> None:
+        """The same without asking the other processes, for threads that write beside the training loop."""
+        for lease in self._leases:
+            lease.check()
 
 
 def current_lease(directory: epath.Path) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from capscale.train.distributed import agreed, all_or_none, any_process, is_firs
 from capscale.train.executor import Executor
 from capscale.train.flops import flops_per_token
 from capscale.train.lease import Leases
-from capscale.train.metrics import Metrics
+from capscale.train.logs import Logs
 from capscale.train.prefetch import BatchPrefetcher
 from capscale.train.progress import Clock, Progress, mfu, peak_of
 from capscale.train.run import Run, described
@@ -116,7 +116,7 @@ def train(
             for run, directory in paired
         ]
         first, state = _restore(executor, runs, checkpoints)
-        logs = [_open_log(stack, run, to, first, executor.devices / len(runs), trackers) for run, to in paired]
+        logs = stack.enter_context(Logs(paired, first, executor.devices / len(runs), trackers, leases.check_here))
         windows = stack.enter_context(BatchPrefetcher(runs, source, intervals.chunk, executor.rows))
         diverged_at = executor.diverged_at(state, runs)
         step, saved_at, clock = first, time.monotonic(), Clock()
@@ -128,8 +128,7 @@ def train(
             diverged_at = executor.diverged_at(state, runs)
             step += count
             leases.check()
-            for number, log in enumerate(logs):
-                log(step, {name: values[number, :count] for name, values in histories.items()}, clock.last_s)
+            logs.write(step, {name: values[:, :count] for name, values in histories.items()}, clock.last_s)
             if diverged_at.all():
                 break
             loss = float(np.mean(histories["loss"][diverged_at == 0, count - 1]))
@@ -139,6 +138,7 @@ def train(
             due = time.monotonic() - saved_at > intervals.checkpoint_s
             stopping, due = any_process(stop.is_set() and step < steps, due or step == steps)
             if stopping or due:
+                logs.flush()
                 for of_run, run_state in zip(checkpoints, executor.unstack(state, runs), strict=True):
                     of_run.save(step, run_state)
                 saved_at = time.monotonic()
@@ -160,11 +160,18 @@ def train(
             "kernels": dispatch.decisions(),
         }
         leases.check()
-        results = []
-        for number, (run, directory) in enumerate(paired):
-            measured = {name: float(of_runs[number]) for name, of_runs in measures.items()}
-            ending = _Ending(losses[number], blocks, int(diverged_at[number]), measured, source.bytes_per_symbol)
-            results.append(_finish(run, directory, ending, timing))
+        logs.finish()
+        endings = [
+            _Ending(
+                losses[number],
+                blocks,
+                int(diverged_at[number]),
+                {name: float(of_runs[number]) for name, of_runs in measures.items()},
+                source.bytes_per_symbol,
+            )
+            for number in range(len(runs))
+        ]
+        results = [_finish(*of_run, ending, timing) for of_run, ending in zip(paired, endings, strict=True)]
         wait_for_all("results")
         return results
 
@@ -194,27 +201,6 @@ def _present(paired: list[tuple[Run, epath.Path]]) -> list[dict[str, Any]] | Non
     found = [record.read_result(directory, run) for run, directory in paired]
     present = [result for result in found if result is not None]
     return present if len(present) == len(paired) else None
-
-
-_Log = Callable[[int, dict[str, np.ndarray], float], None]
-"""Takes the step, the metrics of each step of a chunk, and the chunk's seconds."""
-
-
-def _open_log(  # noqa: PLR0917 all of them are what a log is of
-    stack: ExitStack, run: Run, directory: epath.Path, first: int, devices: float, trackers: Sequence[OpenBoard]
-) -> _Log:
-    """Writes metrics.jsonl and the trackers of one run, in the first process; closed with `stack`."""
-    if not is_first():
-        return lambda step, history, seconds: None
-    metrics = Metrics(directory / "metrics.jsonl", keep_to=first, devices=devices)
-    opened = [stack.enter_context(closing(open_board(run, directory, first))) for open_board in trackers]
-
-    def write(step: int, history: dict[str, np.ndarray], seconds: float) -> None:
-        finite = metrics.write(step, history, seconds)
-        for board in opened:
-            board.write(step, finite)
-
-    return write
 
 
 def _restore(executor: Executor, runs: list[Run], checkpoints: list[Checkpoints]) -> tuple[int, Any]:

@@ -1,29 +1,56 @@
-"""metrics.jsonl: one line per chunk of steps, kept in step with the checkpoints."""
+"""Metrics of a run: one line of JSON per chunk of steps, kept in step with the checkpoints."""
 
 import json
 import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from etils import epath
 
-from capscale.files import is_object_storage, parse_json, write_text, writing
+from capscale.files import appends, parse_json, write_text, writing
+from capscale.train.segments import INTERVAL_S, Lines, read, segment
 
 
 class Metrics:
-    """Appends to `path`; lines after `keep_to`, which a resumed run does again, are dropped on opening,
-    and so are damaged ones.
+    """Appends to `path`, or to segments beside it: see `capscale.train.segments`. A context manager.
 
-    Object storage cannot append: there the file is written anew with every line.
+    Lines after `keep_to`, which a resumed run does again, are dropped on opening, and so are damaged ones. `flush`
+    stands ahead of a checkpoint, so that whoever resumes from it finds the lines up to its step.
 
-    `devices`: how many the run has to itself, a fraction where runs share one.
+    Args:
+      path: metrics.jsonl of the run's directory.
+      keep_to: step that the run goes on from.
+      devices: how many the run has to itself, a fraction where runs share one.
+      permitted: called before segments are written; raises where another worker has taken over.
+      interval_s: seconds that lines may wait where storage cannot append.
     """
 
-    def __init__(self, path: epath.Path, keep_to: int, devices: float = 1.0):
-        self._path, self._devices = path, devices
+    def __init__(
+        self,
+        path: epath.Path,
+        keep_to: int,
+        devices: float = 1.0,
+        *,
+        permitted: Callable[[], None] = lambda: None,
+        interval_s: float = INTERVAL_S,
+    ):
+        self._devices, self._permitted = devices, permitted
         with writing(path):
-            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        self._text = "".join(line.decode() for line in lines if _step(line) <= keep_to)
-        write_text(path, self._text)
+            kept = _kept(path, keep_to)
+        self._lines = Lines(path, kept, permitted, interval_s)
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not None:
+            # The last lines before an error say most about it; what stops them is not to hide it.
+            with suppress(Exception):
+                self._permitted()
+                self._lines.flush()
+        self._lines.end()
 
     def write(self, step: int, history: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
         """One line for the chunk that ended at `step`: means over its steps, of gradient norms the largest.
@@ -36,22 +63,69 @@ class Metrics:
             measured[name] = float(found.mean()) if len(found) else math.nan
         spent = {"seconds": round(seconds, 3), "device_seconds": round(seconds * self._devices, 3)}
         finite = {name: value for name, value in (measured | spent).items() if math.isfinite(value)}
-        self._append(json.dumps({"step": step} | dict.fromkeys(measured) | finite) + "\n")
+        self._lines.append(json.dumps({"step": step} | dict.fromkeys(measured) | finite) + "\n")
         return finite
 
-    def _append(self, line: str) -> None:
-        if is_object_storage(self._path):
-            self._text += line
-            write_text(self._path, self._text)
-        else:
-            with writing(self._path), self._path.open("a") as file:
-                file.write(line)
+    def flush(self) -> None:
+        """Until every line is stored; `UserError` where storage refuses."""
+        self._lines.flush()
+
+    def finish(self) -> None:
+        """Stores all lines as metrics.jsonl, at the end of the run."""
+        self._lines.finish()
 
 
-def _step(line: bytes) -> float:
-    """Step of a line; infinity for one that a crash has cut short, or that is damaged."""
+def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl and of the segments beside it, each step once; damaged ones are left out.
+
+    Example:
+      >>> path = epath.Path("metrics.jsonl")
+      >>> _ = path.write_text('{"step": 3, "loss": 4.5}\\n')
+      >>> _ = segment(path, 1).write_text('{"step": 6, "loss": 4}\\n')
+      >>> read_metrics(path)
+      [{'step': 3, 'loss': 4.5}, {'step': 6, 'loss': 4}]
+    """
+    return [found for lines in _sound(path).values() for _, found in lines]
+
+
+def _sound(path: epath.Path) -> dict[int, list[tuple[bytes, dict[str, Any]]]]:
+    """Lines by segment, as they are and what they say. Of a step that stands there twice, the first.
+
+    Steps of one run grow. A second line of a step is of segments that were being made one, or of a worker that went on
+    for a moment after another had taken over.
+    """
+    last, found = -1, {}
+    for number, lines in read(path).items():
+        found[number] = []
+        for line in lines:
+            said = _parsed(line)
+            if said is not None and said["step"] > last:
+                found[number].append((line, said))
+                last = said["step"]
+    return found
+
+
+def _kept(path: epath.Path, keep_to: int) -> dict[int, str]:
+    """Text of each segment up to a step, and in storage too where that has segments: the last ones go first."""
+    kept, found = {}, _sound(path)
+    for number in sorted(found, reverse=True):
+        text = b"".join(line for line, said in found[number] if said["step"] <= keep_to).decode()
+        place = segment(path, number)
+        if text:
+            kept[number] = text
+        if appends(path):
+            continue
+        if not text:
+            place.unlink(missing_ok=True)
+        elif text.encode() != place.read_bytes():
+            write_text(place, text)
+    return kept
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Content of a line; None for one that a crash has cut short, or that is damaged."""
     try:
-        step = parse_json(line)["step"] if line.endswith(b"\n") else None
-    except (ValueError, TypeError, KeyError):
-        return math.inf
-    return step if isinstance(step, int) else math.inf
+        found = parse_json(line) if line.endswith(b"\n") else None
+        return found if isinstance(found, dict) and type(found["step"]) is int else None
+    except (ValueError, KeyError):
+        return None

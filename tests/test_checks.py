@@ -78,7 +78,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     }),
     (ladder.NANO, {"batch": COUNT}),
     (memory.Memory(), {"microbatches": COUNT}),
-    (loop.LoopIntervals(3), {"chunk": COUNT, "checkpoint_s": (0, *WIDE)}),
+    (loop.LoopIntervals(3), {"chunk": COUNT, "checkpoint_s": (0, *WIDE, None), "mtbf_s": POSITIVE}),
     (step.Program.of(tiny.run()), {"batch": COUNT, "devices": COUNT}),
     (corpus.DataId("text", "0" * 64, 96), {"vocabulary": COUNT}),
     (tokenize.Split(0.5, 1), {"share": (1e-60, 0.5, 1 - 1e-12), "cap": COUNT}),

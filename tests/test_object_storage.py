@@ -32,6 +32,7 @@ from capscale.sweep.status import progress
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.lease import Held, Lease, current_lease
 from capscale.train.metrics import Metrics
+from capscale.train.unmarked import MARK, METADATA
 
 
 @pytest.fixture
@@ -132,10 +133,32 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_unfinished_one_is_none(gs):
     assert names(directory / "checkpoints") == ["3", "unreadable-6"]
     assert names(directory / "checkpoints" / "unreadable-6"), "with all that was in it"
     assert newest_checkpoint(directory) == 3
-    gs.put("run/checkpoints/9/default/manifest.ocdbt", b"half")
-    assert newest_checkpoint(directory) == 3
-    with Checkpoints(directory / "checkpoints") as checkpoints:
-        assert checkpoints.steps() == [3]
+
+
+def test_a_checkpoint_that_was_copied_without_its_mark_is_kept(gs):
+    directory = epath.Path(gs.url) / "run" / "checkpoints"
+    state = {"w": np.arange(4, dtype=np.float32)}
+    with Checkpoints(directory) as checkpoints:
+        checkpoints.save(3, state)
+    whole = {path.relative_to(directory / "3"): path.read_bytes() for path in files_below(directory / "3", print)}
+    assert sum(path.name == MARK for path in whole) == 2
+    for path, content in whole.items():
+        if path.name != MARK:
+            gs.put(f"run/checkpoints/6/{path}", content)
+            if path.name != METADATA:
+                gs.put(f"run/checkpoints/9/{path}", content)
+    gs.put(f"run/checkpoints/12/{METADATA}", b'{"init_timestamp_nsecs": 1}')
+    gs.put("run/checkpoints/12/default/manifest.ocdbt", b"half")
+    assert newest_checkpoint(directory.parent) == 3
+    with pytest.warns(UserWarning, match="9 does not say that it is complete; it is set aside"):
+        checkpoints = Checkpoints(directory)
+    with checkpoints:
+        assert checkpoints.steps() == [6, 3]
+        found = checkpoints.read(6, state)
+        assert found is not None
+        assert found["w"].tolist() == [0, 1, 2, 3]
+    assert names(directory) == ["3", "6", "unreadable-9"], "and what a killed worker has left is gone"
+    assert names(directory / "unreadable-9"), "with all that was in it"
 
 
 @pytest.mark.parametrize("place", ["s3://b/x", "az://b/x"])

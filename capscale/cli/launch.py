@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from capscale.cli.selecting import LadderName, Selecting
+from capscale.cli.training import Training, saving_of
 from capscale.errors import UserError
 
 
@@ -40,6 +41,10 @@ class Launch(Selecting):
     """Parts of a batch that are done one after the other, to save memory."""
     remat: bool = False
     """Compute each layer anew in the backward pass, to save memory."""
+    checkpoint_interval: float | None = None
+    """Seconds between checkpoints; if not given, what their own time and --mtbf make of them."""
+    mtbf: float = Training.mtbf
+    """Hours between failures of the machines, preemptions too, that this assumes."""
     script: Path | None = None
     """File to write; printed if not given."""
     setup: str | None = None
@@ -75,11 +80,14 @@ class Launch(Selecting):
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
         check_checkpoints(self.out)
+        saving_of(self.checkpoint_interval, self.mtbf)
         planned = plan_for(self, self.text, self.vocabulary)
         text = [] if self.text is None else ["--text", self.text]
         fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []
         parts = ["--microbatches", str(self.microbatches)] if self.microbatches > 1 else []
         memory = [*fsdp, *parts, *(["--remat"] if self.remat else [])]
+        every = [] if self.checkpoint_interval is None else ["--checkpoint-interval", str(self.checkpoint_interval)]
+        saving = [*every, *(["--mtbf", str(self.mtbf)] if self.mtbf != Training.mtbf else [])]
         arguments = (
             "run",
             self.experiment,
@@ -89,6 +97,7 @@ class Launch(Selecting):
             self.ladder,
             *text,
             *memory,
+            *saving,
             *self.selecting,
         )
         job = launchfiles.Job(

@@ -1,5 +1,6 @@
 """Options shared by the commands that train, and one training with its exit status."""
 
+import math
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from capscale.sweep.local import Mode, Outcome
     from capscale.sweep.plan import Sweep
     from capscale.train.run import Run
+    from capscale.train.saving import Saving
     from capscale.train.trackers import OpenBoard
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -46,6 +48,11 @@ class Training:
     """Parts of a batch that are done one after the other, to save memory."""
     remat: bool = False
     """Compute each layer anew in the backward pass, to save memory."""
+    checkpoint_interval: float | None = None
+    """Seconds between checkpoints. If not given, as often as failures make one worth the time that it takes to write,
+    and 2 % of the time at most."""
+    mtbf: float = 24.0
+    """Hours between failures of the machines (preemptions too) that this assumes."""
     tensorboard: bool = False
     """Write metrics for TensorBoard too, in each run's directory."""
     wandb: str | None = None
@@ -88,6 +95,17 @@ class SideBySide(Training):
             )
 
 
+def saving_of(checkpoint_interval: float | None, mtbf: float) -> "Saving":
+    """How often checkpoints are written, in seconds; `UserError` for flags that say it otherwise."""
+    from capscale.train.saving import Saving
+
+    if checkpoint_interval is not None and not 0 <= checkpoint_interval < math.inf:
+        raise UserError(f"--checkpoint-interval {checkpoint_interval} must be 0 seconds or more, and finite")
+    if not 0 < mtbf < math.inf:
+        raise UserError(f"--mtbf {mtbf} must be more than 0 hours, and finite")
+    return Saving(checkpoint_interval, 3600 * mtbf)
+
+
 def train(
     command: Training,
     experiment: str,
@@ -126,6 +144,7 @@ def train(
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
     with distributed.all_or_none():
+        saving = saving_of(command.checkpoint_interval, command.mtbf)
         mode, memory = mode_of(mode, command.fsdp), Memory(command.remat, command.microbatches)
         shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
         selection = command.selection if isinstance(command, Selecting) else WHOLE
@@ -163,6 +182,7 @@ def train(
                 jobs=command.jobs if isinstance(command, SideBySide) else 1,
                 fsdp=command.fsdp,
                 memory=memory,
+                saving=saving,
                 trackers=shown,
                 stop=stop,
             )
@@ -205,6 +225,9 @@ def _run_arguments(command: Training, experiment: str, out: str) -> list[str]:
     arguments = ["run", found, "--out", _absolute(out), "--ladder", ladder]
     text = [] if command.text is None else ["--text", _absolute(command.text)]
     options = ["--fsdp", str(command.fsdp), "--microbatches", str(command.microbatches)]
+    options += ["--mtbf", str(command.mtbf)]
+    if command.checkpoint_interval is not None:
+        options += ["--checkpoint-interval", str(command.checkpoint_interval)]
     switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]
     project = [] if command.wandb is None else ["--wandb", command.wandb]
     selecting = command.selecting if isinstance(command, Selecting) else []

@@ -25,6 +25,7 @@ from capscale.train.loop import Interrupted, LoopIntervals, train
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.record import read_result
 from capscale.train.run import Run
+from capscale.train.saving import BY_TIME, Saving
 from capscale.train.sharding import make_mesh
 from capscale.train.step import Program
 from capscale.train.trackers import OpenBoard
@@ -61,6 +62,7 @@ def launch(
     jobs: int | None = None,
     fsdp: int = 1,
     memory: Memory = AT_ONCE,
+    saving: Saving = BY_TIME,
     trackers: Sequence[OpenBoard] = (),
     stop: Event | None = None,
 ) -> Outcome:
@@ -82,6 +84,7 @@ def launch(
       jobs: threads; the CPU count by default.
       fsdp: devices that share one copy of the parameters; not for "threads" and "population".
       memory: what a step keeps at once.
+      saving: how often checkpoints are written.
       trackers: where to show metrics besides metrics.jsonl.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
 
@@ -122,7 +125,7 @@ def launch(
             if several:
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.
-        intervals = LoopIntervals.at(executor, runs, background=threads == 1)
+        intervals = LoopIntervals.at(executor, runs, background=threads == 1, saving=saving)
         with display.running(runs) as observe:
             results = train(
                 runs, source, directories, executor, observe=observe, stop=stop, intervals=intervals, trackers=trackers

@@ -16,6 +16,7 @@ from capscale.sweep.local import Outcome, missing_runs
 from capscale.sweep.plan import Sweep
 from capscale.train.record import read_result
 from capscale.train.run import Run
+from capscale.train.unmarked import MARK
 
 _POLL_S = 1.0
 
@@ -127,7 +128,7 @@ def newest_checkpoint(directory: epath.Path) -> int:
     checkpoints = directory / "checkpoints"
     there = [path for path in children(checkpoints) if path.name.isdecimal()] if checkpoints.exists() else []
     # Orbax writes into a directory of another name, and renames it; on object storage it writes this file last.
-    whole = [path for path in there if not is_object_storage(path) or (path / "commit_success.txt").exists()]
+    whole = [path for path in there if not is_object_storage(path) or (path / MARK).exists()]
     return max((int(path.name) for path in whole), default=0)
 
 

@@ -22,6 +22,7 @@ from capscale.errors import UserError
 from capscale.files import check_checkpoints, is_object_storage, refuse_link, writing
 from capscale.train.checkpoint_errors import is_damage
 from capscale.train.distributed import all_or_none, is_first
+from capscale.train.unmarked import settle_unmarked
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
@@ -50,8 +51,13 @@ class Checkpoints:
         if not is_object_storage(self.directory) and self.directory.is_dir():
             for path in self.directory.iterdir():
                 refuse_link(path)
+        marks = is_object_storage(self.directory)
+        if marks:
+            with all_or_none():
+                if is_first():
+                    settle_unmarked(self.directory, self._rename)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=background
+            max_to_keep=KEPT, cleanup_tmp_directories=not marks, enable_async_checkpointing=background
         )
         with self._saving():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -70,6 +76,11 @@ class Checkpoints:
                 saved = {"state": state, "fingerprints": _fingerprints(state) ^ _mark(self._run_id)}
                 whose = None if self._run_id is None else sealed({"run_id": self._run_id})
                 self._manager.save(step, args=ocp.args.StandardSave(saved), custom_metadata=whose)
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is still being written in the background."""
+        return self._manager.is_saving_in_progress()
 
     def wait(self) -> None:
         """Until every save that was started is on disk; raises what stopped one."""
@@ -178,11 +189,14 @@ class Checkpoints:
         """Renames the checkpoint of `step` to `unreadable-<step>`, or `...-2` where one is: it is not tried again."""
         with all_or_none():
             if is_first():
-                names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-                aside = (self.directory / f"unreadable-{step}{name}" for name in names)
-                with writing(self._of(step)):
-                    self._of(step).rename(next(path for path in aside if not path.exists()))
+                self._rename(self._of(step))
         self._manager.reload()
+
+    def _rename(self, path: epath.Path) -> None:
+        names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+        aside = (self.directory / f"unreadable-{path.name}{name}" for name in names)
+        with writing(path):
+            path.rename(next(path for path in aside if not path.exists()))
 
     def _of(self, step: int) -> epath.Path:
         return self.directory / str(step)

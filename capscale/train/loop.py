@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from capscale.checks import check_finite, check_flag, check_whole
+from capscale.checks import check_finite, check_flag, check_real, check_whole
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import make_directory, read_json, refuse_link, write_json, writing
@@ -26,6 +26,7 @@ from capscale.train.logs import Logs
 from capscale.train.prefetch import BatchPrefetcher
 from capscale.train.progress import Clock, Progress, mfu, peak_of
 from capscale.train.run import Run, described
+from capscale.train.saving import BY_TIME, MTBF_S, SaveTimer, Saving, TimedSaves
 from capscale.train.trackers import OpenBoard
 
 
@@ -39,21 +40,26 @@ class LoopIntervals:
 
     Attributes:
       chunk: most steps per compiled call, which is also how often metrics are written.
-      checkpoint_s: seconds between checkpoints.
+      checkpoint_s: seconds between checkpoints; None for what `capscale.train.saving` makes of their time.
       background: write checkpoints while training goes on, for processes that train one run at a time.
+      mtbf_s: mean seconds between failures, from which that follows.
     """
 
     chunk: int
-    checkpoint_s: float = 20.0
+    checkpoint_s: float | None = None
     background: bool = False
+    mtbf_s: float = MTBF_S
 
     def __post_init__(self):
         check_whole(self, "chunk", least=1)
-        check_finite(self, "checkpoint_s", least=0)
+        check_finite(self, "checkpoint_s", least=0, optional=True)
         check_flag(self, "background")
+        check_real(self, "mtbf_s", above=0)
 
     @classmethod
-    def of(cls, run: Run, background: bool = False, peak: float | None = None) -> "LoopIntervals":
+    def of(
+        cls, run: Run, background: bool = False, peak: float | None = None, saving: Saving = BY_TIME
+    ) -> "LoopIntervals":
         """Chunks of about 2e12 FLOPs, seconds on a CPU core, 500 steps at most.
 
         `peak`: FLOP/s of the devices that the run has, where known. Chunks then take half a second at half of it, so
@@ -61,12 +67,15 @@ class LoopIntervals:
         """
         flops = max(2e12, 0.25 * (peak or 0.0))
         of_a_step = flops_per_token(run.model) * run.tokens_per_step
-        return cls(chunk=int(np.clip(flops / of_a_step, 1, 500)), background=background)
+        return cls(int(np.clip(flops / of_a_step, 1, 500)), saving.interval_s, background, saving.mtbf_s)
 
     @classmethod
-    def at(cls, executor: Executor, runs: list[Run], background: bool = False) -> "LoopIntervals":
+    def at(
+        cls, executor: Executor, runs: list[Run], background: bool = False, saving: Saving = BY_TIME
+    ) -> "LoopIntervals":
         """The same for runs that share the devices of an executor."""
-        return cls.of(runs[0], background=background, peak=peak_of(executor.devices / len(runs)))
+        peak = peak_of(executor.devices / len(runs))
+        return cls.of(runs[0], background=background, peak=peak, saving=saving)
 
 
 def train(
@@ -119,7 +128,8 @@ def train(
         logs = stack.enter_context(Logs(paired, first, executor.devices / len(runs), trackers, leases.check_here))
         windows = stack.enter_context(BatchPrefetcher(runs, source, intervals.chunk, executor.rows))
         diverged_at = executor.diverged_at(state, runs)
-        step, saved_at, clock = first, time.monotonic(), Clock()
+        saves = TimedSaves(checkpoints, logs, SaveTimer(intervals.checkpoint_s, intervals.mtbf_s))
+        step, clock = first, Clock()
         while step < steps:
             chunk_began = time.monotonic()
             count, window_RSBU = windows.at(step)
@@ -135,22 +145,16 @@ def train(
             speed = count * tokens_per_step / clock.last_s
             share = mfu(runs[0].model, speed, executor.devices)
             observe(Progress(step, steps, loss, speed, clock.left_s(steps - step), share))
-            due = time.monotonic() - saved_at > intervals.checkpoint_s
-            stopping, due = any_process(stop.is_set() and step < steps, due or step == steps)
+            stopping, due = any_process(stop.is_set() and step < steps, saves.is_due or step == steps)
             if stopping or due:
-                logs.flush()
-                for of_run, run_state in zip(checkpoints, executor.unstack(state, runs), strict=True):
-                    of_run.save(step, run_state)
-                saved_at = time.monotonic()
+                saves.save(step, executor.unstack(state, runs))
             if stopping:
-                for of_run in checkpoints:
-                    of_run.wait()
+                saves.wait()
                 raise Interrupted(f"stopped at step {step} of {steps}; start again to go on from there")
         held_out, blocks = source.validation(runs[0].model.context)
         losses = _validation_losses(executor, runs, held_out, state)
         measures = executor.measures(state, runs)
-        for of_run in checkpoints:
-            of_run.wait()
+        saves.wait()
         timing = {
             "wall_s": round(time.monotonic() - began, 3),
             "resumed_from_step": first,

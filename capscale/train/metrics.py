@@ -79,10 +79,12 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl and of the segments beside it, each step once; damaged ones are left out.
 
     Example:
-      >>> path = epath.Path("metrics.jsonl")
-      >>> _ = path.write_text('{"step": 3, "loss": 4.5}\\n')
-      >>> _ = segment(path, 1).write_text('{"step": 6, "loss": 4}\\n')
-      >>> read_metrics(path)
+      >>> from tempfile import TemporaryDirectory
+      >>> with TemporaryDirectory() as place:
+      ...     path = epath.Path(place) / "metrics.jsonl"
+      ...     _ = path.write_text('{"step": 3, "loss": 4.5}\\n')
+      ...     _ = segment(path, 1).write_text('{"step": 6, "loss": 4}\\n')
+      ...     read_metrics(path)
       [{'step': 3, 'loss': 4.5}, {'step': 6, 'loss': 4}]
     """
     return [found for lines in _sound(path).values() for _, found in lines]

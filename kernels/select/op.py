@@ -19,7 +19,9 @@ def kth_magnitude(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> Ar
     Exact for float32, bfloat16 and float16, by counting; no sort. 1 <= k <= size of `axes`; k may be traced.
     """
     backend = _choose(x, k, axes)
-    return search.kth_magnitude(x, k, axes) if backend == "reference" else _resident(backend, x, k, axes)[1]
+    if backend == "reference":
+        return search.kth_magnitude(x, k, axes, _split() is None)
+    return _resident(backend, x, k, axes)[1]
 
 
 def largest(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> tuple[Array, Array]:
@@ -29,7 +31,9 @@ def largest(x: Array, k: int | Array, axes: tuple[int, ...] = (-1,)) -> tuple[Ar
     counts as the largest. Counts are integers, so that the mask is the same however the tensor is sharded.
     """
     backend = _choose(x, k, axes)
-    return search.largest(x, k, axes) if backend == "reference" else _resident(backend, x, k, axes)
+    if backend == "reference":
+        return search.largest(x, k, axes, _split() is None)
+    return _resident(backend, x, k, axes)
 
 
 def _choose(x: Array, k: int | Array, axes: tuple[int, ...]) -> dispatch.Backend:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels.select import kth_magnitude, largest
+from capscale.kernels.select import kth_magnitude, largest, search
 from capscale.kernels.select.reference import kth_magnitude as bisected
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -67,6 +67,62 @@ def test_exactly_k_survive_and_ties_go_to_the_first(name, axes):
         order = np.argsort(-np.abs(flat), axis=1, kind="stable")[:, :k]
         np.put_along_axis(expected, order, True, axis=1)
         np.testing.assert_array_equal(np.asarray(keep(x, k)).reshape(flat.shape), expected)
+
+
+def misleading(low: float, high: float) -> np.ndarray:
+    """Every seventh value is about `low`, the others about `high`."""
+    x = high + RNG.random((40, 96))
+    x.ravel()[::7] = low + RNG.random(x.ravel()[::7].shape)
+    return x
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=str)
+@pytest.mark.parametrize("name", [*DATA, "misled up", "misled down", "far up", "not finite"])
+def test_a_sample_changes_no_result(name, dtype, monkeypatch):
+    """Of Gaussian values, of ties, and where every value of the sample lies on one side of the k-th."""
+    monkeypatch.setattr(search, "SAMPLED", 1024)
+    monkeypatch.setattr(search, "STRIDE", 7)
+    more = {
+        "misled up": misleading(9, 1),
+        "misled down": misleading(1, 9),
+        "far up": misleading(1e-30, 1e30),
+        "not finite": np.where(RNG.random((40, 96)) < 0.2, np.inf, misleading(1, 9)),
+    }
+    x = jnp.asarray(np.clip((DATA | more)[name], -3e38, 3e38 if name != "not finite" else np.inf), jnp.float32)
+    pattern, dropped = search.pattern_of(jnp.stack([x, x[::-1] * 2]).astype(dtype))
+    find = jax.jit(lambda k: search.kth_pattern(pattern, k, (-2, -1), dropped, True))
+    host = np.sort(np.asarray(pattern).reshape(2, -1))
+    for k in (1, 2, 40, x.size // 10, x.size // 7, x.size // 2, x.size - 2, x.size):
+        found = find(k)
+        assert found.shape == (2, 1, 1)
+        np.testing.assert_array_equal(np.asarray(found).ravel(), host[:, -k])
+
+
+def test_a_sample_saves_passes(monkeypatch):
+    """Of a normal matrix, by the count of passes over all of its values."""
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((512, 384)), jnp.float32)
+    assert x.size >= search.SAMPLED
+    passes = []
+
+    class Counted:
+        def __getattr__(self, name):
+            return getattr(jax.lax, name)
+
+        def while_loop(self, going, body, start):
+            end = jax.lax.while_loop(going, body, start)
+            passes.append(int(end.passes))
+            return end
+
+    monkeypatch.setattr(search, "lax", Counted())
+    pattern, _ = search.pattern_of(x)
+    for share in (0.01, 0.1, 0.5):
+        del passes[:]
+        k = int(share * x.size)
+        found = [int(search.kth_pattern(pattern, k, (-2, -1), 0, whole)[0, 0]) for whole in (False, True)]
+        assert found[0] == found[1]
+        of_all, _, after_sample = passes
+        assert after_sample <= 10
+        assert after_sample < of_all
 
 
 def test_a_tie_rule_that_keeps_all_would_be_seen():

@@ -98,11 +98,10 @@ def test_a_sample_changes_no_result(name, dtype, monkeypatch):
         np.testing.assert_array_equal(np.asarray(found).ravel(), host[:, -k])
 
 
-def test_a_sample_saves_passes(monkeypatch):
-    """Of a normal matrix, by the count of passes over all of its values."""
-    x = jnp.asarray(np.random.default_rng(1).standard_normal((512, 384)), jnp.float32)
-    assert x.size >= search.SAMPLED
-    passes = []
+@pytest.fixture
+def passes(monkeypatch):
+    """How many passes each search of patterns has taken, the newest last."""
+    taken = []
 
     class Counted:
         def __getattr__(self, name):
@@ -110,19 +109,34 @@ def test_a_sample_saves_passes(monkeypatch):
 
         def while_loop(self, going, body, start):
             end = jax.lax.while_loop(going, body, start)
-            passes.append(int(end.passes))
+            taken.append(int(end.passes))
             return end
 
     monkeypatch.setattr(search, "lax", Counted())
+    return taken
+
+
+def test_a_sample_saves_passes(passes):
+    """Of a normal matrix, by the count of passes over all of its values."""
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((512, 384)), jnp.float32)
+    assert x.size >= search.SAMPLED
     pattern, _ = search.pattern_of(x)
     for share in (0.01, 0.1, 0.5):
-        del passes[:]
         k = int(share * x.size)
         found = [int(search.kth_pattern(pattern, k, (-2, -1), 0, whole)[0, 0]) for whole in (False, True)]
         assert found[0] == found[1]
-        of_all, _, after_sample = passes
+        of_all, _, after_sample = passes[-3:]
         assert after_sample <= 10
         assert after_sample < of_all
+
+
+@pytest.mark.parametrize(("sample", "others"), [(9, 1), (1, 9), (1e-30, 1e30), (1e30, 1e-30)])
+def test_an_end_on_the_wrong_side_is_moved_in_few_passes(sample, others, passes, monkeypatch):
+    monkeypatch.setattr(search, "SAMPLED", 1024)
+    monkeypatch.setattr(search, "STRIDE", 7)
+    pattern, _ = search.pattern_of(jnp.asarray(misleading(sample, others), jnp.float32))
+    search.kth_pattern(pattern, pattern.size // 2, (-2, -1), 0, True)
+    assert 20 < passes[-1] < 120
 
 
 def test_a_tie_rule_that_keeps_all_would_be_seen():

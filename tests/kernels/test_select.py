@@ -130,6 +130,22 @@ def test_a_sample_saves_passes(passes):
         assert after_sample < of_all
 
 
+def test_a_sample_is_taken_on_every_device_by_itself(monkeypatch):
+    """Inside of shard_map, where each device has whole matrices, and under vmap."""
+    monkeypatch.setattr(search, "SAMPLED", 1024)
+    monkeypatch.setattr(search, "STRIDE", 7)
+    pattern, _ = search.pattern_of(jnp.asarray(RNG.standard_normal((2, 40, 96)), jnp.float32))
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def find(pattern):
+        return search.kth_pattern(pattern, 100, (-2, -1), 0, True)
+
+    apart = jax.jit(jax.shard_map(find, mesh=mesh, in_specs=PartitionSpec("d"), out_specs=PartitionSpec("d")))
+    expected = np.sort(np.asarray(pattern).reshape(2, -1))[:, -100]
+    for found in (find(pattern), apart(pattern), jax.vmap(find)(pattern)):
+        np.testing.assert_array_equal(np.asarray(found).ravel(), expected)
+
+
 @pytest.mark.parametrize(("sample", "others"), [(9, 1), (1, 9), (1e-30, 1e30), (1e30, 1e-30)])
 def test_an_end_on_the_wrong_side_is_moved_in_few_passes(sample, others, passes, monkeypatch):
     monkeypatch.setattr(search, "SAMPLED", 1024)

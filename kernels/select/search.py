@@ -113,7 +113,7 @@ def kth_pattern(pattern: Array, k: int | Array, axes: tuple[int, ...], dropped: 
 
 def _from_all(k: Array, size: int, top: Array) -> Bracket:
     """From nothing to beyond the largest."""
-    zero = jnp.zeros(jnp.broadcast_shapes(top.shape, k.shape), jnp.int32)
+    zero = jnp.broadcast_to(jnp.zeros_like(top), jnp.broadcast_shapes(top.shape, k.shape))
     return Bracket(
         low=zero,
         high=zero + top + 1,
@@ -143,7 +143,7 @@ def _from_sample(pattern: Array, k: Array, size: int, dropped: int) -> Bracket:
     # A k so small that all of the sample may lie below: the end is that of all values.
     end = lax.cond(ranks[1] < 1, lambda: jnp.max(pattern, axis=-1, keepdims=True), lambda: high)
     high = jnp.where(ranks[1] < 1, end, high) + 1
-    nothing, weight, apart = jnp.zeros_like(low), jnp.zeros(low.shape), margin * (size / values)
+    nothing, weight, apart = jnp.zeros_like(low), jnp.zeros_like(low, jnp.float32), margin * (size / values)
     return Bracket(
         low=low,
         high=high,

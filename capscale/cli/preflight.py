@@ -46,10 +46,11 @@ class Preflight(Selecting):
     """Parts of a batch that are done one after the other."""
     remat: bool = False
     """Compute each layer anew in the backward pass."""
-    mfu: float = 0.4
-    """Share of the chips' peak that training is taken to reach; state what you have measured."""
+    mfu: float | None = None
+    """Share of the chips' peak that training is taken to reach, where you have measured it; else it is estimated."""
     quick: bool = False
-    """Compile at XLA's lowest effort: about three times faster, and often asking for more memory than training does."""
+    """Compile at XLA's lowest effort: about three times faster, and often asking for more memory than training does.
+    Kernels count by their bytes alone then, which takes them for three times as fast as they are and more."""
     json: bool = False
     """Print JSON."""
 
@@ -59,12 +60,15 @@ class Preflight(Selecting):
         from capscale.sweep.slices import find_slice
         from capscale.train.memory import Memory
 
-        if not 0 < self.mfu <= 1:
+        if self.mfu is not None and not 0 < self.mfu <= 1:
             raise UserError(f"--mfu {self.mfu} must lie in (0, 1]")
         setting = Setting(find_slice(self.topology), self.fsdp, Memory(self.remat, self.microbatches))
         runs = list(plan_for(self, self.text, self.vocabulary).runs)
         if not self.json:
-            print(f"{'':<36} GB/device  compile   runs      steps   FLOPs  hours each  device-hours")
+            print(
+                f"{'':<36} GB/device  compile  ms/step  MFU  GB sent  bound by   runs      steps   FLOPs  hours each"
+                "  device-hours"
+            )
         tell = lambda checked: None if self.json else print(self._line(checked))  # noqa: E731
         found = check(runs, setting, self.quick, tell, waiting)
         return self._conclude(found, setting)
@@ -76,7 +80,10 @@ class Preflight(Selecting):
         from capscale.train.flops import flops_per_token
 
         slice_, compiled = find_slice(self.topology), checked.compiled
-        hours = [device_hours(run, slice_, self.mfu) for run in checked.runs]
+        found = compiled.estimate
+        estimated = None if found is None else found.mfu(checked.runs[0], slice_)
+        mfu = estimated if self.mfu is None else self.mfu
+        hours = [None if mfu is None else device_hours(run, slice_, mfu) for run in checked.runs]
         return {
             "name": run_name(checked.runs[0]),
             "fits": compiled.fits,
@@ -84,12 +91,25 @@ class Preflight(Selecting):
             "bytes_there": compiled.limit,
             "compile_s": round(compiled.seconds, 1),
             "refused": compiled.reason,
+            "estimate": None
+            if found is None
+            else {
+                "step_s": found.step,
+                "mfu": estimated,
+                "compute_s": found.compute,
+                "kernels_s": found.kernels,
+                "wire_s": found.beside + found.alone,
+                "wire_alone_s": found.alone,
+                "bytes_sent_per_device": found.sent,
+                "bottleneck": found.bottleneck,
+                "kernels_by": "schedule" if found.by_schedule else "bytes",
+            },
             "runs": [
                 {
                     "run_id": run.run_id,
                     "steps": run.steps,
                     "flops": flops_per_token(run.model) * run.trained_tokens,
-                    "hours": of_run / slice_.chips,
+                    "hours": None if of_run is None else of_run / slice_.chips,
                     "device_hours": of_run,
                 }
                 for run, of_run in zip(checked.runs, hours, strict=True)
@@ -101,11 +121,17 @@ class Preflight(Selecting):
         runs = row["runs"]
         size = f"{row['bytes_per_device'] / 1e9:.2f}" if row["bytes_per_device"] else "?"
         verdict = "" if row["fits"] else f"  DOES NOT FIT in {row['bytes_there'] / 1e9:.2f} GB"
+        found = row["estimate"]
+        step = (
+            f"{'?':>8} {'?':>4} {'?':>8} {'?':>9}"
+            if found is None
+            else f"{1e3 * found['step_s']:>8.3g} {found['mfu']:>4.0%} {found['bytes_sent_per_device'] / 1e9:>8.3g} "
+            f"{found['bottleneck']:>9}"
+        )
         return (
-            f"{row['name']:<36} {size:>9} {row['compile_s']:>6.1f} s {len(runs):>6} "
+            f"{row['name']:<36} {size:>9} {row['compile_s']:>6.1f} s {step} {len(runs):>6} "
             f"{_range(runs, 'steps', ',.0f'):>10} {sum(run['flops'] for run in runs):>7.1e} "
-            f"{_range(runs, 'hours', '.3g'):>11} "
-            f"{sum(run['device_hours'] for run in runs):>13,.1f}{verdict}"
+            f"{_range(runs, 'hours', '.3g'):>11} {_total(runs):>13}{verdict}"
         )
 
     def _conclude(self, found: "list[Checked]", setting: "Setting") -> int:
@@ -113,7 +139,8 @@ class Preflight(Selecting):
 
         rows = [self._row(checked) for checked in found]
         runs = [run for row in rows for run in row["runs"]]
-        hours = sum(run["device_hours"] for run in runs)
+        known = [run["device_hours"] for run in runs if run["device_hours"] is not None]
+        hours = sum(known) if len(known) == len(runs) else None
         refused = [checked for checked in found if not checked.compiled.fits]
         advice = None
         if refused:
@@ -130,11 +157,11 @@ class Preflight(Selecting):
             where = {"setting": str(setting), "mfu": self.mfu, "peak_flops_per_chip": setting.slice.chip.peak}
             print(json.dumps(where | {"programs": rows, "total": total, "remedy": advice}, indent=1))
             return DOES_NOT_FIT if refused else 0
-        print(
-            f"{len(runs)} runs, {len(rows)} programs: {hours:,.0f} chip-hours, "
-            f"{hours / setting.slice.chips:,.0f} hours of {setting.slice.name}, "
-            f"at {self.mfu:.0%} of {setting.slice.chip.peak / 1e12:.0f} TFLOP/s a chip"
-        )
+        print(f"{len(runs)} runs, {len(rows)} programs: {self._told(hours, setting)}")
+        if not all(row["estimate"] is None or row["estimate"]["kernels_by"] == "schedule" for row in rows):
+            print(
+                "kernels are counted by their bytes alone, as libtpu was loaded before it could be asked for schedules"
+            )
         if advice:
             print(f"{len(refused)} of {len(rows)} programs do not fit: {refused[0].compiled.reason or 'see above'}")
             print(
@@ -143,6 +170,19 @@ class Preflight(Selecting):
                 else f"nothing tried makes {advice['for']} fit; use chips with more memory, such as v5p"
             )
         return DOES_NOT_FIT if refused else 0
+
+    def _told(self, hours: float | None, setting: "Setting") -> str:
+        """The total, and what it rests on."""
+        chip = setting.slice.chip
+        if hours is None:
+            return "chip-hours are not known, as a program was not compiled; give --mfu"
+        total = f"{hours:,.0f} chip-hours, {hours / setting.slice.chips:,.0f} hours of {setting.slice.name}"
+        if self.mfu is not None:
+            return f"{total}, at {self.mfu:.0%} of {chip.peak / 1e12:.0f} TFLOP/s a chip"
+        return (
+            f"{total}. Times are estimates that no chip was asked for: XLA's cycles and kernels' schedules at "
+            f"{chip.clock / 1e9:.2f} GHz, {chip.wire / 1e9:.0f} GB/s between chips; none was held against a TPU yet"
+        )
 
 
 class Planned(Protocol):
@@ -178,5 +218,13 @@ def data_id(text: str | None, vocabulary: int | None) -> "DataId":
 
 
 def _range(runs: list[dict[str, Any]], field: str, form: str) -> str:
-    values = sorted({format(run[field], form) for run in runs}, key=lambda text: float(text.replace(",", "")))
+    known = [run[field] for run in runs if run[field] is not None]
+    values = sorted({format(value, form) for value in known}, key=lambda text: float(text.replace(",", "")))
+    if not values:
+        return "?"
     return values[0] if len(values) == 1 else f"{values[0]}-{values[-1]}"
+
+
+def _total(runs: list[dict[str, Any]]) -> str:
+    hours = [run["device_hours"] for run in runs]
+    return "?" if None in hours else f"{sum(hours):,.1f}"

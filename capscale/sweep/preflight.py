@@ -13,8 +13,10 @@ import jax.numpy as jnp
 
 from capscale.checks import check_whole
 from capscale.errors import UserError
-from capscale.kernels import dispatch
+from capscale.kernels import bundles, dispatch
 from capscale.sweep.display import run_name
+from capscale.sweep.estimate import Estimate, estimate
+from capscale.sweep.schedule import read_schedule
 from capscale.sweep.slices import Slice
 from capscale.train.executor import _sharded
 from capscale.train.flops import flops_per_token
@@ -22,10 +24,11 @@ from capscale.train.loop import LoopIntervals
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
 from capscale.train.sharding import make_mesh
-from capscale.train.step import Program, RunScalars
+from capscale.train.step import MEASURED_EVERY, Program, RunScalars
 
 QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
-"""XLA compiles about three times faster, into a program that takes longer and often more memory."""
+"""XLA compiles about three times faster, into a program that takes longer and often more memory. Kernels' schedules, of
+which the writing takes as long again as compiling does, are not asked for then."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ class Compiled(NamedTuple):
       limit: bytes of memory that a device has.
       seconds: of tracing, lowering and compiling on this machine.
       reason: XLA's own words where it refused for want of memory, else empty.
+      estimate: of the time of a step; None where XLA refused.
     """
 
     bytes: int
     limit: int
     seconds: float
     reason: str
+    estimate: Estimate | None = None
 
     @property
     def fits(self) -> bool:
@@ -72,6 +77,7 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     Raises:
       UserError: libtpu is missing, the batch does not split over the slice, or the run cannot be trained at all.
     """
+    written = None if quick else bundles.folder()  # before libtpu is loaded
     devices = setting.slice.devices()
     mesh = make_mesh(setting.fsdp, devices)
     limit = setting.slice.chip.hbm * setting.slice.chips // len(devices)
@@ -100,7 +106,13 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes
     )
-    return Compiled(total, limit, time.monotonic() - began, "")
+    text = compiled.as_text()
+    assert text is not None
+    schedule = read_schedule(text, mesh.size, share_of_conditionals=1 / MEASURED_EVERY)
+    estimated = estimate(schedule, setting.slice, mesh.size, written)
+    for path in [] if written is None else written.iterdir():
+        path.unlink()
+    return Compiled(total, limit, time.monotonic() - began, "", estimated)
 
 
 def _needed(message: str) -> int:

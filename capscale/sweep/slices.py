@@ -17,24 +17,37 @@ class Chip:
     Attributes:
       hbm: bytes of memory.
       peak: bfloat16 FLOP/s.
+      products: multiply-adds of bfloat16 a cycle, of all matrix units: 4 a core of 128 x 128, of 256 x 256 on v6e.
+      bandwidth: bytes of memory read or written a second.
+      wire: bytes a second that a chip sends along a ring over one axis of the slice, both ways together.
       slices: topologies that are sold, smallest first.
     """
 
     hbm: int
     peak: float
+    products: int
+    bandwidth: float
+    wire: float
     slices: tuple[str, ...]
+
+    @property
+    def clock(self) -> float:
+        """Cycles a second: what the peak and the matrix units make of it."""
+        return self.peak / (2 * self.products)
 
 
 _PLANAR = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBIC = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
 CHIPS = {
-    "v4": Chip(32 * GIB, PEAK["TPU v4"], _CUBIC),
-    "v5e": Chip(16 * GIB, PEAK["TPU v5e"], _PLANAR),
-    "v5p": Chip(95 * GIB, PEAK["TPU v5p"], _CUBIC),
-    "v6e": Chip(32 * GIB, PEAK["TPU v6e"], _PLANAR),
+    "v4": Chip(32 * GIB, PEAK["TPU v4"], 8 * 128**2, 1.23e12, 9e10, _CUBIC),
+    "v5e": Chip(16 * GIB, PEAK["TPU v5e"], 4 * 128**2, 8.19e11, 9e10, _PLANAR),
+    "v5p": Chip(95 * GIB, PEAK["TPU v5p"], 8 * 128**2, 2.765e12, 1.8e11, _CUBIC),
+    "v6e": Chip(32 * GIB, PEAK["TPU v6e"], 4 * 256**2, 1.64e12, 1.8e11, _PLANAR),
 }
-"""Memory and topologies as stated at cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e."""
+"""Memory, its bandwidth and topologies as stated at cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e; matrix units and
+links of "How to Scale Your Model" (jax-ml.github.io/scaling-book/tpus): 45 GB/s each way a link of v4 and v5e, twice as
+much of v5p and v6e."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from capscale.cli import main
 from capscale.errors import UserError
 from capscale.models.ladder import PAPER
 from capscale.sweep import preflight
+from capscale.sweep.estimate import Estimate
 from capscale.sweep.preflight import Compiled, Setting, compile_step, device_hours, remedy
 from capscale.sweep.slices import CHIPS, Slice, find_slice, slices
 from capscale.train.flops import flops_per_token
@@ -70,7 +71,9 @@ def pretend(monkeypatch):
             calls.append((run, setting))
             need = int(gigabytes(setting) * GB)
             limit = setting.slice.chip.hbm
-            return Compiled(need, limit, 1.0, "" if need <= limit else f"Used {need / 2**30:.2f}G")
+            refused = "" if need <= limit else f"Used {need / 2**30:.2f}G"
+            estimated = None if refused else Estimate(0.5, 0.25, 0.5, 0.25, 3e9, by_schedule=True)
+            return Compiled(need, limit, 1.0, refused, estimated)
 
         monkeypatch.setattr(preflight, "compile_step", compile_step)
         return calls
@@ -80,13 +83,16 @@ def pretend(monkeypatch):
 
 @needs_libtpu
 def test_a_sweep_of_tiny_runs_is_compiled_for_a_slice(command):
-    status, text, _ = command("--topology", "v5e:2x2", "--json", "--mfu", "0.25")
+    status, text, _ = command("--topology", "v5e:2x2", "--json", "--mfu", "0.25", "--quick")
     assert status == 0
     found = json.loads(text)
     compressed, dense = found["programs"]
     assert [len(compressed["runs"]), len(dense["runs"])] == [3, 1]
     for program in (compressed, dense):
         assert program["fits"]
+        assert program["estimate"]["step_s"] > program["estimate"]["compute_s"] > 0
+        gradients = 4 * (tiny.MODEL.non_embedding_parameters + (2 - tiny.MODEL.tied_embeddings) * 96 * 8)
+        assert program["estimate"]["bytes_sent_per_device"] == pytest.approx(1.5 * gradients, rel=0.01)
         assert 10_000 < program["bytes_per_device"] < program["bytes_there"] == 16 * 2**30
     assert [run["steps"] for run in compressed["runs"]] == [12, 12, 24]
     matrices = tiny.MODEL.non_embedding_parameters + 96 * 8
@@ -108,6 +114,9 @@ def test_a_program_is_compiled_once_for_all_runs_that_share_it(command, pretend)
     assert len(calls) == 2
     assert {setting for _, setting in calls} == {Setting(find_slice("v6e:4x4"), 2, Memory(True, 2))}
     assert "4 runs, 2 programs" in text
+    assert "1e+03" in text  # ms a step: .5 + .25 + .25 s
+    assert text.count(" wire ") == 2
+    assert "Times are estimates that no chip was asked for" in text
     assert text.count("1.00") == 2
 
 
@@ -131,6 +140,27 @@ def test_what_does_not_fit_is_told_what_would(gigabytes, expected, command, pret
     assert "DOES NOT FIT in 17.18 GB" in text
     assert f" fits with {expected} (" in text
     assert json.loads(command("--topology", "v5e:2x2", "--json")[1])["remedy"]["use"] == expected
+
+
+def test_hours_follow_from_the_estimate_and_from_a_measured_mfu(command, pretend):
+    """A step of a second: 60 steps of four runs on four chips; at another MFU as many as FLOPs make."""
+    pretend(lambda setting: 1)
+    found = json.loads(command("--topology", "v5e:2x2", "--json")[1])
+    (first, second), steps = found["programs"], 12 + 12 + 24 + 12
+    assert first["estimate"]["step_s"] == 1.0
+    assert first["estimate"]["bottleneck"] == second["estimate"]["bottleneck"] == "wire"
+    assert found["total"]["device_hours"] == pytest.approx(steps * 4 / 3600)
+    measured = json.loads(command("--topology", "v5e:2x2", "--json", "--mfu", "0.5")[1])
+    mfu = measured["programs"][0]["estimate"]["mfu"]
+    assert measured["programs"][0]["runs"][0]["hours"] == pytest.approx(first["runs"][0]["hours"] * mfu / 0.5)
+
+
+def test_hours_of_what_was_not_compiled_are_not_known(command, pretend):
+    pretend(lambda setting: 1000)
+    status, text, _ = command("--topology", "v5e:2x2")
+    assert status == 1
+    assert "chip-hours are not known, as a program was not compiled; give --mfu" in text
+    assert json.loads(command("--topology", "v5e:2x2", "--json")[1])["total"]["device_hours"] is None
 
 
 def test_what_nothing_helps_is_said_so(command, pretend):

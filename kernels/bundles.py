@@ -1,0 +1,66 @@
+"""Cycles of a TPU kernel by its schedule, which libtpu writes while it compiles; no chip is asked.
+
+A bundle is what a TPU core issues in a cycle, so that bundles times the trips of the loops around them are the cycles
+of a kernel that never waits: a lower bound of its time. libtpu is told to write schedules while it loads.
+"""
+
+import atexit
+import os
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from . import aot
+
+FLAG = "LIBTPU_INIT_ARGS"
+PASS = "final_bundles"
+"""End of the names that libtpu gives to files of a kernel's last schedule."""
+
+_BUNDLE = re.compile(r"^\s*0x[0-9a-f]+\s*([A-Z]{2})?\s*:")
+_EXIT = re.compile(r"(%p[\w.]+) = scmp\.ge\.s32\.totalorder (?:\([^)]*\), )?%s[\w.]+, (\d+) /\* loop exit test")
+_BACK = re.compile(r"sbr\.rel \(!(%p[\w.]+)\)")
+
+
+@cache
+def folder() -> Path | None:
+    """Folder of this process that libtpu writes schedules to from the first call on; None if it was loaded before.
+
+    Everything that is compiled afterwards is written, a file for each fusion and kernel.
+    """
+    if aot.tpu_devices.cache_info().currsize:
+        return None
+    made = Path(mkdtemp(prefix="schedules-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    flags = (f"dump_to={made}", "dump_llo_text=true", f"dump_llo_pass_label_regex=.*{PASS}")
+    os.environ[FLAG] = " ".join([os.environ.get(FLAG, ""), *(f"--xla_jf_{flag}" for flag in flags)]).strip()
+    return made
+
+
+def schedules(directory: Path) -> dict[str, Path]:
+    """Files of schedules by the names that the compiled program gives its kernels and fusions; the newest of a name."""
+    named = re.compile(rf"^\d+-(.+)-\d+-{PASS}\.txt$")
+    found = {match[1]: path for path in sorted(directory.iterdir()) if (match := named.match(path.name))}
+    return {name: path for name, path in found.items() if not name.endswith("schedule-analysis")}
+
+
+def cycles(schedule: str) -> int:
+    """Bundles of a schedule, each times the trips of the loops that it stands in.
+
+    A loop whose trips the schedule does not name counts once. So does what is skipped in most trips.
+    """
+    exits = {predicate: int(trips) for predicate, trips in _EXIT.findall(schedule)}
+    counts = [0]
+    for line in schedule.splitlines():
+        bundle = _BUNDLE.match(line)
+        if bundle is None:
+            continue
+        if bundle[1] == "LB":
+            counts.append(0)
+        counts[-1] += 1
+        back = _BACK.search(line)
+        if back is not None and back[1] in exits and len(counts) > 1:
+            inner = counts.pop()
+            counts[-1] += inner * exits[back[1]]
+    return sum(counts)

@@ -7,6 +7,7 @@ format that override how it projects (`capscale.formats.stated`). Beside it, the
 lets through to Gaussian data.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -70,6 +71,23 @@ def computed(format: Format, distribution: Distribution = NORMAL, samples: int |
 
 def measured(format: Format, distribution: Distribution, samples: int) -> Gmse:
     """Monte Carlo over rows of `samples` values (square matrices where the format's granularity is the matrix)."""
+    total, square, count, mean, error = 0.0, 0.0, 0, 0.0, 0.0
+    for x, value in drawn(format, distribution, samples):
+        errors = np.square(x - value).mean(axis=(1, 2))
+        total, square, count = total + errors.sum(), square + np.square(errors).sum(), count + len(errors)
+        mean = total / count
+        spread = max(square / count - mean**2, 0.0) * count / max(count - 1, 1)
+        error = float(np.sqrt(spread / count))
+        if count >= FEWEST_ROWS and error <= RELATIVE_ERROR * mean:
+            break
+    return Gmse(float(mean), error, f"Monte Carlo, rows of {samples}")
+
+
+def drawn(format: Format, distribution: Distribution, samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Values and what `format` makes of them, float64 (draws, rows, samples), until `LARGEST_DRAW` have been drawn.
+
+    A draw is one row of `samples` values, or a square of them where the format's granularity is the matrix.
+    """
     rows = samples if granularity_of(format) == "matrix" else 1
     batch = max(CHUNK // (rows * samples), 1)
     rng = np.random.default_rng(SEED)
@@ -79,18 +97,11 @@ def measured(format: Format, distribution: Distribution, samples: int) -> Gmse:
         ctx = initial_context(format, x)
         return format.project(x, ctx if ctx.key is None else ctx._replace(key=key)).value
 
-    total, square, count = 0.0, 0.0, 0
-    while True:
+    count = 0
+    while count == 0 or count * rows * samples < LARGEST_DRAW:
         x = distribution.sample(rng, (batch, rows, samples)).astype(np.float32)
-        value = np.asarray(project(jnp.asarray(x), jax.random.key(count)), np.float64)
-        errors = np.square(x - value).mean(axis=(1, 2))
-        total, square, count = total + errors.sum(), square + np.square(errors).sum(), count + batch
-        mean = total / count
-        spread = max(square / count - mean**2, 0.0) * count / max(count - 1, 1)
-        error = float(np.sqrt(spread / count))
-        enough = count >= FEWEST_ROWS and error <= RELATIVE_ERROR * mean
-        if enough or count * rows * samples >= LARGEST_DRAW:
-            return Gmse(float(mean), error, f"Monte Carlo, rows of {samples}")
+        yield x.astype(np.float64), np.asarray(project(jnp.asarray(x), jax.random.key(count)), np.float64)
+        count += batch
 
 
 @cache

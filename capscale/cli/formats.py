@@ -3,9 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Law = Literal["normal", "laplace", "logistic", "student-t"]
 
@@ -25,6 +28,7 @@ class Gmse:
       capscale gmse top55+absmax-int3-g128 e2m1-g16@e4m3
       capscale gmse --distribution laplace
       capscale gmse absmax-int4 --row-length 4096
+      capscale gmse int4 int4-unbiased mxfp4-stochastic --moments
     """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -35,16 +39,20 @@ class Gmse:
     """Degrees of freedom of student-t."""
     row_length: int | None = None
     """Values per row. None: unboundedly long rows, where the error has a limit."""
+    moments: bool = False
+    """Measure E[x Q(x)] and E[Q(x)^2] too: what gradients lose in a format, by bias and by noise."""
     json: bool = False
     """Print a JSON list and nothing else."""
 
     def __call__(self) -> int:
         """Prints the table that was asked for."""
-        rows = format_rows(self.names, self.distribution, self.df, self.row_length)
+        rows = format_rows(self.names, self.distribution, self.df, self.row_length, self.moments)
         if self.json:
             print(json.dumps(rows, indent=1))
         else:
             _print_table(rows, f"{self.distribution} data of unit variance")
+            if self.moments:
+                _print_moments(rows)
         return 0
 
 
@@ -71,12 +79,19 @@ class PlotFormats:
         return 0
 
 
-def format_rows(names: tuple[str, ...], law: Law, df: float | None, row_length: int | None) -> list[dict[str, Any]]:
-    """One record per format: name, bits, gmse, standard_error, method, effective_bits, gap, bound, has_capacity."""
+def format_rows(
+    names: tuple[str, ...], law: Law, df: float | None, row_length: int | None, with_moments: bool = False
+) -> list[dict[str, Any]]:
+    """One record per format: name, bits, gmse, standard_error, method, effective_bits, gap, bound, has_capacity.
+
+    With moments, one more field, `moments`: what `capscale.gaussian_moments.Moments` has, by name.
+    """
     from capscale.cli.waiting import each
     from capscale.formats import catalog
     from capscale.formats.distributions import NORMAL
     from capscale.formats.families import Laplace, Logistic, StudentT
+    from capscale.formats.scaling import ROW
+    from capscale.gaussian_moments import moments
     from capscale.gaussian_mse import bound, effective_bits, gap, gmse
 
     if law == "student-t" and df is not None:
@@ -101,11 +116,14 @@ def format_rows(names: tuple[str, ...], law: Law, df: float | None, row_length: 
                 "has_capacity": found.has_capacity,
             }
         )
+        if with_moments:
+            of_format = moments(format, distribution, row_length or ROW)
+            told = ("shrinkage", "misalignment", "noise", "effective_bits")
+            records[-1]["moments"] = of_format._asdict() | {name: getattr(of_format, name) for name in told}
     return records
 
 
 def _print_table(rows: list[dict[str, Any]], title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"GMSE: error on {title}")
@@ -121,6 +139,40 @@ def _print_table(rows: list[dict[str, Any]], title: str) -> None:
         table.add_row(
             row["name"], f"{row['bits']:.4f}", f"{row['gmse']:.10g}", error, effective, gap, row["method"] + flag
         )
+    _print(table)
+
+
+def _print_moments(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(title="Moments on rows of 1024 values, or as long as asked: what gradients lose, measured")
+    table.add_column("format")
+    for column in (
+        r"E\[x Q(x)]",
+        "± s.e.",
+        r"E\[Q(x)²]",
+        "± s.e.",
+        "shrinkage",
+        "misalignment",
+        "noise",
+        "effective bits",
+    ):
+        table.add_column(column, justify="right")
+    for row in rows:
+        found = row["moments"]
+        bits = "" if found["effective_bits"] is None else f"{found['effective_bits']:.3f}"
+        errors = [f"{found[name]:.1e}" for name in ("along_error", "square_error")]
+        parts = [f"{found[name]:.5f}" for name in ("shrinkage", "misalignment")]
+        parts.append("" if found["noise"] is None else f"{found['noise']:.5f}")
+        table.add_row(
+            row["name"], f"{found['along']:.5f}", errors[0], f"{found['square']:.5f}", errors[1], *parts, bits
+        )
+    _print(table)
+
+
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
     console = Console()
     if console.width < 100 and not console.is_terminal:
         console = Console(width=120)

@@ -33,6 +33,19 @@ def test_dense_has_no_effective_bits(capsys):
     assert row["gmse"] == 0
 
 
+def test_moments_are_told_when_asked_for(capsys):
+    Gmse(("int4", "dense"), moments=True, json=True)()
+    quantized, dense = (row["moments"] for row in json.loads(capsys.readouterr().out))
+    assert quantized["shrinkage"] == pytest.approx(1 - quantized["along"])
+    assert quantized["effective_bits"] == pytest.approx(3.22, abs=0.01)
+    assert (dense["noise"], dense["effective_bits"]) == (0, None)
+    Gmse(("int4", "dense"), moments=True)()
+    printed = capsys.readouterr().out
+    assert "E[x Q(x)]" in printed
+    assert f"{quantized['misalignment']:.5f}" in printed
+    assert "moments" not in format_rows(("int4",), "normal", None, None)[0]
+
+
 def test_the_table_names_what_it_prints(capsys):
     assert Gmse(("int4", "top50+int4"), distribution="laplace")() == 0
     printed = capsys.readouterr().out

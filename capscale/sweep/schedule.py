@@ -77,7 +77,10 @@ def read_schedule(text: str, devices: int, share_of_conditionals: float = 1.0) -
 
     A loop whose trips the program does not know counts once, as the loop over steps does.
 
-    Example: `read_schedule(jax.jit(f).lower(x).compile().as_text(), devices=1).sent`.
+    >>> import jax
+    >>> program = jax.jit(jnp.sum).lower(jnp.ones(4)).compile()
+    >>> read_schedule(program.as_text(), devices=1).sent  # a program of one device sends nothing
+    {}
     """
     return _Reader(text, devices, share_of_conditionals).schedule()
 

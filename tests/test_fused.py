@@ -131,6 +131,7 @@ def test_a_learned_step_keeps_its_gradient():
     assert bool((gradient != 0).all())
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("weights", ["int4", "dense"])
 @pytest.mark.parametrize(("block", "signs"), [(128, 7), (256, None), (640, 7)])
 def test_signs_and_large_blocks_stand_around_the_kernel(weights, block, signs, monkeypatch, caplog):

@@ -87,6 +87,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transformed_it_is_linear_transformed_alike(host, transform):
     (params, apply, kernel_of), (weight, bare, bare_of), x = pair(host)

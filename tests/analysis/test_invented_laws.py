@@ -105,6 +105,7 @@ def invented(name, sizes=SIZES, tokens=TOKENS, noise=0.0):
     return make_table([row | {"loss": float(by_run[row["run"]])} for row in rows], name, strict=False)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", CASES)
 def test_a_fit_finds_the_law_that_runs_were_drawn_from(name):
     """Losses everywhere among the runs, which say more than numbers that may trade with one another, to 1e-4 nats."""

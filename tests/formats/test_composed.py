@@ -235,6 +235,7 @@ def test_the_error_of_a_grid_on_blocks_is_exact():
     assert SparseQuantized(TopK(0.5, unit=4), Scalar(Int(4), Absmax())).error(NORMAL, None) is None
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "name", ["e8p-outliers1", "nvfp4-four-over-six-outliers2.5", "top50-units8+e8p", "top25-units2x8+higgs-d4-n16"]
 )

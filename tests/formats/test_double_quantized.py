@@ -75,6 +75,7 @@ def test_bits_and_error():
     assert 2e-4 < found.value / plain.value - 1 < 8e-4
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("grid", "law", "width"),
     [(NF4, NORMAL, 1024), (AF4, NORMAL, 256), (NF4, Laplace(), 512), (Int(4, "mid-tread"), NORMAL, 512)],

@@ -35,13 +35,23 @@ ROTATED |= {
     "2:4+mxfp4 [b-rms+trust]": (catalog.find("2:4+mxfp4"), Both(BRms(0.1))),
     "2:4+int4-g128 [b-rms+trust]": (SparseQuantized(NM(2, 4), Scalar(Int(4), Absmax(), 128)), Both(BRms(0.1))),
 }
-# One format of every mechanism by default, and all checks on one of them; the others run with -m slow.
-DEFAULT = {("int4", check) for check in CHECKS if check not in (*BFLOAT16, "interpret-gpu")}
-DEFAULT |= {(name, "interpret-bfloat16") for name in ("higgs-d2-n16",)}
-DEFAULT |= {(name, f"tpu-{chip}") for name, chip in (("nvfp4", "v5e"), ("2:4+int4", "v4"), ("higgs-d4-n256", "v6e"))}
-DEFAULT |= {("mxfp4", "cuda-sm90"), ("mxfp4", "interpret-gpu")}
-DEFAULT |= {("2:4+int4 [b-rms+trust]", check) for check in ("interpret-float32", "tpu-v4", "cuda-sm90")}
-DEFAULT |= {("2:4 [b-rms]", check) for check in ("interpret-bfloat16", "tpu-v5e")}
+# Several checks of one format by default; with -m ci all checks of it, and one format of every mechanism; all with
+# -m slow.
+DEFAULT = {("int4", check) for check in ("interpret-float32", "interpret-codes", "tpu-v5e", "cuda-sm90")}
+AT_EVERY_CHANGE = {("int4", check) for check in CHECKS if check not in (*BFLOAT16, "interpret-gpu")}
+AT_EVERY_CHANGE |= {(name, "interpret-bfloat16") for name in ("higgs-d2-n16",)}
+AT_EVERY_CHANGE |= {
+    (name, f"tpu-{chip}") for name, chip in (("nvfp4", "v5e"), ("2:4+int4", "v4"), ("higgs-d4-n256", "v6e"))
+}
+AT_EVERY_CHANGE |= {("mxfp4", "cuda-sm90"), ("mxfp4", "interpret-gpu")}
+AT_EVERY_CHANGE |= {("2:4+int4 [b-rms+trust]", check) for check in ("interpret-float32", "tpu-v4", "cuda-sm90")}
+AT_EVERY_CHANGE |= {("2:4 [b-rms]", check) for check in ("interpret-bfloat16", "tpu-v5e")}
+
+
+def marks_of(name, check):
+    if (name, check) in DEFAULT:
+        return []
+    return pytest.mark.ci if (name, check) in AT_EVERY_CHANGE else pytest.mark.slow
 
 
 def run(check, spec, record_property):
@@ -54,11 +64,7 @@ def run(check, spec, record_property):
 
 @pytest.mark.parametrize(
     ("name", "check"),
-    [
-        pytest.param(name, check, marks=[] if (name, check) in DEFAULT else pytest.mark.slow)
-        for name in ROTATED
-        for check in CHECKS
-    ],
+    [pytest.param(name, check, marks=marks_of(name, check)) for name in ROTATED for check in CHECKS],
 )
 def test_project(name, check, record_property):
     """Rotated forth and back, which is what lone weights need."""
@@ -68,8 +74,9 @@ def test_project(name, check, record_property):
 
 
 def test_default_checks_exist():
-    assert {check for _, check in DEFAULT} == set(CHECKS) - {"interpret-gradient-bfloat16"}
-    assert {name for name, _ in DEFAULT} <= set(ROTATED)
+    assert DEFAULT < AT_EVERY_CHANGE
+    assert {check for _, check in AT_EVERY_CHANGE} == set(CHECKS) - {"interpret-gradient-bfloat16"}
+    assert {name for name, _ in AT_EVERY_CHANGE} <= set(ROTATED)
 
 
 @dataclass(frozen=True)

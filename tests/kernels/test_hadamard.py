@@ -104,6 +104,7 @@ def test_orders_that_are_no_power_of_two(width, block, axis):
     np.testing.assert_allclose(rotate(found, block, axis), np.swapaxes(x, -1, axis), atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("block", [2, 128, 256, 640, 1280])

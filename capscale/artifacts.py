@@ -9,7 +9,8 @@ from typing import Any
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import children, plain_name, read_json
+from capscale.files import plain_name, read_json
+from capscale.storage import children
 
 RESULT_SCHEMA = 2
 """Version of result.json. Since version 2 it holds its own digest."""

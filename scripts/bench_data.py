@@ -24,7 +24,7 @@ from etils import epath
 
 from capscale.data.manifest import Manifest, Shard
 from capscale.data.shards import Shards
-from capscale.data.tokenize import save
+from capscale.data.tokenize import save_shard
 from capscale.data.tokenizer import TokenizerId
 
 SHAPES = ((64, 256), (512, 512))
@@ -39,8 +39,7 @@ def random_shards(directory: Path) -> None:
     shards = []
     for name in (*(f"train-{number:05d}-000.npy" for number in range(COUNT)), "validation.npy"):
         tokens = random.integers(3, VOCABULARY, SHARD, dtype=np.uint16)
-        size, sha256 = save(epath.Path(directory / name), tokens)
-        shards.append(Shard(name, SHARD, 1, SHARD, size, sha256))
+        shards.append(Shard(name, SHARD, 1, SHARD, **save_shard(epath.Path(directory / name), tokens)))
     identity = TokenizerId("sentencepiece", "random", "", VOCABULARY, 1, 2)
     Manifest("random", "uint16", identity, {}, tuple(shards[:-1]), shards[-1], {}, {}).write(epath.Path(directory))
 

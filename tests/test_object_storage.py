@@ -15,18 +15,8 @@ from fsspec.registry import _registry
 
 from capscale.cli import BAD_INPUT, main
 from capscale.errors import UserError
-from capscale.files import (
-    EXTRAS,
-    check_checkpoints,
-    children,
-    create,
-    files_below,
-    make_directory,
-    missing_extra,
-    refusal,
-    write_json,
-    write_text,
-)
+from capscale.files import create, write_json, write_text
+from capscale.storage import EXTRAS, check_checkpoints, children, files_below, make_directory, missing_extra, refusal
 from capscale.sweep.on_ray import newest_checkpoint
 from capscale.sweep.status import progress
 from capscale.train.checkpoint import Checkpoints

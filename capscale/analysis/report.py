@@ -18,8 +18,9 @@ from capscale.analysis.names import as_cell
 from capscale.analysis.numbers import CAPACITY_COLUMNS, json_ready, numbers
 from capscale.analysis.pictures import pictures
 from capscale.analysis.study import Study
-from capscale.files import make_directory, writing
+from capscale.files import writing
 from capscale.realised import ERROR_FACTOR, PASS_SHARE
+from capscale.storage import make_directory
 
 DPI = 160
 

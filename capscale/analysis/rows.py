@@ -16,7 +16,8 @@ from capscale.analysis.reading.wandb import is_run_file, read_runs
 from capscale.analysis.table import Remark, Table, make_table
 from capscale.artifacts import check_result, sweep_listing
 from capscale.errors import UserError
-from capscale.files import files_below, is_there, parse_json, unreadable
+from capscale.files import is_there, parse_json, unreadable
+from capscale.storage import files_below
 
 SECONDS = "wall_s"
 """Column of the wall seconds that a run took."""

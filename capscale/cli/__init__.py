@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import logging
 
-        from capscale.files import quiet_clients
+        from capscale.storage import quiet_clients
 
         quiet_clients()
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its cache is nobody's concern
@@ -57,14 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"capscale: {printable(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except ImportError as error:
-        from capscale.files import missing_extra
+        from capscale.storage import missing_extra
 
         if (remedy := missing_extra(error)) is None:
             raise
         print(f"capscale: {remedy}", file=sys.stderr)
         return BAD_INPUT
     except Exception as error:
-        from capscale.files import refusal
+        from capscale.storage import refusal
 
         if (remedy := refusal(error)) is None:
             raise

@@ -41,7 +41,8 @@ class Import:
 
         from capscale.analysis.canonical import canonical_csv
         from capscale.analysis.report import json_ready
-        from capscale.files import make_directory, write_text, writing
+        from capscale.files import write_text, writing
+        from capscale.storage import make_directory
 
         if self.out is not None and not self.out.endswith(".csv"):
             raise UserError(f"--out {self.out}: the table is written as .csv; name such a file")

@@ -71,7 +71,8 @@ class Launch(Selecting):
     def __call__(self) -> int:
         """Writes or prints the script."""
         from capscale.cli.preflight import plan_for
-        from capscale.files import check_checkpoints, writing
+        from capscale.files import writing
+        from capscale.storage import check_checkpoints
         from capscale.sweep import launchfiles
         from capscale.sweep.slices import find_slice
 

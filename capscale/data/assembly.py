@@ -7,7 +7,7 @@ from etils import epath
 
 from capscale.data.fidelity import Sample
 from capscale.data.manifest import Manifest, Shard
-from capscale.data.tokenize import REMEDY, WORK, Job, held_out_files, save, shards_of
+from capscale.data.tokenize import REMEDY, WORK, Job, held_out_files, save_shard, shards_of
 from capscale.errors import UserError
 from capscale.files import read_json
 
@@ -50,8 +50,7 @@ def assemble(job: Job, parts: int, name: str, recipe: dict[str, Any], versions: 
             f"held out with a share of {job.split.share}, too few for a standard error; raise --validation-share, or "
             "give a --separator that makes more documents"
         )
-    size, sha256 = save(out / "validation.npy", np.concatenate(tokens))
-    validation = Shard("validation.npy", size=size, sha256=sha256, **held)
+    validation = Shard("validation.npy", **held, **save_shard(out / "validation.npy", np.concatenate(tokens)))
     manifest = Manifest(
         name, job.identity.dtype.name, job.identity, recipe, tuple(train), validation, unused, versions, sample
     )

@@ -16,7 +16,8 @@ from capscale.data.documents import decoded, separated, stretches
 from capscale.data.records import no_field, text_of
 from capscale.data.saved import refuse_saved
 from capscale.errors import UserError
-from capscale.files import files_below, parse_json
+from capscale.files import parse_json
+from capscale.storage import files_below
 
 TEXT, LINES, PARQUET = (".txt", ".text"), (".jsonl", ".json", ".ndjson"), (".parquet",)
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")

@@ -39,6 +39,8 @@ class Shard:
       text_bytes: UTF-8 bytes of the documents.
       size: bytes of the file.
       sha256: of the file.
+      blocks: SHA-256 of the digests of its blocks, which lie beside it (`capscale.data.blocks`); None for shards of
+        versions that made none.
     """
 
     file: str
@@ -47,6 +49,7 @@ class Shard:
     text_bytes: int
     size: int
     sha256: str
+    blocks: str | None = None
 
     def __post_init__(self):
         check_whole(self, "tokens", "documents", "text_bytes", "size", most=LARGEST_COUNT)
@@ -54,12 +57,14 @@ class Shard:
     @classmethod
     def described(cls, found: Any, path: epath.PathLike, remedy: str = REMEDY) -> "Shard":
         """The shard that `path` describes; `UserError` where it names a file elsewhere, or is no description."""
-        kinds = {"file": str, "sha256": str}
+        kinds = {"file": str, "sha256": str, "blocks": str | None}
         fields = [field.name for field in dataclasses.fields(cls)]
+        if isinstance(found, dict):
+            found = {"blocks": None} | found
         if not isinstance(found, dict) or set(found) != set(fields):
             raise UserError(f"{path} describes a shard by {str(found)[:100]}, not by {fields}; {remedy}")
         for field in fields:
-            if type(found[field]) is not kinds.get(field, int):
+            if not isinstance(found[field], kinds.get(field, int)) or isinstance(found[field], bool):
                 raise UserError(f"{path}: {field} of a shard is {str(found[field])[:100]!r}; {remedy}")
         plain_name(found["file"], path, "file of a shard", remedy)
         return cls(**found)

@@ -21,16 +21,8 @@ from capscale.data.tokenize import REMEDY, WORK, Job, Split, is_done
 from capscale.data.tokenizer import load_tokenizer
 from capscale.data.workers import tokenize_all
 from capscale.errors import UserError
-from capscale.files import (
-    TEMPORARY,
-    children,
-    is_object_storage,
-    make_directory,
-    read_json,
-    refuse_link,
-    write_json,
-    writing,
-)
+from capscale.files import TEMPORARY, read_json, refuse_link, write_json, writing
+from capscale.storage import children, is_object_storage, make_directory
 
 PLAN = "plan.json"
 LOCK = ".lock"

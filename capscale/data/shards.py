@@ -1,12 +1,8 @@
 """Token shards as a source of batches, read through grain."""
 
 import functools
-import os
-import shutil
-import uuid
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -14,8 +10,9 @@ from etils import epath
 
 from capscale.data.corpus import DataId
 from capscale.data.manifest import Manifest, Shard, verify
+from capscale.data.remote import RemoteTokens
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, writing
+from capscale.storage import is_object_storage
 
 THREADS, TOGETHER = 4, 64
 """Threads that read, and windows that each reads at a time: handing them over one by one costs more than reading."""
@@ -24,15 +21,19 @@ THREADS, TOGETHER = 4, 64
 class Shards:
     """The text in a directory of token shards; a `capscale.data.source.Source`.
 
-    Shards are memory-mapped, so only what is read takes memory. Those of a remote directory are copied to a cache on
-    the first check: below XDG_CACHE_HOME, one folder a text.
+    Shards are memory-mapped, so only what is read takes memory. Those in object storage are read by range, and never
+    copied: see `capscale.data.remote`.
 
     Raises `UserError` when the directory has no sound manifest.
     """
 
     def __init__(self, directory: epath.Path):
-        self._directory = directory
         self.manifest = Manifest.read(directory)
+        self._text: _Text = (
+            RemoteTokens(self.manifest, directory)
+            if is_object_storage(directory)
+            else _LocalTokens(self.manifest, Path(directory))
+        )
         self._windows = functools.cache(self._open_windows)
 
     @property
@@ -46,8 +47,11 @@ class Shards:
         return self.manifest.validation.text_bytes / self.manifest.validation.tokens
 
     def check(self, *, again: bool = False) -> None:
-        """Compares every shard with the manifest; see `capscale.data.manifest.verify`."""
-        verify(self.manifest, self._local, again=again)
+        """Compares every shard with the manifest; see `capscale.data.manifest.verify`.
+
+        Of a directory in object storage, names and sizes: contents are checked block by block as they are read.
+        """
+        self._text.check(again=again)
 
     def batches(
         self, context: int, batch: int, seed: int, first_step: int, steps: int, *, rows: slice = slice(None)
@@ -70,7 +74,7 @@ class Shards:
 
     def validation(self, context: int) -> tuple[np.ndarray, np.ndarray]:
         """Windows of the validation set, `(n, context + 1)`, and the document each begins in; see `Source`."""
-        tokens = self._tokens(self.manifest.validation)
+        tokens = self._text.whole(self.manifest.validation)
         firsts = np.arange(0, len(tokens) - context, context)
         if not len(firsts):
             raise UserError(_too_short(self.id.name, "validation", context, len(tokens)))
@@ -79,29 +83,53 @@ class Shards:
         return np.asarray(tokens[firsts[:, None] + np.arange(context + 1)]), document.astype(np.int32)
 
     def _open_windows(self, context: int) -> "_Windows":
-        windows = _Windows([self._tokens(shard) for shard in self.manifest.train], context)
+        windows = _Windows(self.manifest.train, self._text, context)
         if not windows.count:
             raise UserError(_too_short(self.id.name, "train", context, max(s.tokens for s in self.manifest.train)))
         return windows
 
-    @cached_property
-    def _local(self) -> Path:
-        if "://" not in str(self._directory):
-            return Path(self._directory)
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache = Path(home) / "capscale" / self.id.sha256[:32]
-        fetch(self.manifest, self._directory, epath.Path(cache))
-        return cache
 
-    def _tokens(self, shard: Shard) -> np.ndarray:
-        path = self._local / shard.file
+class _Text(Protocol):
+    """Tokens of shards, wherever they lie."""
+
+    def check(self, *, again: bool = False) -> None:
+        """Raises `UserError` that names a shard which is not as the manifest says."""
+        ...
+
+    def whole(self, shard: Shard) -> np.ndarray:
+        """All tokens of a shard."""
+        ...
+
+    def windows(self, shards: list[Shard], firsts: list[int], length: int) -> np.ndarray:
+        """`length` tokens from each of some places, `(len(firsts), length)`."""
+        ...
+
+
+class _LocalTokens:
+    """Tokens of the shards in a directory of this machine, which are memory-mapped."""
+
+    def __init__(self, manifest: Manifest, directory: Path):
+        self._manifest, self._directory = manifest, directory
+        self.whole = functools.cache(self._open)
+
+    def check(self, *, again: bool = False) -> None:
+        verify(self._manifest, self._directory, again=again)
+
+    def windows(self, shards: list[Shard], firsts: list[int], length: int) -> np.ndarray:
+        found = np.empty((len(firsts), length), self._manifest.dtype)
+        for row, (shard, first) in enumerate(zip(shards, firsts, strict=True)):
+            found[row] = self.whole(shard)[first : first + length]
+        return found
+
+    def _open(self, shard: Shard) -> np.ndarray:
+        path = self._directory / shard.file
         try:
             tokens = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UserError(f"shard {path} cannot be read ({error}); prepare the data again") from error
-        if tokens.shape != (shard.tokens,) or tokens.dtype != self.manifest.dtype:
+        if tokens.shape != (shard.tokens,) or tokens.dtype != self._manifest.dtype:
             raise UserError(
-                f"shard {path} holds {tokens.dtype} {tokens.shape}, not {self.manifest.dtype} ({shard.tokens},); "
+                f"shard {path} holds {tokens.dtype} {tokens.shape}, not {self._manifest.dtype} ({shard.tokens},); "
                 "prepare the data again"
             )
         return np.asarray(tokens)
@@ -110,43 +138,16 @@ class Shards:
 class _Windows:
     """All windows of some shards, by number: `context + 1` tokens, every `context` tokens from each shard's first."""
 
-    def __init__(self, shards: list[np.ndarray], context: int):
-        self._shards, self._context = shards, context
-        self._ends = np.cumsum([max(len(tokens) - 1, 0) // context for tokens in shards])
+    def __init__(self, shards: tuple[Shard, ...], text: _Text, context: int):
+        self._shards, self._text, self._context = shards, text, context
+        self._ends = np.cumsum([max(shard.tokens - 1, 0) // context for shard in shards])
         self.count = int(self._ends[-1])
 
     def read(self, numbers: list[int]) -> np.ndarray:
         """Windows of some numbers below `count`, `(len(numbers), context + 1)`."""
-        shards = np.searchsorted(self._ends, numbers, side="right")
-        firsts = (numbers - np.append(0, self._ends)[shards]) * self._context
-        found = np.empty((len(numbers), self._context + 1), self._shards[0].dtype)
-        for row, (shard, first) in enumerate(zip(shards.tolist(), firsts.tolist(), strict=True)):
-            found[row] = self._shards[shard][first : first + self._context + 1]
-        return found
-
-
-def fetch(manifest: Manifest, directory: epath.Path, cache: epath.Path) -> None:
-    """Copies shards that `cache` does not hold at their full size; two at once do no harm."""
-    with writing(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-    for shard in manifest.shards:
-        target = cache / shard.file
-        if target.exists() and target.stat().length == shard.size:
-            continue
-        temporary = cache / f".{shard.file}.{uuid.uuid4().hex}{TEMPORARY}"
-        try:
-            source = (directory / shard.file).open("rb")
-        except OSError as error:
-            raise UserError(
-                f"shard {directory / shard.file} cannot be read ({error}); prepare the data again"
-            ) from error
-        with source, writing(target):
-            try:
-                with temporary.open("wb") as file:
-                    shutil.copyfileobj(source, file, 1 << 20)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+        places = np.searchsorted(self._ends, numbers, side="right")
+        firsts = (numbers - np.append(0, self._ends)[places]) * self._context
+        return self._text.windows([self._shards[place] for place in places], firsts.tolist(), self._context + 1)
 
 
 def _too_short(name: str, side: str, context: int, tokens: int) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 from etils import epath
 
 from capscale.checks import check_finite, check_whole
+from capscale.data.blocks import BLOCK, SIZE, SUFFIX, BlockDigests
 from capscale.data.fidelity import ENOUGH, MOST_LOST, Sample, compare, is_sampled
 from capscale.data.inputs import Part
 from capscale.data.manifest import Shard
 from capscale.data.tokenizer import Tokenizer, TokenizerId, load_tokenizer
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, read_json, write_json, writing
+from capscale.files import TEMPORARY, read_json, write_bytes, write_json, writing
 
 SHARD = 1 << 25
 """Most tokens per shard, which are held in memory until they are written."""
@@ -116,6 +117,7 @@ def is_done(out: epath.Path, number: int) -> bool:
         record = read_json(out / WORK / f"{number:05d}.json", REMEDY)
         shards = shards_of(record, out / WORK / f"{number:05d}.json")
         sizes = {out / shard.file: shard.size for shard in shards}
+        sizes |= {out / (shard.file + SUFFIX): SIZE * -(-shard.size // BLOCK) for shard in shards if shard.blocks}
         sizes |= {out / WORK / name: record["held_out"][name] for name in held_out_files(number)}
         Sample(**record["sample"])
         return all(path.stat().length == size for path, size in sizes.items())
@@ -157,8 +159,8 @@ class _Shards:
 
     def _write(self) -> None:
         name = f"train-{self._part:05d}-{len(self._done):03d}.npy"
-        size, sha256 = save(self._out / name, self._tokens[: self._filled])
-        self._done.append(Shard(name, self._filled, self._documents, self._text_bytes, size, sha256))
+        saved = save_shard(self._out / name, self._tokens[: self._filled])
+        self._done.append(Shard(name, self._filled, self._documents, self._text_bytes, **saved))
         self._filled = self._documents = self._text_bytes = 0
 
 
@@ -182,22 +184,31 @@ def _loaded(name: str, end: str | None) -> Tokenizer:
     return load_tokenizer(name, end)
 
 
-def save(path: epath.Path, tokens: np.ndarray) -> tuple[int, str]:
-    """Writes an array as .npy, whole or not at all; its size in bytes and its SHA-256."""
+def save_shard(path: epath.Path, tokens: np.ndarray) -> dict[str, Any]:
+    """Writes a shard, and the digests of its blocks beside it; the last three fields of `Shard`."""
+    digests = BlockDigests()
+    size, sha256 = save(path, tokens, digests)
+    write_bytes(path.parent / (path.name + SUFFIX), digests.digest())
+    return {"size": size, "sha256": sha256, "blocks": hashlib.sha256(digests.digest()).hexdigest()}
+
+
+def save(path: epath.Path, tokens: np.ndarray, *digests: BlockDigests) -> tuple[int, str]:
+    """Writes an array as .npy, whole or not at all; its size in bytes and its SHA-256. `digests` are given it too."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(tokens))
     # A copy of the header, not a view: CPython 3.12.1 crashes when it collects a view together with its BytesIO.
     contents = (header.getvalue(), np.ascontiguousarray(tokens).reshape(-1).view(np.uint8).data)
-    digest, size = hashlib.sha256(), 0
+    whole, size = hashlib.sha256(), 0
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
     with writing(path):
         try:
             with temporary.open("wb") as file:
                 for content in contents:
                     file.write(content)
-                    digest.update(content)
+                    for digest in (whole, *digests):
+                        digest.update(content)
                     size += len(content)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    return size, digest.hexdigest()
+    return size, whole.hexdigest()

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from capscale.data.inputs import Part
 from capscale.data.tokenize import Job, tokenize
 from capscale.errors import UserError
-from capscale.files import quiet_clients
+from capscale.storage import quiet_clients
 
 
 def tokenize_all(job: Job, parts: Sequence[Part], missing: Sequence[int], workers: int) -> Iterator[int]:

@@ -14,7 +14,8 @@ from etils import epath
 
 from capscale.data.source import Source
 from capscale.errors import UserError
-from capscale.files import make_directory, refuse_link, write_json, writing
+from capscale.files import refuse_link, write_json, writing
+from capscale.storage import make_directory
 from capscale.sweep.directory import check_open
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep

@@ -10,7 +10,8 @@ from typing import Any
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import children, is_object_storage, read_json
+from capscale.files import read_json
+from capscale.storage import children, is_object_storage
 from capscale.sweep.display import Display
 from capscale.sweep.local import Outcome, missing_runs
 from capscale.sweep.plan import Sweep

@@ -19,7 +19,8 @@ from jax import Array
 
 from capscale.artifacts import check_seal, sealed
 from capscale.errors import UserError
-from capscale.files import check_checkpoints, is_object_storage, refuse_link, writing
+from capscale.files import refuse_link, writing
+from capscale.storage import check_checkpoints, is_object_storage
 from capscale.train.checkpoint_errors import is_damage
 from capscale.train.distributed import all_or_none, is_first
 from capscale.train.unmarked import settle_unmarked

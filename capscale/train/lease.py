@@ -14,7 +14,8 @@ from typing import Any
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import children, create, read_json, write_json, writing
+from capscale.files import create, read_json, write_json, writing
+from capscale.storage import children
 from capscale.train.distributed import all_or_none, is_first
 
 LENGTH_S = 60.0

@@ -14,8 +14,9 @@ from etils import epath
 from capscale.checks import check_finite, check_flag, check_real, check_whole
 from capscale.data.source import Source
 from capscale.errors import UserError
-from capscale.files import make_directory, read_json, refuse_link, write_json, writing
+from capscale.files import read_json, refuse_link, write_json, writing
 from capscale.kernels import dispatch
+from capscale.storage import make_directory
 from capscale.train import record
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.distributed import agreed, all_or_none, any_process, is_first, wait_for_all

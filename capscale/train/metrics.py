@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from capscale.files import appends, parse_json, write_text, writing
+from capscale.files import parse_json, write_text, writing
+from capscale.storage import appends
 from capscale.train.segments import INTERVAL_S, Lines, read, segment
 
 

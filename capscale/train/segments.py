@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from etils import epath
 
-from capscale.files import appends, children, is_there, write_text, writing
+from capscale.files import is_there, write_text, writing
+from capscale.storage import appends, children
 
 INTERVAL_S = 30.0
 """Seconds between segments, each of which is an object of its own: one object takes about a write a second."""

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import is_object_storage, refuse_link
+from capscale.files import refuse_link
+from capscale.storage import is_object_storage
 from capscale.train.run import Run, described
 
 

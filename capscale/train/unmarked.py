@@ -7,7 +7,8 @@ from typing import Any
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import children, is_there, read_json, write_text, writing
+from capscale.files import is_there, read_json, write_text, writing
+from capscale.storage import children
 
 MARK = "commit_success.txt"
 """File that orbax writes last where a directory cannot be renamed as a whole, in a checkpoint and in each of its items:

@@ -14,11 +14,13 @@ from test_sweep_command import ALARM, started
 from capscale.analysis.report import write_files
 from capscale.analysis.rows import read, read_sweep
 from capscale.cli import BAD_INPUT, main
+from capscale.data.blocks import SUFFIX
 from capscale.data.shards import Shards
 from capscale.errors import UserError
 from capscale.sweep.on_ray import newest_checkpoint
 from capscale.train.lease import current_lease, is_live
 from capscale.train.loop import LoopIntervals
+from capscale.train.metrics import read_metrics
 
 STEPS = 30
 EXPERIMENT = f"""
@@ -62,8 +64,9 @@ def wait_for_steps(process, out, lines):
     """A run that has so many lines of metrics, a whole checkpoint, which is saved behind them, and no result."""
     until = time.monotonic() + LIMIT_S
     while process.poll() is None and time.monotonic() < until:
-        for path in out.glob("runs/*/metrics.jsonl"):
-            saved = path.read_text().count("\n") >= lines and newest_checkpoint(path.parent) > 0
+        for path in out.glob("runs/*/run.json"):
+            written = len(read_metrics(path.parent / "metrics.jsonl"))
+            saved = written >= lines and newest_checkpoint(path.parent) > 0
             if saved and not (path.parent / "result.json").exists():
                 return path.parent
         time.sleep(0.05)
@@ -132,13 +135,14 @@ def test_shards_are_made_of_texts_in_a_bucket_and_read_from_there(gs, tmp_path, 
     local, remote = Shards(epath.Path(tmp_path / "shards")), Shards(epath.Path(f"{gs.url}/shards"))
     assert remote.manifest == local.manifest
     assert sorted(path.name for path in epath.Path(f"{gs.url}/shards").iterdir()) == sorted(
-        [shard.file for shard in local.manifest.shards] + ["manifest.json"]
+        [shard.file + end for shard in local.manifest.shards for end in ("", SUFFIX)] + ["manifest.json"]
     )
     remote.check()
     np.testing.assert_array_equal(remote.validation(16)[0], local.validation(16)[0])
+    np.testing.assert_array_equal(remote.batches(16, 8, 3, 5, 9), local.batches(16, 8, 3, 5, 9))
+    assert not (tmp_path / "cache" / "capscale").exists(), "nothing is copied"
     gs.put(f"shards/{local.manifest.validation.file}", b"altered")
     capsys.readouterr()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     assert main(["data", "show", f"{gs.url}/shards"]) == BAD_INPUT
     assert "has 7 bytes, not" in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ from etils import epath
 from support import texts
 
 from capscale.data import inputs, tokenize
+from capscale.data.blocks import BLOCK, SUFFIX
 from capscale.data.hub import Dataset
 from capscale.data.manifest import Manifest
 from capscale.data.prepare import Request, prepare
@@ -47,10 +48,14 @@ def test_shards_hold_the_documents_in_order(share, book, tmp_path):
     for shard in manifest.shards:
         content = (tmp_path / "out" / shard.file).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (shard.size, shard.sha256)
+        blocks = [content[first : first + BLOCK] for first in range(0, len(content), BLOCK)]
+        digests = b"".join(hashlib.sha256(block).digest() for block in blocks)
+        assert (tmp_path / "out" / (shard.file + SUFFIX)).read_bytes() == digests
+        assert shard.blocks == hashlib.sha256(digests).hexdigest()
     assert manifest.unused == {"documents": 0, "tokens": 0}
     assert Manifest.read(epath.Path(tmp_path / "out")) == manifest
     assert sorted(texts.contents(tmp_path / "out")) == sorted(
-        ["manifest.json", *(shard.file for shard in manifest.shards)]
+        ["manifest.json", *(shard.file + end for shard in manifest.shards for end in ("", SUFFIX))]
     )
 
 
@@ -77,7 +82,7 @@ def test_same_document_is_on_the_same_side_whatever_is_around_it(tmp_path):
         texts.shards(tmp_path / f"{name}.d", texts.write_text(tmp_path / f"{name}.txt", order), split=Split(0.3, 10**6))
     sides = {}
     for name in ("all", "some"):
-        for side, pattern in (("train", "train-*"), ("validation", "validation*")):
+        for side, pattern in (("train", "train-*.npy"), ("validation", "validation*.npy")):
             found = tokens(
                 tmp_path, [type("S", (), {"file": p}) for p in sorted((tmp_path / f"{name}.d").glob(pattern))]
             )

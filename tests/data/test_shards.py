@@ -12,8 +12,7 @@ from support import texts, tiny
 from capscale.artifacts import sealed
 from capscale.data import inputs, manifest
 from capscale.data.load import load_source
-from capscale.data.manifest import Manifest
-from capscale.data.shards import Shards, fetch
+from capscale.data.shards import Shards
 from capscale.data.tokenize import Split
 from capscale.errors import UserError
 
@@ -318,24 +317,3 @@ def test_text_files_and_no_path_are_byte_corpora(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_bytes(tiny.text())
     assert load_source(str(tmp_path / "text.txt")).id.vocabulary == 96
     assert load_source(None).id.name == "python-standard-library"
-
-
-def test_remote_shards_are_copied_once_and_checked(copy, tmp_path_factory):
-    """Fetched from one directory to another, as from a bucket to the cache."""
-    cache = epath.Path(tmp_path_factory.mktemp("cache") / "texts")
-    described = Manifest.read(epath.Path(copy))
-    fetch(described, epath.Path(copy), cache)
-    assert {path.name: path.read_bytes() for path in cache.iterdir()} == {
-        shard.file: (copy / shard.file).read_bytes() for shard in described.shards
-    }
-    times = {path.name: path.stat().mtime for path in cache.iterdir()}
-    (cache / "validation.npy").write_bytes(b"cut short")
-    (copy / "train-00000-000.npy").unlink()
-    fetch(described, epath.Path(copy), cache)
-    assert (cache / "validation.npy").read_bytes() == (copy / "validation.npy").read_bytes()
-    assert {path.name: path.stat().mtime for path in cache.iterdir() if path.name != "validation.npy"} == {
-        name: time for name, time in times.items() if name != "validation.npy"
-    }
-    (cache / "train-00000-000.npy").unlink()
-    with pytest.raises(UserError, match=r"train-00000-000.npy cannot be read"):
-        fetch(described, epath.Path(copy), cache)

@@ -1,0 +1,144 @@
+"""Storage that files lie on: what object storage has no notion of, and what its clients call by other names."""
+
+import logging
+import os
+import posixpath
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import fsspec
+from etils import epath
+from fsspec.config import conf
+
+from capscale.errors import UserError
+
+for _storage in ("gcs", "gs", "s3"):
+    # By default a listing is kept until this process writes there: a worker that waits would see no new lease or result
+    # of another one, and of a file that has grown only its old length.
+    conf.setdefault(_storage, {})["use_listings_cache"] = False
+
+EXTRAS = {"gcsfs": "gcs", "s3fs": "s3"}
+"""Packages that open paths of object storage, and the extra that each comes with."""
+
+
+def is_object_storage(path: epath.PathLike) -> bool:
+    """Whether a path is that of an object, such as `gs://bucket/x`: written whole, and never appended to."""
+    return "://" in os.fspath(path)
+
+
+def appends(path: epath.PathLike) -> bool:
+    """Whether a file can grow in place. An object cannot: each line that is added writes all of it anew."""
+    return not is_object_storage(path)
+
+
+def missing_extra(error: ImportError) -> str | None:
+    """Extra to install for a path of object storage that could not be opened; None for other packages."""
+    name = getattr(error.__cause__, "name", None)
+    return f"{error}: pip install 'capscale[{EXTRAS[name]}]'" if name in EXTRAS else None
+
+
+def refusal(error: BaseException) -> str | None:
+    """Remedy for an error that object storage, or the way there, has raised; None for others.
+
+    Its clients have types of their own for a server that does not answer, a login that is missing and a right that is
+    not given. What they have in common is fsspec, through which all of them are called.
+    """
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    if isinstance(error, _OURS) or not any(
+        frame.f_globals.get("__name__", "").partition(".")[0] == "fsspec" for frame in frames
+    ):
+        return None
+    return f"object storage cannot be used ({reason(error)}); check the path, the network and your credentials"
+
+
+_OURS = (TypeError, AttributeError, NameError, AssertionError)
+"""Mistakes in a program, which no credentials mend."""
+
+
+def quiet_clients() -> None:
+    """Keeps off the screen what clients of object storage log: of each request that they repeat, a traceback.
+
+    What they raise is reported by us. GCSFS_DEBUG and S3FS_LOGGING_LEVEL, which are theirs, show it all the same.
+    """
+    for name, asked in (("gcsfs", "GCSFS_DEBUG"), ("google.auth", "GCSFS_DEBUG"), ("s3fs", "S3FS_LOGGING_LEVEL")):
+        if asked not in os.environ:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def check_checkpoints(directory: epath.PathLike) -> None:
+    """Raises `UserError` for a store that checkpoints cannot be kept in: orbax knows gs:// alone."""
+    if is_object_storage(directory) and not os.fspath(directory).startswith("gs://"):
+        raise UserError(
+            f"{os.fspath(directory)} cannot hold checkpoints: orbax writes them to gs:// and to file systems; "
+            "choose another --out, or mount the storage"
+        )
+
+
+def make_directory(path: epath.Path) -> None:
+    """Makes a directory and those above it, if need be.
+
+    Object storage has none; asked for one, its clients look whether there is such a bucket, which takes a right that
+    writing into it does not, and s3fs makes the bucket of a name that was mistyped.
+    """
+    if not is_object_storage(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def children(directory: epath.Path) -> list[epath.Path]:
+    """Paths in a directory. Object storage has no empty directories: none where it does not exist."""
+    if not is_object_storage(directory):
+        return list(directory.iterdir())
+    client, here = _client(directory)
+    try:
+        names = [name.rstrip("/") for name in client.ls(here, detail=False)]
+    except FileNotFoundError:
+        return []
+    # What web consoles make as a folder is an object in it that has its name.
+    return [directory / posixpath.basename(name) for name in names if name != here]
+
+
+def files_below(root: epath.Path, on_error: Callable[[OSError], object]) -> Iterator[epath.Path]:
+    """Every file below a directory; `on_error` is told of folders of this machine that cannot be read."""
+    if is_object_storage(root):  # epath's `walk` leaves out in which store its folders are, and cannot walk s3://
+        client, here = _client(root)
+        names = (name for name in client.find(here) if not name.endswith("/") and name != here)
+        yield from (root / posixpath.relpath(name, here) for name in names)
+    else:
+        yield from (folder / name for folder, _, names in root.walk(on_error=on_error) for name in names)
+
+
+def sizes(directory: epath.Path) -> dict[str, int]:
+    """Bytes of each object that lies in a directory of object storage, by its name: one request for all."""
+    client, here = _client(directory)
+    try:
+        found = client.ls(here, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {posixpath.basename(entry["name"]): entry["size"] for entry in found if entry["type"] == "file"}
+
+
+def read_ranges(ranges: Sequence[tuple[epath.Path, int, int]]) -> list[bytes]:
+    """Bytes of objects, each from a first to before a last one; they are asked for side by side.
+
+    Raises what the store's client does, such as `FileNotFoundError`.
+    """
+    if not ranges:
+        return []
+    client, _ = _client(ranges[0][0])
+    names, firsts, lasts = zip(*((_client(path)[1], first, last) for path, first, last in ranges), strict=True)
+    return client.cat_ranges(list(names), list(firsts), list(lasts), on_error="raise")
+
+
+def _client(path: epath.Path) -> tuple[Any, str]:
+    """The client of an object's store, and the path as it calls it."""
+    store, _, name = os.fspath(path).partition("://")
+    return fsspec.filesystem(store), name
+
+
+def reason(error: BaseException) -> str:
+    """Text of an error, on one line. Clients of object storage name only the place of a missing file."""
+    said = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]
+    if isinstance(error, FileNotFoundError) and not error.strerror:
+        return f"no such bucket or object: {said}"
+    return said or type(error).__name__

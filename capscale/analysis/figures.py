@@ -2,15 +2,22 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from capscale.analysis.hover import hover
 from capscale.analysis.labels import INK, Named, as_label, place_labels
 from capscale.analysis.plots import COLORS, new_axes, plain_axes
 from capscale.analysis.profiles import LEVEL, Profile
 from capscale.analysis.study import Study
 
+PANEL_IN = 2.6
+"""Width of a profile, in inches."""
+TITLE_CHARACTERS = 32
+"""Of a line of the title, for each profile beside another."""
 TOP = 2.3
 """Of a profile's picture, over its limit: about three standard deviations."""
 
@@ -19,8 +26,9 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
     """Rise of the objective as each number is held fixed: narrow valleys are measured, flat ones are not."""
     columns = min(3, len(profiles))
     lines = -(-len(profiles) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.2 * lines + 0.3), layout="constrained")
-    figure.suptitle(as_label(title), fontsize=10, x=0.01, ha="left")
+    words = wrap(as_label(title), TITLE_CHARACTERS * columns)
+    figure = Figure(figsize=(PANEL_IN * columns, 2.2 * lines + 0.1 + 0.2 * len(words)), layout="constrained")
+    figure.suptitle("\n".join(words), fontsize=10, x=0.01, ha="left")
     for k, p in enumerate(profiles):
         axes = figure.add_subplot(lines, columns, k + 1)
         plain_axes(axes)
@@ -33,6 +41,7 @@ def profile_curves(profiles: Sequence[Profile], *, title: str) -> Figure:
         axes.set_xlim(*_shown(p))
         axes.set_xlabel(as_label(p.name), fontsize=9)
         axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
         if k % columns == 0:
             axes.set_ylabel("2 Δobjective / τ", fontsize=8.5)
         if k == 0:
@@ -81,6 +90,10 @@ def error_against_bits(study: Study, bits: dict[str, float]) -> Figure:
     axes.set_ylabel("GMSE")
     axes.set_title("area: capacity measured; line: rate-distortion bound 4$^{-bits}$", fontsize=9, loc="left")
     plain_axes(axes)
+    keys = {c.curve: f"f{i}" for i, c in enumerate(study.capacities)}
+    for c in rows:
+        words = f"{c.curve}\n{bits[c.curve]:.3g} bits a weight\nGMSE {c.gmse:.4g}\nρ {c.rho.estimate:.3f}"
+        hover(axes, bits[c.curve], c.gmse, words, keys[c.curve])
     # Areas are in square points.
     radii = [math.sqrt(size / math.pi) for size in sizes]
     named = [Named(bits[c.curve], c.gmse, c.curve, c.gmse, c.gmse, r) for c, r in zip(rows, radii, strict=True)]

@@ -10,9 +10,10 @@ from capscale.analysis import plots
 from capscale.analysis.bench_figure import CAPTION, bench_plot
 from capscale.analysis.figures import error_against_bits, profile_curves
 from capscale.analysis.leaderboard import TableBench
+from capscale.analysis.loss_figure import loss_against_size
 from capscale.analysis.operands import facts
-from capscale.analysis.sentences import notes
-from capscale.analysis.sentences.rule import Rule, say
+from capscale.analysis.sentences import alts, notes
+from capscale.analysis.sentences.rule import Rule, texts
 from capscale.analysis.study import Study
 
 
@@ -22,6 +23,8 @@ class Picture:
 
     name: str
     caption: str
+    alt: str
+    """The finding in words, for those who do not see the figure."""
     figure: Figure
 
 
@@ -35,34 +38,42 @@ def pictures(study: Study, bench: TableBench | None = None) -> list[Picture]:
         if c.in_law and math.isfinite(c.gmse) and first[c.curve].activations == "dense"
     }
     bits = {c: b for c, b in bits.items() if math.isfinite(b)}
-    drawn: list[tuple[bool, str, Sequence[Rule], Callable[[], Figure]]] = [
+    drawn: list[tuple[bool, str, Sequence[Rule], Sequence[Rule], Callable[[], Figure]]] = [
         (
             any(math.isfinite(c.gmse) for c in shown),
             "capacity",
             notes.CAPACITY,
+            alts.CAPACITY,
             lambda: plots.capacity_against_error(study),
         ),
-        (True, "loss", notes.LOSS, lambda: plots.loss_against_size(study)),
+        (True, "loss", notes.LOSS, alts.LOSS, lambda: loss_against_size(study)),
         (
             any(math.isfinite(c.law) for c in shown),
             "agreement",
             notes.AGREEMENT,
+            alts.AGREEMENT,
             lambda: plots.measured_against_predicted(study),
         ),
         (
             len(study.law_profiles) > 0,
             "profiles",
             notes.PROFILES,
+            alts.PROFILES,
             lambda: profile_curves(
                 list(study.law_profiles.values()),
                 title=f"{study.law.law.name if study.law else ''} law, fitted to losses",
             ),
         ),
-        (len(bits) > 0, "plane", notes.PLANE, lambda: error_against_bits(study, bits)),
+        (len(bits) > 0, "plane", notes.PLANE, alts.PLANE, lambda: error_against_bits(study, bits)),
     ]
     found = [
-        Picture(name, " ".join(s.text for s in say(rules, study)), draw())
-        for there, name, rules, draw in drawn
+        Picture(name, " ".join(texts(caption, study)), " ".join(texts(alt, study)), draw())
+        for there, name, caption, alt, draw in drawn
         if there
     ]
-    return [*found, *([Picture("bench", f"The law bench. {CAPTION}", bench_plot([bench]))] if bench else [])]
+    return [*found, *([bench_picture(bench, "bench", "The law bench. ")] if bench else [])]
+
+
+def bench_picture(bench: TableBench, name: str, opening: str = "") -> Picture:
+    """The figure of the laws on one table; `opening` stands before its caption."""
+    return Picture(name, opening + CAPTION, " ".join(texts(alts.BENCH, bench)), bench_plot([bench]))

@@ -3,29 +3,37 @@
 Each function draws on a new matplotlib Figure, without pyplot and so without a display, and returns it.
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from capscale.analysis.capacities import CapacityRow
+from capscale.analysis.hover import hover
 from capscale.analysis.kinds import Kind
-from capscale.analysis.labels import INK, Named, as_label, place_labels
+from capscale.analysis.labels import INK, Named, as_label, place_labels, text_inches
 from capscale.analysis.measure import CapacityLaw
 from capscale.analysis.study import Study
-from capscale.analysis.table import Row
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#5F5F5F", "#7A3E9D")
 """Okabe & Ito's palette for colour-blind readers, its yellow and black replaced by inks that print."""
 MARKERS = "osD^vP*Xph<>"
 SIZE = (6.4, 4.2)
+KEY_FONT = 8.0
+"""Of legends, in points."""
+KEY_MARK_IN = 0.6
+"""Room that a legend's mark and the distance to the next column take, in inches."""
 OTHER = ", another gradient estimator"
-MOST_NAMES = 10
-"""Names that fit beside the ends of their lines; more go into a legend."""
+FEWEST_TICKS = 3
+"""Powers of ten on a logarithmic axis from which it needs no ticks between them."""
+MARGIN = 0.03
+"""Share of an axis between the outermost whisker and its end, so that no cap is cut."""
 
 
 def new_axes(width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Figure, Axes]:
@@ -41,36 +49,6 @@ def plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def spread_labels(axes: Axes, points: Sequence[tuple[float, float, str]], *, gap: float = 0.045) -> None:
-    """Names beside points, pushed apart vertically until none overlaps; a thin line leads back where one moved."""
-    to_axes = axes.transData + axes.transAxes.inverted()
-    points = sorted(points, key=lambda p: -p[1])
-    columns, heights = np.array([to_axes.transform(p[:2]) for p in points], float).T
-    for _ in range(200):
-        moved = False
-        for i in range(len(points)):
-            for j in range(i):
-                overlap = gap - (heights[j] - heights[i])
-                if overlap > 1e-6 and abs(columns[i] - columns[j]) < 0.25:
-                    heights[j] += overlap / 2
-                    heights[i] -= overlap / 2
-                    moved = True
-        if not moved:
-            break
-    for (x, y, text), px, at in zip(points, columns, heights, strict=True):
-        py = to_axes.transform((x, y))[1]
-        axes.annotate(
-            as_label(text),
-            (x, y),
-            xytext=(px + 0.022, at),
-            textcoords=axes.transAxes,
-            va="center",
-            fontsize=8.5,
-            color=INK,
-            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6} if abs(at - py) > gap / 2 else None,
-        )
 
 
 def styles(study: Study) -> dict[str, tuple[str, str]]:
@@ -91,7 +69,8 @@ def capacity_against_error(study: Study) -> Figure:
     low, high = min(c.gmse for c in rows), max(c.gmse for c in rows)
     axes.set_xscale("log")
     axes.set_xlim(low / 2.2, min(high * 2.2, 1.0))
-    axes.set_ylim(min(0.0, *(c.rho.low for c in rows)), 1.05 * max(1.0, *(c.rho.high for c in rows)))
+    log_ticks(axes.xaxis, axes.get_xlim(), "{:g}".format)
+    axes.set_ylim(*with_margin([0.0, 1.0, *(end for c in rows for end in c.rho)]))
     lines = [_curve_of(axes, kind, style[kind.name][0]) for kind in study.kinds if kind.law is not None]
     if study.capacity_law is not None and len(study.kinds) > 1:
         x = np.geomspace(low / 1.8, min(high * 1.8, 0.97), 200)
@@ -110,13 +89,17 @@ def capacity_against_error(study: Study) -> Figure:
     model = "a dense model" if study.unit == "dense" else f"a model in {as_label(study.unit)}"
     axes.set_ylabel(f"capacity ρ: share of the size of {model}")
     ideal_bits_above(axes, "bits of an ideal format of this error (rate-distortion bound: GMSE = 4$^{-bits}$)")
-    _legend(axes, study, "lower left", curves=True)
+    _legend(axes, study, curves=True)
+    _tell(axes, [at[c.curve] for c in rows], rows, study)
     place_labels(axes, [Named(at[c.curve], c.rho.estimate, c.curve, c.rho.low, c.rho.high) for c in rows], lines)
     return figure
 
 
-def _legend(axes: Axes, study: Study, place: Literal["lower left", "upper left"], *, curves: bool = False) -> None:
-    """One entry for each kind, without whiskers; with `curves`, its mark on its line and the law's numbers."""
+def _legend(axes: Axes, study: Study, *, curves: bool = False) -> None:
+    """One entry for each kind, without whiskers; with `curves`, its mark on its line and the law's numbers.
+
+    It stands below the axes, where it hides no mark.
+    """
     laws = {k.name: k.law for k in study.kinds}
     handles, names = axes.get_legend_handles_labels()
     shown, others = [], []
@@ -131,7 +114,46 @@ def _legend(axes: Axes, study: Study, place: Literal["lower left", "upper left"]
         text = f"{as_label(name)}: {law_words(law)}" if law else as_label(name)
         line = "-" if law else ""
         shown.append(Line2D([], [], color=color, marker=marker, markerfacecolor=fill, linestyle=line, label=text))
-    axes.legend(handles=[*shown, *others], loc=place, fontsize=8, frameon=False)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    handles = [*shown, *others]
+    widest = max((text_inches(str(h.get_label()), KEY_FONT) for h in handles), default=0.0)
+    columns = max(1, int(figure.get_figwidth() / (widest + KEY_MARK_IN)))
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=KEY_FONT, frameon=False)
+
+
+def _tell(axes: Axes, x: Sequence[float], rows: Sequence[CapacityRow], study: Study) -> None:
+    """Numbers of every point, for the page."""
+    keys = {c.curve: f"f{i}" for i, c in enumerate(study.capacities)}
+    for at, c in zip(x, rows, strict=True):
+        law = f"\nρ of one curve {c.law:.3f}" if np.isfinite(c.law) else ""
+        error = f"\nGMSE {c.gmse:.4g}" if np.isfinite(c.gmse) else ""
+        words = f"{c.curve}\nρ {c.rho.estimate:.3f} ({c.rho.low:.3f} to {c.rho.high:.3f}){error}{law}"
+        hover(axes, at, c.rho.estimate, words, keys[c.curve])
+
+
+def log_ticks(axis: Axis, limits: tuple[float, float], words: Callable[[float], str]) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, or at powers alone where those are enough.
+
+    Matplotlib's own have names at all their minor ticks where an axis is short, which run into one another.
+    """
+    low, high = limits
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = [k * 10.0**p for p in powers for k in (1, 2, 5) if low <= k * 10.0**p <= high]
+    alone = [t for t in every if f"{t:e}".startswith("1.0")]
+    ticks = alone if len(alone) >= FEWEST_TICKS else every
+    axis.set_ticks(ticks, [words(t) for t in ticks])
+    axis.set_minor_formatter(NullFormatter())
+
+
+def with_margin(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that holds all of `values`, and `MARGIN` more at either end.
+
+    Example: `with_margin([0.0, 1.0])` is `(-0.03, 1.03)`.
+    """
+    low, high = min(values), max(values)
+    margin = MARGIN * (high - low)
+    return low - margin, high + margin
 
 
 def _curve_of(axes: Axes, kind: Kind, color: str) -> np.ndarray:
@@ -200,87 +222,11 @@ def law_words(law: CapacityLaw) -> str:
     return f"{law.form.name} ({', '.join(f'{k} = {x:.3g}' for k, x in v.items())})"
 
 
-def loss_against_size(study: Study) -> Figure:
-    """Loss against N, a line per format, and how far left on the dense curve each format's largest run stands."""
-    figure, axes = new_axes(6.8 if len(study.core.curves) <= MOST_NAMES else 8.6, 4.6)
-    rows = study.core.rows
-    shown, budget = one_budget(rows)
-    sizes = sorted({r.N for r in shown})
-    worth = {e.run: e.size for e in study.equivalents}
-    dashes = any(r.run in worth for r in shown)
-    grid = (min([sizes[0], *worth.values()]) * 0.8, sizes[-1] * 1.25)
-    dense = sorted({(r.N, r.loss) for r in shown if r.is_dense})
-    axes.plot([N for N, _ in dense], [loss for _, loss in dense], color=INK, linewidth=1.8, zorder=2)
-    names, first_losses = [], []
-    for i, curve in enumerate(c for c in study.core.curves if any(r.curve == c for r in shown)):
-        mine = sorted((r for r in shown if r.curve == curve), key=lambda r: r.N)
-        color, marker = (INK, "o") if curve == "dense" else (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)])
-        axes.plot(
-            [r.N for r in mine],
-            [r.loss for r in mine],
-            marker,
-            color=color,
-            markersize=5,
-            zorder=4,
-            label=as_label(curve),
-        )
-        last = mine[-1]
-        names.append((last.N, last.loss, curve))
-        first_losses.append((mine[0].N, mine[0].loss, curve))
-        if curve == "dense":
-            continue
-        axes.plot([r.N for r in mine], [r.loss for r in mine], color=color, linewidth=1, zorder=3)
-        size = worth.get(last.run)
-        if size is not None:
-            axes.plot([size, last.N], [last.loss] * 2, color=color, linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
-            axes.plot([size], [last.loss], marker="|", color=color, markersize=9, zorder=3)
-    axes.set_xscale("log")
-    axes.set_xlabel("non-embedding parameters N")
-    axes.set_ylabel("validation loss, nats per token")
-    axes.set_xlim(grid[0], grid[-1] * 2.4)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low - 0.05 * (high - low), high)
-    axes.set_title(
-        f"Dashes: to the dense model of the same loss as a format's largest one; {budget}" if dashes else budget,
-        fontsize=9,
-        loc="left",
-    )
-    if len(names) > MOST_NAMES:
-        axes.set_xlim(*grid)
-        order = np.argsort([-loss for _, loss, _ in first_losses])
-        handles, labels = axes.get_legend_handles_labels()
-        listed = [labels.index(as_label(names[i][2])) for i in order]
-        at = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        axes.legend([handles[i] for i in listed], [labels[i] for i in listed], fontsize=8, frameon=False, **at)
-        return figure
-    figure.draw_without_rendering()
-    spread_labels(axes, names)
-    return figure
-
-
-def one_budget(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Rows that one picture may compare, of one D or, where those are more, of one D/N, and words for it."""
-
-    def alike(values: np.ndarray, tolerance: float) -> np.ndarray:
-        logs = np.log(values)
-        near = np.abs(logs[:, None] - logs[None, :]) < tolerance
-        return near[int(np.argmax(near.sum(1)))]
-
-    N, D = np.array([r.N for r in rows]), np.array([r.D for r in rows])
-    same_tokens, same_ratio = alike(D, 0.01), alike(D / N, 0.05)
-    if same_tokens.sum() >= same_ratio.sum():
-        chosen, words = same_tokens, f"D = {np.median(D[same_tokens]):.3g} tokens"
-    else:
-        chosen, words = same_ratio, f"D/N = {np.median((D / N)[same_ratio]):.0f}"
-    return [r for r, keep in zip(rows, chosen, strict=True) if keep], words
-
-
 def measured_against_predicted(study: Study) -> Figure:
     """rho measured against rho of the one curve: on the diagonal it is right. Every interval is inside the axes."""
     figure, axes = new_axes(5.6, 5.6)
     rows = [c for c in study.capacities if c.is_measured and np.isfinite(c.law)]
-    top = 1.04 * max(1.0, *(c.rho.high for c in rows), *(c.law for c in rows))
-    bottom = min(0.0, *(c.rho.low for c in rows))
+    bottom, top = with_margin([0.0, 1.0, *(end for c in rows for end in (*c.rho, c.law))])
     axes.set_xlim(bottom, top)
     axes.set_ylim(bottom, top)
     axes.set_aspect("equal")
@@ -293,7 +239,8 @@ def measured_against_predicted(study: Study) -> Figure:
                 _points(axes, [c.law for c in chosen], chosen, (color, marker, inside, kind))
     axes.set_xlabel("ρ of one curve through all kinds")
     axes.set_ylabel("ρ measured, 95 % interval")
-    _legend(axes, study, "upper left")
+    _legend(axes, study)
+    _tell(axes, [c.law for c in rows], rows, study)
     named = [Named(c.law, c.rho.estimate, c.curve, c.rho.low, c.rho.high) for c in rows]
     place_labels(axes, named, [np.stack([diagonal, diagonal], 1)])
     return figure

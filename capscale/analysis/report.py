@@ -1,18 +1,25 @@
-"""The report of a study: one self-contained HTML page, its figures as PNG, and every number as CSV and JSON."""
+"""The report of a study: report.html, one page with its data and figures inside that asks nothing of a network.
+
+Beside it lie the same figures as PNG and SVG, and the same numbers as JSON and CSV, for programs and papers.
+"""
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import jinja2
 from etils import epath
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
 from capscale.analysis.bench_numbers import table_numbers
+from capscale.analysis.images import image_files
+from capscale.analysis.inline_svg import inline_svg
 from capscale.analysis.leaderboard import TableBench
 from capscale.analysis.names import as_cell
 from capscale.analysis.numbers import CAPACITY_COLUMNS, json_ready, numbers
@@ -21,15 +28,6 @@ from capscale.analysis.study import Study
 from capscale.files import writing
 from capscale.realised import ERROR_FACTOR, PASS_SHARE
 from capscale.storage import make_directory
-
-DPI = 160
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
 
 
 def environment(package: str = "capscale.analysis", *, escape: bool = True) -> jinja2.Environment:
@@ -44,7 +42,22 @@ def environment(package: str = "capscale.analysis", *, escape: bool = True) -> j
     env.filters["f3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3f}"
     env.filters["percent"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.0%}"
     env.filters["base64"] = lambda b: base64.b64encode(b).decode()
+    env.globals["script"], env.globals["script_digest"] = page_script()
     return env
+
+
+def page_script() -> tuple[Markup, str]:
+    """The script of every page, which sorts tables and shows what marks say, and its digest.
+
+    A page's policy lets run what has this digest and nothing else, whatever names in a table hold.
+    """
+    text = (files("capscale.analysis") / "templates" / "page.js").read_text(encoding="utf-8")
+    return Markup(text), base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def as_json(content: Any) -> bytes:
+    """Numbers of a page as the JSON file that it offers."""
+    return (json.dumps(json_ready(content), indent=1) + "\n").encode()
 
 
 def content_of(study: Study, command: str, bench: TableBench | None = None) -> dict[str, Any]:
@@ -53,30 +66,33 @@ def content_of(study: Study, command: str, bench: TableBench | None = None) -> d
 
 
 def write_report(study: Study, directory: epath.PathLike, command: str, bench: TableBench | None = None) -> epath.Path:
-    """Write report.html, the figures, capacities.csv, rows.csv and report.json; returns the page's path."""
+    """Write report.html, the figures as PNG and SVG, capacities.csv, rows.csv and report.json; returns the page's path.
+
+    The page holds all of that itself: it can be mailed alone.
+    """
     content = content_of(study, command, bench)
-    images = [(p, png(p.figure)) for p in pictures(study, bench)]
+    drawn = pictures(study, bench)
+    data = {
+        "capacities.csv": csv_bytes(content["capacities"], CAPACITY_COLUMNS),
+        "rows.csv": csv_bytes(content["rows"]),
+        "report.json": as_json(content),
+    }
     page = (
         environment()
         .get_template("report.html")
         .render(
             study=study,
             numbers=content,
-            images=images,
+            pictures=[(p, inline_svg(p.figure, p.name, p.alt)) for p in drawn],
             laws=study.inspections,
             provenance=content["provenance"],
             factor=ERROR_FACTOR,
             share=PASS_SHARE,
+            data=data,
         )
     )
-    files: dict[str, bytes] = {
-        "report.html": page.encode(),
-        "report.json": (json.dumps(json_ready(content), indent=1) + "\n").encode(),
-        "capacities.csv": csv_bytes(content["capacities"], CAPACITY_COLUMNS),
-        "rows.csv": csv_bytes(content["rows"]),
-        **{f"{p.name}.png": image for p, image in images},
-    }
-    write_files(directory, files)
+    images = {name: image for p in drawn for name, image in image_files(p.name, p.figure).items()}
+    write_files(directory, {"report.html": page.encode(), **data, **images})
     return epath.Path(directory) / "report.html"
 
 

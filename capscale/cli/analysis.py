@@ -49,13 +49,14 @@ class Fit:
     """Of the starting points and resamples."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Directory for fit.json and the profile figure."""
+    """Directory for fit.json and the profile figure, as PNG and SVG."""
     json: bool = False
     """Print JSON and nothing else."""
 
     def __call__(self) -> int:
         """Fits the law and prints it."""
         from capscale.analysis.fit import Settings, fit
+        from capscale.analysis.images import image_files
         from capscale.analysis.inspection import inspect
         from capscale.analysis.numbers import (
             comparison_numbers,
@@ -65,7 +66,7 @@ class Fit:
             json_ready,
             outlying_numbers,
         )
-        from capscale.analysis.report import png, write_files
+        from capscale.analysis.report import write_files
         from capscale.analysis.selection import rows_of
         from capscale.analysis.sentences.quotable import not_identified, of_a_wrong_law
         from capscale.analysis.uncertainty import bootstrap
@@ -103,7 +104,7 @@ class Fit:
             from capscale.analysis.figures import profile_curves
 
             figure = profile_curves(list(curves.values()), title=f"{self.form} law: {table.source}")
-            write_files(self.out, {"fit.json": text.encode(), "profiles.png": png(figure)})
+            write_files(self.out, {"fit.json": text.encode(), **image_files("profiles", figure)})
         if self.json:
             print(text)
         else:

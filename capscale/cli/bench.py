@@ -42,7 +42,7 @@ class Bench:
     """Errors that runs share: those that the table has, none, or of size, cell (N and D) and run, such as size,cell."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Directory for the page, index.html, and bench.json, bench.csv and bench.png."""
+    """Directory for the page, index.html, and bench.json, bench.csv, bench.png and bench.svg."""
     json: bool = False
     """Print JSON and nothing else."""
 

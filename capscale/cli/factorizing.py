@@ -35,7 +35,7 @@ class Factorize:
     """Resamples, for tables of runs."""
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Directory for heat maps and factorization.json."""
+    """Directory for heat maps, as PNG and SVG, and factorization.json."""
     json: bool = False
     """Print JSON and nothing else."""
 
@@ -43,8 +43,9 @@ class Factorize:
         """Factorizes the capacities and prints them."""
         from capscale.analysis.factorization import closest_product, product
         from capscale.analysis.factors import missing
+        from capscale.analysis.images import image_files
         from capscale.analysis.numbers import json_ready
-        from capscale.analysis.report import png, write_files
+        from capscale.analysis.report import write_files
         from capscale.cli.analysis_tables import sentences
 
         grids, remarks = self._grids()
@@ -55,7 +56,7 @@ class Factorize:
             from capscale.analysis.heat_maps import factorization_maps
 
             before = f"{Path(self.table).name} " if self.table else ""
-            images = {f"{_file_name(f, before)}.png": png(factorization_maps(f)) for f in found}
+            images = {k: v for f in found for k, v in image_files(_file_name(f, before), factorization_maps(f)).items()}
             write_files(self.out, {"factorization.json": text.encode(), **images})
         if self.json:
             print(text)

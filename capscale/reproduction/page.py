@@ -1,6 +1,5 @@
 """The reproduction as one page: verdicts first, then every claim beside the paper's number, with its picture."""
 
-import io
 import json
 import math
 from collections import Counter
@@ -11,13 +10,13 @@ from typing import Any
 from etils import epath
 
 from capscale.analysis.claims import Judgement
+from capscale.analysis.images import Kind, encoded
 from capscale.analysis.numbers import json_ready
 from capscale.analysis.report import environment, write_files
 from capscale.reproduction.chapters import Found, to_decide
 
 KINDS = ("reproduced", "not reproduced", "undecided at this scale")
-PICTURES = ("png", "pdf", "svg")
-DPI = 160
+PICTURES: tuple[Kind, ...] = ("png", "pdf", "svg")
 
 
 @dataclass(frozen=True)
@@ -162,14 +161,7 @@ def pictures(found: Found) -> dict[str, bytes]:
     figure = found.figure()
     if figure is None:
         return {}
-    drawn = {}
-    for kind in PICTURES:
-        buffer = io.BytesIO()
-        # No date in the files: the same rows make the same bytes.
-        stamp = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=stamp)
-        drawn[kind] = buffer.getvalue()
-    return drawn
+    return {kind: encoded(figure, kind) for kind in PICTURES}
 
 
 def minutes(seconds: float) -> str:

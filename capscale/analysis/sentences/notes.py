@@ -2,6 +2,7 @@
 
 import math
 
+from capscale.analysis.cells import error_source
 from capscale.analysis.sentences.rule import Rule, always, listing, plural
 from capscale.analysis.study import Study
 
@@ -166,6 +167,19 @@ LOSS = (
         ),
     ),
     Rule("caption: loss alone", lambda study: not study.equivalents, lambda study: "Loss against size."),
+    Rule(
+        "caption: errors by seeds",
+        lambda study: error_source(study.core) == "seeds",
+        lambda study: "Bars: 95 % intervals of means over seeds, by how far seeds lie apart in the whole table.",
+    ),
+    Rule(
+        "caption: errors of the text",
+        lambda study: error_source(study.core) == "text",
+        lambda study: (
+            f"Bars at {study.core.curves[0]}: 95 % sampling error of the validation text, which all runs that were "
+            "scored on it share, so that their differences are known better."
+        ),
+    ),
 )
 AGREEMENT = (
     Rule(

@@ -28,6 +28,7 @@ def write_bench(
     drawn = [bench_picture(b, f"bench{i}") for i, b in enumerate(benches)]
     inline = [inline_svg(p.figure, p.name, p.alt) for p in drawn]
     equations = {line["law"]: line["equation"] for t in numbers["tables"] for line in t["laws"]}
+    data = {"bench.json": as_json(numbers), "bench.csv": csv_bytes(csv_lines(numbers))}
     page = (
         environment()
         .get_template("bench.html")
@@ -36,14 +37,14 @@ def write_bench(
             tables_and_pictures=list(zip(numbers["tables"], drawn, inline, strict=True)),
             equations=equations,
             command=command,
+            data=data,
         )
     )
     write_files(
         directory,
         {
             "index.html": page.encode(),
-            "bench.json": as_json(numbers),
-            "bench.csv": csv_bytes(csv_lines(numbers)),
+            **data,
             **image_files("bench", drawn[0].figure if len(benches) == 1 else bench_plot(benches)),
         },
     )

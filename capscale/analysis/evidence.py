@@ -24,18 +24,19 @@ from capscale.representation import Representation
 RESAMPLES = 1000
 
 
-def capacities_of(table: Table, resamples: int = RESAMPLES) -> Capacities:
+def capacities_of(table: Table, resamples: int = RESAMPLES, seed: int = 0) -> Capacities:
     """Capacities of every format of a table, at the tokens of its compressed runs.
 
     With errors by the scatter of seeds where there are enough; else by the scatter about the dense curve; else by the
-    decoupled law, where the dense runs have no common number of tokens, as on the paper's ladder.
+    decoupled law, where the dense runs have no common number of tokens, as on the paper's ladder. `seed` is that of the
+    resamples.
     """
     core = core_rows(table)
-    found = from_seeds(core, resamples) or from_dense_curve(core, resamples, seed=0)
+    found = from_seeds(core, resamples, seed) or from_dense_curve(core, resamples, seed)
     if found is not None:
         return found
     try:
-        return from_joint_fit(bootstrap(fit(table, LAWS["decoupled"]), resamples))
+        return from_joint_fit(bootstrap(fit(table, LAWS["decoupled"]), resamples, seed))
     except UserError as reason:
         return none_measured([c for c in table.curves if c != "dense"], str(reason))
 

@@ -40,6 +40,7 @@ def environment(package: str = "capscale.analysis", *, escape: bool = True) -> j
     env.filters["g"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.4g}"
     env.filters["g3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3g}"
     env.filters["f3"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.3f}"
+    env.filters["signed"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:+z.3g}"
     env.filters["percent"] = lambda x: "–" if x is None or not math.isfinite(x) else f"{x:.0%}"
     env.filters["base64"] = lambda b: base64.b64encode(b).decode()
     env.globals["script"], env.globals["script_digest"] = page_script()

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(f"capscale {__version__}")
             return 0
-        from capscale.cli import analysis, bench, planning, reproduce, sweep
+        from capscale.cli import analysis, bench, comparing, planning, reproduce, sweep
         from capscale.cli.commands import parse
 
         parsed: Command = parse(given)
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             # What does not train leaves accelerators to what does, and has the same numbers on every machine.
             os.environ["JAX_PLATFORMS"] = "cpu"
         fits = analysis.Fit | analysis.Report | bench.Bench | planning.Predict | planning.Plan | reproduce.Reproduce
-        if trains or isinstance(parsed, fits):
+        if trains or isinstance(parsed, fits | comparing.Compare):
             keep_compiled()
         return parsed()
     except UserError as error:

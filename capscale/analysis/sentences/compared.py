@@ -26,10 +26,10 @@ def _seeds(of: Comparison) -> str:
 def _overall(of: Comparison) -> str:
     line = of.losses[-1]
     cells = "pair" if line.how == "paired" else "cell"
-    within = f" ± {number(line.standard_error, '.2g')}" if line.cells > 1 else ""
+    within = f" (standard error {number(line.standard_error, '.2g')})"
     told = "told from 0" if line.told else "not told from 0"
     return (
-        f"The second's losses lie {number(line.mean, '+.4g')}{within} nats from the first's, over "
+        f"The second's losses lie {number(line.mean, '+.3g')} nats a token from the first's{within}, over "
         f"{plural(line.cells, cells)} of {line.curve}: {told} at 95 %."
     )
 

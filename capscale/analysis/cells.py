@@ -14,7 +14,7 @@ from capscale.analysis.table import Row, Table
 LEVEL = 0.975
 """Quantile at the upper end of a 95 % interval."""
 ErrorSource = Literal["seeds", "text", "none"]
-"""What intervals of losses rest on: how far equal runs lie apart, the sampling error of the validation text, which all
+"""The ground of intervals of losses: how far equal runs lie apart, the sampling error of the validation text, which all
 runs that were scored on it share, or nothing that the table says."""
 
 
@@ -30,7 +30,7 @@ class MeanLoss(NamedTuple):
 
 
 def error_source(table: Table) -> ErrorSource:
-    """What the intervals of `mean_losses` rest on.
+    """The ground of the intervals of `mean_losses`.
 
     Example: `error_source(Table((), "", ""))` is `"none"`.
     """

@@ -36,7 +36,7 @@ class NumberDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two tables share, and in what they differ; the second's less the first's everywhere."""
+    """All that two tables share, and in which they differ; the second's less the first's everywhere."""
 
     first: Table
     second: Table

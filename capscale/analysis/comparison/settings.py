@@ -61,7 +61,7 @@ def settings(path: epath.PathLike, table: Table, sizes: Sequence[float]) -> dict
 
 
 def _add_of_runs(path: epath.Path, table: Table, sizes: Sequence[float], found: dict[str, set[str]]) -> None:
-    """What the results of a sweep say of their optimizer and batch."""
+    """Adds optimizer and batch, as the results of a sweep tell them."""
     if not path.is_dir() or not (path / "sweep.json").exists():
         return
     for row in table.rows:

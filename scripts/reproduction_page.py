@@ -10,11 +10,12 @@ import argparse
 import json
 from pathlib import Path
 
+from capscale.analysis.images import encoded
 from capscale.analysis.numbers import json_ready
 from capscale.models.ladder import ladder
 from capscale.reproduction.chapters import chosen, judged
 from capscale.reproduction.committed import about_rows, rows_of
-from capscale.reproduction.page import markdown, numbers, pictures
+from capscale.reproduction.page import markdown, numbers
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -37,7 +38,8 @@ def main() -> None:
     about |= {"pictures": name} | about_rows(scale)
     folder = arguments.docs / name
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {each.chapter.name: kinds["png"] for each in found if (kinds := pictures(each))}
+    figures = {each.chapter.name: each.figure() for each in found}
+    drawn = {name: encoded(figure, "png") for name, figure in figures.items() if figure is not None}
     for chapter, image in drawn.items():
         (folder / f"{chapter}.png").write_bytes(image)
     (arguments.docs / f"{name}.md").write_text(markdown(found, about, list(drawn)))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
+from matplotlib.figure import Figure
 
 from capscale.analysis.claims import Judgement
 from capscale.analysis.images import Kind, encoded
+from capscale.analysis.inline_svg import inline_svg
 from capscale.analysis.numbers import json_ready
 from capscale.analysis.report import environment, write_files
 from capscale.reproduction.chapters import Found, to_decide
@@ -126,12 +128,14 @@ def write_page(found: Sequence[Found], about: Mapping[str, Any], directory: epat
     `about` has `ladder`, `rows`, `command` and what else belongs at the foot. Returns the path of the HTML page. Raises
     UserError where the directory cannot be written.
     """
-    drawn = {f.chapter.name: pictures(f) for f in found}
-    files = {f"{name}.{kind}": content for name, kinds in drawn.items() for kind, content in kinds.items()}
-    images = {name: kinds.get("png") for name, kinds in drawn.items()}
+    figures = {f.chapter.name: f.figure() for f in found}
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    files = {f"{n}.{kind}": content for n, figure in drawn.items() for kind, content in pictures(figure).items()}
+    alts = {f.chapter.name: alt(f) for f in found}
+    images = {name: inline_svg(figure, name, alts[name]) for name, figure in drawn.items()}
     template = environment("capscale.reproduction").get_template("page.html")
     files["reproduction.html"] = template.render(**_content(found, about, images)).encode()
-    files["reproduction.md"] = markdown(found, about, [name for name, kinds in drawn.items() if kinds]).encode()
+    files["reproduction.md"] = markdown(found, about, list(drawn)).encode()
     files["reproduction.json"] = (json.dumps(json_ready(numbers(found, about)), indent=1) + "\n").encode()
     write_files(directory, files)
     return epath.Path(directory) / "reproduction.html"
@@ -140,10 +144,10 @@ def write_page(found: Sequence[Found], about: Mapping[str, Any], directory: epat
 def markdown(found: Sequence[Found], about: Mapping[str, Any], drawn: Collection[str]) -> str:
     """The page as Markdown; the pictures of the chapters in `drawn` lie in the folder `about["pictures"]`."""
     template = environment("capscale.reproduction", escape=False).get_template("page.md")
-    return template.render(**_content(found, about, dict.fromkeys(drawn, b"")))
+    return template.render(**_content(found, about, dict.fromkeys(drawn, "")))
 
 
-def _content(found: Sequence[Found], about: Mapping[str, Any], images: Mapping[str, bytes | None]) -> dict[str, Any]:
+def _content(found: Sequence[Found], about: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, Any]:
     chapters = [
         {
             "found": f,
@@ -156,12 +160,16 @@ def _content(found: Sequence[Found], about: Mapping[str, Any], images: Mapping[s
     return {"chapters": chapters, "verdicts": counts(found), "about": about, "kinds": KINDS}
 
 
-def pictures(found: Found) -> dict[str, bytes]:
-    """The chapter's figure in every format; empty where there is nothing to draw."""
-    figure = found.figure()
-    if figure is None:
-        return {}
+def pictures(figure: Figure) -> dict[str, bytes]:
+    """A chapter's figure in every format."""
     return {kind: encoded(figure, kind) for kind in PICTURES}
+
+
+def alt(found: Found) -> str:
+    """The findings of a chapter, for those who do not see its figure: what was measured, beside the paper's number."""
+    lines = [Line.of(j, found.chapter.explained) for j in found.judgements]
+    told = [f"{line.says.rstrip('.')}: {line.ours}, in the paper {line.paper}; {line.verdict}." for line in lines]
+    return " ".join([f"{found.chapter.title.rstrip('.')}.", *told])
 
 
 def minutes(seconds: float) -> str:

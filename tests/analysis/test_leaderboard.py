@@ -101,7 +101,7 @@ def test_numbers_page_and_csv_say_the_same(benches, tmp_path):
     content = json.loads((tmp_path / "bench.json").read_text())
     lines = list(csv.DictReader(io.StringIO((tmp_path / "bench.csv").read_text())))
     assert (tmp_path / "bench.png").stat().st_size > 10_000
-    cells = [re.findall(r"<td[^>]*>(?:<b>)?([^<]*)", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
+    cells = [re.findall(r"<td[^>]*>(?:<b>)?([^<]*)", row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", page)]
     told = [line | {"table": t["table"]} for t in content["tables"] for line in t["laws"]]
     assert len(lines) == len(told) == 8
     for line, row in zip(told, lines, strict=True):

@@ -12,6 +12,7 @@ from etils import epath
 
 from capscale.checkpoints import huggingface
 from capscale.checkpoints.architecture import CONFIG
+from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.formats.base import Context
@@ -19,6 +20,7 @@ from capscale.formats.serialize import from_json
 from capscale.models.config import ModelConfig
 from capscale.models.projected import FormatState, project_params
 from capscale.models.rope import LinearRope, Llama3Rope
+from capscale.operands import DENSE_OPERAND
 from capscale.representation import DENSE, Operand, ProjectedWeight, Representation
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.run import Optimizer
@@ -34,16 +36,27 @@ class Source(NamedTuple):
       path: it was read from.
       model, params: of a `Decoder`, float32 master weights.
       weights: their operand and rotation, activations being left as they are.
-      compressed_activations: whether the run compressed these as well, which no container here says.
+      activations: their operand in the run, which no container here says.
       state: of the weights' format, such as RigL's masks.
+      data: the text that the run was trained on; None for a checkpoint of Hugging Face.
+      batch: sequences of a step, as many as are evaluated at a time.
+      tokens: D of the scaling law, that the run was trained on; None for a checkpoint of Hugging Face.
     """
 
     path: Path
     model: ModelConfig
     params: Any
     weights: Representation
-    compressed_activations: bool = False
+    activations: Operand = DENSE_OPERAND
     state: FormatState | None = None
+    data: DataId | None = None
+    batch: int = 1
+    tokens: int | None = None
+
+    @property
+    def compressed_activations(self) -> bool:
+        """Whether the run compressed its activations too."""
+        return not self.activations.is_dense
 
     def held(self) -> Any:
         """Parameters with every kernel as `weights` holds it at the end of training, in the basis of master weights.
@@ -84,7 +97,8 @@ def _of_run(path: Path) -> Source:
         told = described["representation"]
         weights, activations = (Operand(from_json(told[side]["format"])) for side in ("weights", "activations"))
         full = Representation(weights, activations, told["hadamard"], told.get("signs"))
-        batch = int(described["batch"])
+        batch, data = int(described["batch"]), from_json(described["data"], (DataId,))
+        steps = round(described["tokens"] / (batch * model.context))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path / RUN} describes no run ({error!r}); give the directory of another one") from error
     text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -101,4 +115,5 @@ def _of_run(path: Path) -> Source:
     if state is None:
         raise UserError(f"{path} has no checkpoint that reads back whole: train it, or give another run")
     alone = Representation(full.weights, hadamard=full.hadamard, signs=full.signs)
-    return Source(path, model, state.params, alone, not full.activations.is_dense, state.formats)
+    tokens = steps * batch * model.context
+    return Source(path, model, state.params, alone, full.activations, state.formats, data, batch, tokens)

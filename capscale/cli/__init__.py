@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         quiet_clients()
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its cache is nobody's concern
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
 
         given = sys.argv[1:] if arguments is None else arguments
         if given == ["--version"]:
@@ -37,18 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(f"capscale {__version__}")
             return 0
-        from capscale.cli import analysis, bench, comparing, planning, reproduce, sweep
+        from capscale.cli import analysis, bench, comparing, planning, quantizing, reproduce, sweep
         from capscale.cli.commands import parse
 
         parsed: Command = parse(given)
         trains = isinstance(parsed, sweep.Sweep | sweep.Run) or (
             isinstance(parsed, reproduce.Reproduce) and parsed.trains
         )
-        if not trains:
-            # What does not train leaves accelerators to what does, and has the same numbers on every machine.
+        runs_models = trains or isinstance(parsed, quantizing.Quantize)
+        if not runs_models:
+            # What does not leaves accelerators to what does, and has the same numbers on every machine.
             os.environ["JAX_PLATFORMS"] = "cpu"
         fits = analysis.Fit | analysis.Report | bench.Bench | planning.Predict | planning.Plan | reproduce.Reproduce
-        if trains or isinstance(parsed, fits | comparing.Compare):
+        if runs_models or isinstance(parsed, fits | comparing.Compare):
             keep_compiled()
         return parsed()
     except UserError as error:

@@ -118,8 +118,6 @@ def train(
     0: all of them have results. 2: runs failed. Of a stopped one, that of its signal (`STOPPED`).
     """
     os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
-    import logging
-
     import jax
     from etils import epath
     from rich.console import Console
@@ -142,7 +140,6 @@ def train(
     if on_ray:
         jax.config.update("jax_platforms", "cpu")  # this process only plans; the workers need the accelerators
 
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's tracebacks: what it raises is reported by us
     with distributed.all_or_none():
         saving = saving_of(command.checkpoint_interval, command.mtbf)
         mode, memory = mode_of(mode, command.fsdp), Memory(command.remat, command.microbatches)

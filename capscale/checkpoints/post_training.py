@@ -1,0 +1,187 @@
+"""Loss of a trained decoder before and after its weights are rounded, without training on.
+
+Post-training loss rises about in proportion to the error that a format makes on the weights (Kumar et al., arXiv
+2411.04330; QiD, arXiv 2411.17691), where training in the format learns to live with it: capacities say nothing here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from capscale.checkpoints.source import Source
+from capscale.data.source import Source as Text
+from capscale.errors import UserError
+from capscale.formats.base import NO_CONTEXT, Context, Format
+from capscale.formats.capabilities import Stateful, learns
+from capscale.formats.catalog import label
+from capscale.gaussian_mse import gmse
+from capscale.models.decoder import Decoder
+from capscale.models.loss import tokens_at_once
+from capscale.models.projected import kernels_of
+from capscale.operands import Operand
+from capscale.representation import Representation
+from capscale.train.record import loss_with_error
+
+
+class Tensor(NamedTuple):
+    """One weight matrix: its path, its layer, excess of its fourth moment over that of a normal law, and its error."""
+
+    path: str
+    layer: int
+    excess_kurtosis: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A decoder with its weights in one format.
+
+    Attributes:
+      weights: the format's name.
+      bits: per value.
+      gmse: its error on Gaussian data.
+      error: `||held - masters||^2 / ||masters||^2` over all weights.
+      loss, loss_se: in nats per token on the held-out text, and its standard error.
+      rise, rise_se: of the loss over that of the weights as they were trained. The text is the same, so that its error
+        is that of the differences, and far below `loss_se`.
+      tensors: every matrix by itself.
+    """
+
+    weights: str
+    bits: float
+    gmse: float
+    error: float
+    loss: float
+    loss_se: float
+    rise: float
+    rise_se: float
+    tensors: tuple[Tensor, ...]
+
+
+class Refused(NamedTuple):
+    """A format that cannot hold these weights, and why, such as groups that do not divide a row."""
+
+    weights: str
+    reason: str
+
+
+def rounded(
+    source: Source, formats: Sequence[Format], text: Text, hadamard: int | None = None
+) -> Iterator[Rounded | Refused]:
+    """The decoder as it was trained, and with its master weights in each format, evaluated on all held-out windows.
+
+    Activations stay as the run has them. Embedding, head and norms are left as they are, as in training.
+
+    Args:
+      source: a run, or a checkpoint of Hugging Face.
+      formats: what to round to.
+      text: with the windows; that which a run was trained on.
+      hadamard: largest block that the inputs are rotated in first.
+
+    Raises:
+      UserError: another text than the run's, symbols that the model has not, or a format that has to be trained.
+    """
+    check_text(source, text)
+    for format in formats:
+        if learns(format) or isinstance(format, Stateful):
+            raise UserError(f"{label(format)} is learned in training, or moves with it; give a format that only rounds")
+    if source.compressed_activations and hadamard is not None and hadamard != source.weights.hadamard:
+        raise UserError(
+            f"the activations of this run are rotated in blocks of {source.weights.hadamard}; leave --hadamard out"
+        )
+    windows, blocks = text.validation(source.model.context)
+    losses_of = _Losses(source, windows)
+    masters = kernels_of(source.params)
+    trained = losses_of(source.held())
+    for weights, held in _held(source, formats, hadamard):
+        if isinstance(held, str):
+            yield Refused(label(weights.format), held)
+            continue
+        losses = losses_of(held)
+        loss, loss_se = loss_with_error(losses, blocks)
+        rise, rise_se = loss_with_error(losses - trained, blocks)
+        tensors = tuple(_tensors(masters, kernels_of(held)))
+        wrong = sum(_energy(np.asarray(w) - masters[path]) for path, w in kernels_of(held).items())
+        error = wrong / sum(_energy(w) for w in masters.values())
+        known = gmse(weights.format).value
+        yield Rounded(label(weights.format), weights.format.bits, known, error, loss, loss_se, rise, rise_se, tensors)
+
+
+def check_text(source: Source, text: Text) -> None:
+    """Raises `UserError` unless the text is the one that a run was trained on, and the model has all its symbols."""
+    if source.data is not None and text.id != source.data:
+        raise UserError(
+            f"{source.path} was trained on {source.data.name} (sha256 {source.data.sha256[:12]}), and this text is "
+            f"{text.id.name} ({text.id.sha256[:12]}); name the run's by --text"
+        )
+    if text.id.vocabulary > source.model.vocabulary:
+        raise UserError(
+            f"the text has {text.id.vocabulary} symbols, and {source.path} knows {source.model.vocabulary}; "
+            "give shards of its own tokenizer by --text"
+        )
+
+
+def _held(source: Source, formats: Sequence[Format], hadamard: int | None) -> Iterator[tuple[Operand, Any]]:
+    """The operand and values of the weights as they were trained, and in each format, or why it cannot hold them."""
+    yield source.weights.weights, source.held()
+    for format in formats:
+        weights = Operand(format)
+        try:
+            held = source._replace(weights=Representation(weights, hadamard=hadamard), state=None).held()
+        except UserError as error:
+            held = str(error)
+        yield weights, held
+
+
+class _Losses:
+    """Mean loss of every window, of any weights, by one compiled program."""
+
+    def __init__(self, source: Source, windows: np.ndarray):
+        # Weights come in the basis of their masters, so that a rotation is of the activations alone, forth and back.
+        weights, activations = source.weights, Representation(activations=source.activations)
+        if source.compressed_activations:
+            activations = replace(activations, hadamard=weights.hadamard, signs=weights.signs)
+        module = Decoder(source.model, activations)
+        at_once = tokens_at_once(source.batch, source.model.context, source.model.vocabulary)
+        ctx = Context(jnp.float32(1), jax.random.key(0)) if source.compressed_activations else NO_CONTEXT
+        self.count, batch = len(windows), min(source.batch, len(windows))
+        padded = np.pad(windows, ((0, -self.count % batch), (0, 0)))
+        self.windows_SBU = padded.reshape(-1, batch, windows.shape[1])
+
+        def of_windows(params: Any, windows_SBU: Array) -> Array:
+            def of_batch(window_BU: Array) -> Array:
+                window_BU = window_BU.astype(jnp.int32)
+                found = module.apply({"params": params}, window_BU, ctx, at_once, method="losses")
+                return jnp.mean(jnp.asarray(found), axis=-1)
+
+            return jax.lax.map(of_batch, windows_SBU)
+
+        self.of_windows = jax.jit(of_windows)
+
+    def __call__(self, params: Any) -> np.ndarray:
+        losses = np.asarray(self.of_windows(params, self.windows_SBU), np.float64).ravel()[: self.count]
+        if not np.isfinite(losses).all():
+            raise UserError("the loss is not finite with these weights; the run has diverged, or the file is damaged")
+        return losses
+
+
+def _energy(w: Any) -> float:
+    return float(np.square(np.asarray(w, np.float64)).sum())
+
+
+def _tensors(masters: Mapping[str, Any], held: Mapping[str, Any]) -> Iterator[Tensor]:
+    for path, kernel in masters.items():
+        layers = np.asarray(kernel, np.float64).reshape(-1, *kernel.shape[-2:])
+        for layer, (w, h) in enumerate(
+            zip(layers, np.asarray(held[path], np.float64).reshape(layers.shape), strict=True)
+        ):
+            square = np.square(w - w.mean())
+            spread = square.mean() ** 2
+            kurtosis = float(np.square(square).mean() / spread - 3) if spread > 0 else float("nan")
+            energy = _energy(w)
+            yield Tensor(path, layer, kurtosis, _energy(h - w) / energy if energy > 0 else float("nan"))

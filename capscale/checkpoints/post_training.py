@@ -4,8 +4,9 @@ Post-training loss rises about in proportion to the error that a format makes on
 2411.04330; QiD, arXiv 2411.17691), where training in the format learns to live with it: capacities say nothing here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +21,13 @@ from capscale.formats.base import NO_CONTEXT, Context, Format
 from capscale.formats.capabilities import Stateful, learns
 from capscale.formats.catalog import label
 from capscale.gaussian_mse import gmse
+from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.loss import tokens_at_once
 from capscale.models.projected import kernels_of
 from capscale.operands import Operand
 from capscale.representation import Representation
+from capscale.train.executor import PROGRAMS_HELD
 from capscale.train.record import loss_with_error
 
 
@@ -146,28 +149,34 @@ class _Losses:
         weights, activations = source.weights, Representation(activations=source.activations)
         if source.compressed_activations:
             activations = replace(activations, hadamard=weights.hadamard, signs=weights.signs)
-        module = Decoder(source.model, activations)
-        at_once = tokens_at_once(source.batch, source.model.context, source.model.vocabulary)
-        ctx = Context(jnp.float32(1), jax.random.key(0)) if source.compressed_activations else NO_CONTEXT
         self.count, batch = len(windows), min(source.batch, len(windows))
         padded = np.pad(windows, ((0, -self.count % batch), (0, 0)))
         self.windows_SBU = padded.reshape(-1, batch, windows.shape[1])
-
-        def of_windows(params: Any, windows_SBU: Array) -> Array:
-            def of_batch(window_BU: Array) -> Array:
-                window_BU = window_BU.astype(jnp.int32)
-                found = module.apply({"params": params}, window_BU, ctx, at_once, method="losses")
-                return jnp.mean(jnp.asarray(found), axis=-1)
-
-            return jax.lax.map(of_batch, windows_SBU)
-
-        self.of_windows = jax.jit(of_windows)
+        self.of_windows = _of_windows(source.model, activations, batch)
 
     def __call__(self, params: Any) -> np.ndarray:
         losses = np.asarray(self.of_windows(params, self.windows_SBU), np.float64).ravel()[: self.count]
         if not np.isfinite(losses).all():
             raise UserError("the loss is not finite with these weights; the run has diverged, or the file is damaged")
         return losses
+
+
+@lru_cache(PROGRAMS_HELD)
+def _of_windows(model: ModelConfig, activations: Representation, batch: int) -> Callable[[Any, np.ndarray], Array]:
+    """The program that runs of one shape share."""
+    module, at_once = Decoder(model, activations), tokens_at_once(batch, model.context, model.vocabulary)
+    dense = activations.activations.is_dense
+
+    def of_windows(params: Any, windows_SBU: Array) -> Array:
+        ctx = NO_CONTEXT if dense else Context(jnp.float32(1), jax.random.key(0))
+
+        def of_batch(window_BU: Array) -> Array:
+            found = module.apply({"params": params}, window_BU.astype(jnp.int32), ctx, at_once, method="losses")
+            return jnp.mean(jnp.asarray(found), axis=-1)
+
+        return jax.lax.map(of_batch, windows_SBU)
+
+    return jax.jit(of_windows)
 
 
 def _energy(w: Any) -> float:

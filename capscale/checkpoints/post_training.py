@@ -115,6 +115,37 @@ def rounded(
         yield Rounded(label(weights.format), weights.format.bits, known, error, loss, loss_se, rise, rise_se, tensors)
 
 
+class Proportion(NamedTuple):
+    """Rises of one run as a multiple of GMSE, which first order says they are where errors are small.
+
+    Attributes:
+      slope: geometric mean of rise over GMSE, in nats.
+      factor: largest ratio of a format's own to that, either way.
+      farthest: the format that has it.
+      formats: how many rises are beyond `CLEAR` standard errors, which count.
+    """
+
+    slope: float
+    factor: float
+    farthest: str
+    formats: int
+
+
+CLEAR = 3.0
+"""Standard errors from which a rise is one."""
+
+
+def proportion(rows: Sequence[Rounded]) -> Proportion | None:
+    """How near the rises of several formats are to one multiple of their GMSE; None of fewer than two clear ones."""
+    told = {row.weights: row.rise / row.gmse for row in rows if row.gmse > 0 and row.rise > CLEAR * row.rise_se}
+    if len(told) < 2:
+        return None
+    slope = float(np.exp(np.mean(np.log(list(told.values())))))
+    factors = {name: max(ratio / slope, slope / ratio) for name, ratio in told.items()}
+    farthest = max(factors, key=lambda name: factors[name])
+    return Proportion(slope, factors[farthest], farthest, len(told))
+
+
 def check_text(source: Source, text: Text) -> None:
     """Raises `UserError` unless the text is the one that a run was trained on, and the model has all its symbols."""
     if source.data is not None and text.id != source.data:

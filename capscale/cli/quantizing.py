@@ -96,12 +96,17 @@ def _csv(found: "list[tuple[Source, list[Rounded | Refused]]]") -> str:
 
 
 def _content(source: "Source", rows: "list[Rounded | Refused]") -> dict[str, Any]:
+    from capscale.checkpoints.post_training import proportion
+
+    one = proportion(_rounded(rows)[1:])
     trained, *others = (
         {name: getattr(row, name) for name in MEASURED} | {"tensors": [t._asdict() for t in row.tensors]}
         for row in _rounded(rows)
     )
     refused = {row.weights: row.reason for row in _refused(rows)}
-    return {**_coordinates(source), "trained": trained, "rounded": others, "refused": refused}
+    return {**_coordinates(source), "trained": trained, "rounded": others, "refused": refused} | {
+        "proportion": None if one is None else one._asdict()
+    }
 
 
 def _rounded(rows: "list[Rounded | Refused]") -> "list[Rounded]":
@@ -120,6 +125,7 @@ def _show(source: "Source", rows: "list[Rounded | Refused]") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from capscale.checkpoints.post_training import CLEAR, proportion
     from capscale.files import printable
 
     trained, *others = _rounded(rows)
@@ -139,5 +145,11 @@ def _show(source: "Source", rows: "list[Rounded | Refused]") -> None:
     if console.width < 100 and not console.is_terminal:
         console = Console(width=120)
     console.print(table)
+    if (one := proportion(others)) is not None:
+        console.print(
+            f"rise = {one.slope:.3g} x GMSE, within a factor of {one.factor:.2f} ({one.farthest}), over {one.formats} "
+            f"formats: those whose rise is beyond {CLEAR:g} standard errors",
+            highlight=False,
+        )
     for row in _refused(rows):
         console.print(f"not rounded to {row.weights}: {printable(row.reason)}", highlight=False, markup=False)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import tiny
 
-from capscale.checkpoints.post_training import Refused, rounded
+from capscale.checkpoints.post_training import Refused, Rounded, proportion, rounded
 from capscale.checkpoints.source import read_source
 from capscale.cli import main
 from capscale.data.corpus import byte_corpus
@@ -134,6 +134,22 @@ def test_texts_and_rotations_that_are_not_the_runs_are_refused(dense, both):
         list(rounded(both[0], [find("int4")], tiny.corpus(), hadamard=4))
 
 
+def test_rises_as_a_multiple_of_gmse():
+    def row(name, gmse, rise, rise_se=1e-4):
+        return Rounded(name, 4.0, gmse, gmse, 2.0 + rise, 0.01, rise, rise_se, ())
+
+    rows = [row("a", 0.01, 0.05), row("b", 0.1, 0.4), row("c", 0.001, 0.0002, 0.0001), row("d", 0.0, 0.0)]
+    found = proportion(rows)
+    assert found is not None
+    assert found.slope == pytest.approx(np.sqrt(5 * 4))  # c is within three standard errors of nothing, d has no error
+    assert found.factor == pytest.approx(np.sqrt(5 / 4))
+    assert found.formats == 2
+    far = proportion([*rows, row("e", 0.1, 4.0)])
+    assert far is not None
+    assert (far.farthest, far.formats) == ("e", 3)
+    assert proportion(rows[:1]) is None
+
+
 def test_the_command(dense, both, tmp_path, capsys):
     (tmp_path / "tiny").write_bytes(tiny.text())
     text = ["--text", str(tmp_path / "tiny")]
@@ -156,6 +172,8 @@ def test_the_command(dense, both, tmp_path, capsys):
     assert [row["weights"] for row in content["rounded"]] == ["int4", "int2"]
     assert float(rows[1]["rise"]) == pytest.approx(content["rounded"][0]["rise"])
     assert list(content["refused"]) == ["mxfp4"]
+    one = content["proportion"]
+    assert f"rise = {one['slope']:.3g} x GMSE, within a factor of {one['factor']:.2f}" in " ".join(out.split())
 
     assert main(["quantize", runs[0], "--weights", "int4"]) == 2
     assert "was trained on tiny" in capsys.readouterr().err

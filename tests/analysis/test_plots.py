@@ -12,11 +12,14 @@ from support.synthetic import rho_of, runs
 
 from capscale.analysis import bench_figure
 from capscale.analysis.cells import mean_losses
+from capscale.analysis.factorization import product
 from capscale.analysis.fit import Settings
+from capscale.analysis.heat_maps import factorization_maps
 from capscale.analysis.labels import Named, place_labels, spread
 from capscale.analysis.loss_figure import loss_against_size, size_name
 from capscale.analysis.pictures import pictures
 from capscale.analysis.plots import capacity_against_error, measured_against_predicted, new_axes, side_by_side
+from capscale.analysis.printed import printed
 from capscale.analysis.study import study
 from capscale.analysis.table import make_table
 from capscale.analysis.uncertainty import Interval
@@ -104,6 +107,10 @@ def test_the_figure_of_the_bench_is_as_clear(monkeypatch):
     table = SimpleNamespace(table=SimpleNamespace(source="some/where/$runs$.csv"))
     assert faults(bench_figure.bench_plot([table])) == []
     assert faults(bench_figure.bench_plot([table, table])) == []
+
+
+def test_heat_maps_are_as_clear():
+    assert faults(factorization_maps(product(printed()["6"].grid))) == []
 
 
 def test_what_is_cut_or_collides_is_a_fault():

@@ -22,8 +22,10 @@ EXTRAS = {
     "wandb": ["wandb>=0.19.10"],
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
+    # Exact, as a newer one may warn of what this one does not, and a warning fails the build of the site.
+    "docs": ["sphinx==9.0.4", "myst-parser==5.2.0", "furo==2025.12.19"],
 }
-TESTED = ("tpu", "equinox", "data", "excel", "ray", "tensorboard", "wandb", "gcs", "s3")
+TESTED = ("tpu", "equinox", "data", "excel", "ray", "tensorboard", "wandb", "gcs", "s3", "docs")
 
 
 def mounted_packages() -> list[str]:

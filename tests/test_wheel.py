@@ -1,6 +1,7 @@
-"""The wheel and the sdist: built from what is tracked, unpacked elsewhere, and used from another folder."""
+"""The wheel, the site and the sdist: built from what is tracked, and used from another folder."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -50,10 +51,29 @@ def source(tmp_path_factory) -> Path:
     return place
 
 
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory) -> Path:
+    """The wheel of those files."""
+    place = tmp_path_factory.mktemp("wheel")
+    succeed([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(place), str(source)])
+    (found,) = place.glob("*.whl")
+    return found
+
+
+def fresh_python(place: Path) -> tuple[str, Path]:
+    """Python of a new environment, and the folder of its packages."""
+    succeed([sys.executable, "-m", "venv", "--without-pip", str(place)])
+    (packages,) = place.glob("lib/python*/site-packages")
+    return str(place / "bin" / "python"), packages
+
+
+def borrow(packages: Path) -> None:
+    """Lets an environment that holds capscale take what capscale needs from this one, whose capscale comes second."""
+    (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+
+
 @pytest.mark.ci
-def test_the_wheel_is_whole_and_works_elsewhere(source, tmp_path):
-    succeed([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)])
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_wheel_is_whole_and_works_elsewhere(wheel, tmp_path):
     place, elsewhere = tmp_path / "installed", tmp_path / "else where"
     elsewhere.mkdir()
     with zipfile.ZipFile(wheel) as archive:
@@ -78,11 +98,39 @@ print(compressed.project(tree)["w"].shape, len(dir(capscale)) > 30)
 
 
 @pytest.mark.ci
+def test_the_site_is_built_by_the_wheel_alone(source, wheel, tmp_path):
+    """Its pages run what a user runs: five hosts, a checkpoint in, rounded, audited and out, fits and launch files."""
+    python, packages = fresh_python(tmp_path / "venv")
+    succeed([sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", str(wheel)])
+    borrow(packages)
+    site, trees = tmp_path / "site", tmp_path / "trees"
+    # Without the current folder on the path, the tree's own capscale/ cannot stand in for the installed one.
+    where = {**os.environ, "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
+    asked = ["--fail-on-warning", "--conf-dir", "docs", "--doctree-dir", str(trees), ".", str(site)]
+    succeed([python, "-m", "sphinx", "--builder", "html", *asked], cwd=source, env=where)
+    pages = {page.relative_to(site).as_posix(): page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    assert len(pages) > 40
+    assert 'class="output' in pages["docs/own_model.html"]
+    assert "16,384 of 16,705 values compressed" in pages["docs/own_model.html"]
+    assert "MXFP4" in pages["docs/checkpoints.html"]
+    assert 'id="capscale.formats.scalar.Scalar"' in pages["docs/api/format.html"]
+    assert "--ladder-file" in pages["docs/api/commands.html"]
+    for name, text in pages.items():
+        # What a browser fetches by itself: pictures, scripts, styles, frames; links lead where the reader asks.
+        fetched = re.findall(r"<(?:img|script|iframe|source|link)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)", text)
+        assert not [address for address in fetched if re.match(r"(https?:)?//", address)], name
+    styles = [path.read_text(encoding="utf-8") for path in site.rglob("*.css")]
+    assert styles
+    assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", "".join(styles))
+    found = succeed([python, "-c", "import capscale; print(capscale.__file__)"], cwd=source, env=where)
+    assert found.startswith(str(packages))
+
+
+@pytest.mark.ci
 def test_the_sdist_installs_and_passes_tests_of_its_own(source, tmp_path):
     """The fresh environment holds capscale from the sdist alone, and borrows what capscale needs from this one."""
-    venv, unpacked, built = tmp_path / "venv", tmp_path / "unpacked", tmp_path / "built"
-    python = str(venv / "bin" / "python")
-    succeed([sys.executable, "-m", "venv", "--without-pip", str(venv)])
+    unpacked, built = tmp_path / "unpacked", tmp_path / "built"
+    python, packages = fresh_python(tmp_path / "venv")
     pip = [sys.executable, "-m", "pip", "--python", python, "install"]
     succeed([*pip, "setuptools>=65", "wheel"])
     succeed([python, "-c", f"from setuptools.build_meta import build_sdist; build_sdist({str(built)!r})"], cwd=source)
@@ -93,8 +141,7 @@ def test_the_sdist_installs_and_passes_tests_of_its_own(source, tmp_path):
     lacking = [name for name in tracked() if not (tree / name).is_file()]
     assert not lacking
     succeed([*pip, "--no-deps", "--no-build-isolation", str(sdist)])
-    (packages,) = venv.glob("lib/python*/site-packages")
-    (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    borrow(packages)
     # Without the current folder on the path, the tree's own capscale/ cannot stand in for the installed one.
     where = {**os.environ, "PYTHONSAFEPATH": "1"}
     found = succeed([python, "-c", "import capscale.kernels as k; print(k.__file__)"], cwd=tree, env=where)

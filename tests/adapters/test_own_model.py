@@ -1,13 +1,10 @@
 """The code of docs/own_model.md runs, each block in a namespace of its own."""
 
-import re
-from pathlib import Path
-
 import jax
 import pytest
+from support.pages import blocks
 
-PAGE = (Path(__file__).parents[2] / "docs" / "own_model.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+BLOCKS = blocks("own_model")
 
 
 def test_the_page_has_a_block_for_every_host():

@@ -1,60 +1,21 @@
-"""A format written outside the package: the table, GMSE, packing and two training steps from one small class."""
-
-from dataclasses import dataclass
+"""The class of docs/own_format.md, written outside the package: the table, GMSE, packing and two training steps."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import dispatch
-from capscale.kernels.project import LargestOver, Spec
+from support.pages import defined
 
 from capscale.errors import UserError
 from capscale.estimators import StraightThrough, Trust
-from capscale.formats.base import NO_CONTEXT, Projection, granularity_of, to_float32
-from capscale.formats.levels import Levels
+from capscale.formats.base import NO_CONTEXT, granularity_of
 from capscale.formats.packing import load, pack, save, unpack
-from capscale.formats.storage import Field
 from capscale.gaussian_mse import gmse
 from capscale.representation import Operand, Representation, linear
 from capscale.testing import CHECKS, Subject, gaussian, same_bits
 
-
-# --8<-- [start:format]
-@dataclass(frozen=True)
-class SignMax:
-    """The sign of every value times a quarter of the largest magnitude of its row."""
-
-    @property
-    def bits(self):
-        return 1.0
-
-    @property
-    def granularity(self):
-        return "row"
-
-    def project(self, x, ctx):
-        full = to_float32(x, "SignMax")
-        scale = jnp.broadcast_to(jnp.max(jnp.abs(full), axis=-1, keepdims=True) / 4, x.shape)
-        return Projection(jnp.where(full < 0, -scale, scale).astype(x.dtype), step=2 * scale)
-
-    def layout(self, shape, dtype):
-        return Field("signs", int(np.prod(shape)), 2), Field("scales", int(np.prod(shape[:-1])), 2**32)
-
-    def store(self, x, ctx):
-        scale = np.asarray(self.project(x, ctx).step)[..., :1] / 2
-        return {"signs": (np.asarray(x) < 0).astype(np.uint32).ravel(), "scales": scale.view(np.uint32).ravel()}
-
-    def load(self, codes, shape, dtype):
-        scale = codes["scales"].view(np.float32).reshape(*shape[:-1], 1)
-        signs = codes["signs"].reshape(shape)
-        return jnp.asarray(np.where(signs == 1, -scale, scale), dtype)
-
-    def kernel_spec(self):
-        return Spec(Levels((-1.0, 1.0)), LargestOver(4.0))
-
-
-# --8<-- [end:format]
+SignMax = defined("own_format", "class SignMax")["SignMax"]
 
 
 SUBJECT = Subject(SignMax(), StraightThrough())

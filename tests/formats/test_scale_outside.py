@@ -1,9 +1,7 @@
-"""Scale rules from one function of the largest magnitude: the example of the guide as it stands there, and jumps."""
+"""Scale rules from one function of the largest magnitude: the example of docs/own_format.md, and jumps."""
 
-import textwrap
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from capscale.kernels import testing
 from jax import lax
+from support.pages import defined
 
 from capscale.estimators import TRUST
 from capscale.formats import OfLargest, Scalar, catalog
@@ -23,19 +22,7 @@ from capscale.gaussian_mse import gmse, measured
 from capscale.kernel_checks import check_kernels
 from capscale.testing import CHECKS, Subject
 
-GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
-
-
-def example():
-    """The format of the guide."""
-    lines = GUIDE.read_text().partition("runs this very text):\n")[2].partition("\nA class of its own")[0]
-    names = {"dataclass": dataclass, "OfLargest": OfLargest, "Scalar": Scalar, "Int": Int}
-    exec(textwrap.dedent(lines), names)
-    assert len(textwrap.dedent(lines).strip().splitlines()) <= 15
-    return names["format"]
-
-
-FORMAT = example()
+FORMAT = defined("own_format", "class Shrunk")["shrunk"]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

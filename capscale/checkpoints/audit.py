@@ -20,10 +20,9 @@ from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.capabilities import initial_context
 from capscale.formats.grids import Int
-from capscale.formats.rotation import hadamard_block
+from capscale.formats.rotation import hadamard_block, turned
 from capscale.formats.scalar import Scalar
 from capscale.gaussian_mse import gmse
-from capscale.kernels.hadamard import rotate
 from capscale.realised import ERROR_FACTOR
 
 STRETCH = 1 << 22
@@ -74,13 +73,16 @@ class _Sums:
     reasons: dict[str, str]
 
 
-def audited(stored: Stored, formats: Mapping[str, Format], hadamard: int | None = None) -> Audited:
+def audited(
+    stored: Stored, formats: Mapping[str, Format], hadamard: int | None = None, signs: int | None = None
+) -> Audited:
     """Audit of one tensor.
 
     Args:
       stored: from `capscale.checkpoints.packed_files.stored_tensors`.
       formats: by the names that are printed.
       hadamard: largest block in which rows are rotated first, a power of two; None for none.
+      signs: seed of random signs ahead of the rotation, as `Representation.signs`; None for none.
 
     Returns:
       Errors along the last axis of `(out, rest)`, as weights of Hugging Face are projected along their inputs; none
@@ -100,9 +102,9 @@ def audited(stored: Stored, formats: Mapping[str, Format], hadamard: int | None 
         if not np.isfinite(part).all():
             raise UserError(f"{stored.name!r} holds NaN or infinity; check its source")
         sums.energy += float(np.square(part, dtype=np.float64).sum())
-        _add(sums, part, apart, hadamard)
+        _add(sums, part, apart, (hadamard, signs))
     if whole:
-        _add(sums, np.asarray(rows, np.float32), whole, hadamard)
+        _add(sums, np.asarray(rows, np.float32), whole, (hadamard, signs))
     errors = {name: _judged(format, name, sums) for name, format in formats.items()}
     kurtosis = _kurtosis(rows)
     return Audited(stored.name, stored.shape, stored.format, stored.bits, kurtosis, sums.energy, errors)
@@ -114,11 +116,12 @@ def _stretches(rows: np.ndarray) -> Iterator[np.ndarray]:
         yield np.asarray(rows[start : start + count], np.float32)
 
 
-def _add(sums: _Sums, rows: np.ndarray, formats: Mapping[str, Format], hadamard: int | None) -> None:
-    """Adds the squared error of each format, which a rotation leaves as it is; notes why one cannot be projected."""
-    x = jnp.asarray(rows)
+def _add(sums: _Sums, rows: np.ndarray, formats: Mapping[str, Format], rotation: tuple[int | None, int | None]) -> None:
+    """Adds the squared error of each format in the rotated basis, which is that in the tensor's own; notes why one
+    cannot be projected."""
+    hadamard, signs = rotation
     block = None if hadamard is None else hadamard_block(rows.shape[1], hadamard)
-    x = x if block is None else rotate(x, block)
+    x = turned(jnp.asarray(rows), block, signs)
     for name, format in formats.items():
         if name in sums.reasons:
             continue

@@ -21,7 +21,7 @@ class Audit:
 
     Examples:
       capscale audit model.safetensors
-      capscale audit Llama-3.2-1B --formats int4 nvfp4 2:4 --hadamard 128 --json
+      capscale audit Llama-3.2-1B --formats int4 nvfp4 2:4 --hadamard 128 --signs 0 --json
       capscale audit model-Q4_0.gguf
     """
 
@@ -31,6 +31,8 @@ class Audit:
     """Names as `capscale gmse --help` explains them."""
     hadamard: int | None = None
     """Largest block in which the inputs are rotated first, a power of two."""
+    signs: int | None = None
+    """Seed of random signs ahead of the rotation."""
     json: bool = False
     """Print JSON and nothing else."""
 
@@ -44,9 +46,9 @@ class Audit:
         from capscale.representation import Representation
 
         formats = {name: find(name) for name in self.formats}
-        Representation(hadamard=self.hadamard)  # which blocks are refused
+        Representation(hadamard=self.hadamard, signs=self.signs)  # which blocks are refused, and signs without one
         stored = list(stored_tensors(local_path(self.path)))
-        tensors = [audited(one, formats, self.hadamard) for one in each(stored, "tensors")]
+        tensors = [audited(one, formats, self.hadamard, self.signs) for one in each(stored, "tensors")]
         totals = {name: found for name in formats if (found := overall(tensors, name)) is not None}
         if self.json:
             print(json.dumps(_content(self, tensors, totals), indent=1))
@@ -63,6 +65,7 @@ def _content(asked: Audit, tensors: list["Audited"], totals: dict[str, "FormatEr
         {
             "input": asked.path,
             "hadamard": asked.hadamard,
+            "signs": asked.signs,
             "curve": {"form": paper_curve().form.name, **dict(paper_curve().values)},
             "tensors": [
                 {**one._asdict(), "errors": {name: _numbers(error) for name, error in one.errors.items()}}

@@ -20,6 +20,7 @@ from capscale.errors import UserError
 from capscale.formats import packing
 from capscale.formats.base import NO_CONTEXT
 from capscale.formats.catalog import find
+from capscale.formats.rotation import turned
 from capscale.gaussian_mse import gmse
 from capscale.models.config import ModelConfig
 from capscale.models.initial import initial_params
@@ -40,8 +41,8 @@ def file(tmp_path):
     return path
 
 
-def of(path, formats=FORMATS, hadamard=None):
-    return {one.name: audited(one, formats, hadamard) for one in stored_tensors(path)}
+def of(path, formats=FORMATS, hadamard=None, signs=None):
+    return {one.name: audited(one, formats, hadamard, signs) for one in stored_tensors(path)}
 
 
 def relative(format, x):
@@ -78,6 +79,16 @@ def test_rotated_rows_look_gaussian(file):
     error = of(file, hadamard=256)["spiky"].errors["int4"]
     assert error.error == pytest.approx(relative(find("int4"), np.asarray(rotate(jnp.asarray(SPIKY), 256))), rel=1e-4)
     assert error.rho is not None
+
+
+def test_random_signs_spread_what_lies_along_a_row_of_the_rotation(tmp_path):
+    file, x = tmp_path / "flat.safetensors", np.ones((4, 256), np.float32)
+    save_file({"flat": x}, file)
+    plain, signed = (of(file, hadamard=256, signs=signs)["flat"].errors["int4"] for signs in (None, 3))
+    expected = relative(find("int4"), np.asarray(turned(jnp.asarray(x), 256, 3)))
+    assert signed.error == pytest.approx(expected, rel=1e-5)
+    assert signed.ratio == pytest.approx(1, abs=0.3)
+    assert plain.ratio > 10
 
 
 def test_all_tensors_count_by_their_energy(file):
@@ -151,8 +162,9 @@ def test_the_command_prints_a_table_and_json(file, capsys):
     shown = capsys.readouterr().out
     for said in ("gaussian", "48 x 64 x 4", "4 bits, GMSE 0.0115", "all of them, by energy", "--hadamard 128 shows"):
         assert said in shown
-    assert main(["audit", str(file), "--formats", "int4", "--hadamard", "128", "--json"]) == 0
+    assert main(["audit", str(file), "--formats", "int4", "--hadamard", "128", "--signs", "3", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert (told["hadamard"], told["signs"]) == (128, 3)
     assert told["tensors"][0].keys() >= {"name", "shape", "stored", "bits", "kurtosis", "errors"}
     assert told["overall"]["int4"]["rho"] is not None
 
@@ -164,6 +176,7 @@ def test_the_command_prints_a_table_and_json(file, capsys):
         (lambda path: path.unlink(), [], "no such file or directory"),
         (lambda path: None, ["--formats", "int44"], "int44"),
         (lambda path: None, ["--hadamard", "100"], "must be a power of two"),
+        (lambda path: None, ["--signs", "1"], "signs belong to a rotation"),
     ],
 )
 def test_bad_input_is_status_2(change, words, message, file, capsys):

@@ -10,7 +10,7 @@ from capscale.checkpoints import compressed_tensors, gguf_blocks, gguf_model, to
 from capscale.checkpoints.config_writer import config_of
 from capscale.checkpoints.huggingface import NUMPY, Place, places, rows_of
 from capscale.checkpoints.source import Source
-from capscale.checkpoints.writing import Folder
+from capscale.checkpoints.writing import Folder, copy_tokenizer
 from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.capabilities import learns
@@ -63,7 +63,7 @@ def with_weights(source: Source, format: Format | None) -> Source:
 
 
 def export(source: Source, container: Container, out: Path, dtype: Dtype | None = None) -> Written:
-    """Writes a decoder into a new directory.
+    """Writes a decoder into a new directory, and beside it the tokenizer that its source has, but for gguf.
 
     Args:
       source: the decoder, and the format that its linear layers are held in.
@@ -76,12 +76,13 @@ def export(source: Source, container: Container, out: Path, dtype: Dtype | None 
       UserError: a format, a rotation or a model that the container does not hold, with the nearest that it does.
     """
     name: Dtype = dtype or source.model.dtype
-    if container == "hf":
-        return _rounded(source, out, name)
-    format = _packable(source, container)
     if container == "gguf":
-        return _gguf(source, out, name, format)
-    return _packed_folder(source, container, out, name, format)
+        return _gguf(source, out, name, _packable(source, container))
+    if container == "hf":
+        written = _rounded(source, out, name)
+    else:
+        written = _packed_folder(source, container, out, name, _packable(source, container))
+    return written._replace(files=[*written.files, *copy_tokenizer(source.path, out)])
 
 
 def _rounded(source: Source, out: Path, dtype: Dtype) -> Written:

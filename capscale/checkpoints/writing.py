@@ -1,6 +1,7 @@
 """A checkpoint's directory as it is written: shards as they fill up, the index, and config.json last."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,26 @@ from capscale.files import write_json, writing
 
 SHARD_BYTES = 4_000_000_000
 """A shard is closed before it grows beyond this many bytes; it is held in memory until then."""
+
+
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+"""Files in which transformers keeps a tokenizer beside a checkpoint."""
+
+
+def copy_tokenizer(source: Path, directory: Path) -> list[Path]:
+    """Copies the tokenizer's files of a checkpoint as they are, those that there are; the copies."""
+    found = [source / name for name in TOKENIZER if (source / name).is_file()]
+    with writing(directory):
+        return [Path(shutil.copyfile(path, directory / path.name)) for path in found]
 
 
 def new_directory(directory: Path) -> Path:

@@ -16,7 +16,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-LIMIT_S = 600
+LIMIT_S = 1800
 LANGUAGES = ("python", "bash")
 log = logging.getLogger(__name__)
 

@@ -142,6 +142,19 @@ def test_packed_files_hold_the_bits_of_the_format(container, weights, bits, tmp_
     assert 0 < on_disk - written.packed_bytes - written.other_bytes < 14_000, "headers alone"
 
 
+@pytest.mark.parametrize(("container", "copied"), [("hf", True), ("torchao", True), ("gguf", False)])
+def test_the_tokenizer_beside_a_checkpoint_is_copied(container, copied, tmp_path):
+    before, out = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    for name in ("tokenizer.json", "merges.txt", "notes.txt"):
+        (before / name).write_bytes(name.encode())
+    written = export(compressed("mxfp4")._replace(path=before), container, out)
+    names = {"tokenizer.json", "merges.txt"} if copied else set()
+    assert {path.name for path in written.files if path.suffix in (".json", ".txt")} - {"config.json"} == names
+    assert all((out / name).read_bytes() == name.encode() for name in names)
+    assert not (out / "notes.txt").exists()
+
+
 def test_dense_weights_are_packed_nowhere(tmp_path):
     with pytest.raises(UserError, match=r"these are dense; name a format by --weights"):
         export(source(), "gguf", tmp_path / "out")

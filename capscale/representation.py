@@ -96,6 +96,7 @@ class Representation:
 
 
 DENSE = Representation()
+"""Neither operand compressed: `linear` is the plain product."""
 
 
 def project_weights(w: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Array:

@@ -11,6 +11,7 @@ from docstrings import restructured, targets
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 WIDTH = "92"
@@ -26,10 +27,11 @@ class Facade(SphinxDirective):
         known = targets(self.env.app)
         lines = []
         for name in facade.__all__:
-            value = getattr(facade, name)
-            documented = name in known or inspect.isclass(value) or inspect.isfunction(value)
-            about = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()) if documented else ""
-            full = known.get(name, f"{facade._HOME[name]}.{name}")
+            home = facade._HOME[name]
+            value, named = getattr(facade, name), ModuleAnalyzer.for_module(home).find_attr_docs().get(("", name))
+            text = "\n".join(named) if named else inspect.getdoc(value) if hasattr(value, "__name__") else ""
+            about = " ".join((text or "").split("\n\n")[0].split())
+            full = known.get(name, f"{home}.{name}")
             lines += [f"- :py:obj:`{name} <{full}>`: {restructured([about], known)[0]}".rstrip(": ")]
         parsed = nodes.Element()
         self.state.nested_parse(StringList(lines, "facade"), self.content_offset, parsed)

@@ -36,6 +36,7 @@ ORDER = (
     "coverage",
     "adapters",
     "gaussian_mse",
+    "gaussian_moments",
     "testing",
     "capacity",
     "realised",

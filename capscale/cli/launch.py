@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import tyro
 
 from capscale.cli.selecting import LadderName, Selecting
-from capscale.cli.training import Training, saving_of
+from capscale.cli.training import Training, memory_of, saving_of
 from capscale.errors import UserError
+from capscale.train.memory import Gather
 
 
 @dataclass(kw_only=True)
@@ -41,6 +42,8 @@ class Launch(Selecting):
     """Parts of a batch that are done one after the other, to save memory."""
     remat: bool = False
     """Compute each layer anew in the backward pass, to save memory."""
+    gather: Gather = "layer"
+    """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
     checkpoint_interval: float | None = None
     """Seconds between checkpoints; if not given, what their own time and --mtbf make of them."""
     mtbf: float = Training.mtbf
@@ -86,7 +89,8 @@ class Launch(Selecting):
         text = [] if self.text is None else ["--text", self.text]
         fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []
         parts = ["--microbatches", str(self.microbatches)] if self.microbatches > 1 else []
-        memory = [*fsdp, *parts, *(["--remat"] if self.remat else [])]
+        gather = ["--gather", self.gather] if memory_of(self).gather != "layer" else []
+        memory = [*fsdp, *parts, *gather, *(["--remat"] if self.remat else [])]
         every = [] if self.checkpoint_interval is None else ["--checkpoint-interval", str(self.checkpoint_interval)]
         saving = [*every, *(["--mtbf", str(self.mtbf)] if self.mtbf != Training.mtbf else [])]
         arguments = (

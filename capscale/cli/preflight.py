@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import tyro
 
 from capscale.cli.selecting import LadderName, Selecting, planned, read_text
+from capscale.cli.training import memory_of
 from capscale.cli.waiting import waiting
 from capscale.errors import UserError
+from capscale.train.memory import Gather
 
 if TYPE_CHECKING:
     from capscale.data.corpus import DataId
@@ -46,11 +48,13 @@ class Preflight(Selecting):
     """Parts of a batch that are done one after the other."""
     remat: bool = False
     """Compute each layer anew in the backward pass."""
+    gather: Gather = "layer"
+    """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
     mfu: float | None = None
     """Share of the chips' peak that training is taken to reach, where you have measured it; else it is estimated."""
     quick: bool = False
-    """Compile at XLA's lowest effort: about three times faster, and often asking for more memory than training does.
-    Kernels count by their bytes alone then, which takes them for three times as fast as they are and more."""
+    """Compile at XLA's lowest effort: about three times faster, and often asking for more memory than training does;
+    the time of such a step says nothing, and is not estimated."""
     json: bool = False
     """Print JSON."""
 
@@ -58,11 +62,10 @@ class Preflight(Selecting):
         """Compiles, prints a line a program and the totals."""
         from capscale.sweep.preflight import Setting, check
         from capscale.sweep.slices import find_slice
-        from capscale.train.memory import Memory
 
         if self.mfu is not None and not 0 < self.mfu <= 1:
             raise UserError(f"--mfu {self.mfu} must lie in (0, 1]")
-        setting = Setting(find_slice(self.topology), self.fsdp, Memory(self.remat, self.microbatches))
+        setting = Setting(find_slice(self.topology), self.fsdp, memory_of(self))
         runs = list(plan_for(self, self.text, self.vocabulary).runs)
         if not self.json:
             print(
@@ -175,7 +178,7 @@ class Preflight(Selecting):
         """The total, and what it rests on."""
         chip = setting.slice.chip
         if hours is None:
-            return "chip-hours are not known, as a program was not compiled; give --mfu"
+            return "chip-hours are not known without an estimate of every step; leave out --quick, or give --mfu"
         total = f"{hours:,.0f} chip-hours, {hours / setting.slice.chips:,.0f} hours of {setting.slice.name}"
         if self.mfu is not None:
             return f"{total}, at {self.mfu:.0%} of {chip.peak / 1e12:.0f} TFLOP/s a chip"

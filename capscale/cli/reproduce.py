@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from capscale.cli.training import SideBySide, train
+from capscale.cli.training import SideBySide, memory_of, train
 from capscale.cli.waiting import each, waiting
 from capscale.errors import UserError
 
@@ -154,9 +154,8 @@ class Reproduce(SideBySide):
         from capscale.sweep.display import run_name
         from capscale.sweep.preflight import Setting, check
         from capscale.sweep.slices import find_slice
-        from capscale.train.memory import Memory
 
-        setting = Setting(find_slice(str(self.topology)), self.fsdp, Memory(self.remat, self.microbatches))
+        setting = Setting(find_slice(str(self.topology)), self.fsdp, memory_of(self))
         print(f"compiled for {setting}, the hardest run of each size:")
         fits = []
         for checked in check(hardest(runs), setting, quick=True, tell=lambda _: None, during=waiting):

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from capscale.cli.selecting import LadderName, Selecting, planned
 from capscale.errors import UserError
+from capscale.train.memory import Gather, Memory
 
 if TYPE_CHECKING:
     from etils import epath
@@ -48,6 +49,8 @@ class Training:
     """Parts of a batch that are done one after the other, to save memory."""
     remat: bool = False
     """Compute each layer anew in the backward pass, to save memory."""
+    gather: Gather = "layer"
+    """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
     checkpoint_interval: float | None = None
     """Seconds between checkpoints. If not given, as often as failures make one worth the time that it takes to write,
     and 2 % of the time at most."""
@@ -95,6 +98,20 @@ class SideBySide(Training):
             )
 
 
+class _AsksForMemory(Protocol):
+    fsdp: int
+    microbatches: int
+    remat: bool
+    gather: Gather
+
+
+def memory_of(command: _AsksForMemory) -> Memory:
+    """Memory settings of a command; raises `UserError` for a gathering that there is nothing to gather for."""
+    if command.gather == "step" and command.fsdp == 1:
+        raise UserError("--gather step: every device has all parameters; give --fsdp N to share them, or leave it out")
+    return Memory(command.remat, command.microbatches, command.gather)
+
+
 def saving_of(checkpoint_interval: float | None, mtbf: float) -> "Saving":
     """How often checkpoints are written, in seconds; `UserError` for flags that say it otherwise."""
     from capscale.train.saving import Saving
@@ -128,7 +145,6 @@ def train(
     from capscale.sweep.on_ray import launch_on_ray
     from capscale.sweep.selection import WHOLE
     from capscale.train import distributed
-    from capscale.train.memory import Memory
     from capscale.train.record import versions
 
     on_ray = isinstance(command, SideBySide) and command.launcher == "ray"
@@ -142,7 +158,7 @@ def train(
 
     with distributed.all_or_none():
         saving = saving_of(command.checkpoint_interval, command.mtbf)
-        mode, memory = mode_of(mode, command.fsdp), Memory(command.remat, command.microbatches)
+        mode, memory = mode_of(mode, command.fsdp), memory_of(command)
         shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
         selection = command.selection if isinstance(command, Selecting) else WHOLE
         whole, source = planned(experiment, command.ladder, selection, command.text)
@@ -222,7 +238,7 @@ def _run_arguments(command: Training, experiment: str, out: str) -> list[str]:
     arguments = ["run", found, "--out", _absolute(out), "--ladder", ladder]
     text = [] if command.text is None else ["--text", _absolute(command.text)]
     options = ["--fsdp", str(command.fsdp), "--microbatches", str(command.microbatches)]
-    options += ["--mtbf", str(command.mtbf)]
+    options += ["--gather", command.gather, "--mtbf", str(command.mtbf)]
     if command.checkpoint_interval is not None:
         options += ["--checkpoint-interval", str(command.checkpoint_interval)]
     switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]

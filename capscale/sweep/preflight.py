@@ -3,9 +3,10 @@
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -27,8 +28,8 @@ from capscale.train.sharding import make_mesh
 from capscale.train.step import MEASURED_EVERY, Program, RunScalars
 
 QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
-"""XLA compiles about three times faster, into a program that takes longer and often more memory. Kernels' schedules, of
-which the writing takes as long again as compiling does, are not asked for then."""
+"""XLA compiles about three times faster, into a program that often takes more memory, and several times as long by its
+own estimate: no time follows from it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Setting:
     def __str__(self) -> str:
         options = {"--fsdp": self.fsdp, "--microbatches": self.memory.microbatches}
         flags = [f"{name} {value}" for name, value in options.items() if value > 1]
+        flags += [f"--gather {self.memory.gather}"] if self.memory.gather != "layer" else []
         return " ".join([f"--topology {self.slice.name}", *flags, *(["--remat"] if self.memory.remat else [])])
 
 
@@ -56,7 +58,7 @@ class Compiled(NamedTuple):
       limit: bytes of memory that a device has.
       seconds: of tracing, lowering and compiling on this machine.
       reason: XLA's own words where it refused for want of memory, else empty.
-      estimate: of the time of a step; None where XLA refused.
+      estimate: of the time of a step; None where XLA refused, or was told to be quick.
     """
 
     bytes: int
@@ -106,13 +108,18 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes
     )
+    estimated = None if quick else _estimated(compiled, setting.slice, mesh.size, written)
+    return Compiled(total, limit, time.monotonic() - began, "", estimated)
+
+
+def _estimated(compiled: jax.stages.Compiled, slice_: Slice, devices: int, written: Path | None) -> Estimate:
+    """Time of a step; kernels' schedules that were read are deleted."""
     text = compiled.as_text()
     assert text is not None
-    schedule = read_schedule(text, mesh.size, share_of_conditionals=1 / MEASURED_EVERY)
-    estimated = estimate(schedule, setting.slice, mesh.size, written)
+    found = estimate(read_schedule(text, devices, 1 / MEASURED_EVERY), slice_, devices, written)
     for path in [] if written is None else written.iterdir():
         path.unlink()
-    return Compiled(total, limit, time.monotonic() - began, "", estimated)
+    return found
 
 
 def _needed(message: str) -> int:
@@ -158,28 +165,52 @@ def check(
 def remedy(run: Run, refused: Compiled, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
     """The first setting that fits a run which `setting` does not fit; None if nothing tried does.
 
-    On the same slice, in the order of what it costs in time: parameters split over all devices, micro-batches, layers
-    computed anew; then the next larger slices, each with the parameters split. Micro-batches that would still ask for
-    more than there is, going by what was asked for before, are not compiled.
+    On the same slice, in the order of what it costs in time: parameters split over all devices and sent once a step,
+    then for each layer; the same with layers computed anew; each in the fewest micro-batches that fit. Then the next
+    larger slices, with the parameters split.
     """
-    for candidate in _candidates(run, setting, refused):
-        try:
-            compiled = compile_step(run, candidate, quick)
-        except UserError:
-            continue  # a batch that does not split this way
-        if compiled.fits:
-            return candidate, compiled
+    devices = len(setting.slice.devices())
+    split = Setting(setting.slice, devices, replace(setting.memory, microbatches=1))
+    for remat in (False, True):
+        for gather in ("step", "layer"):
+            if remat < setting.memory.remat or (gather == "step" and devices == 1):
+                continue
+            found = fewest_microbatches(run, replace(split, memory=Memory(remat, gather=gather)), quick, refused)
+            if found is not None:
+                return found
+    for larger in setting.slice.larger:
+        found = _fitting(run, Setting(larger, len(larger.devices()), setting.memory), quick)
+        if found is not None:
+            return found
     return None
 
 
-def _candidates(run: Run, setting: Setting, refused: Compiled) -> Iterator[Setting]:
+def fewest_microbatches(
+    run: Run, setting: Setting, quick: bool, refused: Compiled | None = None
+) -> tuple[Setting, Compiled] | None:
+    """`setting` in the fewest micro-batches whose step fits, of 1, 2, 4 and so on as far as the batch splits.
+
+    Found by bisection, as fewer ask for more. `refused`: what asked for too much in a single one; as many times fewer
+    bytes as it asked for more than there are make the first guess. None where as many as there can be do not fit.
+    """
     devices = len(setting.slice.devices())
-    factor = 2 ** max(1, math.ceil(math.log2(max(refused.bytes, 1) / refused.limit)))
-    for remat in (False, True):
-        for parts in (1, factor, 2 * factor):
-            memory = Memory(remat or setting.memory.remat, parts * setting.memory.microbatches)
-            candidate = Setting(setting.slice, devices, memory)
-            if candidate != setting and run.batch % (memory.microbatches * devices) == 0:
-                yield candidate
-    for larger in setting.slice.larger:
-        yield Setting(larger, len(larger.devices()), setting.memory)
+    choices = [2**power for power in range(run.batch.bit_length()) if run.batch % (2**power * devices) == 0]
+    low, high, best = 0, len(choices) - 1, None
+    guess = 0 if refused is None else math.ceil(math.log2(max(refused.bytes / refused.limit, 1)))
+    middle = min(guess, high)
+    while low <= high:
+        memory = replace(setting.memory, microbatches=choices[middle])
+        found = _fitting(run, replace(setting, memory=memory), quick)
+        best = best if found is None else found
+        low, high = (low, middle - 1) if found is not None else (middle + 1, high)
+        middle = (low + high) // 2
+    return best
+
+
+def _fitting(run: Run, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
+    """The setting and its step, where that fits; None too for a batch that does not split this way."""
+    try:
+        compiled = compile_step(run, setting, quick)
+    except UserError:
+        return None
+    return (setting, compiled) if compiled.fits else None

@@ -1,9 +1,13 @@
 """How a step trades time for memory."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from capscale.checks import check_flag, check_whole
+from capscale.checks import check_choice, check_flag, check_whole
 from capscale.errors import UserError
+
+Gather = Literal["layer", "step"]
+"""When devices that share one copy of the parameters gather them: each layer of each micro-batch, or once a step."""
 
 
 @dataclass(frozen=True)
@@ -14,13 +18,18 @@ class Memory:
       remat: keep only each layer's input for the backward pass and compute the layer anew there.
       microbatches: parts of a batch that are done one after the other, their gradients added up; a divisor of the
         batch. Weights are compressed once for all of them.
+      gather: of devices that share one copy of the parameters. By "layer" each holds a part of them at any time, and
+        they are sent twice, and their gradients once, for every micro-batch. By "step" each holds all of them and all
+        of their gradients in float32 while a step lasts, and both are sent once.
     """
 
     remat: bool = False
     microbatches: int = 1
+    gather: Gather = "layer"
 
     def __post_init__(self):
         check_flag(self, "remat")
+        check_choice(self, "gather", get_args(Gather))
         check_whole(self, "microbatches", least=1)
 
     def check(self, batch: int, devices: int) -> None:

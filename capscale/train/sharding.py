@@ -1,15 +1,20 @@
 """Where a run's arrays live: a Mesh with axes ("data", "fsdp")."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from capscale.errors import UserError
 from capscale.kernels.mesh import automatic_axes
+from capscale.models.projected import KERNEL, path_name
 
 DATA, FSDP = "data", "fsdp"
+MULTIPLIED = ("kernel", "embedding", "head")
+"""Names of parameters that meet nothing but products, and a look-up, in the model's dtype."""
 
 
 def make_mesh(fsdp: int = 1, devices: list[Any] | None = None) -> Mesh:
@@ -35,17 +40,23 @@ def batch_sharding(mesh: Mesh, batch_axis: int) -> NamedSharding:
 
 
 def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any) -> Any:
-    """A sharding per leaf: matrices are split over `fsdp` along their largest axis it divides, the rest replicated."""
+    """A sharding per leaf: matrices are split over `fsdp` along an axis that it divides, the rest replicated.
+
+    Kernels along their outputs, so that each device has whole rows of inputs, on which formats project them; others,
+    and kernels of outputs that do not divide, along the largest axis.
+    """
     parts = mesh.shape[FSDP]
 
-    def sharding(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+    def sharding(path: Any, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         divisible = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0 and size >= parts]
         if parts == 1 or leaf.ndim < 2 or not divisible:
             return replicated(mesh)
         axis = max(divisible, key=lambda axis: leaf.shape[axis])
+        if path_name(path).endswith(KERNEL) and leaf.ndim - 1 in divisible:
+            axis = leaf.ndim - 1
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, FSDP))
 
-    return jax.tree.map(sharding, abstract_state)
+    return jax.tree_util.tree_map_with_path(sharding, abstract_state)
 
 
 def split_as_state(tree: Any) -> Any:
@@ -57,6 +68,48 @@ def split_as_state(tree: Any) -> Any:
     if FSDP not in auto or mesh.shape[FSDP] == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, state_sharding(mesh, tree))
+
+
+def gathered(tree: Any, specs: Any, dtype: Any) -> Any:
+    """`tree`, whose leaves are a device's parts by `specs`, whole; inside of `jax.shard_map` over the mesh.
+
+    Matrices that are multiplied in `dtype` are sent in it, and are float32 again: they are rounded to it anyway.
+    """
+
+    def gather(path: Any, leaf: Array, spec: PartitionSpec) -> Array:
+        axis = _axis(spec)
+        if axis is None:
+            return leaf
+        multiplied = path_name(path).split("/")[-1] in MULTIPLIED
+        sent = leaf.astype(dtype) if multiplied else leaf
+        return jax.lax.all_gather(sent, FSDP, axis=axis, tiled=True).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(gather, tree, specs)
+
+
+def scattered_mean(tree: Any, specs: Any) -> Any:
+    """Mean over all devices of trees that each of them has whole, of which each keeps its part by `specs`."""
+
+    def scatter(leaf: Array, spec: PartitionSpec) -> Array:
+        axis, leaf = _axis(spec), jax.lax.pmean(leaf, DATA)
+        if axis is None:
+            return jax.lax.pmean(leaf, FSDP)
+        return jax.lax.psum_scatter(leaf, FSDP, scatter_dimension=axis, tiled=True) / jax.lax.axis_size(FSDP)
+
+    return jax.tree.map(scatter, tree, specs)
+
+
+def _axis(spec: PartitionSpec) -> int | None:
+    """The axis that a leaf is split along, None for none."""
+    return spec.index(FSDP) if FSDP in spec else None
+
+
+def mapped(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`function` on every device of the context mesh by itself."""
+    mesh, auto = automatic_axes()
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=set(auto), check_vma=False
+    )
 
 
 def local_rows(mesh: Mesh, batch: int) -> slice:

@@ -1,7 +1,6 @@
 """The compiled part of training: one step, a chunk of steps, an evaluation."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,10 +22,11 @@ from capscale.models.layers import NOISE
 from capscale.models.loss import tokens_at_once
 from capscale.models.projected import FormatState, initial_format_state, next_format_state, project_params
 from capscale.representation import DENSE, DENSE_OPERAND, Representation
+from capscale.train.gradient import gathered_once, mean_of_parts, microbatches, splits_weights
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.run import Optimizer, Run
-from capscale.train.sharding import DATA, split_as_state
+from capscale.train.sharding import DATA, mapped, split_as_state
 
 
 class TrainState(NamedTuple):
@@ -147,32 +147,24 @@ def loss_and_gradient(
     `data_parallel_axis`: axis of a mesh along which devices hold parts of the batch and add up once, after their last
     micro-batch.
     """
-    parts = program.memory.microbatches
-    devices_apart = 1 if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
-    at_once = program.tokens_at_once(len(window_BU) * devices_apart // parts)
+    parts, together = program.memory.microbatches, _draws_together(program)
+    once = program.memory.gather == "step" and data_parallel_axis is None and splits_weights() and not together
+    devices = program.devices if once else 1
+    devices_apart = devices if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
 
-    def of_part(window_bU: Array, ctx: Context) -> tuple[Array, Any]:
+    def of_part(held: Any, window_bU: Array, ctx: Context) -> tuple[Array, Any]:
+        at_once = program.tokens_at_once(len(window_bU) * devices_apart)
         return jax.value_and_grad(
             lambda held: _applied(program, "mean_loss", held, window_bU, ctx=ctx, at_once=at_once)
         )(held)
 
-    def add(total: tuple[Array, Any], part: tuple[Array, Array]) -> tuple[tuple[Array, Any], None]:
-        window_bU, number = part
-        key = None if ctx.key is None else jax.random.fold_in(ctx.key, number)
-        return jax.tree.map(jnp.add, total, of_part(window_bU, ctx._replace(key=key))), None
+    def of_batch(held: Any, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
+        return mean_of_parts(of_part, held, window_BU, ctx, parts)
 
-    if parts == 1:
-        mean = of_part(window_BU, ctx)
-    else:
-        nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, held))
-        total, _ = jax.lax.scan(add, nothing, (_microbatches(window_BU, parts), jnp.arange(parts)))
-        mean = jax.tree.map(lambda sum_: sum_ / parts, total)
+    if once:
+        return gathered_once(of_batch, held, window_BU, ctx, program.model.dtype)
+    mean = of_batch(held, window_BU, ctx)
     return mean if data_parallel_axis is None else jax.lax.pmean(mean, data_parallel_axis)
-
-
-def _microbatches(window_BU: Array, parts: int) -> Array:
-    """(parts, b, U): every parts-th row makes one, so that devices of consecutive rows hold as many of each."""
-    return jnp.moveaxis(window_BU.reshape(-1, parts, window_BU.shape[1]), 1, 0)
 
 
 def train_step(
@@ -256,7 +248,7 @@ def train_chunk(
     if axis is None:
         return steps(state, window_SBU, count, scalars)
     same = PartitionSpec()
-    return _mapped(steps, (same, PartitionSpec(None, axis), same, same), same)(state, window_SBU, count, scalars)
+    return mapped(steps, (same, PartitionSpec(None, axis), same, same), same)(state, window_SBU, count, scalars)
 
 
 def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Array:
@@ -278,7 +270,7 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
             return token_losses(program, held, window_bU.astype(jnp.int32), ctx_b, devices_apart).mean(axis=-1)
 
         def losses_B(window_BU: Array) -> Array:
-            loss_Pb = jax.lax.map(losses_b, (_microbatches(window_BU, parts), jnp.arange(parts)))
+            loss_Pb = jax.lax.map(losses_b, (microbatches(window_BU, parts), jnp.arange(parts)))
             return jnp.moveaxis(loss_Pb, 0, 1).reshape(len(window_BU))
 
         return jax.lax.map(losses_B, window_SBU)
@@ -286,20 +278,16 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
     if data_parallel_axis is None:
         return losses(state, window_SBU)
     split = PartitionSpec(None, data_parallel_axis)
-    return _mapped(losses, (PartitionSpec(), split), split)(state, window_SBU)
+    return mapped(losses, (PartitionSpec(), split), split)(state, window_SBU)
 
 
 def _data_parallel_axis(program: Program) -> str | None:
     """The axis of the context mesh along which devices work apart, where every one holds all parameters."""
     mesh, auto = automatic_axes()
-    # Noise of the activations is drawn for all tokens at once, so that devices which draw it do not part.
-    together = draws(program.representation.activations.format)
-    return DATA if DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not together else None
+    alone = DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not _draws_together(program)
+    return DATA if alone else None
 
 
-def _mapped(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-    """`function` on every device of the context mesh by itself."""
-    mesh, auto = automatic_axes()
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=set(auto), check_vma=False
-    )
+def _draws_together(program: Program) -> bool:
+    """Whether noise of the activations is drawn for all tokens at once, so that devices do not part."""
+    return draws(program.representation.activations.format)

@@ -90,9 +90,7 @@ def test_a_sweep_of_tiny_runs_is_compiled_for_a_slice(command):
     assert [len(compressed["runs"]), len(dense["runs"])] == [3, 1]
     for program in (compressed, dense):
         assert program["fits"]
-        assert program["estimate"]["step_s"] > program["estimate"]["compute_s"] > 0
-        gradients = 4 * (tiny.MODEL.non_embedding_parameters + (2 - tiny.MODEL.tied_embeddings) * 96 * 8)
-        assert program["estimate"]["bytes_sent_per_device"] == pytest.approx(1.5 * gradients, rel=0.01)
+        assert program["estimate"] is None
         assert 10_000 < program["bytes_per_device"] < program["bytes_there"] == 16 * 2**30
     assert [run["steps"] for run in compressed["runs"]] == [12, 12, 24]
     matrices = tiny.MODEL.non_embedding_parameters + 96 * 8
@@ -123,13 +121,14 @@ def test_a_program_is_compiled_once_for_all_runs_that_share_it(command, pretend)
 @pytest.mark.parametrize(
     ("gigabytes", "expected"),
     [
-        (lambda s: 20 if s.fsdp == 1 else 10, "--topology v5e:2x2 --fsdp 4"),
-        (lambda s: 5 + 15 / s.memory.microbatches, "--topology v5e:2x2 --fsdp 4 --microbatches 2"),
-        (lambda s: 10 + 30 / s.memory.microbatches, "--topology v5e:2x2 --fsdp 4 --microbatches 8"),
-        (lambda s: 10 if s.memory.remat else 20, "--topology v5e:2x2 --fsdp 4 --remat"),
+        (lambda s: 20 if s.fsdp == 1 else 10, "--topology v5e:2x2 --fsdp 4 --gather step"),
+        (lambda s: 5 + 15 / s.memory.microbatches, "--topology v5e:2x2 --fsdp 4 --microbatches 2 --gather step"),
+        (lambda s: 10 + 30 / s.memory.microbatches, "--topology v5e:2x2 --fsdp 4 --microbatches 8 --gather step"),
+        (lambda s: 10 if s.memory.gather == "layer" and s.fsdp > 1 else 20, "--topology v5e:2x2 --fsdp 4"),
+        (lambda s: 10 if s.memory.remat else 20, "--topology v5e:2x2 --fsdp 4 --gather step --remat"),
         (lambda s: 160 / s.slice.chips, "--topology v5e:4x4 --fsdp 16"),
     ],
-    ids=["fsdp", "microbatches", "more-microbatches", "remat", "slice"],
+    ids=["fsdp", "microbatches", "more-microbatches", "layers", "remat", "slice"],
 )
 def test_what_does_not_fit_is_told_what_would(gigabytes, expected, command, pretend, monkeypatch):
     big = tiny.run(batch=64, tokens=64 * 16 * 12)
@@ -159,7 +158,7 @@ def test_hours_of_what_was_not_compiled_are_not_known(command, pretend):
     pretend(lambda setting: 1000)
     status, text, _ = command("--topology", "v5e:2x2")
     assert status == 1
-    assert "chip-hours are not known, as a program was not compiled; give --mfu" in text
+    assert "chip-hours are not known without an estimate of every step; leave out --quick, or give --mfu" in text
     assert json.loads(command("--topology", "v5e:2x2", "--json")[1])["total"]["device_hours"] is None
 
 
@@ -168,6 +167,22 @@ def test_what_nothing_helps_is_said_so(command, pretend):
     status, text, _ = command("--topology", "v5e:2x2")
     assert status == 1
     assert "nothing tried makes" in text
+
+
+@pytest.mark.parametrize("needed", [1, 2, 4, 8, 16])
+def test_micro_batches_are_the_fewest_that_fit(needed, pretend):
+    """By bisection: of five choices at most three are compiled, wherever one begins."""
+    run, limit = tiny.run(batch=64), 16 * 2**30 / GB
+    setting = Setting(find_slice("v5e:2x2"), 4)
+    for refused in (None, Compiled(16 * 2**30 * 8, 16 * 2**30, 1.0, "")):
+        calls = pretend(lambda s: limit * needed / s.memory.microbatches)
+        found = preflight.fewest_microbatches(run, setting, True, refused)
+        assert found is not None
+        assert found[0] == Setting(setting.slice, 4, Memory(microbatches=needed))
+        assert len({s for _, s in calls}) == len(calls) <= 4
+        calls.clear()
+    pretend(lambda s: limit * 17 / s.memory.microbatches)
+    assert preflight.fewest_microbatches(run, setting, True) is None
 
 
 def test_settings_that_the_batch_does_not_split_over_are_not_offered(pretend):

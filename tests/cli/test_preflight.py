@@ -297,7 +297,7 @@ def test_paper_steps_compile(name, topology):
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_users_have_it")
 def test_a_step_that_xla_refuses_is_given_a_setting_that_compiles():
-    run, setting = paper_run("30M", "dense"), Setting(find_slice("v5e:2x2"))
+    run, setting = paper_run("50M", "dense"), Setting(find_slice("v5e:2x2"))
     refused = compile_step(run, setting, quick=True)
     assert not refused.fits
     assert refused.bytes > refused.limit == 16 * 2**30

@@ -106,6 +106,16 @@ def decisions() -> str:
     return ", ".join(f"{op} {' and '.join(b for b in order if b in chosen[op])}" for op in sorted(chosen))
 
 
+def forget_kernels() -> tuple[str, ...]:
+    """Forgets what "auto" has left to kernels of this platform, and names these operations; for `WithFallback`."""
+    given = [
+        key for key, backend in list(_decided.items()) if key[:2] == ("auto", current()) and backend != "reference"
+    ]
+    for key in given:
+        _decided.pop(key, None)
+    return tuple(sorted({op for *_, op, _ in given}))
+
+
 def wide_numbers() -> bool:
     """Whether Python's numbers become 64 bits wide, which kernels do not take."""
     return bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]

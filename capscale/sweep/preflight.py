@@ -92,7 +92,7 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     with dispatch.target("tpu"), jax.set_mesh(mesh):  # the kernels that a TPU would choose, split over the mesh
         state = jax.eval_shape(functions.initial_state, count)
         pace = jax.eval_shape(lambda: RunScalars(jnp.float32(0), jnp.int32(0)))
-        lowered = functions.train_chunk.lower(state, windows, count, pace)
+        lowered = functions.train_chunk.program.lower(state, windows, count, pace)
     try:
         compiled = lowered.compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from capscale.kernels.fallback import WithFallback
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
 from capscale.train.sharding import batch_sharding, local_rows, replicated, state_sharding
@@ -114,13 +115,17 @@ def _sharded(program: Program, mesh: Mesh) -> _Functions:
     everywhere, batches = replicated(mesh), batch_sharding(mesh, batch_axis=1)
     return _Functions(
         initial,
-        jax.jit(
-            partial(train_chunk, program),
-            in_shardings=(state, batches, everywhere, everywhere),
-            out_shardings=(state, everywhere),
-            donate_argnums=0,
+        WithFallback(
+            jax.jit(
+                partial(train_chunk, program),
+                in_shardings=(state, batches, everywhere, everywhere),
+                out_shardings=(state, everywhere),
+                donate_argnums=0,
+            )
         ),
-        jax.jit(partial(evaluate_chunk, program), in_shardings=(state, batches), out_shardings=everywhere),
+        WithFallback(
+            jax.jit(partial(evaluate_chunk, program), in_shardings=(state, batches), out_shardings=everywhere)
+        ),
     )
 
 
@@ -212,7 +217,7 @@ def _mapped(program: Program, devices: tuple[Any, ...]) -> _Functions:
     """pmap over devices of vmap over the runs of one device."""
 
     def mapped(inner: Any, axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Any:
-        return jax.pmap(inner, in_axes=axes, devices=devices, donate_argnums=donate)
+        return WithFallback(jax.pmap(inner, in_axes=axes, devices=devices, donate_argnums=donate))
 
     return _Functions(
         jax.pmap(jax.vmap(partial(initial_state, program.start)), devices=devices),

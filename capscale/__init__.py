@@ -7,6 +7,8 @@ submodules, which are loaded the same way: `capscale.formats`, `capscale.estimat
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from capscale.checkout import find_beside
+
 if TYPE_CHECKING:
     from capscale.adapters import compress as compress
     from capscale.adapters import describe as describe
@@ -86,6 +88,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+find_beside()
+
 _NAMES = {
     "capscale.adapters": "compress describe",
     "capscale.capacity": "Capacity",
@@ -109,6 +113,7 @@ _MODULES = (
     "checkpoints",
     "estimators",
     "formats",
+    "gaussian_moments",
     "gaussian_mse",
     "kernel_checks",
     "representation",

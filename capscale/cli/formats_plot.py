@@ -120,9 +120,12 @@ def _draw(axes: Any, rows: list[Row], column: str, labelled: list[Row]) -> None:
     axes.set_xlabel("bits per value, scales, indices and masks as they are stored")
     axes.grid(alpha=0.3)
     marks = np.array([(row["bits"], row[column]) for row in rows]).reshape(-1, 2)
-    points = [Named(r["bits"], r[column], r["name"], r[column], r[column], MARK**0.5 / 2) for r in labelled]
-    place_labels(axes, points, [marks])
-    _drop_overlapping(axes, {row["name"] for row in frontier(rows)})
+    first = {row["name"] for row in frontier(rows)}
+    for chosen in (True, False):  # those of the frontier have all the room, the others what is left
+        of = [row for row in labelled if (row["name"] in first) is chosen]
+        points = [Named(r["bits"], r[column], r["name"], r[column], r[column], MARK**0.5 / 2) for r in of]
+        place_labels(axes, points, [marks])
+    _drop_overlapping(axes, first)
 
 
 def _drop_overlapping(axes: Any, first: set[str]) -> None:

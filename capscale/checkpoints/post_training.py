@@ -5,7 +5,7 @@ Post-training loss rises about in proportion to the error that a format makes on
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -40,8 +40,7 @@ class Tensor(NamedTuple):
     error: float
 
 
-@dataclass(frozen=True)
-class Rounded:
+class Rounded(NamedTuple):
     """A decoder with its weights in one format.
 
     Attributes:

@@ -10,8 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from capscale.errors import UserError
-from capscale.storage import is_object_storage, reason, refusal
+from capscale.errors import Unavailable, UserError
+from capscale.storage import is_object_storage, may_pass, reason, refusal
 
 
 def plain_name(value: Any, path: epath.PathLike, field: str, remedy: str = "fetch or make it again") -> str:
@@ -61,7 +61,8 @@ def writing(path: epath.PathLike) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and refusal(error) is None:
             raise
-        raise UserError(
+        kind = Unavailable if is_object_storage(path) and may_pass(error) else UserError
+        raise kind(
             f"{path} cannot be written ({reason(error)}); free space, fix permissions or choose another --out"
         ) from error
 

@@ -52,6 +52,28 @@ def refusal(error: BaseException) -> str | None:
     return f"object storage cannot be used ({reason(error)}); check the path, the network and your credentials"
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether what a store, or the way there, has raised may be gone when it is asked again.
+
+    So are connections that fail or take too long, and answers of HTTP 408, 429 and 500 and above. A right that is not
+    given, a login and a bucket that is not there take somebody to mend them.
+    """
+    links = [error, error.__cause__, error.__context__]
+    return any(_passes(link) for link in links if link is not None)
+
+
+def _passes(error: BaseException) -> bool:
+    answer = getattr(error, "response", None)
+    answer = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+    status = getattr(error, "code", None) or getattr(error, "status", None) or answer
+    if isinstance(status, int):
+        return status in (408, 429) or status >= 500
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, (ConnectionError, TimeoutError)) or bool(kinds & _CONNECTION)
+
+
+_CONNECTION = {"ClientConnectionError", "HTTPClientError", "EndpointConnectionError", "TransportError"}
+"""Errors of aiohttp, botocore and google.auth for a server that does not answer; named, as none need be installed."""
 _OURS = (TypeError, AttributeError, NameError, AssertionError)
 """Mistakes in a program, which no credentials mend."""
 

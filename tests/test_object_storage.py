@@ -14,9 +14,18 @@ from fsspec.config import conf
 from fsspec.registry import _registry
 
 from capscale.cli import BAD_INPUT, main
-from capscale.errors import UserError
+from capscale.errors import TRY_AGAIN, Unavailable, UserError
 from capscale.files import create, write_json, write_text
-from capscale.storage import EXTRAS, check_checkpoints, children, files_below, make_directory, missing_extra, refusal
+from capscale.storage import (
+    EXTRAS,
+    check_checkpoints,
+    children,
+    files_below,
+    make_directory,
+    may_pass,
+    missing_extra,
+    refusal,
+)
 from capscale.sweep.on_ray import newest_checkpoint
 from capscale.sweep.status import progress
 from capscale.train.checkpoint import Checkpoints
@@ -159,15 +168,50 @@ def test_other_stores_hold_no_checkpoints(place):
 
 def test_a_bucket_that_is_not_there_is_named(bucket):
     place = epath.Path(f"{bucket.server.scheme}://mistyped/x")
-    with pytest.raises(UserError, match=rf"{place} cannot be written \(no such bucket or object: .+\); free space"):
+    with pytest.raises(
+        UserError, match=rf"{place} cannot be written \(no such bucket or object: .+\); free space"
+    ) as caught:
         write_text(place, "text")
+    assert not isinstance(caught.value, Unavailable), "nobody need wait for it"
+
+
+def test_a_store_that_does_not_answer_may_answer_later(s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(Unavailable, match="x cannot be written"):
+        write_text(epath.Path(s3.url) / "x", "text")
+
+
+class Answer(Exception):
+    """An error of a client, with the status of the server's answer."""
+
+    def __init__(self, code):
+        super().__init__(f"status {code}")
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        *((Answer(code), code in (408, 429, 500, 503)) for code in (400, 401, 403, 404, 408, 412, 429, 500, 503)),
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (FileNotFoundError(), False),
+        (PermissionError(), False),
+    ],
+)
+def test_what_may_pass(error, passes):
+    assert may_pass(error) is passes
+    behind = OSError("said otherwise")
+    behind.__cause__ = error
+    assert may_pass(behind) is passes
 
 
 def test_what_does_not_answer_ends_in_one_line(s3, capsys, monkeypatch):
     """gcsfs would ask six times, for half a minute."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    assert main(["status", f"{s3.url}/out"]) == BAD_INPUT
+    assert main(["status", f"{s3.url}/out"]) == TRY_AGAIN
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "object storage cannot be used (Could not connect to the endpoint URL" in said

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from capscale.cli.compiled import keep_compiled
 from capscale.cli.screen import on_screen
-from capscale.errors import UserError
+from capscale.errors import TRY_AGAIN, Unavailable, UserError
 
 BAD_INPUT = 2
 """Exit status for input that a message explains."""
@@ -22,7 +22,10 @@ class Command(Protocol):
 
 @on_screen
 def main(arguments: list[str] | None = None) -> int:
-    """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback."""
+    """Parses and runs one command; bad input ends with a message on stderr and status 2, without a traceback.
+
+    What may pass by itself ends so too, with status 75 (`TRY_AGAIN`).
+    """
     try:
         import logging
 
@@ -57,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         from capscale.files import printable
 
         print(f"capscale: {printable(str(error))}", file=sys.stderr)
-        return BAD_INPUT
+        return TRY_AGAIN if isinstance(error, Unavailable) else BAD_INPUT
     except ImportError as error:
         from capscale.storage import missing_extra
 
@@ -66,12 +69,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"capscale: {remedy}", file=sys.stderr)
         return BAD_INPUT
     except Exception as error:
-        from capscale.storage import refusal
+        from capscale.storage import may_pass, refusal
 
         if (remedy := refusal(error)) is None:
             raise
         print(f"capscale: {remedy}", file=sys.stderr)
-        return BAD_INPUT
+        return TRY_AGAIN if may_pass(error) else BAD_INPUT
     except KeyboardInterrupt:
         print("capscale: interrupted", file=sys.stderr)
         return 130

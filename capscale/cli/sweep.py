@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Sweep(Selecting, SideBySide):
     """Train every run of an experiment that has no result yet.
 
-    Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130, SIGTERM with 143.
+    Started again, it trains only what is missing. Ctrl-C saves checkpoints and exits with status 130, SIGTERM with 143;
+    a second one ends at once. 75 says that what failed may pass by itself, 2 that it will not.
     Any number of these may work on one --out at once, on any number of machines: each run is trained by one.
 
     Examples:

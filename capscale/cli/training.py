@@ -10,13 +10,14 @@ from threading import Event
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from capscale.cli.selecting import LadderName, Selecting, planned
-from capscale.errors import UserError
+from capscale.errors import TRY_AGAIN, UserError
 from capscale.train.memory import Gather, Memory
 
 if TYPE_CHECKING:
     from etils import epath
 
-    from capscale.sweep.local import Mode, Outcome
+    from capscale.sweep.local import Mode
+    from capscale.sweep.outcome import Outcome
     from capscale.sweep.plan import Sweep
     from capscale.train.run import Run
     from capscale.train.saving import Saving
@@ -132,7 +133,8 @@ def train(
 ) -> int:
     """Trains the chosen runs of an experiment that have no result in `out` yet; the exit status says how it ended.
 
-    0: all of them have results. 2: runs failed. Of a stopped one, that of its signal (`STOPPED`).
+    0: all of them have results. 2: runs failed. 75: so did they, and all by what may pass by itself
+    (`capscale.errors.Unavailable`). Of a stopped one, that of its signal (`STOPPED`).
     """
     os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
     import jax
@@ -168,6 +170,9 @@ def train(
     stop, caught = Event(), []
 
     def on_signal(number: int, frame: object) -> None:
+        if caught:  # whoever asks twice does not want to wait for checkpoints
+            os.write(2, b"capscale: stopped at once\n")
+            os._exit(STOPPED[signal.Signals(number)])
         caught.append(number)
         stop.set()
 
@@ -200,10 +205,10 @@ def train(
                 stop=stop,
             )
     status = _conclude(outcome, len(wanted.runs), directory, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
-    if outcome.alone:
+    if outcome.alone or outcome.abandoned:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # an orderly end would wait for processes that wait for this one
+        os._exit(status)  # an orderly end would wait for processes that wait for this one, or for a compiler
     return status
 
 
@@ -260,7 +265,7 @@ def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -
     for message in outcome.failed:
         print(f"capscale: {printable(message)}", file=sys.stderr)
     if outcome.failed:
-        return 2
+        return TRY_AGAIN if outcome.passing == len(outcome.failed) else 2
     if finished < total:
         print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
         return stopped

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 
 from capscale.checks import check_whole
-from capscale.errors import UserError
+from capscale.errors import TRY_AGAIN, UserError
 from capscale.sweep.slices import Slice
 
 PREEMPTED = 143
@@ -79,7 +79,7 @@ def slurm(job: Job, *, devices: int = 1, hours: int = 24, at_once: int | None = 
 set -uo pipefail
 
 again() {{
-  if [ "$1" -eq {PREEMPTED} ]; then
+  if [ "$1" -eq {PREEMPTED} ] || [ "$1" -eq {TRY_AGAIN} ]; then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
   fi
   exit "$1"
@@ -151,7 +151,7 @@ set -euo pipefail
 for index in $(seq 0 {job.runs - 1}); do
   command={command}
   run xpk workload create --workload "{job.name}-$index" --cluster {shlex.quote(cluster)} --zone {shlex.quote(zone)} \\
-    --tpu-type {accelerator_type(slice_)} --num-slices 1 --max-restarts 100 \\
+    --tpu-type {accelerator_type(slice_)} --num-slices 1 --max-restarts 100 --restart-on-exit-codes {TRY_AGAIN} \\
     --docker-image {shlex.quote(image)} --command "$command --index $index"
 done
 """
@@ -162,7 +162,11 @@ def skypilot(job: Job, accelerators: str, *, spot: bool = True) -> str:
     chips = "tpu" if "tpu" in accelerators.lower() else "cuda"
     task = {
         "name": job.name,
-        "resources": {"accelerators": accelerators, "use_spot": spot},
+        "resources": {
+            "accelerators": accelerators,
+            "use_spot": spot,
+            "job_recovery": {"recover_on_exit_codes": [TRY_AGAIN, PREEMPTED]},
+        },
         "workdir": ".",
         "envs": {"CAPSCALE_INDEX": ""},
         "setup": job.ready(chips),

@@ -3,23 +3,21 @@
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import jax
 from etils import epath
 
 from capscale.data.source import Source
-from capscale.errors import UserError
-from capscale.files import refuse_link, write_json, writing
-from capscale.storage import make_directory
+from capscale.errors import Unavailable, UserError
+from capscale.files import refuse_link, writing
 from capscale.sweep.directory import check_open
 from capscale.sweep.display import Display
+from capscale.sweep.outcome import Done, Outcome, collect, reason_of, trained_side_by_side
 from capscale.sweep.plan import Sweep
-from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, is_agreed
+from capscale.train.distributed import all_or_none, any_process, is_agreed, noticing_the_lost
 from capscale.train.executor import Executor, Population, Sharded
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
 from capscale.train.loop import Interrupted, LoopIntervals, train
@@ -35,22 +33,6 @@ RETRY_S = LENGTH_S / 12
 """Seconds between looks at runs that other workers hold."""
 
 Mode = Literal["auto", "threads", "population", "mesh"]
-
-
-@dataclass
-class Outcome:
-    """Outcome of a launch: counts of runs, and the messages of those that failed.
-
-    `alone` is set where this process failed at something that other processes may still wait for it to do, or was left
-    by them: nothing can be agreed with them any more, so it must end at once, for them to notice.
-    """
-
-    present: int = 0
-    trained: int = 0
-    diverged: int = 0
-    failed: list[str] = field(default_factory=list)
-    interrupted: bool = False
-    alone: bool = False
 
 
 def launch(
@@ -104,8 +86,11 @@ def launch(
         groups = _staggered(groups, threads)
     display.begin(total=len(sweep.runs), present=outcome.present)
 
+    begun: set[str] = set()
+    """The first of each group's runs, once it has made a step here."""
+
     @_alone_unless_agreed(outcome)
-    def work(runs: list[Run]) -> _Done:
+    def work(runs: list[Run]) -> Done:
         if outcome.alone or any_process(stop.is_set())[0]:
             raise Interrupted("not started")
         directories = [sweep.directory_of(run, out) for run in runs]
@@ -120,32 +105,33 @@ def launch(
             found = [read_result(directory, run) for directory, run in zip(directories, runs, strict=True)]
         present = [result for result in found if result is not None]
         if any_process(len(present) == len(runs))[0]:  # another worker, which held them, has finished them
-            return _Done(present, trained=False)
+            return Done(present, trained=False)
         with all_or_none():
             executor = _executor(runs, threads, fsdp, memory)
             if several:
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.
         intervals = LoopIntervals.at(executor, runs, background=threads == 1, saving=saving)
-        with display.running(runs) as observe:
+        with display.running(runs) as shown:
             results = train(
-                runs, source, directories, executor, observe=observe, stop=stop, intervals=intervals, trackers=trackers
+                runs,
+                source,
+                directories,
+                executor,
+                observe=lambda progress: begun.add(runs[0].run_id) or shown(progress),
+                stop=stop,
+                intervals=intervals,
+                trackers=trackers,
             )
         for run, result in zip(runs, results, strict=False):  # none where only other processes see them yet
             display.finished(run, result)
-        return _Done(results, trained=True)
+        return Done(results, trained=True)
 
     while groups:
         held: list[list[Run]] = []
-        with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="train") as pool:
-            futures = {pool.submit(work, runs): runs for runs in groups}
-            try:
-                for future in as_completed(futures):
-                    if not _collect(future, futures[future], sweep, out, outcome):
-                        held.append(futures[future])
-            except KeyboardInterrupt:
-                stop.set()  # leaving the pool waits for every run to save its checkpoint
-                outcome.interrupted = True
+        for runs, future in trained_side_by_side(groups, work, threads, begun=begun, stop=stop, outcome=outcome):
+            if not collect(future, runs, sweep, out, outcome):
+                held.append(runs)
         groups = held if held and _all_go_on(stop, outcome) else []
         if groups:
             display.waiting(sum(map(len, groups)))
@@ -158,7 +144,8 @@ def launch(
 def _alone_unless_agreed(outcome: Outcome) -> Iterator[None]:
     """Sets `alone` when what is raised inside is known to this process only."""
     try:
-        yield
+        with noticing_the_lost():
+            yield
     except (Interrupted, Held, LeaseLost):
         raise  # in all processes alike
     except Exception as error:
@@ -172,6 +159,7 @@ def _all_go_on(stop: Event, outcome: Outcome) -> bool:
         return not outcome.alone and not any_process(stop.is_set())[0]
     except UserError as error:
         outcome.failed.append(str(error))
+        outcome.passing += isinstance(error, Unavailable)
         outcome.alone = True
         return False
 
@@ -206,7 +194,7 @@ def missing_runs(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
         try:
             found = read_result(sweep.directory_of(run, out), run)
         except Exception as error:  # of storage too: several processes ask one another of the next run all the same
-            damage = _reason(error)
+            damage = reason_of(error)
         is_damaged, is_present = any_process(damage is not None, found is not None)
         if is_damaged:
             outcome.failed.append(damage or f"another process cannot read the result of run {run.run_id}")
@@ -215,53 +203,6 @@ def missing_runs(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
         else:
             missing.append(run)
     return missing
-
-
-class _Done(NamedTuple):
-    """Results of a group, as far as this process sees them, and whether they were trained here."""
-
-    results: list[dict[str, Any]]
-    trained: bool
-
-
-def _collect(future: Future[_Done], runs: list[Run], sweep: Sweep, out: epath.Path, outcome: Outcome) -> bool:
-    """Counts what became of a group; False if another worker has it."""
-    try:
-        results, trained = future.result()
-        if trained:
-            outcome.trained += len(runs)
-            outcome.diverged += sum(result["status"] == "diverged" for result in results)
-        else:
-            outcome.present += len(runs)
-    except Interrupted:
-        pass
-    except (Held, LeaseLost):
-        return False
-    except Exception as error:  # one bad run must not end the sweep; what it was is kept and reported
-        reason = _reason(error)
-        try:
-            check_open(out)
-        except UserError as gone:
-            outcome.failed += [str(gone)] if str(gone) not in outcome.failed else []
-            return True
-        for run in runs:
-            outcome.failed.append(f"run {run.run_id}: {reason}")
-            if isinstance(error, FailedElsewhere):
-                continue  # error.json is for the reason
-            directory = sweep.directory_of(run, out)
-            try:
-                refuse_link(directory)
-                with writing(directory):
-                    make_directory(directory)
-                # Of several processes the first to fail knows why; the others only see it go.
-                write_json(directory / "error.json", {"run_id": run.run_id, "error": reason}, new=True)
-            except UserError:
-                continue  # the disk, or the place, is what failed; the message above says so
-    return True
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _executor(runs: list[Run], threads: int, fsdp: int, memory: Memory) -> Executor:

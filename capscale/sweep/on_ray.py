@@ -13,7 +13,8 @@ from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.storage import children, is_object_storage
 from capscale.sweep.display import Display
-from capscale.sweep.local import Outcome, missing_runs
+from capscale.sweep.local import missing_runs
+from capscale.sweep.outcome import Outcome
 from capscale.sweep.plan import Sweep
 from capscale.train.record import read_result
 from capscale.train.run import Run

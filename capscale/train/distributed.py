@@ -1,5 +1,6 @@
 """Several processes that train one run together, each with its own devices: TPU pods, Slurm, or by address."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from capscale.errors import UserError
+from capscale.errors import Unavailable, UserError
 
 
 class FailedElsewhere(UserError):
@@ -24,8 +25,8 @@ def connect(coordinator: str | None = None, processes: int | None = None, index:
       index: which of them this is, from 0.
 
     Raises:
-      UserError: there is no such cluster, some of the three are missing, the address is none, or the others do not
-        answer.
+      UserError: there is no such cluster, some of the three are missing, or the address is none.
+      Unavailable: the others do not answer.
     """
     given = (coordinator, processes, index)
     if any(value is None for value in given) and any(value is not None for value in given):
@@ -42,7 +43,8 @@ def connect(coordinator: str | None = None, processes: int | None = None, index:
         jax.distributed.initialize(coordinator, processes, index)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
+        kind = Unavailable if "DEADLINE_EXCEEDED" in reason else UserError
+        raise kind(
             f"this process cannot join others ({reason}); start it on a TPU pod or with srun, or give "
             "--coordinator HOST:PORT, --processes and --process-index"
         ) from error
@@ -56,18 +58,37 @@ def is_first() -> bool:
 def any_process(*flags: bool) -> tuple[bool, ...]:
     """Each flag as soon as it is set in any process: what all do together, all must decide alike.
 
-    Raises `UserError` when the others do not answer.
+    Raises `Unavailable` when the others do not answer.
     """
     if jax.process_count() == 1:
         return flags
     try:
         gathered = multihost_utils.process_allgather(np.array(flags))
     except Exception as error:  # XLA, Gloo and the coordinator have types of their own for a connection that is lost
-        raise UserError(
-            f"the other processes do not answer ({' '.join(str(error).split())[:200]}); see why one of them has ended, "
-            "and start all again"
-        ) from error
+        raise _left(error) from error
     return tuple(bool(flag) for flag in np.any(gathered, axis=0))
+
+
+def _left(error: Exception) -> Unavailable:
+    reason = " ".join(str(error).split())[:200]
+    return Unavailable(
+        f"the other processes do not answer ({reason}); see why one of them has ended, and start all again"
+    )
+
+
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe|heartbeat|UNAVAILABLE|DEADLINE_EXCEEDED", re.I)
+"""Words of XLA for a collective whose other side is gone. Of a TPU's none were seen; others count as failures."""
+
+
+@contextmanager
+def noticing_the_lost() -> Iterator[None]:
+    """Turns what XLA raises in a step that another process has left into `Unavailable`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() > 1 and _LOST.search(str(error)):
+            raise _left(error) from error
+        raise
 
 
 @contextmanager

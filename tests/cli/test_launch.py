@@ -43,7 +43,10 @@ def test_slurm_asks_for_an_array(place):
         assert f"#SBATCH {wanted}" in lines
 
 
-@pytest.mark.parametrize(("status", "requeued"), [(143, [["scontrol", "requeue", "7_1"]]), (2, []), (0, [])])
+@pytest.mark.parametrize(
+    ("status", "requeued"),
+    [*((status, [["scontrol", "requeue", "7_1"]]) for status in (143, 75)), (2, []), (0, [])],
+)
 def test_slurm_queues_a_preempted_task_again(status, requeued, place):
     script = written("slurm")
     task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "STATUS": str(status)}

@@ -19,7 +19,7 @@ from capscale.errors import UserError
 from capscale.models.ladder import NANO
 from capscale.sweep import on_ray
 from capscale.sweep.display import Display
-from capscale.sweep.local import Outcome
+from capscale.sweep.outcome import Outcome
 from capscale.sweep.plan import Sweep
 
 ray: Any = pytest.importorskip("ray")

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 # A part imports only what stands before it, or its own folder. `errors` is the exception that all of them raise.
 ORDER = (
+    "checkout",
     "errors",
     "checks",
     "storage",

@@ -28,8 +28,10 @@ from capscale.train.sharding import make_mesh
 from capscale.train.step import MEASURED_EVERY, Program, RunScalars
 
 QUICK = {"optimization_level": 9, "memory_fitting_level": 9}
-"""O0 of both, by XLA's numbers, which every version of JAX takes (names since 0.12, efforts before it). XLA compiles about three times faster, into a program that often takes more memory, and several times as long by its
-own estimate: no time follows from it."""
+"""O0 of both, by XLA's numbers, which every version of JAX takes (efforts before 0.12, names from there on).
+
+XLA compiles several times faster, into a program that often takes more memory, and several times as long by its own
+estimate: no time follows from it."""
 
 
 @dataclass(frozen=True)

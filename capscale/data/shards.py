@@ -1,6 +1,7 @@
 """Token shards as a source of batches, read through grain."""
 
 import functools
+import threading
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,15 +106,24 @@ class _Text(Protocol):
         ...
 
 
+_OPENING = threading.Lock()
+"""One thread at a time: NumPy has Python parse the header of a file, and two that do so at once can end in a SystemError
+on Python 3.11 (https://github.com/python/cpython/issues/106905)."""
+
+
 class _LocalTokens:
     """Tokens of the shards in a directory of this machine, which are memory-mapped."""
 
     def __init__(self, manifest: Manifest, directory: Path):
         self._manifest, self._directory = manifest, directory
-        self.whole = functools.cache(self._open)
+        self._opened = functools.cache(self._open)
 
     def check(self, *, again: bool = False) -> None:
         verify(self._manifest, self._directory, again=again)
+
+    def whole(self, shard: Shard) -> np.ndarray:
+        with _OPENING:
+            return self._opened(shard)
 
     def windows(self, shards: list[Shard], firsts: list[int], length: int) -> np.ndarray:
         found = np.empty((len(firsts), length), self._manifest.dtype)

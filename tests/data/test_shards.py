@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -114,6 +115,26 @@ def test_validation_documents_are_in_no_training_window(shards):
     assert held_out
     assert len(found) > 10_000
     assert not held_out & found
+
+
+def test_shards_are_opened_by_one_thread_at_a_time(directory, monkeypatch):
+    """Whichever threads read them, and whichever object."""
+    inside, most, load = [], [], np.load
+
+    def slow(path, **options):
+        inside.append(path)
+        most.append(len(inside))
+        time.sleep(0.002)
+        inside.pop()
+        return load(path, **options)
+
+    monkeypatch.setattr(np, "load", slow)
+    both = [Shards(epath.Path(directory)) for _ in range(2)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: both[n % 2].batches(32, 16, n, 0, 8), range(4)))
+    assert len(most) >= 2 * 2
+    assert max(most) == 1
+    assert found[0].shape == (8, 16, 33)
 
 
 def test_bits_per_byte_count_the_text_alone(shards, directory):

@@ -2,8 +2,9 @@
 
 The error of a forward pass is `E[(x - Q(x))^2]`. In a backward pass errors add up over the steps, and two parts of it
 act apart: what is lost along x in every step, a bias, and what is random, which averages out. Both follow from two
-moments of Gaussian data, `E[x Q(x)]` and `E[Q(x)^2]` (Quartet, arXiv 2505.14669, section 4.1, whose misalignment is
-`1 - E[x Q(x)]`; EDEN, arXiv 2108.08842). Measured, whatever the format's error is known by.
+moments of Gaussian data, `E[x Q(x)]` and `E[Q(x)^2]` (quantized gradients: Quartet, arXiv 2505.14669;
+unbiased scales: EDEN, arXiv 2108.08842). The names below are defined here, and may differ from those of the papers.
+Measured, whatever the format's error is known by.
 """
 
 from functools import cache

@@ -107,8 +107,8 @@ class _Text(Protocol):
 
 
 _OPENING = threading.Lock()
-"""One thread at a time: NumPy has Python parse the header of a file, and two that do so at once can end in a
-SystemError before Python 3.11.8 (https://github.com/python/cpython/issues/106905)."""
+"""One thread at a time: NumPy has Python parse the header of a file, and two that did so at once ended in a SystemError
+of Python 3.11.7, "AST constructor recursion depth mismatch"."""
 
 
 class _LocalTokens:

@@ -7,7 +7,7 @@ times the bits whatever the data. The search stops when a count is exactly k: th
 smallest pattern at or above the candidate.
 
 Where many are searched, and all of them are here, a sample of them is searched first, for the two ranks between which
-k lies in all likelihood. A line between these meets k in half the passes, and a count that is exactly k needs no
+k lies in all likelihood. A line between these meets k in fewer passes, and a count that is exactly k needs no
 proof that the ends were right. One that was not is moved out, by steps that grow, until it is.
 """
 

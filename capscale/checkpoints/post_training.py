@@ -97,7 +97,7 @@ def rounded(
             f"the activations of this run are rotated in blocks of {source.weights.hadamard}; leave --hadamard out"
         )
     windows, blocks = text.validation(source.model.context)
-    losses_of = _Losses(source, windows)
+    losses_of = WindowLosses(source, windows)
     masters = kernels_of(source.params)
     trained = losses_of(source.held())
     for weights, held in _held(source, formats, hadamard):
@@ -171,7 +171,7 @@ def _held(source: Source, formats: Sequence[Format], hadamard: int | None) -> It
         yield weights, held
 
 
-class _Losses:
+class WindowLosses:
     """Mean loss of every window, of any weights, by one compiled program."""
 
     def __init__(self, source: Source, windows: np.ndarray):

@@ -185,6 +185,7 @@ class WindowLosses:
         self.of_windows = _of_windows(source.model, activations, batch)
 
     def __call__(self, params: Any) -> np.ndarray:
+        """Losses (n,) in nats per token, float64, of parameters in the basis of the master weights."""
         losses = np.asarray(self.of_windows(params, self.windows_SBU), np.float64).ravel()[: self.count]
         if not np.isfinite(losses).all():
             raise UserError("the loss is not finite with these weights; the run has diverged, or the file is damaged")

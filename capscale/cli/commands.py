@@ -8,6 +8,7 @@ from typing import Any, get_args
 import tyro
 
 from capscale.cli import (
+    allocating,
     analysis,
     auditing,
     bench,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Any] = {
     "audit": auditing.Audit,
     "export": exporting.Export,
     "quantize": quantizing.Quantize,
+    "allocate": allocating.Allocate,
     "data": data.Data,
     "list": listing.List,
     "sweep": sweep.Sweep,

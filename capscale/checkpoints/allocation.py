@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capscale.checkpoints import evolution, knapsack
-from capscale.checkpoints.post_training import WindowLosses, check_text
+from capscale.checkpoints.evaluation import WindowLosses, check_text
 from capscale.checkpoints.sensitivity import Mixtures, Sensitivity, calibration_windows, sensitivities
 from capscale.checkpoints.source import Source
 from capscale.data.source import Source as Text

@@ -4,30 +4,22 @@ Post-training loss rises about in proportion to the error that a format makes on
 2411.04330; QiD, arXiv 2411.17691), where training in the format learns to live with it: capacities say nothing here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
+from capscale.checkpoints.evaluation import WindowLosses, check_text
 from capscale.checkpoints.source import Source
 from capscale.data.source import Source as Text
 from capscale.errors import UserError
-from capscale.formats.base import NO_CONTEXT, Context, Format
+from capscale.formats.base import Format
 from capscale.formats.capabilities import Stateful, learns
 from capscale.formats.catalog import label
 from capscale.gaussian_mse import gmse
-from capscale.models.config import ModelConfig
-from capscale.models.decoder import Decoder
-from capscale.models.loss import tokens_at_once
 from capscale.models.projected import kernels_of
 from capscale.operands import Operand
 from capscale.representation import Representation
-from capscale.train.executor import PROGRAMS_HELD
 from capscale.train.record import loss_with_error
 
 
@@ -145,20 +137,6 @@ def proportion(rows: Sequence[Rounded]) -> Proportion | None:
     return Proportion(slope, factors[farthest], farthest, len(told))
 
 
-def check_text(source: Source, text: Text) -> None:
-    """Raises `UserError` unless the text is the one that a run was trained on, and the model has all its symbols."""
-    if source.data is not None and text.id != source.data:
-        raise UserError(
-            f"{source.path} was trained on {source.data.name} (sha256 {source.data.sha256[:12]}), and this text is "
-            f"{text.id.name} ({text.id.sha256[:12]}); name the run's by --text"
-        )
-    if text.id.vocabulary > source.model.vocabulary:
-        raise UserError(
-            f"the text has {text.id.vocabulary} symbols, and {source.path} knows {source.model.vocabulary}; "
-            "give shards of its own tokenizer by --text"
-        )
-
-
 def _held(source: Source, formats: Sequence[Format], hadamard: int | None) -> Iterator[tuple[Operand, Any]]:
     """The operand and values of the weights as they were trained, and in each format, or why it cannot hold them."""
     yield source.weights.weights, source.held()
@@ -169,45 +147,6 @@ def _held(source: Source, formats: Sequence[Format], hadamard: int | None) -> It
         except UserError as error:
             held = str(error)
         yield weights, held
-
-
-class WindowLosses:
-    """Mean loss of every window, of any weights, by one compiled program."""
-
-    def __init__(self, source: Source, windows: np.ndarray):
-        # Weights come in the basis of their masters, so that a rotation is of the activations alone, forth and back.
-        weights, activations = source.weights, Representation(activations=source.activations)
-        if source.compressed_activations:
-            activations = replace(activations, hadamard=weights.hadamard, signs=weights.signs)
-        self.count, batch = len(windows), min(source.batch, len(windows))
-        padded = np.pad(windows, ((0, -self.count % batch), (0, 0)))
-        self.windows_SBU = padded.reshape(-1, batch, windows.shape[1])
-        self.of_windows = _of_windows(source.model, activations, batch)
-
-    def __call__(self, params: Any) -> np.ndarray:
-        """Losses (n,) in nats per token, float64, of parameters in the basis of the master weights."""
-        losses = np.asarray(self.of_windows(params, self.windows_SBU), np.float64).ravel()[: self.count]
-        if not np.isfinite(losses).all():
-            raise UserError("the loss is not finite with these weights; the run has diverged, or the file is damaged")
-        return losses
-
-
-@lru_cache(PROGRAMS_HELD)
-def _of_windows(model: ModelConfig, activations: Representation, batch: int) -> Callable[[Any, np.ndarray], Array]:
-    """The program that runs of one shape share."""
-    module, at_once = Decoder(model, activations), tokens_at_once(batch, model.context, model.vocabulary)
-    dense = activations.activations.is_dense
-
-    def of_windows(params: Any, windows_SBU: Array) -> Array:
-        ctx = NO_CONTEXT if dense else Context(jnp.float32(1), jax.random.key(0))
-
-        def of_batch(window_BU: Array) -> Array:
-            found = module.apply({"params": params}, window_BU.astype(jnp.int32), ctx, at_once, method="losses")
-            return jnp.mean(jnp.asarray(found), axis=-1)
-
-        return jax.lax.map(of_batch, windows_SBU)
-
-    return jax.jit(of_windows)
 
 
 def _energy(w: Any) -> float:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from capscale.checkpoints.post_training import WindowLosses
+from capscale.checkpoints.evaluation import WindowLosses
 from capscale.checkpoints.source import Source
 from capscale.data.source import Source as Text
 from capscale.errors import UserError

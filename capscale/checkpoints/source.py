@@ -41,6 +41,8 @@ class Source(NamedTuple):
       data: the text that the run was trained on; None for a checkpoint of Hugging Face.
       batch: sequences of a step, as many as are evaluated at a time.
       tokens: D of the scaling law, that the run was trained on; None for a checkpoint of Hugging Face.
+      run_id: of the run, and `step` of its checkpoint; None for a checkpoint of Hugging Face.
+      key: data of the key that formats draw noise from; None for a checkpoint of Hugging Face.
     """
 
     path: Path
@@ -52,6 +54,14 @@ class Source(NamedTuple):
     data: DataId | None = None
     batch: int = 1
     tokens: int | None = None
+    run_id: str | None = None
+    step: int | None = None
+    key: Any = None
+
+    @property
+    def context(self) -> Context:
+        """Formats as at the end of training, with the noise that the run's own evaluation drew."""
+        return Context(jnp.float32(1), jax.random.key(0) if self.key is None else jax.random.wrap_key_data(self.key))
 
     @property
     def compressed_activations(self) -> bool:
@@ -65,7 +75,7 @@ class Source(NamedTuple):
         """
         if self.weights.weights.is_dense:
             return self.params
-        held = project_params(self.params, self.weights, Context(jnp.float32(1), jax.random.key(0)), self.state)
+        held = project_params(self.params, self.weights, self.context, self.state)
         return jax.tree.map(
             lambda leaf: leaf.value if isinstance(leaf, ProjectedWeight) else leaf,
             held,
@@ -73,15 +83,22 @@ class Source(NamedTuple):
         )
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, step: int | None = None) -> Source:
     """The decoder in a run's directory, with run.json and checkpoints, or in one of Hugging Face.
 
-    Raises `UserError` for neither, for a run without a checkpoint that reads back whole, and for classes of formats
-    from outside the package, whose code the run does not hold.
+    Args:
+      path: of the directory.
+      step: of the run's checkpoint; its last one that reads back whole if not given.
+
+    Raises:
+      UserError: neither of them, a run without the checkpoint or with another run's, or classes of formats from outside
+        the package, whose code the run does not hold.
     """
     if (path / RUN).exists():
-        return _of_run(path)
+        return _of_run(path, step)
     if (path / CONFIG).exists():
+        if step is not None:
+            raise UserError(f"{path} is no run but a checkpoint of Hugging Face, which has no steps; leave --step out")
         model, params = huggingface.load(path)
         return Source(path, model, params, DENSE)
     runs = sorted(found.parent.name for found in path.glob(f"*/*/{RUN}"))[:3] if path.is_dir() else []
@@ -89,7 +106,13 @@ def read_source(path: Path) -> Source:
     raise UserError(f"{path}: no {RUN} and no {CONFIG}; give the directory of a run, or of a checkpoint{hint}")
 
 
-def _of_run(path: Path) -> Source:
+NONE_KEPT = (
+    "sweeps keep the last two of every run, unless somebody removes them; remove the run's result.json and start its "
+    "sweep again to train it once more, or give another run"
+)
+
+
+def _of_run(path: Path, step: int | None) -> Source:
     described = read_json(epath.Path(path / RUN), "give the directory of a run that was not altered")
     try:
         model = from_json(described["model"], (ModelConfig, LinearRope, Llama3Rope))
@@ -107,13 +130,30 @@ def _of_run(path: Path) -> Source:
     expected = jax.eval_shape(partial(initial_state, program), jax.ShapeDtypeStruct((), jnp.int32))
     directory = path / "checkpoints"
     if not directory.is_dir():
-        raise UserError(f"{path} has no checkpoints: train it, or give another run")
+        raise UserError(f"{path}: no checkpoint kept; {NONE_KEPT}")
     with Checkpoints(epath.Path(directory), run_id=run_id) as checkpoints:
         checkpoints.check_owner()
-        states = (checkpoints.read(step, expected) for step in checkpoints.steps())
-        state = next((state for state in states if state is not None), None)
+        kept = checkpoints.steps()
+        if not kept:
+            raise UserError(f"{path}: no checkpoint kept; {NONE_KEPT}")
+        if step is not None and step not in kept:
+            raise UserError(f"{path}: no checkpoint of step {step} kept; there are {', '.join(map(str, kept))}")
+        states = ((each, checkpoints.read(each, expected)) for each in (kept if step is None else [step]))
+        found, state = next(((each, state) for each, state in states if state is not None), (None, None))
     if state is None:
-        raise UserError(f"{path} has no checkpoint that reads back whole: train it, or give another run")
+        raise UserError(f"{path}: no checkpoint that reads back whole; {NONE_KEPT}")
     alone = Representation(full.weights, hadamard=full.hadamard, signs=full.signs)
-    tokens = steps * batch * model.context
-    return Source(path, model, state.params, alone, full.activations, state.formats, data, batch, tokens)
+    return Source(
+        path,
+        model,
+        state.params,
+        alone,
+        full.activations,
+        state.formats,
+        data,
+        batch,
+        tokens=steps * batch * model.context,
+        run_id=run_id,
+        step=found,
+        key=state.key,
+    )

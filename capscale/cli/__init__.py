@@ -41,14 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(f"capscale {__version__}")
             return 0
-        from capscale.cli import analysis, bench, comparing, planning, quantizing, reproduce, sweep
+        from capscale.cli import analysis, bench, comparing, evaluating, planning, quantizing, reproduce, sweep
         from capscale.cli.commands import parse
 
         parsed: Command = parse(given)
         trains = isinstance(parsed, sweep.Sweep | sweep.Run) or (
             isinstance(parsed, reproduce.Reproduce) and parsed.trains
         )
-        runs_models = trains or isinstance(parsed, quantizing.Quantize)
+        runs_models = trains or isinstance(parsed, quantizing.Quantize | evaluating.Evaluate)
         if not runs_models:
             # What does not leaves accelerators to what does, and has the same numbers on every machine.
             os.environ["JAX_PLATFORMS"] = "cpu"

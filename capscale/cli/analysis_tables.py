@@ -43,14 +43,20 @@ def stated(interval: Interval, style: str) -> str:
     return span(interval, style) if math.isfinite(interval.low) else "not stated"
 
 
-def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def wide() -> Console:
+    """The terminal; 120 columns where the output is none and says no width, for tables that need them."""
+    console = Console()
+    return Console(width=120) if console.width < 100 and not console.is_terminal else console
+
+
+def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], console: Console | None = None) -> None:
     """A table whose first column is text and whose others are numbers."""
     table = Table(title=escape(title), title_justify="left")
     for i, name in enumerate(columns):
         table.add_column(escape(name), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    (console or Console()).print(table)
 
 
 def sentences(title: str, lines: Sequence[str]) -> None:

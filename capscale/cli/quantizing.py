@@ -49,7 +49,8 @@ class Quantize:
         from etils import epath
 
         from capscale.analysis.numbers import json_ready
-        from capscale.checkpoints.post_training import check_text, rounded
+        from capscale.checkpoints.evaluation import check_text
+        from capscale.checkpoints.post_training import rounded
         from capscale.checkpoints.safetensors_file import local_path
         from capscale.checkpoints.source import read_source
         from capscale.cli.selecting import read_text
@@ -122,10 +123,10 @@ def _refused(rows: "list[Rounded | Refused]") -> "list[Refused]":
 
 
 def _show(source: "Source", rows: "list[Rounded | Refused]") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from capscale.checkpoints.post_training import CLEAR, proportion
+    from capscale.cli.analysis_tables import wide
     from capscale.files import printable
 
     trained, *others = _rounded(rows)
@@ -141,9 +142,7 @@ def _show(source: "Source", rows: "list[Rounded | Refused]") -> None:
         ratio, slope = (f"{part / row.gmse:.3g}" if row.gmse > 0 else "" for part in (row.error, row.rise))
         numbers = (f"{row.bits:.4g}", f"{row.gmse:.3g}", f"{row.error:.3g}", ratio)
         table.add_row(row.weights, *numbers, f"{row.loss:.4f}", f"{row.rise:+.4f}", f"{row.rise_se:.4f}", slope)
-    console = Console()
-    if console.width < 100 and not console.is_terminal:
-        console = Console(width=120)
+    console = wide()
     console.print(table)
     if (one := proportion(others)) is not None:
         console.print(

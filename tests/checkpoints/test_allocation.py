@@ -8,7 +8,8 @@ import pytest
 from support import tiny
 
 from capscale.checkpoints.allocation import allocate
-from capscale.checkpoints.post_training import Rounded, WindowLosses, rounded
+from capscale.checkpoints.evaluation import WindowLosses
+from capscale.checkpoints.post_training import Rounded, rounded
 from capscale.checkpoints.sensitivity import Mixtures, Rise, calibration_windows, slope_of
 from capscale.checkpoints.source import read_source
 from capscale.cli import main

@@ -97,7 +97,7 @@ def test_runs_without_a_whole_checkpoint_are_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"no run.json and no config.json"):
         read_source(tmp_path)
     (tmp_path / "run.json").write_text((run / "run.json").read_text())
-    with pytest.raises(UserError, match="has no checkpoints: train it"):
+    with pytest.raises(UserError, match="no checkpoint kept"):
         read_source(tmp_path)
     (tmp_path / "run.json").write_text('{"type": "Run"}')
     with pytest.raises(UserError, match="describes no run"):

@@ -1,0 +1,140 @@
+"""Loss of a trained decoder on the text that was held out, as the run holds its weights and activations."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax import Array
+
+from capscale.artifacts import check_result
+from capscale.checkpoints.source import Source
+from capscale.data.source import Source as Text
+from capscale.errors import UserError
+from capscale.files import read_json
+from capscale.formats.base import NO_CONTEXT, Context
+from capscale.formats.catalog import label
+from capscale.models.config import ModelConfig
+from capscale.models.decoder import Decoder
+from capscale.models.loss import tokens_at_once
+from capscale.representation import Representation
+from capscale.train.executor import PROGRAMS_HELD
+from capscale.train.record import loss_with_error
+
+RESULT = "result.json"
+ROUNDING = 1e-4
+"""Nats by which two evaluations of one checkpoint may differ: devices and versions of XLA add in other orders."""
+
+
+class Evaluated(NamedTuple):
+    """The loss of a checkpoint, beside the one in result.json.
+
+    Attributes:
+      weights, activations: names of their formats.
+      step: of the checkpoint; None for one of Hugging Face.
+      loss, loss_se: in nats per token on the held-out text, and its standard error.
+      bits_per_byte: the same loss.
+      windows: how many stretches of a context's length it is the mean of.
+      said: the loss of result.json; None without one, of a run that diverged, and at a step before the last.
+    """
+
+    weights: str
+    activations: str
+    step: int | None
+    loss: float
+    loss_se: float
+    bits_per_byte: float
+    windows: int
+    said: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Loss found less the one that result.json says."""
+        return None if self.said is None else self.loss - self.said
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two differ by no more than rounding; true where there is nothing to compare."""
+        return self.said is None or abs(self.loss - self.said) <= ROUNDING
+
+
+def evaluated(source: Source, text: Text) -> Evaluated:
+    """The loss of a run's checkpoint on all held-out windows, with its formats as at the end of training.
+
+    Raises:
+      UserError: another text than the run's, a loss that is not finite, or a result.json of another run.
+    """
+    check_text(source, text)
+    windows, blocks = text.validation(source.model.context)
+    said = _said(source)
+    loss, loss_se = loss_with_error(WindowLosses(source, windows)(source.held()), blocks)
+    in_bits = loss / np.log(2) / text.bytes_per_symbol
+    names = (label(source.weights.weights.format), label(source.activations.format))
+    return Evaluated(*names, source.step, loss, loss_se, float(in_bits), len(windows), said)
+
+
+def _said(source: Source) -> float | None:
+    path = epath.Path(source.path / RESULT)
+    if source.run_id is None or not path.exists():
+        return None
+    remedy = "remove it and start the sweep again to train this run once more"
+    found = read_json(path, remedy)
+    check_result(path, found, source.run_id, remedy)
+    return found["row"].get("loss") if found["row"].get("steps") == source.step else None
+
+
+def check_text(source: Source, text: Text) -> None:
+    """Raises `UserError` unless the text is the one that a run was trained on, and the model has all its symbols."""
+    if source.data is not None and text.id != source.data:
+        raise UserError(
+            f"{source.path} was trained on {source.data.name} (sha256 {source.data.sha256[:12]}), and this text is "
+            f"{text.id.name} ({text.id.sha256[:12]}); name the run's by --text"
+        )
+    if text.id.vocabulary > source.model.vocabulary:
+        raise UserError(
+            f"the text has {text.id.vocabulary} symbols, and {source.path} knows {source.model.vocabulary}; "
+            "give shards of its own tokenizer by --text"
+        )
+
+
+class WindowLosses:
+    """Mean loss of every window (W,), of any weights in the basis of their masters, by one compiled program."""
+
+    def __init__(self, source: Source, windows: np.ndarray):
+        # Weights come in the basis of their masters, so that a rotation is of the activations alone, forth and back.
+        weights, activations = source.weights, Representation(activations=source.activations)
+        if source.compressed_activations:
+            activations = replace(activations, hadamard=weights.hadamard, signs=weights.signs)
+        self.count, batch = len(windows), min(source.batch, len(windows))
+        padded = np.pad(windows, ((0, -self.count % batch), (0, 0)))
+        self.windows_SBU = padded.reshape(-1, batch, windows.shape[1])
+        self.of_windows = _of_windows(source.model, activations, batch)
+        self.ctx = source.context if source.compressed_activations else NO_CONTEXT
+
+    def __call__(self, params: Any) -> np.ndarray:
+        """The losses with these weights; raises `UserError` where one is not finite."""
+        losses = np.asarray(self.of_windows(params, self.windows_SBU, self.ctx), np.float64).ravel()[: self.count]
+        if not np.isfinite(losses).all():
+            raise UserError("the loss is not finite with these weights; the run has diverged, or the file is damaged")
+        return losses
+
+
+@lru_cache(PROGRAMS_HELD)
+def _of_windows(
+    model: ModelConfig, activations: Representation, batch: int
+) -> Callable[[Any, np.ndarray, Context], Array]:
+    """The program that runs of one shape share."""
+    module, at_once = Decoder(model, activations), tokens_at_once(batch, model.context, model.vocabulary)
+
+    def of_windows(params: Any, windows_SBU: Array, ctx: Context) -> Array:
+        def of_batch(window_BU: Array) -> Array:
+            found = module.apply({"params": params}, window_BU.astype(jnp.int32), ctx, at_once, method="losses")
+            return jnp.mean(jnp.asarray(found), axis=-1)
+
+        return jax.lax.map(of_batch, windows_SBU)
+
+    return jax.jit(of_windows)

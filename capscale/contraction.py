@@ -131,6 +131,11 @@ def refuse(path: str, representation: Representation, stacked: bool = False) -> 
             "does not see; compress the parameters instead, capscale.compress(params, ((pattern, representation, "
             "contraction), ...)), whose next_state takes that gradient"
         )
+    if not representation.gradients.is_dense:
+        raise UserError(
+            f"{path}: {representation.gradients!r} need a key and an axis of tokens, which this layer does not tell; "
+            "leave gradients dense here, or call capscale.linear(x, w, representation, gradients_key=key)"
+        )
     if stacked and (learns(weights) or learns(activations)):
         raise UserError(f"{path}: {representation!r} learns numbers of one matrix, and this layer has several in one")
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
+from capscale.backward import Factors, compressed_product
 from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context, granularity_of
@@ -21,6 +22,7 @@ from capscale.formats.catalog import label
 from capscale.formats.rotation import hadamard_block, turned, turned_back
 from capscale.formats.stages import stages_of
 from capscale.fused import project_fused
+from capscale.gradients import DENSE_GRADIENTS, Gradients
 from capscale.kernels.hadamard import BASES, base_of
 from capscale.kernels.renamed import old_names
 from capscale.operands import DENSE_OPERAND, Operand, operand, project
@@ -29,7 +31,7 @@ from capscale.product import product
 
 @dataclass(frozen=True)
 class Representation:
-    """How the weights and the activations of a linear layer are held.
+    """How the weights, the activations and the gradients of a linear layer are held.
 
     `hadamard`: largest block of the Hadamard rotation of the input axis, or None. The block used is the largest one up
     to it that divides the width: of powers of two, and where it is 12, 20, 28 or 36 times one, of such products too
@@ -37,17 +39,19 @@ class Representation:
     compressed operand is rotated forth and back.
     `signs`: seed of random signs that every row is multiplied by ahead of the rotation, the same for all rows of a
     width, so that no input lies along a row of the Hadamard matrix; None for none.
+    `gradients`: what the two backward products project their own operands to; see `capscale.gradients`.
     Estimators that an operand leaves open become the defaults for its format and this rotation.
 
     Example: `Representation(operand("int4"), operand("int8", per_token=True), hadamard=128)`.
     """
 
-    JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"signs": None})
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"signs": None, "gradients": DENSE_GRADIENTS})
 
     weights: Operand = DENSE_OPERAND
     activations: Operand = DENSE_OPERAND
     hadamard: int | None = None
     signs: int | None = None
+    gradients: Gradients = DENSE_GRADIENTS
 
     def __post_init__(self) -> None:
         check_whole(self, "hadamard", "signs", optional=True)
@@ -94,6 +98,16 @@ class Representation:
         """The rotation as tables tell it: 128, `128 signs 7` with random signs, None for none."""
         return self.hadamard if self.signs is None else f"{self.hadamard} signs {self.signs}"
 
+    @property
+    def needs_given_weights(self) -> bool:
+        """Whether a backward product takes the weights as they are before they are projected."""
+        return self.gradients.inputs.source == "given" and not self.weights.is_dense
+
+    @property
+    def needs_given_activations(self) -> bool:
+        """Whether a backward product takes the activations as they are before they are projected."""
+        return self.gradients.weights.source == "given" and not self.activations.is_dense
+
 
 DENSE = Representation()
 """Neither operand compressed: `linear` is the plain product."""
@@ -133,9 +147,14 @@ def project_activations(x: Array, representation: Representation, ctx: Context =
 
 
 class ProjectedWeight(NamedTuple):
-    """Weights that `project_weights` has projected already, marked so that `linear` does not do it again."""
+    """Weights that `project_weights` has projected already, marked so that `linear` does not do it again.
+
+    `given`: the weights before that, in the same basis, where the gradient of the inputs is taken with them
+    (`given_weights`). No gradient reaches them by that way.
+    """
 
     value: Array
+    given: Array | None = None
 
     def __jax_array__(self) -> Array:
         """Refused: another layer that multiplied these would leave out the activations, or the rotation of both."""
@@ -145,16 +164,17 @@ class ProjectedWeight(NamedTuple):
         )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["representation"])
+@partial(jax.tree_util.register_dataclass, data_fields=["value", "given"], meta_fields=["representation"])
 @dataclass(frozen=True)
 class ProjectedActivations:
     """Activations that are projected already, for several products of `linear`: made by `project_once`.
 
-    Gradients of the products add up before they meet the one mask and the one rotation.
+    Gradients of the products add up before they meet the one mask and the one rotation. `given`: see `ProjectedWeight`.
     """
 
     value: Array
     representation: Representation
+    given: Array | None = None
 
     def __jax_array__(self) -> Array:
         """Refused: they are rotated where both operands are, for a product with weights that are as well."""
@@ -168,7 +188,22 @@ def project_once(x: Array, representation: Representation, ctx: Context = NO_CON
     a rotation; a rotation of the sum rounds otherwise than a sum of rotated gradients, and XLA may leave a sum of
     bfloat16 gradients unrounded inside of a program.
     """
-    return ProjectedActivations(project_activations(x, representation, ctx), representation)
+    projected = project_activations(x, representation, ctx)
+    return ProjectedActivations(projected, representation, given_activations(x, representation))
+
+
+def given_weights(w: Array, representation: Representation) -> Array | None:
+    """`w` (in, out) in the basis that products take it in, not projected, for `needs_given_weights`; None without."""
+    if not representation.needs_given_weights:
+        return None
+    return lax.stop_gradient(rotated(w, representation, axis=-2) if representation.rotates_both else w)
+
+
+def given_activations(x: Array, representation: Representation) -> Array | None:
+    """`x` (..., in) in the basis that products take it in, not projected, for `needs_given_activations`."""
+    if not representation.needs_given_activations:
+        return None
+    return lax.stop_gradient(rotated(x, representation) if representation.rotates_both else x)
 
 
 def linear(
@@ -177,24 +212,38 @@ def linear(
     representation: Representation = DENSE,
     weights_ctx: Context = NO_CONTEXT,
     activations_ctx: Context = NO_CONTEXT,
+    *,
+    gradients_key: Array | None = None,
 ) -> Array:
     """`y = R(x) R(w)`: x (..., in), w (in, out), y (..., out) in the dtype of x.
 
     Weights are projected in their own dtype (the float32 masters), unless they are `ProjectedWeight`, then cast to the
     dtype of x; products accumulate in float32. Activations are projected here, unless `project_once` did it.
+    `gradients_key`: PRNG key of what the backward products draw.
 
     Raises:
-      UserError: activations that were projected in another representation.
+      UserError: activations that were projected in another representation; weights that were projected without what
+        the backward products take; what `capscale.backward.compressed_product` refuses.
     """
-    held_w = w.value if isinstance(w, ProjectedWeight) else project_weights(w, representation, weights_ctx)
+    if not isinstance(w, ProjectedWeight):
+        w = ProjectedWeight(project_weights(w, representation, weights_ctx), given_weights(w, representation))
     if not isinstance(x, ProjectedActivations):
-        return product(project_activations(x, representation, activations_ctx), held_w)
+        given = given_activations(x, representation)
+        x = ProjectedActivations(project_activations(x, representation, activations_ctx), representation, given)
     if x.representation != representation:
         raise UserError(
             f"linear(representation={representation}): the activations were projected for {x.representation}; project "
             "them for this layer, or hold both layers in one representation"
         )
-    return product(x.value, held_w)
+    if representation.gradients.is_dense:
+        return product(x.value, w.value)
+    if representation.needs_given_weights and w.given is None:
+        raise UserError(
+            f"linear(representation={representation}): the gradient of the inputs takes the weights as they were "
+            "before they were projected; make them ProjectedWeight(project_weights(w, representation), "
+            "given_weights(w, representation))"
+        )
+    return compressed_product(Factors(x.value, w.value, x.given, w.given, gradients_key), representation.gradients)
 
 
 def _block(width: int, representation: Representation) -> int | None:
@@ -220,11 +269,15 @@ def _project_fused(operand: Operand, rows: Array, representation: Representation
 
 __all__ = [
     "DENSE",
+    "DENSE_GRADIENTS",
     "DENSE_OPERAND",
+    "Gradients",
     "Operand",
     "ProjectedActivations",
     "ProjectedWeight",
     "Representation",
+    "given_activations",
+    "given_weights",
     "hadamard_block",
     "linear",
     "operand",

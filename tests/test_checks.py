@@ -18,7 +18,7 @@ from flax import linen as nn
 from support import tiny
 
 import capscale
-from capscale import capacity, estimators, representation
+from capscale import capacity, estimators, gradients, representation
 from capscale.analysis import fit, planner
 from capscale.data import corpus, manifest, prepare, tokenize, tokenizer
 from capscale.errors import UserError
@@ -96,6 +96,9 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
         "A": WIDE, "alpha": WIDE, "g": WIDE, "B": (0, *WIDE), "beta": (0, *WIDE), "E": (-1, 0, *WIDE),
     }),
     (representation.Representation(hadamard=2, signs=0), {"hadamard": (2,), "signs": (0, *COUNT, None)}),
+    (gradients.BackwardProduct(scalar.Scalar(grids.Int(4)), hadamard=2, signs=0), {
+        "hadamard": (2,), "signs": (0, *COUNT, None),
+    }),
     (estimators.Trust(), {"threshold": POSITIVE}),
     (estimators.Clip(), {"scale": POSITIVE}),
     (estimators.TrustRadius(0.3), {"radius": POSITIVE}),

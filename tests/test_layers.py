@@ -28,6 +28,8 @@ ORDER = (
     "estimator_names",
     "fused",
     "product",
+    "gradients",
+    "backward",
     "operands",
     "representation",
     "kernel_checks",

@@ -22,7 +22,7 @@ Initializer = Callable[..., Array]
 
 
 NOISE = "formats"
-"""Name of the random stream that formats of activations draw from."""
+"""Name of the random stream that formats of activations draw from, and those of gradients."""
 
 
 def initializers(config: ModelConfig) -> tuple[Initializer, Initializer]:
@@ -49,15 +49,20 @@ class Linear(nn.Module):
         """`(..., in) -> (..., features)` in the compute dtype."""
         width = (x.value if isinstance(x, ProjectedActivations) else x).shape[-1]
         kernel = self.param("kernel", self.kernel_init, (width, self.features), jnp.float32)
-        if isinstance(x, ProjectedActivations):
-            y = linear(x, kernel, self.representation, ctx)
-        else:
+        own = ctx
+        if not isinstance(x, ProjectedActivations):
             x = x.astype(self.dtype)
-            y = linear(x, kernel, self.representation, ctx, self._activations_context(x, ctx))
+            own = self._activations_context(x, ctx)
+        y = linear(x, kernel, self.representation, ctx, own, gradients_key=self._gradients_key())
         if not self.bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
+
+    def _gradients_key(self) -> Array | None:
+        """Key of what the backward products of this layer draw at this step."""
+        draws_there = self.representation.gradients.draws and self.has_rng(NOISE)
+        return self.make_rng(NOISE) if draws_there else None
 
     def _activations_context(self, x: Array, ctx: Context) -> Context:
         fmt = self.representation.activations.format

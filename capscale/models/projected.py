@@ -14,7 +14,7 @@ from jax import Array
 
 from capscale.formats.base import Context
 from capscale.formats.capabilities import HasLearnedScale, Stateful
-from capscale.representation import ProjectedWeight, Representation, project_weights, weight_rows
+from capscale.representation import ProjectedWeight, Representation, given_weights, project_weights, weight_rows
 
 STACKED_BELOW = 2**18
 """Kernels of fewer values are projected together with those of the same shape: at such sizes a projection costs more
@@ -98,7 +98,12 @@ def project_params(params: Any, representation: Representation, ctx: Context, st
         owned = [_Owned(leaves[p], leaves.get(p.removesuffix(KERNEL) + LEARNED), state.get(p)) for p in paths]
         held |= zip(paths, _project(owned, representation, ctx._replace(key=key)), strict=True)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: ProjectedWeight(held[path_name(path)]) if path[-1].key == KERNEL else leaf, params
+        lambda path, leaf: (
+            ProjectedWeight(held[path_name(path)], given_weights(leaf, representation))
+            if path[-1].key == KERNEL
+            else leaf
+        ),
+        params,
     )
 
 
@@ -125,7 +130,8 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def _leaves(tree: Any) -> dict[str, Array]:
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, ProjectedWeight))
+    return {path_name(path): leaf.value if isinstance(leaf, ProjectedWeight) else leaf for path, leaf in found}
 
 
 def kernels_of(tree: Any) -> dict[str, Array]:

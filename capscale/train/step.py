@@ -21,7 +21,7 @@ from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
 from capscale.models.loss import tokens_at_once
 from capscale.models.projected import FormatState, initial_format_state, next_format_state, project_params
-from capscale.representation import DENSE, DENSE_OPERAND, Representation
+from capscale.representation import DENSE, DENSE_GRADIENTS, DENSE_OPERAND, Representation
 from capscale.train.gradient import gathered_once, mean_of_parts, microbatches, splits_weights
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.optimizer import gradient_transform, rate_at
@@ -94,7 +94,7 @@ class Program:
             operand if learns(operand.format) or isinstance(operand.format, Stateful) else DENSE_OPERAND
             for operand in (representation.weights, representation.activations)
         ]
-        rotated = dataclasses.replace(representation, weights=owns[0], activations=owns[1])
+        rotated = dataclasses.replace(representation, weights=owns[0], activations=owns[1], gradients=DENSE_GRADIENTS)
         plain = all(operand.is_dense for operand in owns)
         return dataclasses.replace(self, representation=DENSE if plain else rotated, memory=AT_ONCE)
 
@@ -289,5 +289,5 @@ def _data_parallel_axis(program: Program) -> str | None:
 
 
 def _draws_together(program: Program) -> bool:
-    """Whether noise of the activations is drawn for all tokens at once, so that devices do not part."""
-    return draws(program.representation.activations.format)
+    """Whether noise is drawn for all tokens at once, also of gradients, so that devices do not part."""
+    return draws(program.representation.activations.format) or program.representation.gradients.rounds_by_chance

@@ -45,7 +45,8 @@ from capscale.formats import (
     vector,
 )
 from capscale.models import ladder, rope
-from capscale.sweep import launchfiles, preflight, slices
+from capscale.sweep import preflight, slices
+from capscale.sweep.launchers import job, slurm
 from capscale.train import loop, memory, run, step
 
 NEVER = (math.nan, math.inf, -math.inf, True, False, "1", b"1", 1j, [1])
@@ -87,7 +88,8 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     }),
     (manifest.Shard("train.npy", 1, 1, 1, 1, "0" * 64), dict.fromkeys(STORED, SOME)),
     (prepare.Request("byte"), {"most_lost": (0, 1e-60, 0.5, 1 - 1e-12, 1)}),
-    (launchfiles.Job("name", (), 1), {"runs": COUNT}),
+    (job.Job("name", (), (), 1, "out"), {"runs": COUNT, "per_task": COUNT}),
+    (slurm.Asked(), {"devices": COUNT, "hours": COUNT, "at_once": (*COUNT, None), "cpus": (*COUNT, None)}),
     (preflight.Setting(slices.find_slice("v5e:2x2")), {"fsdp": COUNT}),
     (fit.Settings(), {"delta": WIDE, "starts": COUNT, "seed": SOME}),
     (planner.Budget(memory=1.0, tokens=1.0), {"memory": WIDE, "flops": (None,), "loss": (None,), "tokens": WIDE,

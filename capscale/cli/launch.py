@@ -1,31 +1,39 @@
 """capscale launch: scripts that start a sweep on machines elsewhere."""
 
+import dataclasses
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
 from capscale.cli.selecting import LadderName, Selecting
 from capscale.cli.training import Training, memory_of, saving_of
 from capscale.errors import UserError
+from capscale.sweep.launchers.job import Capacity
 from capscale.train.memory import Gather
+
+if TYPE_CHECKING:
+    from capscale.sweep.launchers.job import Job
+
+Where = Literal["slurm", "gcloud", "xpk", "skypilot"]
 
 
 @dataclass(kw_only=True)
 class Launch(Selecting):
     """Write a script that starts a sweep on Slurm, Cloud TPU VMs, GKE through xpk, or any cloud through SkyPilot.
 
+    Start it with bash, and again whenever you like: it submits the runs that have no result and are not under way.
     Paths and names in the script are those that the workers will see. A worker started twice trains nothing twice.
 
     Examples:
-      capscale launch slurm paper_capacity --ladder paper --text /data/c4 --out /shared/paper > sweep.sbatch
+      capscale launch slurm paper_capacity --ladder paper --text /data/c4 --out /shared/paper --script launch.sh
       capscale launch gcloud paper_capacity --ladder paper --text gs://b/c4 --out gs://b/paper --topology v5e:4x4 \\
         --zone us-central1-a --vocabulary 32000 --script launch.sh && bash launch.sh --dry-run
     """
 
-    where: Annotated[Literal["slurm", "gcloud", "xpk", "skypilot"], tyro.conf.Positional]
+    where: Annotated[Where, tyro.conf.Positional]
     """Who starts the workers."""
     experiment: Annotated[str, tyro.conf.Positional]
     """Name of an experiment, or the path of a .py file as the workers see it."""
@@ -50,92 +58,145 @@ class Launch(Selecting):
     """Hours between failures of the machines, preemptions too, that this assumes."""
     script: Path | None = None
     """File to write; printed if not given."""
+    runs_per_task: int = 1
+    """Slurm, xpk, SkyPilot: runs of one size that a task trains, small ones together: on accelerators at once where
+    they differ in seed and learning rate only, otherwise one after the other."""
     setup: str | None = None
-    """gcloud, SkyPilot: command that makes capscale available on a fresh machine, which may have a Python older than
-    3.11. If not given, uv installs it with a Python 3.12 of its own, JAX for the accelerators, and what gs:// or s3://
-    need."""
+    """Slurm: command ahead of the worker, such as one that loads modules. gcloud, SkyPilot: command that makes capscale
+    available on a fresh machine, which may have a Python older than 3.11; if not given, uv installs it with a Python
+    3.12 of its own, JAX for the accelerators, and what gs:// or s3:// need."""
     devices_per_run: int = 1
-    """Slurm: GPUs a run."""
+    """Slurm: GPUs of a task."""
     hours: int = 24
     """Slurm: time limit of a task; it is queued again when that is over."""
     at_once: int | None = None
     """Slurm: most tasks that run at once."""
+    account: str | None = None
+    """Slurm: who pays."""
+    partition: str | None = None
+    """Slurm: which machines."""
+    cpus: int | None = None
+    """Slurm: processor cores of a task; compiling uses several."""
+    host_memory: str | None = None
+    """Slurm: memory of a task's host, such as 64G."""
     topology: str = "v5e:4x4"
     """gcloud, xpk: the TPU slice."""
     zone: str | None = None
     """gcloud, xpk: the zone."""
+    capacity: Capacity = "spot"
+    """gcloud, SkyPilot: machines that may be taken away, that stay, or (gcloud) of a reservation."""
+    queued: bool = False
+    """gcloud: ask for the slice by a queued resource, which waits for capacity."""
     cluster: str | None = None
-    """xpk: the cluster."""
+    """xpk: the cluster, whose node pools say how machines are bought."""
     image: str | None = None
     """xpk: a Docker image in which `capscale` is installed."""
     accelerators: str = "H100:1"
-    """SkyPilot: accelerators of a run."""
+    """SkyPilot: accelerators of a node."""
+    nodes: int = 1
+    """SkyPilot: nodes that train each run together."""
 
     def __call__(self) -> int:
         """Writes or prints the script."""
         from capscale.cli.preflight import plan_for
         from capscale.files import writing
         from capscale.storage import check_checkpoints
-        from capscale.sweep import launchfiles
-        from capscale.sweep.slices import find_slice
+        from capscale.sweep.launchers.job import Job, job_name
 
-        for name in ("fsdp", "microbatches", "devices_per_run", "hours", "at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        self._check()
         check_checkpoints(self.out)
         saving_of(self.checkpoint_interval, self.mtbf)
         planned = plan_for(self, self.text, self.vocabulary)
-        text = [] if self.text is None else ["--text", self.text]
-        fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []
-        parts = ["--microbatches", str(self.microbatches)] if self.microbatches > 1 else []
-        gather = ["--gather", self.gather] if memory_of(self).gather != "layer" else []
-        memory = [*fsdp, *parts, *gather, *(["--remat"] if self.remat else [])]
-        every = [] if self.checkpoint_interval is None else ["--checkpoint-interval", str(self.checkpoint_interval)]
-        saving = [*every, *(["--mtbf", str(self.mtbf)] if self.mtbf != Training.mtbf else [])]
-        arguments = (
-            "run",
-            self.experiment,
-            "--out",
-            self.out,
-            "--ladder",
-            self.ladder,
-            *text,
-            *memory,
-            *saving,
-            *self.selecting,
+        runs = len(planned.runs)
+        about = (self.experiment, "--out", self.out, "--ladder", self.ladder)
+        job = Job(
+            name=job_name(planned.experiment, planned.ladder.name, runs),
+            arguments=("run", *about, *self._training(), *self.selecting),
+            missing=(*about, *self.selecting),
+            runs=runs,
+            out=self.out,
+            per_task=self.runs_per_task,
+            setup=self.setup,
         )
-        job = launchfiles.Job(
-            launchfiles.job_name(planned.experiment, planned.ladder.name, len(planned.runs)),
-            arguments,
-            len(planned.runs),
-            self.setup,
-        )
-        if self.where == "slurm":
-            script = launchfiles.slurm(job, devices=self.devices_per_run, hours=self.hours, at_once=self.at_once)
-        elif self.where == "gcloud":
-            script = launchfiles.gcloud(job, find_slice(self.topology), zone=self._named("zone"))
-        elif self.where == "xpk":
-            script = launchfiles.xpk(
-                job,
-                find_slice(self.topology),
-                zone=self._named("zone"),
-                cluster=self._named("cluster"),
-                image=self._named("image"),
-            )
-        else:
-            script = launchfiles.skypilot(job, self.accelerators)
+        script = self._script(job)
         if self.script is None:
             print(script, end="")
         else:
             with writing(self.script):
                 self.script.write_text(script)
                 self.script.chmod(self.script.stat().st_mode | stat.S_IXUSR)
-            print(f"{self.script}: {len(planned.runs)} runs")
+            print(f"{self.script}: {runs} runs")
         return 0
+
+    def _script(self, job: "Job") -> str:
+        from capscale.sweep.launchers import gcloud, skypilot, slurm, xpk
+        from capscale.sweep.slices import find_slice
+
+        if self.where == "slurm":
+            asked = slurm.Asked(
+                devices=self.devices_per_run,
+                hours=self.hours,
+                at_once=self.at_once,
+                cpus=self.cpus,
+                memory=self.host_memory,
+                account=self.account,
+                partition=self.partition,
+            )
+            return slurm.slurm(job, asked)
+        if self.where == "skypilot":
+            if self.capacity == "reserved":
+                raise UserError(
+                    "--capacity reserved: SkyPilot takes reservations from its own configuration, and uses them first; "
+                    "give --capacity on-demand"
+                )
+            return skypilot.skypilot(job, self.accelerators, spot=self.capacity == "spot", nodes=self.nodes)
+        slice_, zone = find_slice(self.topology), self._named("zone")
+        if self.where == "gcloud":
+            return gcloud.gcloud(job, slice_, zone=zone, capacity=self.capacity, queued=self.queued)
+        return xpk.xpk(job, slice_, zone=zone, cluster=self._named("cluster"), image=self._named("image"))
+
+    def _training(self) -> list[str]:
+        """Options of the workers that say how they train."""
+        text = [] if self.text is None else ["--text", self.text]
+        fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []
+        parts = ["--microbatches", str(self.microbatches)] if self.microbatches > 1 else []
+        gather = ["--gather", self.gather] if memory_of(self).gather != "layer" else []
+        memory = [*fsdp, *parts, *gather, *(["--remat"] if self.remat else [])]
+        every = [] if self.checkpoint_interval is None else ["--checkpoint-interval", str(self.checkpoint_interval)]
+        return [*text, *memory, *every, *(["--mtbf", str(self.mtbf)] if self.mtbf != Training.mtbf else [])]
+
+    def _check(self) -> None:
+        """Raises `UserError` for options that are out of range, or of another target."""
+        for name in ("fsdp", "microbatches", "runs_per_task", "devices_per_run", "hours", "at_once", "cpus", "nodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{_flag(name)} {value} must be at least 1")
+        for name, targets in _OF.items():
+            value: Any = getattr(self, name)
+            if value != _DEFAULTS[name] and self.where not in targets:
+                raise UserError(f"{_flag(name)} is for {' and '.join(targets)}, not for {self.where}; drop it")
 
     def _named(self, field: str) -> str:
         value = getattr(self, field)
         if value is None:
             raise UserError(f"launch {self.where} needs --{field}")
         return value
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+_OF: dict[str, tuple[Where, ...]] = {
+    "runs_per_task": ("slurm", "xpk", "skypilot"),
+    "setup": ("slurm", "gcloud", "skypilot"),
+    **dict.fromkeys(("devices_per_run", "hours", "at_once", "account", "partition", "cpus", "host_memory"), ("slurm",)),
+    **dict.fromkeys(("topology", "zone"), ("gcloud", "xpk")),
+    "capacity": ("gcloud", "skypilot"),
+    "queued": ("gcloud",),
+    **dict.fromkeys(("cluster", "image"), ("xpk",)),
+    **dict.fromkeys(("accelerators", "nodes"), ("skypilot",)),
+}
+"""Options that only some targets have."""
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Launch)}
+assert all(set(targets) <= set(get_args(Where)) for targets in _OF.values())

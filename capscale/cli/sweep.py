@@ -51,30 +51,36 @@ class Sweep(Selecting, SideBySide):
 
 @dataclass(kw_only=True)
 class Run(Selecting, Training):
-    """Train one run of an experiment, by its place in the list: the unit of every launcher.
+    """Train one run of an experiment, or several, by their places in the list: the unit of every launcher.
 
     Idempotent: a run that has a result is left alone.
 
-    Example:
+    Examples:
       capscale run capacity_demo --index 3 --out runs/demo
+      capscale run capacity_demo --index 3 4 5 --out runs/demo
     """
 
     experiment: Annotated[str, tyro.conf.Positional]
     """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
     out: str
     """Directory of the sweep: made if absent, continued if it holds this sweep."""
-    index: int
-    """Place of the run in the experiment's list, from 0."""
-    mode: Literal["auto", "mesh"] = "auto"
-    """How the run uses the devices."""
+    index: tuple[int, ...]
+    """Places of the runs in the experiment's list, from 0: trained one after the other, or at once where --mode says
+    so."""
+    mode: Literal["auto", "population", "mesh"] = "auto"
+    """How runs use the devices. By population, runs that differ in seed and learning rate only are trained at once, as
+    auto does on accelerators; by mesh each has all devices."""
 
     def __call__(self) -> int:
-        """Trains one run; see `Sweep`."""
+        """Trains the runs; see `Sweep`."""
 
         def chosen(planned: "plan.Sweep") -> "Sequence[run.Run]":
             count = len(planned.runs)
-            if not 0 <= self.index < count:
-                raise UserError(f"--index {self.index} is not one of the {count} runs 0..{count - 1}")
-            return planned.runs[self.index : self.index + 1]
+            for index in self.index:
+                if not 0 <= index < count:
+                    raise UserError(f"--index {index} is not one of the {count} runs 0..{count - 1}")
+            return [planned.runs[index] for index in dict.fromkeys(self.index)]
 
+        if not self.index:
+            raise UserError("--index names no run; give the place of one, from 0")
         return train(self, self.experiment, self.out, self.mode, chosen)

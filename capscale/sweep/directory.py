@@ -124,6 +124,13 @@ def _others(found: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     )
 
 
+def check_same(sweep: Sweep, out: epath.Path) -> None:
+    """Raises `UserError` where another sweep than this one lives in `out`."""
+    identity = _identity(sweep)
+    for found in _files(out):
+        _agrees(found, identity, out)
+
+
 def check_open(out: epath.Path) -> None:
     """Raises `UserError` when the directory of a sweep that was opened is not there any more.
 

@@ -2,21 +2,33 @@
 
 import json
 import os
-import signal
 import subprocess
-import threading
-from contextlib import contextmanager
 
 import pytest
-from support.launching import EXPERIMENT, OPTIONS, TESTS, calls, executable, make_place, started, written
+from support.launching import (
+    EXPERIMENT,
+    OPTIONS,
+    RECORD,
+    TESTS,
+    calls,
+    executable,
+    make_place,
+    started,
+    workers,
+    written,
+)
 from support.limits import LIMIT_S
 
 from capscale.cli import main
 from capscale.errors import UserError
-from capscale.sweep.launchfiles import accelerator_type, job_name
+from capscale.sweep.launchers.cloud_tpu import accelerator_type
+from capscale.sweep.launchers.job import job_name
 from capscale.sweep.slices import find_slice
 
 WORKER = ["capscale", "run", "mine.py", "--out", "out dir", "--ladder", "nano", "--text", "text.txt"]
+TOGETHER = ["--mode", "mesh", "--distributed"]
+ARRAYS = ("slurm", "xpk", "skypilot")
+"""Those that start a task a run, or a few."""
 
 
 @pytest.fixture
@@ -24,138 +36,121 @@ def place(tmp_path, monkeypatch):
     return make_place(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("where", ["slurm", "xpk", "skypilot"])
-def test_every_run_is_started_once_with_its_index(where, place):
+def carried_out(where, *options, **environment):
     if where == "skypilot":
         pytest.importorskip("yaml")
-    (place / "tmp").mkdir()
-    done = started(where, written(where), TMPDIR=str(place / "tmp"))
+    return started(written(where, *options), **environment)
+
+
+@pytest.mark.parametrize("where", ARRAYS)
+def test_every_run_is_started_once_with_its_index(where, place, tmp_path_factory):
+    temporary = tmp_path_factory.mktemp("temporary")
+    done = carried_out(where, TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
-    assert not list((place / "tmp").iterdir())
-    workers = [call for call in calls(place) if call[0] == "capscale"]
-    together = ["--mode", "mesh", "--distributed"] if where == "xpk" else []
-    assert workers == [[*WORKER, *together, "--index", str(index)] for index in range(2)]
+    assert not list(temporary.iterdir())
+    together = TOGETHER if where == "xpk" else []
+    assert workers(place) == [[*WORKER, *together, "--index", str(index)] for index in range(2)]
 
 
-def test_slurm_asks_for_an_array(place):
-    lines = written("slurm").read_text().splitlines()
-    for wanted in ("--array=0-1%2", "--nodes=1", "--gpus=4", "--time=24:00:00", "--signal=B:TERM@120", "--requeue"):
-        assert f"#SBATCH {wanted}" in lines
-
-
-@pytest.mark.parametrize(
-    ("status", "requeued"),
-    [*((status, [["scontrol", "requeue", "7_1"]]) for status in (143, 75)), (2, []), (0, [])],
-)
-def test_slurm_queues_a_preempted_task_again(status, requeued, place):
-    script = written("slurm")
-    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "STATUS": str(status)}
-    done = subprocess.run(["bash", str(script)], check=False, env=os.environ | task, timeout=LIMIT_S)
-    assert done.returncode == status
-    assert [call for call in calls(place) if call[0] == "scontrol"] == requeued
-
-
-@contextmanager
-def slurm_task(script, **environment):
-    """A task of the array that has begun, its output read line by line; nothing of it is left afterwards."""
-    environment = os.environ | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"} | environment
-    with subprocess.Popen(["bash", script], stdout=-1, text=True, env=environment, start_new_session=True) as task:
-        late = threading.Timer(60, os.killpg, (task.pid, signal.SIGKILL))
-        late.start()
-        try:
-            yield task
-            task.communicate(timeout=LIMIT_S)
-        finally:
-            late.cancel()
-
-
-SLOW_TO_SAVE = "#!/bin/sh\ntrap 'sleep 0.3; echo saved; exit 143' TERM\necho ready\nwhile :; do sleep 0.01; done\n"
-
-
-def test_slurm_hands_sigterm_on_and_waits_for_the_worker(place):
-    executable(place / "bin" / "capscale", SLOW_TO_SAVE)
-    with slurm_task(written("slurm")) as task:
-        assert task.stdout.readline() == "ready\n"
-        task.terminate()
-        assert task.stdout.read() == "saved\n"
-    assert task.returncode == 143
-    assert calls(place) == [["scontrol", "requeue", "7_1"]]
-
-
-def test_slurm_hands_on_a_sigterm_that_comes_with_the_start_of_the_worker(place):
-    """The script rests before each of its commands, so that the worker is ahead of whatever follows its start."""
-    executable(place / "bin" / "capscale", SLOW_TO_SAVE)
-    (place / "slowly").write_text("trap 'sleep 0.3' DEBUG\n")
-    with slurm_task(written("slurm"), BASH_ENV=str(place / "slowly")) as task:
-        assert task.stdout.readline() == "ready\n"
-        task.terminate()
-        assert task.stdout.read() == "saved\n"
-    assert task.returncode == 143
-    assert ["scontrol", "requeue", "7_1"] in calls(place)
-
-
-def test_slurm_queues_a_task_again_whose_worker_was_not_started_yet(place):
-    executable(place / "bin" / "capscale", "#!/bin/sh\necho started\n")
-    (place / "slowly").write_text("trap 'case $BASH_COMMAND in \"capscale \"*) echo ready; sleep 0.5;; esac' DEBUG\n")
-    with slurm_task(written("slurm"), BASH_ENV=str(place / "slowly")) as task:
-        assert task.stdout.readline() == "ready\n"
-        task.terminate()
-        assert task.stdout.read() == ""
-    assert task.returncode == 143
-    assert ["scontrol", "requeue", "7_1"] in calls(place)
-
-
-@pytest.mark.parametrize("status", [0, 2])
-def test_slurm_takes_the_status_of_a_worker_that_ends_at_once(status, place):
-    """It has ended before the script, which rests after its wait, can look whether it still lives."""
-    executable(
-        place / "bin" / "capscale",
-        f"#!/bin/sh\ntrap 'exit {status}' TERM\nsleep 0.3; echo ready\nwhile :; do sleep 0.01; done\n",
-    )
-    (place / "slowly").write_text("trap 'case $BASH_COMMAND in \"status=\"*) sleep 0.5;; esac' DEBUG\n")
-    with slurm_task(written("slurm"), BASH_ENV=str(place / "slowly")) as task:
-        assert task.stdout.readline() == "ready\n"
-        task.terminate()
-        assert task.stdout.read() == ""
-    assert task.returncode == status
-    assert calls(place) == []
-
-
-def test_gcloud_makes_the_slice_and_starts_all_hosts(place):
-    done = started("gcloud", written("gcloud"))
+@pytest.mark.parametrize("where", ARRAYS)
+def test_tasks_of_several_runs_get_all_their_indices(where, place):
+    done = carried_out(where, "--runs-per-task", "2", MISSING="0 2\n1\n")
     assert done.returncode == 0, done.stderr
-    describe, create, copy, *rest = calls(place)
-    tpu_vm, where = ["gcloud", "compute", "tpus", "tpu-vm"], ["--zone", "us-central1-a"]
-    name = "capscale-mine-nano"
-    assert describe == [*tpu_vm, "describe", name, *where, "--format", "value(state)"]
-    kind = ["--accelerator-type", "v5litepod-16", "--version", "v2-alpha-tpuv5-lite", "--spot"]
-    assert create == [*tpu_vm, "create", name, *where, *kind]
-    assert copy == [*tpu_vm, "scp", "--recurse", ".", f"{name}:capscale", *where, "--worker=all"]
-    setup, pip, uv, run, worker = rest
-    assert setup[:-1] == run[:-1] == [*tpu_vm, "ssh", name, *where, "--worker=all", "--command"]
-    assert pip == ["python3", "-m", "pip", "install", "uv"]
-    assert uv[:5] == ["python3", "-m", "uv", "tool", "install"]
-    assert uv[-3:] == ["--python", "3.12", ".[tpu]"]
-    assert worker == ["capscale", "sweep", *WORKER[2:], "--mode", "mesh", "--distributed"]
+    assert [call[call.index("--index") + 1 :] for call in workers(place)] == [["0", "2"], ["1"]]
+    asked = ["capscale", "missing", "mine.py", "--out", "out dir", "--ladder", "nano", "--runs-per-task", "2"]
+    assert [call for call in calls(place, "capscale") if call[1] == "missing"] == [asked]
 
 
-@pytest.mark.parametrize(
-    ("state", "made"), [("READY", []), ("PREEMPTED", ["delete", "create"]), ("TERMINATED", ["delete", "create"])]
-)
-def test_gcloud_makes_a_preempted_slice_again(state, made, place):
-    """It is still described, and nothing can be started on it: what is left has to be deleted first."""
-    done = started("gcloud", written("gcloud"), STATE=state)
+@pytest.mark.parametrize("where", OPTIONS)
+def test_only_missing_runs_are_submitted(where, place):
+    done = carried_out(where, MISSING="1\n")
     assert done.returncode == 0, done.stderr
-    assert [call[4] for call in calls(place) if call[0] == "gcloud"] == ["describe", *made, "scp", "ssh", "ssh"]
+    if where in ARRAYS:
+        assert [call[-1] for call in workers(place)] == ["1"]
+    (place / "calls").unlink()
+    done = started(f"launch-{where}.sh", MISSING="")
+    assert done.returncode == 0, done.stderr
+    assert {call[0] for call in calls(place)} == {"capscale"}, "no client is asked for anything"
+    assert not workers(place)
+
+
+@pytest.mark.parametrize("where", OPTIONS)
+def test_a_store_that_does_not_answer_ends_the_start(where, place):
+    assert carried_out(where, ASKED="75").returncode == 75
+    assert not workers(place)
+
+
+@pytest.mark.parametrize("where", ["xpk", "skypilot"])
+def test_what_cannot_be_submitted_does_not_stop_the_others(where, place):
+    (place / "refusals").write_text("no\n")
+    done = carried_out(where)
+    assert done.returncode == 75
+    assert "capscale-mine-nano-0 was not" in done.stderr
+    assert [call[-1] for call in workers(place)] == ["1"]
+
+
+def test_xpk_leaves_workloads_that_are_under_way(place):
+    """Nobody is asked whether to overwrite them; what has ended without a result is deleted, and made again."""
+    (place / "known").write_text("capscale-mine-nano-0\ncapscale-mine-nano-1\ncapscale-mine-nano-11\n")
+    (place / "ended").write_text("capscale-mine-nano-1\ncapscale-mine-nano-11\n")
+    done = carried_out("xpk")
+    assert done.returncode == 0, done.stderr
+    assert "capscale-mine-nano-0 is under way" in done.stdout
+    changing = [call[2:5] for call in calls(place, "xpk") if call[2] != "list"]
+    assert changing == [[verb, "--workload", "capscale-mine-nano-1"] for verb in ("delete", "create")]
+    assert [call[-1] for call in workers(place)] == ["1"]
+
+
+def test_skypilot_leaves_jobs_that_are_under_way(place):
+    queue = json.dumps([{"job_name": "capscale-mine-nano-1", "status": "RECOVERING"}, {"job_name": "another-0"}])
+    done = carried_out("skypilot", QUEUED=queue)
+    assert done.returncode == 0, done.stderr
+    assert [call[-1] for call in workers(place)] == ["0"]
 
 
 def test_xpk_takes_any_word_of_a_path(place):
     """Such as one that the script might use itself."""
-    script = written("xpk", "--out", "gs://b/INDEX/$index")
-    assert started("xpk", script).returncode == 0
-    workers = [call for call in calls(place) if call[0] == "capscale"]
-    assert [call[call.index("--out") + 1] for call in workers] == ["gs://b/INDEX/$index"] * 2
-    assert [call[call.index("--index") + 1] for call in workers] == ["0", "1"]
+    assert carried_out("xpk", "--out", "gs://b/INDEX/$index").returncode == 0
+    assert [call[call.index("--out") + 1] for call in workers(place)] == ["gs://b/INDEX/$index"] * 2
+    assert [call[call.index("--index") + 1] for call in workers(place)] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "options", "joined"),
+    [
+        ("tpu-v5litepod-16", [], TOGETHER),
+        ("tpu-v6e-8", [], []),
+        ("tpu-v4-8", [], []),
+        ("H100:8", [], []),
+        (
+            "H100:8",
+            ["--nodes", "2"],
+            ["--mode", "mesh", "--coordinator", "a:8482", "--processes", "2", "--process-index", "1"],
+        ),
+    ],
+)
+def test_skypilot_starts_all_hosts_of_a_run_together(accelerators, options, joined, place):
+    nodes = {"SKYPILOT_NODE_IPS": "a\nb", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
+    done = carried_out("skypilot", "--accelerators", accelerators, *options, **nodes)
+    assert done.returncode == 0, done.stderr
+    assert [call[len(WORKER) : -2] for call in workers(place)] == [joined, joined]
+
+
+@pytest.mark.parametrize(
+    ("where", "options", "word"),
+    [
+        ("gcloud", [], "--spot"),
+        ("gcloud", ["--capacity", "reserved"], "--reserved"),
+        ("gcloud", ["--capacity", "on-demand"], None),
+        ("skypilot", [], '"use_spot": true'),
+        ("skypilot", ["--capacity", "on-demand"], '"use_spot": false'),
+    ],
+)
+def test_machines_are_bought_as_asked(where, options, word, place):
+    text = written(where, *options).read_text()
+    assert [found for found in ("--spot", "--reserved", '"use_spot": true', '"use_spot": false') if found in text] == [
+        found for found in [word] if found
+    ]
 
 
 @pytest.mark.parametrize("where", OPTIONS)
@@ -164,19 +159,39 @@ def test_settings_that_make_a_run_fit_reach_the_workers(where, place):
     assert "--fsdp 4 --microbatches 8 --remat" in script.read_text()
 
 
-@pytest.mark.parametrize("where", ["gcloud", "xpk", "skypilot"])
+@pytest.mark.parametrize("where", OPTIONS)
 def test_dry_run_prints_the_commands_and_starts_nothing(where, place):
-    script = written(where)
-    done = subprocess.run(
-        ["bash", str(script), "--dry-run"], check=True, capture_output=True, text=True, timeout=LIMIT_S
-    )
-    client = {"gcloud": "gcloud compute tpus", "xpk": "xpk workload create", "skypilot": "sky jobs launch"}[where]
-    assert done.stdout.count(client) == {"gcloud": 4, "xpk": 2, "skypilot": 2}[where]
-    assert "describe" in json.dumps(calls(place)) if where == "gcloud" else calls(place) == []
+    done = started(written(where), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    client = {
+        "slurm": ("sbatch --array=0\\,1%2", 1),
+        "gcloud": ("gcloud compute tpus", 4),
+        "xpk": ("xpk workload create", 2),
+        "skypilot": ("sky jobs launch", 2),
+    }[where]
+    assert done.stdout.count(client[0]) == client[1], done.stdout
+    assert {call[0] for call in calls(place)} == {"capscale"}
+    assert not workers(place)
+
+
+@pytest.mark.parametrize("where", ["gcloud", "skypilot"])
+def test_only_files_of_the_project_are_sent(where, place):
+    for name in (".venv-3.11", ".git", "runs", "out dir", "pkg/__pycache__", "pkg/runs", ".pytest_cache"):
+        (place / name).mkdir(parents=True)
+        (place / name / "file").write_text("x")
+    executable(place / "bin" / "capscale", f"{(place / 'bin' / 'capscale').read_text()}")
+    listing = "import os; print(sorted(os.path.join(d, f) for d, _, fs in os.walk('.') for f in fs if f != 'calls'))"
+    setup = f'python -c "{listing}"'
+    done = carried_out(where, "--setup", setup)
+    assert done.returncode == 0, done.stderr
+    assert "./pkg/runs/file" in done.stdout
+    assert "./mine.py" in done.stdout
+    for name in (".venv", ".git", "./runs", "out dir", "__pycache__", ".pytest_cache"):
+        assert name not in done.stdout.replace("capscale: every", "")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["slurm", "gcloud", "xpk", "skypilot"])
+@pytest.mark.parametrize("where", OPTIONS)
 def test_the_workers_train_a_sweep(where, place):
     """The commands of the script, carried out by the real capscale (as one process, where many are meant)."""
     if where == "skypilot":
@@ -184,14 +199,15 @@ def test_the_workers_train_a_sweep(where, place):
     real = (
         'exec python -c "import sys; from capscale.cli import main; sys.exit(main())" "${@/--distributed/--no-remat}"'
     )
-    executable(place / "bin" / "capscale", f"#!/usr/bin/env bash\n{real}\n")
+    executable(place / "bin" / "capscale", f"#!/usr/bin/env bash\n{RECORD}{real}\n")
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    script = written(where, "--out", str(place / "out"), "--text", str(place / "text.txt"))
     for _ in range(2):
-        done = started(where, written(where), PYTHONPATH=path, JAX_PLATFORMS="cpu")
+        done = started(script, PYTHONPATH=path, JAX_PLATFORMS="cpu")
         assert done.returncode == 0, done.stdout + done.stderr
-    results = [json.loads(path.read_text()) for path in place.glob("out dir/runs/*/result.json")]
+    results = [json.loads(path.read_text()) for path in place.glob("out/runs/*/result.json")]
     assert [result["status"] for result in results] == ["ok", "ok"]
-    assert "(0 trained now" in done.stdout
+    assert len(workers(place)) == (1 if where == "gcloud" else 2), "the second start trains nothing"
 
 
 @pytest.mark.parametrize(
@@ -228,8 +244,14 @@ def test_the_name_of_every_run_fits(runs, fits):
         (["slurm", "--hours", "0"], "--hours 0 must be at least 1"),
         (["slurm", "--at-once", "-3"], "--at-once -3 must be at least 1"),
         (["slurm", "--devices-per-run", "0"], "--devices-per-run 0 must be at least 1"),
+        (["slurm", "--cpus", "0"], "--cpus 0 must be at least 1"),
+        (["slurm", "--runs-per-task", "0"], "--runs-per-task 0 must be at least 1"),
         (["slurm", "--fsdp", "0"], "--fsdp 0 must be at least 1"),
         (["slurm", "--script", "nowhere/x.sh"], "nowhere/x.sh cannot be written (No such file or directory)"),
+        (["slurm", "--zone", "z"], "--zone is for gcloud and xpk, not for slurm; drop it"),
+        (["gcloud", "--zone", "z", "--runs-per-task", "2"], "--runs-per-task is for slurm and xpk and skypilot, not"),
+        (["xpk", "--queued"], "--queued is for gcloud, not for xpk; drop it"),
+        (["skypilot", "--capacity", "reserved"], "--capacity reserved: SkyPilot takes reservations from its own"),
     ],
 )
 def test_what_is_missing_is_named(options, message, place, capsys):
@@ -243,3 +265,15 @@ def test_a_name_that_clouds_refuse_is_refused(place, capsys):
     long.write_text(EXPERIMENT)
     assert main(["launch", "slurm", str(long), "--out", "out", "--text", "text.txt"]) == 2
     assert "has over 40 letters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", OPTIONS)
+def test_scripts_are_clean(where, place):
+    """As shellcheck sees them, where that is installed."""
+    script = written(where)
+    try:
+        command = ["shellcheck", "--severity=warning", str(script)]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except FileNotFoundError:
+        pytest.skip("shellcheck is not installed")
+    assert found.returncode == 0, found.stdout

@@ -103,8 +103,7 @@ def test_launch_files_pass_the_selection_on(place, capsys):
     more = ["--sizes", "nano-4", "--seeds", "0", "1", "2", "--vocabulary", "96"]
     assert main(["launch", "slurm", "mine.py", "--out", "/shared/out", *more]) == 0
     script = capsys.readouterr().out
-    assert "--sizes nano-4 --seeds 0 1 2" in script
-    assert "#SBATCH --array=0-2" in script
+    assert script.count("--sizes nano-4 --seeds 0 1 2") == 2, "for the workers, and for whoever asks what is missing"
 
 
 def test_reproduce_is_of_ladders_that_come_with_capscale(place, capsys):

@@ -21,33 +21,81 @@ def runs(ladder, data):
     return [tiny.run(data=data, seed=seed) for seed in range(2)]
 """
 
+POP = """
+pop() {  # the first line of a file, which it loses; nothing where it has none
+  if [ -s "$PLACE/$1" ]; then head -n 1 "$PLACE/$1"; sed -i 1d "$PLACE/$1"; fi
+}
+"""
+
+# Two runs are missing unless MISSING says otherwise; workers end with the statuses in a file, and 0 from there on.
+WORKER = """
+if [ "$1" = missing ]; then printf "%b" "${MISSING-0\\n1\\n}"; exit "${ASKED:-0}"; fi
+status=$(pop statuses)
+sleep 0
+exit "${status:-0}"
+"""
+
 # What stands in for each client: it records its arguments, then starts the workers as the real one would.
 STAND_INS = {
     "sbatch": """
-for index in $(seq $(sed -n 's/^#SBATCH --array=\\([0-9]*\\)-\\([0-9]*\\).*/\\1 \\2/p' "$1")); do
-  SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$index bash "$1"
-done
+array=${1#--array=}; array=${array%%%*}; shift
+for index in ${array//,/ }; do SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$index bash "$@"; done
 """,
+    "squeue": 'printf "%s" "${QUEUED:-}"',
     "scontrol": "",
+    # A slice is a file with its state, and a folder that is the home of its hosts. `refusals` are what creating it says
+    # before it works, `lost` how often the connection breaks as it is preempted.
     "gcloud": """
-if [ "$4" = describe ]; then
-  if [ -z "${STATE:-}" ]; then exit 1; fi
-  echo "$STATE"
-fi
-while [ $# -gt 0 ]; do
-  if [ "$1" = --command ]; then (cd "$PLACE" && bash -c "${2/cd capscale \\&\\& /}"); fi
-  shift
-done
+slice=$PLACE/slice host=$PLACE/host
+case "$4" in
+describe)
+  if [ "$3" = queued-resources ]; then slice=$PLACE/request; fi
+  cat "$slice"
+  ;;
+create)
+  refusal=$(pop refusals)
+  if [ -n "$refusal" ]; then echo "$refusal" >&2; exit 1; fi
+  echo READY >"$slice"; mkdir -p "$host"
+  if [ "$3" = queued-resources ]; then echo ACTIVE >"$PLACE/request"; fi
+  ;;
+delete) rm -rf "$slice" "$PLACE/request" "$host" ;;
+scp) cp "$5" "$host/" ;;
+ssh)
+  if [ -n "$(pop lost)" ]; then echo PREEMPTED >"$slice"; exit 255; fi
+  command=$(while [ "$1" != --command ]; do shift; done; echo "$2")
+  cd "$host" && HOME=$host bash -c "$command"
+  ;;
+esac
 """,
+    # What is there is a file of names, what has ended another one.
     "xpk": """
-while [ $# -gt 0 ]; do
-  if [ "$1" = --command ]; then bash -c "$2"; fi
-  shift
-done
+case "$2" in
+list)
+  echo "[XPK] Workload List Output:"
+  echo "Jobset Name   Created Time   Status"
+  name=known; case "$*" in *FINISHED*) name=ended;; esac
+  if [ -e "$PLACE/$name" ]; then sed "s/$/   2026-11-28   $name/" "$PLACE/$name"; fi
+  ;;
+create)
+  if [ -n "$(pop refusals)" ]; then exit 1; fi
+  while [ $# -gt 0 ]; do
+    if [ "$1" = --command ]; then bash -c "$2"; fi
+    shift
+  done
+  ;;
+esac
 """,
     "sky": """
-export "${@: -2:1}"
-python - "${@: -1}" <<'END'
+if [ "$2" = queue ]; then
+  printf "%s" "${QUEUED:-[]}"
+  exit
+fi
+if [ -n "$(pop refusals)" ]; then exit 1; fi
+while [ $# -gt 1 ]; do
+  case "$1" in --env) export "$2";; --workdir) cd "$2";; esac
+  shift
+done
+python - "$1" <<'END'
 import subprocess, sys, yaml
 task = yaml.safe_load(open(sys.argv[1]))
 for step in ("setup", "run"):
@@ -77,8 +125,8 @@ def make_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "text.txt").write_bytes(tiny.text())
     (tmp_path / "bin").mkdir()
     for name, script in STAND_INS.items():
-        executable(tmp_path / "bin" / name, f"#!/usr/bin/env bash\nset -e\n{RECORD}{script}")
-    executable(tmp_path / "bin" / "capscale", f"#!/usr/bin/env bash\n{RECORD}{{ sleep 0; exit ${{STATUS:-0}}; }}\n")
+        executable(tmp_path / "bin" / name, f"#!/usr/bin/env bash\nset -e\n{RECORD}{POP}{script}")
+    executable(tmp_path / "bin" / "capscale", f"#!/usr/bin/env bash\n{RECORD}{POP}{WORKER}")
     # Not a link: one into a virtual environment is not recognised as part of it.
     executable(tmp_path / "bin" / "python", f'#!/usr/bin/env bash\nexec "{sys.executable}" "$@"\n')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -98,13 +146,27 @@ def written(where, *more):
     return script
 
 
-def calls(place):
+def calls(place, of=None):
+    """Calls of the stand-ins, or those of one of them."""
     text = (place / "calls").read_text() if (place / "calls").exists() else ""
-    return [call.split("\n")[:-1] for call in text.split("---\n")[:-1]]
+    found = [call.split("\n")[:-1] for call in text.split("---\n")[:-1]]
+    return [call for call in found if of is None or call[0] == of]
 
 
-def started(where, script, **environment):
-    """Carries a script out, as a user would."""
-    command = ["sbatch", str(script)] if where == "slurm" else ["bash", str(script)]
-    environment = os.environ | environment
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=LIMIT_S)
+def workers(place):
+    """Calls of `capscale` that train."""
+    return [call for call in calls(place, "capscale") if call[1] != "missing"]
+
+
+def started(script, *arguments, **environment):
+    """Carries a script out, as a user would, with nobody there to answer and no time to wait."""
+    environment = os.environ | {"WAIT_S": "0", "TRY_S": "0"} | environment
+    return subprocess.run(
+        ["bash", str(script), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=LIMIT_S,
+        stdin=subprocess.DEVNULL,
+    )

@@ -151,7 +151,7 @@ MADE = {
     "analysis": "Across Bootstrap Calibration Capacities CapacityLaw CapacityRow Claim Comparison Contradiction "
     "CutOffs Departure Difference Draws Estimate Factorization Fit Fold Inspection Judgement Kin Kind Law "
     "Matrix NextRun Option Outlier Outliers Picture Plan Posterior Prediction Predictor Problem Profile "
-    "Reference Release Rollout Rule Scatter Source Study Table Tie Validation",
+    "Reference Release RiseFit Rollout Rule Scatter Source Study Table Tie Validation",
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargeBlocks LargestOf LargestPairs Packed Tails",
     "reproduction": "Found",

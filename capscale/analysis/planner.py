@@ -191,8 +191,8 @@ def best_size(predictor: Predictor, row: Row, flops: float) -> tuple[Interval, I
     work = flops / FLOPS_PER_PARAMETER_TOKEN
     sizes = np.geomspace(work**0.5 / 1e4, work**0.5 * 1e3, SIZES)
     rows = [row._replace(N=float(n), D=work / float(n)) for n in sizes]
-    estimate = _lowest(sizes, predictor.mean(rows))
-    draws = [_lowest(sizes, losses) for d in predictor.draws for losses in d.loss(rows)]
+    estimate = lowest(sizes, predictor.mean(rows))
+    draws = [lowest(sizes, losses) for d in predictor.draws for losses in d.loss(rows)]
     low, high = np.quantile(draws, [0.025, 0.975])
     # An end of the search is none of an interval.
     low, high = low if low > sizes[0] else 0.0, high if high < sizes[-1] else np.inf
@@ -200,7 +200,7 @@ def best_size(predictor: Predictor, row: Row, flops: float) -> tuple[Interval, I
     return size, Interval(*(work / n**2 if n > 0 else np.inf for n in (size.estimate, size.high, size.low)))
 
 
-def _lowest(sizes: np.ndarray, losses: np.ndarray) -> float:
+def lowest(sizes: np.ndarray, losses: np.ndarray) -> float:
     """The size of least loss: the vertex of the parabola in log N about the smallest."""
     k = int(np.argmin(losses))
     if k in (0, len(sizes) - 1):

@@ -27,6 +27,7 @@ from capscale.cli import (
     preflight,
     quantizing,
     reproduce,
+    rising,
     status,
     sweep,
 )
@@ -55,6 +56,7 @@ COMMANDS: dict[str, Any] = {
     "report": analysis.Report,
     "compare": comparing.Compare,
     "bench": bench.Bench,
+    "post-training": rising.PostTraining,
     "predict": planning.Predict,
     "plan": planning.Plan,
     "factorize": factorizing.Factorize,

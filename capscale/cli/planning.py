@@ -99,10 +99,15 @@ class Predict:
 class Plan:
     """Which format, size and number of tokens win under a budget, and what to train next to know it better.
 
+    With --rounded: how far to train a dense model whose weights will only be rounded after, within --memory of the
+    rounded weights or --flops. More text lowers the loss and makes rounding dearer; what rounding costs is fitted to
+    tables of `capscale quantize --csv`, as `capscale post-training` does.
+
     Examples:
       capscale plan runs/demo --memory 10e3 --tokens 2e6
       capscale plan runs.csv --flops 1e20 --speed int4=3 int8=2
       capscale plan runs.csv --loss 2.8 --tokens-per-parameter 100 --formats dense int8 int4 2:4
+      capscale plan runs/post --rounded rounded.csv --memory 2e3 --formats int4 int3 int2
     """
 
     table: tyro.conf.Positional[str]
@@ -121,12 +126,19 @@ class Plan:
     """Weight formats to choose from; WEIGHTS/ACTIVATIONS compresses both."""
     speed: tuple[str, ...] = ()
     """How much faster a weight format trains than dense, NAME=FACTOR."""
+    rounded: tuple[str, ...] = ()
+    """Tables of `capscale quantize --csv`: the formats are rounded to after dense training. The law is that of dense
+    runs then, unless --form names another."""
     fitting: tyro.conf.OmitArgPrefixes[Fitting] = field(default_factory=Fitting)
     json: bool = False
     """Print JSON and nothing else."""
 
     def __call__(self) -> int:
         """Fits, plans and prints."""
+        if self.rounded:
+            from capscale.cli.planning_rounded import plan_rounded
+
+            return plan_rounded(self)
         from capscale.analysis.numbers import json_ready
         from capscale.analysis.planner import Budget, plan
         from capscale.analysis.sentences import predictions

@@ -17,12 +17,12 @@ from capscale.train.memory import Gather
 if TYPE_CHECKING:
     from capscale.sweep.launchers.job import Job
 
-Where = Literal["slurm", "gcloud", "xpk", "skypilot"]
+Where = Literal["slurm", "gcloud", "xpk", "jobset", "skypilot"]
 
 
 @dataclass(kw_only=True)
 class Launch(Selecting):
-    """Write a script that starts a sweep on Slurm, Cloud TPU VMs, GKE through xpk, or any cloud through SkyPilot.
+    """Write a script that starts a sweep on Slurm, Cloud TPU VMs, GKE (xpk, JobSet), or any cloud through SkyPilot.
 
     Start it with bash, and again whenever you like: it submits the runs that have no result and are not under way.
     Paths and names in the script are those that the workers will see. A worker started twice trains nothing twice.
@@ -59,8 +59,8 @@ class Launch(Selecting):
     script: Path | None = None
     """File to write; printed if not given."""
     runs_per_task: int = 1
-    """Slurm, xpk, SkyPilot: runs of one size that a task trains, small ones together: on accelerators at once where
-    they differ in seed and learning rate only, otherwise one after the other."""
+    """Slurm, xpk, JobSet, SkyPilot: runs of one size that a task trains, small ones together: on accelerators at once
+    where they differ in seed and learning rate only, otherwise one after the other."""
     setup: str | None = None
     """Slurm: command ahead of the worker, such as one that loads modules. gcloud, SkyPilot: command that makes capscale
     available on a fresh machine, which may have a Python older than 3.11; if not given, uv installs it with a Python
@@ -80,7 +80,9 @@ class Launch(Selecting):
     host_memory: str | None = None
     """Slurm: memory of a task's host, such as 64G."""
     topology: str = "v5e:4x4"
-    """gcloud, xpk: the TPU slice."""
+    """gcloud, xpk, JobSet: the TPU slice."""
+    slices: int = 1
+    """xpk, JobSet: slices that train each run together, each a part of every batch."""
     zone: str | None = None
     """gcloud, xpk: the zone."""
     capacity: Capacity = "spot"
@@ -90,7 +92,9 @@ class Launch(Selecting):
     cluster: str | None = None
     """xpk: the cluster, whose node pools say how machines are bought."""
     image: str | None = None
-    """xpk: a Docker image in which `capscale` is installed."""
+    """xpk, JobSet: a Docker image in which `capscale` is installed."""
+    queue: str | None = None
+    """JobSet: a LocalQueue of Kueue; the cluster's node pools say how machines are bought."""
     accelerators: str = "H100:1"
     """SkyPilot: accelerators of a node."""
     nodes: int = 1
@@ -129,7 +133,7 @@ class Launch(Selecting):
         return 0
 
     def _script(self, job: "Job") -> str:
-        from capscale.sweep.launchers import gcloud, skypilot, slurm, xpk
+        from capscale.sweep.launchers import gcloud, jobset, skypilot, slurm, xpk
         from capscale.sweep.slices import find_slice
 
         if self.where == "slurm":
@@ -150,10 +154,14 @@ class Launch(Selecting):
                     "give --capacity on-demand"
                 )
             return skypilot.skypilot(job, self.accelerators, spot=self.capacity == "spot", nodes=self.nodes)
-        slice_, zone = find_slice(self.topology), self._named("zone")
+        slice_ = find_slice(self.topology)
+        if self.where == "jobset":
+            return jobset.jobset(job, slice_, image=self._named("image"), queue=self.queue, slices=self.slices)
+        zone = self._named("zone")
         if self.where == "gcloud":
             return gcloud.gcloud(job, slice_, zone=zone, capacity=self.capacity, queued=self.queued)
-        return xpk.xpk(job, slice_, zone=zone, cluster=self._named("cluster"), image=self._named("image"))
+        cluster, image = self._named("cluster"), self._named("image")
+        return xpk.xpk(job, slice_, zone=zone, cluster=cluster, image=image, slices=self.slices)
 
     def _training(self) -> list[str]:
         """Options of the workers that say how they train."""
@@ -167,14 +175,24 @@ class Launch(Selecting):
 
     def _check(self) -> None:
         """Raises `UserError` for options that are out of range, or of another target."""
-        for name in ("fsdp", "microbatches", "runs_per_task", "devices_per_run", "hours", "at_once", "cpus", "nodes"):
+        for name in (
+            "fsdp",
+            "microbatches",
+            "runs_per_task",
+            "devices_per_run",
+            "hours",
+            "at_once",
+            "cpus",
+            "nodes",
+            "slices",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{_flag(name)} {value} must be at least 1")
         for name, targets in _OF.items():
             value: Any = getattr(self, name)
             if value != _DEFAULTS[name] and self.where not in targets:
-                raise UserError(f"{_flag(name)} is for {' and '.join(targets)}, not for {self.where}; drop it")
+                raise UserError(f"{_flag(name)} is for {_listed(targets)}, not for {self.where}; drop it")
 
     def _named(self, field: str) -> str:
         value = getattr(self, field)
@@ -183,18 +201,26 @@ class Launch(Selecting):
         return value
 
 
+def _listed(words: tuple[str, ...]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
 _OF: dict[str, tuple[Where, ...]] = {
-    "runs_per_task": ("slurm", "xpk", "skypilot"),
+    "runs_per_task": ("slurm", "xpk", "jobset", "skypilot"),
     "setup": ("slurm", "gcloud", "skypilot"),
     **dict.fromkeys(("devices_per_run", "hours", "at_once", "account", "partition", "cpus", "host_memory"), ("slurm",)),
-    **dict.fromkeys(("topology", "zone"), ("gcloud", "xpk")),
+    "topology": ("gcloud", "xpk", "jobset"),
+    "zone": ("gcloud", "xpk"),
+    "slices": ("xpk", "jobset"),
     "capacity": ("gcloud", "skypilot"),
     "queued": ("gcloud",),
-    **dict.fromkeys(("cluster", "image"), ("xpk",)),
+    "cluster": ("xpk",),
+    "image": ("xpk", "jobset"),
+    "queue": ("jobset",),
     **dict.fromkeys(("accelerators", "nodes"), ("skypilot",)),
 }
 """Options that only some targets have."""

@@ -27,7 +27,7 @@ from capscale.sweep.slices import find_slice
 
 WORKER = ["capscale", "run", "mine.py", "--out", "out dir", "--ladder", "nano", "--text", "text.txt"]
 TOGETHER = ["--mode", "mesh", "--distributed"]
-ARRAYS = ("slurm", "xpk", "skypilot")
+ARRAYS = ("slurm", "xpk", "jobset", "skypilot")
 """Those that start a task a run, or a few."""
 
 
@@ -37,7 +37,7 @@ def place(tmp_path, monkeypatch):
 
 
 def carried_out(where, *options, **environment):
-    if where == "skypilot":
+    if where in ("skypilot", "jobset"):
         pytest.importorskip("yaml")
     return started(written(where, *options), **environment)
 
@@ -48,7 +48,7 @@ def test_every_run_is_started_once_with_its_index(where, place, tmp_path_factory
     done = carried_out(where, TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
     assert not list(temporary.iterdir())
-    together = TOGETHER if where == "xpk" else []
+    together = TOGETHER if where in ("xpk", "jobset") else []
     assert workers(place) == [[*WORKER, *together, "--index", str(index)] for index in range(2)]
 
 
@@ -80,7 +80,7 @@ def test_a_store_that_does_not_answer_ends_the_start(where, place):
     assert not workers(place)
 
 
-@pytest.mark.parametrize("where", ["xpk", "skypilot"])
+@pytest.mark.parametrize("where", ["xpk", "jobset", "skypilot"])
 def test_what_cannot_be_submitted_does_not_stop_the_others(where, place):
     (place / "refusals").write_text("no\n")
     done = carried_out(where)
@@ -101,6 +101,17 @@ def test_xpk_leaves_workloads_that_are_under_way(place):
     assert [call[-1] for call in workers(place)] == ["1"]
 
 
+def test_jobsets_that_are_under_way_are_left(place):
+    (place / "known").write_text("capscale-mine-nano-0\ncapscale-mine-nano-11\n")
+    (place / "ended").write_text("capscale-mine-nano-1\n")
+    done = carried_out("jobset")
+    assert done.returncode == 0, done.stderr
+    assert "capscale-mine-nano-0 is under way" in done.stdout
+    changing = [call[1:] for call in calls(place, "kubectl") if call[1] != "get"]
+    assert changing == [["delete", "jobset", "capscale-mine-nano-1"], ["create", "--filename", "-"]]
+    assert [call[-1] for call in workers(place)] == ["1"]
+
+
 def test_skypilot_leaves_jobs_that_are_under_way(place):
     queue = json.dumps([{"job_name": "capscale-mine-nano-1", "status": "RECOVERING"}, {"job_name": "another-0"}])
     done = carried_out("skypilot", QUEUED=queue)
@@ -108,10 +119,11 @@ def test_skypilot_leaves_jobs_that_are_under_way(place):
     assert [call[-1] for call in workers(place)] == ["0"]
 
 
-def test_xpk_takes_any_word_of_a_path(place):
+@pytest.mark.parametrize("where", ["xpk", "jobset"])
+def test_any_word_of_a_path_is_taken(where, place):
     """Such as one that the script might use itself."""
-    assert carried_out("xpk", "--out", "gs://b/INDEX/$index").returncode == 0
-    assert [call[call.index("--out") + 1] for call in workers(place)] == ["gs://b/INDEX/$index"] * 2
+    assert carried_out(where, "--out", "gs://b/INDICES TASK/$index").returncode == 0
+    assert [call[call.index("--out") + 1] for call in workers(place)] == ["gs://b/INDICES TASK/$index"] * 2
     assert [call[call.index("--index") + 1] for call in workers(place)] == ["0", "1"]
 
 
@@ -167,6 +179,7 @@ def test_dry_run_prints_the_commands_and_starts_nothing(where, place):
         "slurm": ("sbatch --array=0\\,1%2", 1),
         "gcloud": ("gcloud compute tpus", 4),
         "xpk": ("xpk workload create", 2),
+        "jobset": ('"kind": "JobSet"', 2),
         "skypilot": ("sky jobs launch", 2),
     }[where]
     assert done.stdout.count(client[0]) == client[1], done.stdout
@@ -194,7 +207,7 @@ def test_only_files_of_the_project_are_sent(where, place):
 @pytest.mark.parametrize("where", OPTIONS)
 def test_the_workers_train_a_sweep(where, place):
     """The commands of the script, carried out by the real capscale (as one process, where many are meant)."""
-    if where == "skypilot":
+    if where in ("skypilot", "jobset"):
         pytest.importorskip("yaml")
     real = (
         'exec python -c "import sys; from capscale.cli import main; sys.exit(main())" "${@/--distributed/--no-remat}"'
@@ -249,8 +262,13 @@ def test_the_name_of_every_run_fits(runs, fits):
         (["slurm", "--fsdp", "0"], "--fsdp 0 must be at least 1"),
         (["slurm", "--script", "nowhere/x.sh"], "nowhere/x.sh cannot be written (No such file or directory)"),
         (["slurm", "--zone", "z"], "--zone is for gcloud and xpk, not for slurm; drop it"),
-        (["gcloud", "--zone", "z", "--runs-per-task", "2"], "--runs-per-task is for slurm and xpk and skypilot, not"),
+        (
+            ["gcloud", "--zone", "z", "--runs-per-task", "2"],
+            "--runs-per-task is for slurm, xpk, jobset and skypilot, not",
+        ),
         (["xpk", "--queued"], "--queued is for gcloud, not for xpk; drop it"),
+        (["jobset"], "launch jobset needs --image"),
+        (["gcloud", "--zone", "z", "--slices", "2"], "--slices is for xpk and jobset, not for gcloud; drop it"),
         (["skypilot", "--capacity", "reserved"], "--capacity reserved: SkyPilot takes reservations from its own"),
     ],
 )

@@ -85,6 +85,24 @@ create)
   ;;
 esac
 """,
+    "kubectl": """
+case "$1" in
+get) if [ -e "$PLACE/known" ]; then sed 's/$/   <none>/' "$PLACE/known"; fi
+  if [ -e "$PLACE/ended" ]; then sed 's/$/   Failed/' "$PLACE/ended"; fi ;;
+create)
+  cat >"$PLACE/manifest"
+  if [ -n "$(pop refusals)" ]; then exit 1; fi
+  python - "$PLACE/manifest" <<'END'
+import os, subprocess, sys, yaml
+jobset = yaml.safe_load(open(sys.argv[1]))
+(job,) = jobset["spec"]["replicatedJobs"]
+(container,) = job["template"]["spec"]["template"]["spec"]["containers"]
+environment = {variable["name"]: variable["value"] for variable in container["env"]}
+subprocess.run(container["command"], env=os.environ | environment, check=False)
+END
+  ;;
+esac
+""",
     "sky": """
 if [ "$2" = queue ]; then
   printf "%s" "${QUEUED:-[]}"
@@ -110,6 +128,7 @@ OPTIONS = {
     "slurm": ["--at-once", "2", "--devices-per-run", "4"],
     "gcloud": ["--topology", "v5e:4x4", "--zone", "us-central1-a"],
     "xpk": ["--topology", "v4:2x2x1", "--zone", "us-central2-b", "--cluster", "pod", "--image", "gcr.io/p/capscale"],
+    "jobset": ["--topology", "v4:2x2x2", "--image", "gcr.io/p/capscale", "--queue", "q"],
     "skypilot": ["--accelerators", "H100:1"],
 }
 

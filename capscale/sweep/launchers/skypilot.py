@@ -4,8 +4,11 @@ import json
 import re
 
 from capscale.errors import TRY_AGAIN
+from capscale.sweep.launchers.cloud_tpu import RUNTIMES
 from capscale.sweep.launchers.job import DRY_RUN, INSTALLED, PREEMPTED, PYTHON, Job
 
+_GENERATIONS = {"v4": "v4", "v5litepod": "v5e", "v5p": "v5p", "v6e": "v6e"}
+"""Our names of TPUs by Cloud TPU's, for their software: SkyPilot's own choice for v5litepod is that of v5p."""
 PORT = 8482
 """Port of the first node on which the others find it: JAX's own on Cloud TPU."""
 
@@ -13,10 +16,13 @@ PORT = 8482
 def skypilot(job: Job, accelerators: str, *, spot: bool = True, nodes: int = 1) -> str:
     """Managed jobs of SkyPilot; preempted ones are recovered. A pod, or several nodes, train each run together."""
     chips = "tpu" if "tpu" in accelerators.lower() else "cuda"
+    generation = _GENERATIONS.get(_tpu(accelerators)[0])
+    runtime = {} if generation is None else {"accelerator_args": {"runtime_version": RUNTIMES[generation]}}
     task = {
         "name": job.name,
         "resources": {
             "accelerators": accelerators,
+            **runtime,
             "use_spot": spot,
             "job_recovery": {"recover_on_exit_codes": [TRY_AGAIN, PREEMPTED]},
         },
@@ -65,8 +71,13 @@ exit "$status"
 
 def is_pod(accelerators: str) -> bool:
     """Whether a TPU of Cloud TPU's name, such as tpu-v5litepod-16, has several hosts: more than 8 units."""
+    return _tpu(accelerators)[1] > 8
+
+
+def _tpu(accelerators: str) -> tuple[str, int]:
+    """Kind and units of a TPU of Cloud TPU's name; empty and 0 of others."""
     found = re.fullmatch(r"tpu-(\w+)-(\d+)", accelerators.partition(":")[0].strip().lower())
-    return found is not None and int(found[2]) > 8
+    return ("", 0) if found is None else (found[1], int(found[2]))
 
 
 def _worker(job: Job, accelerators: str, nodes: int) -> str:

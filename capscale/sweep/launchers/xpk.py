@@ -8,7 +8,7 @@ from capscale.sweep.launchers.job import DRY_RUN, RESTARTS, Job
 from capscale.sweep.slices import Slice
 
 
-def xpk(job: Job, slice_: Slice, *, zone: str, cluster: str, image: str) -> str:
+def xpk(job: Job, slice_: Slice, *, zone: str, cluster: str, image: str, slices: int = 1) -> str:
     """Workloads on a GKE cluster through xpk; each starts on all hosts of its slice.
 
     `xpk workload create` asks whether to overwrite a workload of a name that is there. It is never asked: what is
@@ -40,7 +40,7 @@ while read -r first rest; do
   fi
   command={command}
   if ! run xpk workload create --workload "$name" "${{cluster[@]}}" --tpu-type {accelerator_type(slice_)} \\
-    --num-slices 1 --max-restarts {RESTARTS} --restart-on-exit-codes {TRY_AGAIN} \\
+    --num-slices {slices} --max-restarts {RESTARTS} --restart-on-exit-codes {TRY_AGAIN} \\
     --termination-grace-period-seconds 120 \\
     --docker-image {shlex.quote(image)} --command "$command $first${{rest:+ $rest}}" </dev/null; then
     echo "$name was not created; start this script again" >&2

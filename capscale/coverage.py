@@ -20,6 +20,8 @@ class Found(NamedTuple):
       contraction: axes that its product sums over; None where none is known.
       why: of a parameter without one, what is known; it completes "kernel is ...".
       product: False where it is no factor of a product (a bias, a looked-up table): dense without being named.
+      by_name: True where only a rule that names it compresses it: one whose pattern has its path in it, or matches
+        nothing that is compressed without a name.
     """
 
     path: str
@@ -27,6 +29,7 @@ class Found(NamedTuple):
     contraction: Contraction | None
     why: str = ""
     product: bool = True
+    by_name: bool = False
 
 
 class Parameter(NamedTuple):
@@ -102,13 +105,15 @@ def cover(found: Sequence[Found], policy: Policy, refuse: Refusal) -> Coverage:
     decided: dict[int, list[Found]] = {place: [] for place in range(len(rules))}
     parameters, uncovered = [], []
     for each in found:
-        place = first_match(rules, each.path)
+        place = _place(rules, each, found)
         rule = None if place is None else rules[place]
         dense = rule is not None and rule.representation == DENSE
         if place is not None and (each.product or dense):
             decided[place].append(each)
         if not each.product:
             parameters.append(Parameter(each.path, each.shape, reason=each.why))
+        elif rule is None and each.by_name:
+            parameters.append(Parameter(each.path, each.shape, reason="no rule names it"))
         elif rule is None:
             uncovered.append(each)
         elif dense:
@@ -124,6 +129,20 @@ def cover(found: Sequence[Found], policy: Policy, refuse: Refusal) -> Coverage:
     if uncovered:
         raise UserError(f"no rule covers {_listed(uncovered)}; add a rule, (pattern, DENSE) for what is to stay dense")
     return Coverage(tuple(parameters))
+
+
+def _place(rules: Sequence[Rule], each: Found, found: Sequence[Found]) -> int | None:
+    """Place of the rule that decides on a parameter."""
+    if not each.by_name:
+        return first_match(rules, each.path)
+    named = [each.path in rule.pattern or not _matched(rule, found, by_name=False) for rule in rules]
+    return next((place for place, rule in enumerate(rules) if named[place] and _matched(rule, [each])), None)
+
+
+def _matched(rule: Rule, found: Sequence[Found], by_name: bool = True) -> list[Found]:
+    """Parameters that a rule by itself would decide on; with `by_name` those too that it has to name."""
+    matched = [each for each in found if first_match([rule], each.path) is not None]
+    return [each for each in matched if by_name or (each.product and not each.by_name)]
 
 
 def _contraction(found: Found, rule: Rule) -> Contraction:
@@ -143,8 +162,8 @@ def _contraction(found: Found, rule: Rule) -> Contraction:
 
 
 def _refuse_idle(rule: Rule, found: Sequence[Found]) -> None:
-    matched = [each for each in found if first_match([rule], each.path) is not None]
-    weights = [each for each in matched if each.product]
+    matched = _matched(rule, found)
+    weights = _matched(rule, found, by_name=False) or [each for each in matched if each.product]
     if weights:
         raise UserError(f"rule {rule.pattern!r} decides nothing: rules ahead of it match {_listed(weights)} first")
     if matched:

@@ -1,15 +1,18 @@
 """Policy: which representation each weight of a model is held in, as rules by path."""
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from capscale.contraction import Contraction
 from capscale.errors import UserError
 from capscale.representation import Representation
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True)
+class Rule:
     """One line of a policy; a plain tuple of two or three is as good.
 
     Attributes:
@@ -19,9 +22,27 @@ class Rule(NamedTuple):
         of an array that holds one matrix.
     """
 
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"contraction": None})
+
     pattern: str
     representation: Representation
     contraction: Contraction | int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pattern, str):
+            raise UserError(f"Rule(pattern={self.pattern!r}): give a regular expression of paths, as text")
+        if not isinstance(self.representation, Representation):
+            raise UserError(
+                f"policy: {self.pattern!r} has {self.representation!r}, which is no Representation; "
+                "use Representation(weights=operand('int4')), or DENSE"
+            )
+        axis = self.contraction
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int | Contraction)):
+            raise UserError(f"policy: {self.pattern!r} has contraction={axis!r}; use an axis, or a Contraction")
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise UserError(f"policy: pattern {self.pattern!r} is no regular expression: {error}") from error
 
     @property
     def stated(self) -> Contraction | None:
@@ -31,6 +52,8 @@ class Rule(NamedTuple):
 
 Policy = Representation | Sequence[Rule | tuple[str, Representation] | tuple[str, Representation, Contraction | int]]
 """A representation for all, or rules of which the first that matches a path decides."""
+Frozen = Representation | tuple[Rule, ...]
+"""A policy as a value that can be hashed and written as JSON; see `frozen`."""
 
 
 def rules_of(policy: Policy) -> tuple[Rule, ...]:
@@ -49,23 +72,23 @@ def rules_of(policy: Policy) -> tuple[Rule, ...]:
 
 
 def _rule(rule: object) -> Rule:
+    if isinstance(rule, Rule):
+        return rule
     if not isinstance(rule, tuple) or len(rule) not in (2, 3) or not isinstance(rule[0], str):
         raise UserError(f"policy: {rule!r} is no rule; use (pattern, Representation), or with its contraction as third")
-    found = Rule(*rule)
-    if not isinstance(found.representation, Representation):
-        raise UserError(
-            f"policy: {found.pattern!r} has {found.representation!r}, which is no Representation; "
-            "use Representation(weights=operand('int4')), or DENSE"
-        )
-    if found.contraction is not None and not isinstance(found.contraction, int | Contraction):
-        raise UserError(
-            f"policy: {found.pattern!r} has contraction={found.contraction!r}; use an axis, or a Contraction"
-        )
-    try:
-        re.compile(found.pattern)
-    except re.error as error:
-        raise UserError(f"policy: pattern {found.pattern!r} is no regular expression: {error}") from error
-    return found
+    return Rule(*rule)
+
+
+def frozen(policy: Policy) -> Frozen:
+    """The policy as rules, or as the representation that it is for all; equal policies give equal values.
+
+    Example:
+      >>> frozen([(".*", Representation())]) == Representation()
+      True
+    """
+    rules = rules_of(policy)
+    (first, *others) = rules
+    return first.representation if not others and first == Rule(".*", first.representation) else rules
 
 
 def first_match(rules: Sequence[Rule], path: str) -> int | None:

@@ -36,6 +36,7 @@ ORDER = (
     "packed",
     "contraction",
     "policy",
+    "policy_names",
     "coverage",
     "adapters",
     "gaussian_mse",

@@ -30,6 +30,8 @@ def _told(row: Row, field: str) -> str:
 def _short_name(row: Row) -> str:
     if row.is_dense:
         return "dense"  # one curve, whatever estimator and rotation do nothing to it
+    if row.policy:
+        return f"mixed: {row.policy}"
     how = bool(row.hadamard), row.default_estimators
     sides = [
         side_name(name, estimator, *how)

@@ -19,7 +19,7 @@ from capscale.errors import UserError
 
 WORDS = (
     *("run", "weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "family"),
-    "default_estimators",
+    *("default_estimators", "policy"),
 )
 OPERANDS = ("weights", "activations")
 DENSE_REMEDY = "write dense where nothing is compressed, or --fill {}=dense if that is what empty cells mean"
@@ -79,6 +79,7 @@ def row_of(record: Mapping[str, Any], index: int, source: str) -> Row:
         weight=weight,
         seed=number("seed"),
         default_estimators=default,
+        policy=words["policy"],
         extra=record.get("extra") or {},
     )._replace(**{name: number(name) for name in TOLD})
 
@@ -126,17 +127,18 @@ def with_extra(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def digest(rows: Iterable[Row]) -> str:
     """SHA-256 of what a law may see of rows, in their order: names of runs only as far as they are shared.
 
-    Rows say when their estimators were not the default, which other numbers they have and which are of one run; of rows
+    Rows say when their estimators were not the default, by which policy they are, which other numbers they have and which are of one run; of rows
     that do none of it the digest is what it was before any did.
     """
     rows = list(rows)
-    digested = [name for name in Row._fields if name not in ("run", "default_estimators", "extra", *TOLD)]
+    digested = [name for name in Row._fields if name not in ("run", "default_estimators", "policy", "extra", *TOLD)]
     counts = Counter(row.run for row in rows)
     shared = {run: i for i, run in enumerate(dict.fromkeys(row.run for row in rows if counts[row.run] > 1))}
     lines = []
     for row in rows:
         content = [getattr(row, name) for name in digested]
         content += [] if row.default_estimators else ["other estimators"]
+        content += [f"policy {row.policy}"] if row.policy else []
         content += [f"run {shared[row.run]}"] if row.run in shared else []
         content += [(name, value) for name, value in sorted(row.extra.items()) if name not in RECORDED]
         lines.append(repr(tuple(content)))

@@ -49,13 +49,16 @@ class Row(NamedTuple):
     weights_pass_rate: float = math.nan
     weights_pass_rate_end: float = math.nan
     weights_pass_rate_gaussian: float = math.nan
+    policy: str = ""
+    """Rules of a run whose layers are not all held alike (`capscale.policy_names`); empty for all others."""
     extra: Mapping[str, float] = {}
     """The other numeric columns of its table, by their names; NaN where the row has none."""
 
     @property
     def identity(self) -> tuple[str, ...]:
         """Key that rows of one format share."""
-        return self[4:10]
+        first = f"{self.weights}: {self.policy}" if self.policy else self.weights
+        return first, *self[5:10]
 
     @property
     def is_dense(self) -> bool:
@@ -64,8 +67,8 @@ class Row(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """True where the estimators are the defaults of the formats: a law of GMSE is about such rows."""
-        return self.default_estimators
+        """True for one format in all layers, with its default estimator: a law of GMSE is about such rows."""
+        return self.default_estimators and not self.policy
 
     @property
     def line(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ is the error that the format makes on them, where GMSE is the one on Gaussian we
 in the estimator's mask, or its mean where a mask is not of zeros and ones.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from capscale.models.projected import kernels_of, path_name
+from capscale.models.assigned import Held
+from capscale.models.projected import Piece, path_name, pieces_of, values_of, whole
 from capscale.representation import Representation, rotated_back, weight_rows
 
 
-def weights_distance(params: Any, held: Any, representation: Representation) -> Array:
+def weights_distance(params: Any, held: Any, representation: Held) -> Array:
     """Euclidean distance of all compressed weights from their master weights, float32 scalar; 0 for dense weights.
 
     A rotation leaves it as it is, so weights that stay rotated are compared in their basis.
@@ -24,34 +26,39 @@ def weights_distance(params: Any, held: Any, representation: Representation) -> 
     return jnp.sqrt(_square_distance(params, held, representation))
 
 
-def weights_error(params: Any, held: Any, representation: Representation) -> Array:
+def weights_error(params: Any, held: Any, representation: Held) -> Array:
     """Realised error `||held - masters||^2 / ||masters||^2` of all compressed weights, float32 scalar; 0 for dense.
 
-    Both sums go over all compressed kernels, which makes it the mean of the relative errors of the groups that share a
+    Both sums go over all compressed weights, which makes it the mean of the relative errors of the groups that share a
     scale (or a threshold), each weighted by its energy. GMSE is relative to the energy of such a group, so where every
-    group is Gaussian, whatever its variance, this is GMSE. A mean over kernels of one ratio each would be as well, and
-    would let a kernel of hardly any energy, whose error hardly moves a product, count as much as any other. NaN where
-    all masters are zero.
+    group is Gaussian, whatever its variance, this is GMSE, or under a policy a mean of GMSEs. A mean over kernels of
+    one ratio each would be as well, and would let a kernel of hardly any energy, whose error hardly moves a product,
+    count as much as any other. NaN where all masters are zero.
     """
-    if representation.weights.is_dense:
+    masters = _compressed(params, representation)
+    if not masters:
         return jnp.float32(0)
-    energy = sum((_sum(jnp.square(w)) for w in kernels_of(params).values()), jnp.float32(0))
+    energy = sum((_sum(jnp.square(w)) for w in masters.values()), jnp.float32(0))
     return _square_distance(params, held, representation) / energy
 
 
-def _square_distance(params: Any, held: Any, representation: Representation) -> Array:
-    if representation.weights.is_dense:
-        return jnp.float32(0)
-    masters = kernels_of(params)
-    if representation.rotates_both:
-        masters = {path: jnp.swapaxes(weight_rows(w, representation), -1, -2) for path, w in masters.items()}
-    held_kernels = kernels_of(held)
-    return sum((_sum(jnp.square(held_kernels[path] - w)) for path, w in masters.items()), jnp.float32(0))
+def _compressed(params: Any, representation: Held) -> dict[Piece, Array]:
+    """Compressed weights `(..., in, out)` of every piece."""
+    leaves = values_of(params)
+    pieces = [piece for piece in pieces_of(params, representation) if not piece.representation.weights.is_dense]
+    return {piece: piece.of(leaves[piece.path]) for piece in pieces}
 
 
-def mask_pass_rate(
-    params: Any, held: Any, vjp_to_master: Callable[[Any], tuple[Any]], representation: Representation
-) -> Array:
+def _square_distance(params: Any, held: Any, representation: Held) -> Array:
+    masters = _compressed(params, representation)
+    for piece, w in masters.items():
+        if piece.representation.rotates_both:
+            masters[piece] = jnp.swapaxes(weight_rows(w, piece.representation), -1, -2)
+    values = values_of(held)
+    return sum((_sum(jnp.square(piece.of(values[piece.path]) - w)) for piece, w in masters.items()), jnp.float32(0))
+
+
+def mask_pass_rate(params: Any, held: Any, vjp_to_master: Callable[[Any], tuple[Any]], representation: Held) -> Array:
     """Mean of the mask that gradients of compressed weights are multiplied by, float32 scalar; 1 for dense weights.
 
     Args:
@@ -63,20 +70,32 @@ def mask_pass_rate(
         noise (`ThroughScale`), whose rate is 1 but for chance.
       representation: of both.
     """
-    if representation.weights.is_dense:
+    masters = _compressed(params, representation)
+    if not masters:
         return jnp.float32(1)
-    masters = kernels_of(params)
-    ones = {path: _ones(w, representation) for path, w in masters.items()}
+    ones = {piece: _ones(w, piece.representation) for piece, w in masters.items()}
+    leaves = values_of(held)
+
+    def seen(piece: Piece) -> Array:
+        """The ones of a piece's basis as gradients of its projected weights, zeros for a dense one."""
+        like = piece.of(leaves[piece.path])
+        if piece not in masters:
+            return jnp.zeros_like(like)
+        return jnp.ones_like(like) if piece.representation.rotates_both else ones[piece].astype(like.dtype)
+
+    of_path: dict[str, list[Piece]] = defaultdict(list)
+    for piece in pieces_of(params, representation):
+        of_path[piece.path].append(piece)
 
     def cotangent(path: str, leaf: Array) -> Array:
-        if path not in masters:
-            return jnp.zeros_like(leaf)
-        return jnp.ones_like(leaf) if representation.rotates_both else ones[path].astype(leaf.dtype)
+        own = of_path.get(path)
+        return jnp.zeros_like(leaf) if own is None else whole(own, [seen(piece) for piece in own])[path]
 
     (pulled,) = vjp_to_master(
         jax.tree_util.tree_map_with_path(lambda path, leaf: cotangent(path_name(path), leaf), held)
     )
-    passed = sum((_sum(ones[path] * w) for path, w in kernels_of(pulled).items()), jnp.float32(0))
+    into = values_of(pulled)
+    passed = sum((_sum(ones[piece] * piece.of(into[piece.path])) for piece in masters), jnp.float32(0))
     return passed / sum(w.size for w in masters.values())
 
 

@@ -1,6 +1,6 @@
 """Layers shared by the model families. Array axes: B batch, T tokens, M width, H heads, K head width, F hidden."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
@@ -14,6 +14,7 @@ from capscale.formats.base import Context
 from capscale.formats.capabilities import HasLearnedScale, draws, learns
 from capscale.kernels import dispatch
 from capscale.kernels.attention import causal_attention
+from capscale.models.assigned import Block, representation_of
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.rotary import rotary_embedding
 from capscale.representation import ProjectedActivations, Representation, linear, project_once
@@ -89,6 +90,13 @@ def shared_input(
     return project_once(x.astype(dtype), representation, ctx)
 
 
+def shared_inputs(
+    x: Array, layers: Iterable[Representation], dtype: DTypeLike, ctx: Context
+) -> dict[Representation, Array | ProjectedActivations]:
+    """`shared_input` of layers that are not all held alike, by their representation."""
+    return {each: shared_input(x, each, dtype, ctx) for each in dict.fromkeys(layers)}
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation over the last axis with a learned gain, computed in fp32."""
 
@@ -118,7 +126,7 @@ class Attention(nn.Module):
     """
 
     config: ModelConfig
-    representation: Representation
+    representation: Representation | Block
     kernel_init: Initializer
     residual_init: Initializer
     dtype: DTypeLike
@@ -128,13 +136,14 @@ class Attention(nn.Module):
         """`(B, T, M) -> (B, T, M)`; token t sees tokens 0..t."""
         cfg = self.config
         B, T, M = x_BTM.shape
-        input_BTM = shared_input(x_BTM, self.representation, self.dtype, ctx)
+        of = partial(representation_of, self.representation)
+        inputs = shared_inputs(x_BTM, (of("query"), of("key"), of("value")), self.dtype, ctx)
 
         def layer(name: Projection, features: int, init: Initializer) -> Linear:
-            return Linear(features, self.representation, init, self.dtype, name in cfg.biases, name=name)
+            return Linear(features, of(name), init, self.dtype, name in cfg.biases, name=name)
 
         def heads(name: Projection, count: int, normalised: bool) -> Array:
-            y = layer(name, count * cfg.features_per_head, self.kernel_init)(input_BTM, ctx)
+            y = layer(name, count * cfg.features_per_head, self.kernel_init)(inputs[of(name)], ctx)
             per_head = cfg.normalised == "per-head"
             norm = RMSNorm(cfg.norm_epsilon, name=f"{name}_norm") if normalised else None
             if norm is not None and not per_head:
@@ -155,7 +164,7 @@ class FeedForward(nn.Module):
     (arXiv 2109.08668)."""
 
     config: ModelConfig
-    representation: Representation
+    representation: Representation | Block
     kernel_init: Initializer
     residual_init: Initializer
     dtype: DTypeLike
@@ -163,16 +172,16 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x_BTM: Array, ctx: Context) -> Array:
         """`(B, T, M) -> (B, T, M)`."""
-        cfg = self.config
+        cfg, of = self.config, partial(representation_of, self.representation)
 
         def layer(name: Projection, features: int, init: Initializer) -> Linear:
-            return Linear(features, self.representation, init, self.dtype, name in cfg.biases, name=name)
+            return Linear(features, of(name), init, self.dtype, name in cfg.biases, name=name)
 
         up = layer("up", cfg.hidden, self.kernel_init)
         if cfg.gated:
             gate = layer("gate", cfg.hidden, self.kernel_init)
-            input_BTM = shared_input(x_BTM, self.representation, self.dtype, ctx)
-            y = jax.nn.silu(gate(input_BTM, ctx)) * up(input_BTM, ctx)
+            inputs = shared_inputs(x_BTM, (of("gate"), of("up")), self.dtype, ctx)
+            y = jax.nn.silu(gate(inputs[of("gate")], ctx)) * up(inputs[of("up")], ctx)
         else:
             y = jnp.square(jax.nn.relu(up(x_BTM, ctx)))
         return layer("down", x_BTM.shape[-1], self.residual_init)(y, ctx)

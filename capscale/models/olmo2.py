@@ -5,6 +5,7 @@ from flax import linen as nn
 from jax import Array
 
 from capscale.formats.base import Context
+from capscale.models.assigned import Block
 from capscale.models.config import ModelConfig
 from capscale.models.layers import Attention, FeedForward, RMSNorm, initializers
 from capscale.representation import Representation
@@ -14,7 +15,7 @@ class Olmo2Block(nn.Module):
     """One layer with norms on the output of attention and feed-forward, and on queries and keys."""
 
     config: ModelConfig
-    representation: Representation
+    representation: Representation | Block
 
     @nn.compact
     def __call__(self, x_BTM: Array, ctx: Context) -> tuple[Array, None]:

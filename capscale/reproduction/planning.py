@@ -7,6 +7,7 @@ from etils import epath
 
 from capscale.analysis.claims import Claim
 from capscale.data.corpus import DataId
+from capscale.models.assigned import every
 from capscale.models.ladder import Ladder
 from capscale.reproduction.chapters import Chapter
 from capscale.sweep.preflight import device_hours
@@ -73,5 +74,7 @@ def hardest(runs: Sequence[Run]) -> list[Run]:
 
 
 def _demand(run: Run) -> tuple[bool, bool, bool]:
-    chosen = run.representation
-    return not chosen.activations.is_dense, chosen.hadamard is not None, not chosen.weights.is_dense
+    return max(
+        (not chosen.activations.is_dense, chosen.hadamard is not None, not chosen.weights.is_dense)
+        for chosen in every(run.held)
+    )

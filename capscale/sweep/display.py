@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from capscale.policy_names import policy_name
+from capscale.representation import Representation
 from capscale.train import loop
 from capscale.train.run import Run
 
@@ -17,8 +19,13 @@ LINE_S = 60.0
 
 
 def run_name(run: Run) -> str:
-    """`nano-16 int4 seed 0`, with the activations' format, and estimators where they are not the default."""
+    """`nano-16 int4 seed 0`, with the activations' format, and estimators where they are not the default.
+
+    Of a policy its rules.
+    """
     chosen = run.representation
+    if not isinstance(chosen, Representation):
+        return f"{run.size} {policy_name(chosen)} seed {run.seed}"
     sides = [operand.name(chosen.hadamard is not None) for operand in (chosen.weights, chosen.activations)]
     return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)} seed {run.seed}"
 

@@ -1,6 +1,5 @@
 """result.json: what a run leaves behind, written last."""
 
-import functools
 import math
 import platform
 from collections.abc import Mapping
@@ -17,8 +16,12 @@ from capscale.errors import UserError
 from capscale.estimator_names import estimator_name
 from capscale.files import read_json, write_json
 from capscale.formats import catalog
-from capscale.formats.base import Format
-from capscale.gaussian_mse import gmse, pass_rate
+from capscale.gaussian_mse import pass_rate
+from capscale.models.assigned import every
+from capscale.models.mixture import format_gmse, mixture_of
+from capscale.policy_names import policy_name
+from capscale.realised import COLUMNS
+from capscale.representation import Representation
 from capscale.train.run import Run, described
 
 Status = Literal["ok", "diverged"]
@@ -30,7 +33,6 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
     The losses are None for a diverged run. `loss_se` is the sampling error of the validation text,
     shared by all runs scored on it.
     """
-    weights, activations = run.representation.weights, run.representation.activations
     return {
         "model": run.size,
         "family": run.model.family,
@@ -40,21 +42,49 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
         "loss": loss,
         "loss_se": loss_se,
         "bits_per_byte": None if loss is None else loss / math.log(2) / bytes_per_symbol,
-        "weights": catalog.label(weights.format),
-        "activations": catalog.label(activations.format),
-        "weights_estimator": estimator_name(weights.backward()),
-        "activations_estimator": estimator_name(activations.backward()),
-        "default_estimators": all(
-            side.backward() == default_estimator(side.format, run.representation.hadamard is not None)
-            for side in (weights, activations)
-        ),
-        "hadamard": run.representation.rotation,
-        "weights_gmse": format_gmse(weights.format),
-        "activations_gmse": format_gmse(activations.format),
+        **_formats(run),
         "seed": run.seed,
         "learning_rate": run.optimizer.learning_rate,
         "steps": run.steps,
     }
+
+
+def _formats(run: Run) -> dict[str, Any]:
+    """Columns of the formats; of a policy its rules, and means over the weights of the layers.
+
+    Of a policy the words are `mixed`, so that no reader takes its rows for those of one format, and its estimators and
+    rotations stand in its rules. See `capscale.models.mixture` for the means.
+    """
+    held = run.representation
+    if not isinstance(held, Representation):
+        mixture = mixture_of(run.model, held)
+        return {
+            "policy": policy_name(held),
+            "weights": mixture.weights,
+            "activations": mixture.activations,
+            "weights_estimator": None,
+            "activations_estimator": None,
+            "default_estimators": all(_usual(each) for each in every(run.held)),
+            "hadamard": None,
+            "weights_gmse": mixture.weights_gmse,
+            "activations_gmse": mixture.activations_gmse,
+        }
+    return {
+        "weights": catalog.label(held.weights.format),
+        "activations": catalog.label(held.activations.format),
+        "weights_estimator": estimator_name(held.weights.backward()),
+        "activations_estimator": estimator_name(held.activations.backward()),
+        "default_estimators": _usual(held),
+        "hadamard": held.rotation,
+        "weights_gmse": format_gmse(held.weights.format),
+        "activations_gmse": format_gmse(held.activations.format),
+    }
+
+
+def _usual(held: Representation) -> bool:
+    """Whether both estimators are the defaults of their formats."""
+    sides = (held.weights, held.activations)
+    return all(side.backward() == default_estimator(side.format, held.hadamard is not None) for side in sides)
 
 
 def weights_row(run: Run, metrics: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -63,8 +93,11 @@ def weights_row(run: Run, metrics: Mapping[str, float | None]) -> dict[str, floa
     `weights_realised_error`: `||held - masters||^2 / ||masters||^2`, to be held against `weights_gmse`.
     `weights_pass_rate`: share of the gradient that the mask lets through, to be held against
     `weights_pass_rate_gaussian`, that of Gaussian weights. Averages over the run; with `_end`, at its last step. See
-    `capscale.models.compression`. Of activations nothing is measured.
+    `capscale.models.compression`. Of activations nothing is measured. None as well under a policy: one number of
+    several formats has no GMSE that it is to be held against (`metrics` of the result has it all the same).
     """
+    if not isinstance(run.representation, Representation):
+        return dict.fromkeys(COLUMNS[1:])
     weights = run.representation.weights
     columns = {
         "weights_realised_error": metrics.get("weights_error"),
@@ -74,12 +107,6 @@ def weights_row(run: Run, metrics: Mapping[str, float | None]) -> dict[str, floa
         "weights_pass_rate_gaussian": None if weights.is_dense else pass_rate(weights),
     }
     return dict.fromkeys(columns) if weights.is_dense else columns
-
-
-@functools.cache
-def format_gmse(fmt: Format) -> float:
-    """Gaussian mean squared error of a format; cached, since a sweep asks for the same few."""
-    return float(gmse(fmt).value)
 
 
 def loss_with_error(losses: np.ndarray, blocks: np.ndarray) -> tuple[float, float]:

@@ -11,7 +11,9 @@ from capscale.checks import LARGEST_WHOLE, check_choice, check_flag, check_real,
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.formats.serialize import to_json
+from capscale.models.assigned import Held, assigned
 from capscale.models.config import ModelConfig
+from capscale.policy import Frozen, Policy, frozen
 from capscale.representation import DENSE, Representation
 from capscale.train.code import code_of
 
@@ -73,7 +75,8 @@ class Run:
     Attributes:
       size: name of the model size on its ladder.
       model: its shape.
-      representation: how its linear layers' operands are stored.
+      representation: how its linear layers' operands are stored: one representation for all, or rules by path
+        (`capscale.models.assigned`). Rules by which all layers agree are that representation.
       tokens: training tokens asked for; rounded to whole steps in `trained_tokens`.
       data: the text, by name and content hash.
       optimizer: AdamW settings.
@@ -91,7 +94,7 @@ class Run:
     optimizer: Optimizer
     batch: int
     ladder: str
-    representation: Representation = field(default=DENSE)
+    representation: Policy = field(default=DENSE)
     seed: int = 0
 
     def __post_init__(self):
@@ -108,6 +111,18 @@ class Run:
             raise UserError(
                 f"data {self.data.name!r} has {self.data.vocabulary} symbols, the model only {self.model.vocabulary}"
             )
+        held, policy = assigned(self.model, self.representation), frozen(self.representation)
+        object.__setattr__(self, "representation", held if isinstance(held, Representation) else policy)
+
+    @property
+    def policy(self) -> Frozen:
+        """The representation, or the rules, as a value that can be hashed."""
+        return frozen(self.representation)
+
+    @property
+    def held(self) -> Held:
+        """What the policy holds the weights of the model in."""
+        return assigned(self.model, self.representation)
 
     @property
     def tokens_per_step(self) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from capscale.checks import check_whole
 from capscale.formats.base import Context
 from capscale.formats.capabilities import Stateful, draws, learns
 from capscale.kernels.mesh import automatic_axes
+from capscale.models.assigned import Held, assigned, every
 from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
@@ -21,6 +23,7 @@ from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
 from capscale.models.loss import tokens_at_once
 from capscale.models.projected import FormatState, initial_format_state, next_format_state, project_params
+from capscale.policy import Frozen
 from capscale.representation import DENSE, DENSE_GRADIENTS, DENSE_OPERAND, Representation
 from capscale.train.gradient import gathered_once, mean_of_parts, microbatches, splits_weights
 from capscale.train.memory import AT_ONCE, Memory
@@ -70,7 +73,7 @@ class Program:
     """
 
     model: ModelConfig
-    representation: Representation
+    representation: Frozen
     optimizer: Optimizer
     batch: int
     memory: Memory = AT_ONCE
@@ -84,37 +87,51 @@ class Program:
     def of(cls, run: Run, memory: Memory = AT_ONCE, devices: int = 1) -> "Program":
         """The program of a run: its learning rate, length and seed are data, not code."""
         optimizer = dataclasses.replace(run.optimizer, learning_rate=1.0)
-        return cls(run.model, run.representation, optimizer, run.batch, memory, devices)
+        return cls(run.model, run.policy, optimizer, run.batch, memory, devices)
 
     @property
     def start(self) -> "Program":
         """The program that the initial state depends on: formats without learned scales or state share one."""
         representation = self.representation
-        owns = [
-            operand if learns(operand.format) or isinstance(operand.format, Stateful) else DENSE_OPERAND
-            for operand in (representation.weights, representation.activations)
-        ]
-        rotated = dataclasses.replace(representation, weights=owns[0], activations=owns[1], gradients=DENSE_GRADIENTS)
-        plain = all(operand.is_dense for operand in owns)
-        return dataclasses.replace(self, representation=DENSE if plain else rotated, memory=AT_ONCE)
+        if not isinstance(representation, Representation):
+            plain = all(_owned_of(each) == DENSE for each in every(self.held))
+            return dataclasses.replace(self, representation=DENSE if plain else representation, memory=AT_ONCE)
+        return dataclasses.replace(self, representation=_owned_of(representation), memory=AT_ONCE)
+
+    @cached_property
+    def held(self) -> Held:
+        """What the policy holds the weights of the model in."""
+        return assigned(self.model, self.representation)
 
     @property
     def module(self) -> Decoder:
         """Flax module of the model."""
-        return Decoder(self.model, self.representation, self.memory.remat)
+        return Decoder(self.model, self.held, self.memory.remat)
 
     def tokens_at_once(self, sequences: int) -> int:
         """Tokens of each of so many sequences, of all devices, whose logits exist together."""
         return tokens_at_once(sequences // self.devices, self.model.context, self.model.vocabulary)
 
 
+def _owned_of(representation: Representation) -> Representation:
+    """The representation with operands of learned scales or state alone; dense where there are none."""
+    owns = [
+        operand if learns(operand.format) or isinstance(operand.format, Stateful) else DENSE_OPERAND
+        for operand in (representation.weights, representation.activations)
+    ]
+    plain = all(operand.is_dense for operand in owns)
+    if plain:
+        return DENSE
+    return dataclasses.replace(representation, weights=owns[0], activations=owns[1], gradients=DENSE_GRADIENTS)
+
+
 def initial_state(program: Program, seed: Array) -> TrainState:
     """State before the first step; `seed` is an int32 scalar, so that seeds can be mapped over."""
     init_key, noise_key = jax.random.split(jax.random.key(seed))
-    params = initial_params(program.model, program.representation, init_key)
+    params = initial_params(program.model, program.held, init_key)
     return TrainState(
         params=params,
-        formats=initial_format_state(params, program.representation),
+        formats=initial_format_state(params, program.held),
         moments=gradient_transform(program.optimizer).init(params),
         step=jnp.int32(0),
         key=jax.random.key_data(noise_key),
@@ -179,7 +196,7 @@ def train_step(
     ctx = Context(progress, jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
 
     held, vjp_to_master = jax.vjp(
-        lambda params: split_as_state(project_params(params, program.representation, ctx, state.formats)), state.params
+        lambda params: split_as_state(project_params(params, program.held, ctx, state.formats)), state.params
     )
     loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis)
     (gradient,) = vjp_to_master(held_gradient)
@@ -190,9 +207,9 @@ def train_step(
 
     def measure() -> dict[str, Array]:
         return {
-            "weights_distance": weights_distance(state.params, held, program.representation),
-            "weights_error": weights_error(state.params, held, program.representation),
-            "mask_pass_rate": mask_pass_rate(state.params, held, vjp_to_master, program.representation),
+            "weights_distance": weights_distance(state.params, held, program.held),
+            "weights_error": weights_error(state.params, held, program.held),
+            "mask_pass_rate": mask_pass_rate(state.params, held, vjp_to_master, program.held),
         }
 
     averaging = state.step % MEASURED_EVERY == 0
@@ -206,7 +223,7 @@ def train_step(
     latest = {name: jnp.where(measuring, measured[name], before) for name, before in state.latest.items()}
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **measured}
     formats = next_format_state(
-        state.formats, params, held_gradient, program.representation, step=state.step + 1, progress=progress
+        state.formats, params, held_gradient, program.held, step=state.step + 1, progress=progress
     )
     diverged_at = jnp.where((state.diverged_at == 0) & ~jnp.isfinite(loss), state.step + 1, state.diverged_at)
     return TrainState(params, formats, moments, state.step + 1, state.key, diverged_at, averages, latest), metrics
@@ -261,7 +278,7 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
     def losses(state: TrainState, window_SBU: Array) -> Array:
         key = jax.random.wrap_key_data(state.key)
         ctx = Context(jnp.float32(1), key)
-        held = split_as_state(project_params(state.params, program.representation, ctx, state.formats))
+        held = split_as_state(project_params(state.params, program.held, ctx, state.formats))
         devices_apart = 1 if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
 
         def losses_b(part: tuple[Array, Array]) -> Array:
@@ -290,4 +307,4 @@ def _data_parallel_axis(program: Program) -> str | None:
 
 def _draws_together(program: Program) -> bool:
     """Whether noise is drawn for all tokens at once, also of gradients, so that devices do not part."""
-    return draws(program.representation.activations.format) or program.representation.gradients.rounds_by_chance
+    return any(draws(each.activations.format) or each.gradients.rounds_by_chance for each in every(program.held))

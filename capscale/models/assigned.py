@@ -1,0 +1,198 @@
+"""A policy as it stands on a decoder: the representation of every weight, layer by layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from typing import TypeVar, cast
+
+from capscale.contraction import Contraction
+from capscale.coverage import Coverage, Found, cover
+from capscale.errors import UserError
+from capscale.formats.capabilities import Stateful, draws, learns
+from capscale.models.config import ModelConfig, Projection
+from capscale.operands import DENSE_OPERAND
+from capscale.policy import Frozen, Policy, first_match, frozen, rules_of
+from capscale.representation import DENSE, DENSE_GRADIENTS, Representation
+
+Value = TypeVar("Value")
+ATTENTION = ("query", "key", "value", "out")
+TABLES = ("embedding", "head")
+"""Parameters of shape (vocabulary, width): rows are compressed along the width, which the head's product sums over."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Representations of the linear layers of one block, in the order of `ModelConfig.projections`."""
+
+    projections: tuple[tuple[Projection, Representation], ...]
+
+    def of(self, name: Projection) -> Representation:
+        """Representation of one linear layer."""
+        return dict(self.projections)[name]
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Representation of every weight of a decoder that does not hold all of its layers in one.
+
+    Attributes:
+      layers: one a layer.
+      embedding: of the table that ids are looked up in, and of the head as well where it is tied to it.
+      head: of the head, where it is a parameter.
+    """
+
+    layers: tuple[Block, ...]
+    embedding: Representation = DENSE
+    head: Representation = DENSE
+
+    def of(self, path: str) -> tuple[Representation, ...]:
+        """Representations of a parameter by its path, `layers/mlp/up/kernel`: one a layer, or the one of a table."""
+        if path in TABLES:
+            return (self.embedding if path == "embedding" else self.head,)
+        name = cast(Projection, path.split("/")[2])
+        return tuple(block.of(name) for block in self.layers)
+
+    @property
+    def every(self) -> tuple[Representation, ...]:
+        """Each representation once."""
+        of_layers = [held for block in self.layers for _, held in block.projections]
+        return tuple(dict.fromkeys([*of_layers, self.embedding, self.head]))
+
+    def mapped(self, function: Callable[[Representation], Representation]) -> "Held":
+        """The same of other representations."""
+        blocks = [Block(tuple((name, function(held)) for name, held in block.projections)) for block in self.layers]
+        return _simplest(Assigned(tuple(blocks), function(self.embedding), function(self.head)))
+
+    @property
+    def segments(self) -> tuple[tuple[int, int, Block], ...]:
+        """Runs of layers that are held alike: the first of each, the one behind its last, and how."""
+        return tuple((start, stop, block) for start, stop, block in runs(self.layers))
+
+
+def representation_of(held: Representation | Block, name: Projection) -> Representation:
+    """Representation of one linear layer of a block, all of which may share one."""
+    return held if isinstance(held, Representation) else held.of(name)
+
+
+Held = Representation | Assigned
+"""What a decoder's weights are held in: one representation for all linear layers, or one for each."""
+
+
+def runs(values: tuple[Value, ...]) -> list[tuple[int, int, Value]]:
+    """Runs of equal values: where each starts, where it stops, and the value."""
+    found, start = [], 0
+    for value, same in groupby(values):
+        stop = start + len(list(same))
+        found.append((start, stop, value))
+        start = stop
+    return found
+
+
+def table_of(held: Held, name: str) -> Representation:
+    """Representation of the embedding or the head, which a lone one leaves dense."""
+    return held.of(name)[0] if isinstance(held, Assigned) else DENSE
+
+
+def every(held: Held) -> tuple[Representation, ...]:
+    """Each representation that some weight is held in, once."""
+    return (held,) if isinstance(held, Representation) else held.every
+
+
+def mapped(held: Held, function: Callable[[Representation], Representation]) -> Held:
+    """What weights are held in, with `function` of every representation."""
+    return function(held) if isinstance(held, Representation) else held.mapped(function)
+
+
+def weights_alone(held: Held) -> Held:
+    """What weights are held in where activations and gradients stay dense."""
+    return mapped(held, lambda each: replace(each, activations=DENSE_OPERAND, gradients=DENSE_GRADIENTS))
+
+
+def assigned(model: ModelConfig, policy: Policy) -> Held:
+    """What a policy holds the weights of a model in: a lone representation where all linear layers agree.
+
+    Paths are `layers/3/attention/query/kernel`, `layers/3/mlp/up/kernel`, with layers counted from 0, and `embedding`
+    and `head`, which stay dense unless a rule names them.
+
+    Raises:
+      UserError: a rule that matches no weight, a weight that no rule matches, a representation that a weight cannot
+        have.
+    """
+    return _assigned(model, frozen(policy))
+
+
+@lru_cache(1024)
+def _assigned(model: ModelConfig, policy: Frozen) -> Held:
+    if isinstance(policy, Representation):
+        return policy
+    found = {each.path: each.representation or DENSE for each in coverage(model, policy).parameters}
+    blocks = [
+        Block(tuple((name, found[f"layers/{layer}/{_module(name)}/kernel"]) for name in model.projections))
+        for layer in range(model.layers)
+    ]
+    return _simplest(Assigned(tuple(blocks), found["embedding"], found.get("head", DENSE)))
+
+
+def coverage(model: ModelConfig, policy: Policy) -> Coverage:
+    """What a policy makes of every weight of a model; raises what `assigned` does."""
+    for rule in rules_of(policy):
+        if model.tied_embeddings and first_match([rule], "head") is not None:
+            if not any(first_match([rule], each.path) is not None for each in _found(model)):
+                raise UserError(
+                    f"rule {rule.pattern!r} names a head, and that of this model is its embedding (tied_embeddings); "
+                    "name 'embedding', which is then compressed for both"
+                )
+    return cover(_found(model), policy, lambda each, held: _refuse(each, held, model.tied_embeddings))
+
+
+def _simplest(held: Assigned) -> Held:
+    """The one representation of all linear layers, where they agree and tables are dense."""
+    first = held.layers[0].projections[0][1]
+    agree = all(each == first for block in held.layers for _, each in block.projections)
+    return first if agree and held.embedding == held.head == DENSE else held
+
+
+def _module(name: Projection) -> str:
+    return f"{'attention' if name in ATTENTION else 'mlp'}/{name}"
+
+
+def _found(model: ModelConfig) -> list[Found]:
+    """Every weight that a policy may speak of, and the gains and biases that it may not."""
+    table, rows = (model.vocabulary, model.width), Contraction(-1)
+    names = TABLES[:1] if model.tied_embeddings else TABLES
+    found = [Found(name, table, rows, by_name=True) for name in names]
+    for layer in range(model.layers):
+        for name, shape in model.projections.items():
+            found.append(Found(f"layers/{layer}/{_module(name)}/kernel", shape, Contraction(0)))
+            if name in model.biases:
+                path = f"layers/{layer}/{_module(name)}/bias"
+                found.append(Found(path, shape[1:], None, "a bias, which is added", product=False))
+        gains = ["attention_norm", "mlp_norm"]
+        gains += ["attention/query_norm", "attention/key_norm"] if model.normalised != "none" else []
+        paths = (f"layers/{layer}/{name}/gain" for name in gains)
+        found += [Found(path, (model.width,), None, "a gain of a norm", product=False) for path in paths]
+    return [*found, Found("final_norm/gain", (model.width,), None, "a gain of a norm", product=False)]
+
+
+def _refuse(each: Found, held: Representation, tied: bool) -> None:
+    if each.path not in TABLES:
+        return
+    weights, activations = held.weights.format, held.activations.format
+    for format in (weights, activations):
+        if learns(format) or isinstance(format, Stateful):
+            raise UserError(
+                f"{each.path}: {format!r} learns numbers or keeps a state, which only layers' weights have a place for; "
+                "hold it in a format that only rounds"
+            )
+    if not held.gradients.is_dense:
+        raise UserError(f"{each.path}: gradients are compressed in layers alone; leave those of {held.gradients!r} dense")
+    if draws(activations):
+        raise UserError(f"{each.path}: {activations!r} draws noise, which only inputs of layers do; leave them dense")
+    if each.path == "embedding" and not tied and not held.activations.is_dense:
+        raise UserError(f"embedding: ids are looked up in it, and have no format; leave its activations dense ({held})")
+    if each.path == "embedding" and held.rotates_both:
+        raise UserError(
+            "embedding: it is looked up as well as multiplied, and would stay rotated for the product alone; use "
+            "hadamard=None, or compress its weights alone"
+        )

@@ -1,0 +1,84 @@
+"""Representations and policies as text and back: on the command line, in tables and in labels.
+
+    int4 x int8 hadamard 128 signs 7        weights, activations, block of the rotation, seed of its signs
+    layers/(0|5)/.*=dense                   a rule: PATTERN=REPRESENTATION
+
+All but the weights may be left out. What stands in brackets behind a format is its estimator: `top50 [fw]`.
+"""
+
+import re
+from collections.abc import Sequence
+
+from capscale.errors import UserError
+from capscale.operands import operand
+from capscale.policy import Policy, Rule, rules_of
+from capscale.representation import Representation
+
+_REPRESENTATION = re.compile(
+    r"(?P<weights>.+?)(?: x (?P<activations>.+?))?(?: hadamard (?P<hadamard>\d+)(?: signs (?P<signs>\d+))?)?"
+)
+_SPLIT = re.compile(r"(?<!\?)(?<!\?<)=")
+"""The sign between a pattern and its representation, which in `(?=...)` and `(?<=...)` is part of the pattern."""
+BETWEEN = "; "
+"""Stands between the rules of a policy in one text."""
+
+
+def representation_name(held: Representation) -> str:
+    """Text of a representation, which `find_representation` reads; its repr where no text says all of it.
+
+    Example:
+      >>> representation_name(Representation(operand("int4"), operand("int8", per_token=True), hadamard=128))
+      'int4 x int8 hadamard 128'
+    """
+    rotated = held.hadamard is not None
+    sides = [side.name(rotated) for side in (held.weights, held.activations)]
+    name = sides[0] if held.activations.is_dense else " x ".join(sides)
+    name += f" hadamard {held.rotation}" if rotated else ""
+    try:
+        return name if find_representation(name) == held else repr(held)
+    except UserError:
+        return repr(held)
+
+
+def find_representation(text: str) -> Representation:
+    """The representation that a text means; raises `UserError` in the words of what it cannot mean."""
+    found = _REPRESENTATION.fullmatch(text.strip())
+    if found is None:
+        raise UserError(f"representation {text!r}: name a format, such as 'int4', 'int4 x int8 hadamard 128' or 'dense'")
+    block, signs = (None if found[name] is None else int(found[name]) for name in ("hadamard", "signs"))
+    activations = operand(found["activations"] or "dense", per_token=True)
+    return Representation(operand(found["weights"]), activations, block, signs)
+
+
+def rule_name(rule: Rule) -> str:
+    """Text of a rule, which `find_rule` reads; of a contraction, which the command line has no need of, nothing."""
+    return f"{rule.pattern}={representation_name(rule.representation)}"
+
+
+def find_rule(text: str) -> Rule:
+    """The rule that a text means.
+
+    Example:
+      >>> find_rule("layers/(0|5)/.*=dense").pattern
+      'layers/(0|5)/.*'
+    """
+    parts = _SPLIT.split(text, maxsplit=1)
+    if len(parts) != 2 or not all(part.strip() for part in parts):
+        raise UserError(f"{text!r} is no rule; use PATTERN=REPRESENTATION, such as 'layers/(0|5)/.*=dense' or '.*=int4'")
+    pattern, name = (part.strip() for part in parts)
+    try:
+        return Rule(pattern, find_representation(name))
+    except UserError as error:
+        raise UserError(f"rule {text!r}: {error}") from None
+
+
+def policy_name(policy: Policy) -> str:
+    """Text of a policy on one line: of a lone representation its own, of rules theirs in their order."""
+    if isinstance(policy, Representation):
+        return representation_name(policy)
+    return BETWEEN.join(rule_name(rule) for rule in rules_of(policy))
+
+
+def find_policy(texts: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules that texts mean, one each, in their order."""
+    return tuple(find_rule(text) for text in texts)

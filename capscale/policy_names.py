@@ -44,7 +44,9 @@ def find_representation(text: str) -> Representation:
     """The representation that a text means; raises `UserError` in the words of what it cannot mean."""
     found = _REPRESENTATION.fullmatch(text.strip())
     if found is None:
-        raise UserError(f"representation {text!r}: name a format, such as 'int4', 'int4 x int8 hadamard 128' or 'dense'")
+        raise UserError(
+            f"representation {text!r}: name a format, such as 'int4', 'int4 x int8 hadamard 128' or 'dense'"
+        )
     block, signs = (None if found[name] is None else int(found[name]) for name in ("hadamard", "signs"))
     activations = operand(found["activations"] or "dense", per_token=True)
     return Representation(operand(found["weights"]), activations, block, signs)
@@ -64,7 +66,9 @@ def find_rule(text: str) -> Rule:
     """
     parts = _SPLIT.split(text, maxsplit=1)
     if len(parts) != 2 or not all(part.strip() for part in parts):
-        raise UserError(f"{text!r} is no rule; use PATTERN=REPRESENTATION, such as 'layers/(0|5)/.*=dense' or '.*=int4'")
+        raise UserError(
+            f"{text!r} is no rule; use PATTERN=REPRESENTATION, such as 'layers/(0|5)/.*=dense' or '.*=int4'"
+        )
     pattern, name = (part.strip() for part in parts)
     try:
         return Rule(pattern, find_representation(name))

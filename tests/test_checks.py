@@ -18,7 +18,7 @@ from flax import linen as nn
 from support import tiny
 
 import capscale
-from capscale import capacity, estimators, gradients, representation
+from capscale import capacity, estimators, gradients, policy, representation
 from capscale.analysis import fit, planner
 from capscale.data import corpus, manifest, prepare, tokenize, tokenizer
 from capscale.errors import UserError
@@ -101,6 +101,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (gradients.BackwardProduct(scalar.Scalar(grids.Int(4)), hadamard=2, signs=0), {
         "hadamard": (2,), "signs": (0, *COUNT, None),
     }),
+    (policy.Rule(".*", representation.DENSE), {"contraction": (-1, 0, *COUNT, 2**70, None)}),
     (estimators.Trust(), {"threshold": POSITIVE}),
     (estimators.Clip(), {"scale": POSITIVE}),
     (estimators.TrustRadius(0.3), {"radius": POSITIVE}),

@@ -127,8 +127,8 @@ def with_extra(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def digest(rows: Iterable[Row]) -> str:
     """SHA-256 of what a law may see of rows, in their order: names of runs only as far as they are shared.
 
-    Rows say when their estimators were not the default, by which policy they are, which other numbers they have and which are of one run; of rows
-    that do none of it the digest is what it was before any did.
+    Rows say when their estimators were not the default, by which policy they were held, which other numbers they have
+    and which are of one run; of rows that do none of it the digest is what it was before any did.
     """
     rows = list(rows)
     digested = [name for name in Row._fields if name not in ("run", "default_estimators", "policy", "extra", *TOLD)]

@@ -68,13 +68,16 @@ class Table:
         return replace(self, rows=rows)
 
     def plain(self) -> "Table":
-        """The rows of one format, whose estimators belong to it: a law of GMSE is about these; a remark names each other.
+        """The rows of one format with an estimator of its own, which a law of GMSE is about; a remark names each other.
 
         GMSE cannot see the gradient: in one fit with the others, a format trained in two ways would have one rho. Nor
         is the mean GMSE of a policy the error of a format: which layers it falls on matters too.
         """
         plain = self.select(np.array([r.is_plain for r in self.rows]))
-        why = {True: "holds its layers in several", False: "has another estimator than the default of its format"}
+        why = {
+            True: "holds its layers in several formats",
+            False: "has another estimator than the default of its format",
+        }
         said = "left out of the law of GMSE: {} {}"
         others = (Remark(r.run, said.format(r.curve, why[bool(r.policy)])) for r in self.rows if not r.is_plain)
         return replace(plain, remarks=(*self.remarks, *others))

@@ -1,7 +1,6 @@
 """Loss of a trained decoder on the text that was held out, as the run holds its weights and activations."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,10 +17,11 @@ from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.catalog import label
+from capscale.models.assigned import Held
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.loss import tokens_at_once
-from capscale.representation import Representation
+from capscale.models.mixture import MIXED
 from capscale.train.executor import PROGRAMS_HELD
 from capscale.train.record import loss_with_error
 
@@ -73,7 +73,10 @@ def evaluated(source: Source, text: Text) -> Evaluated:
     said = _said(source)
     loss, loss_se = loss_with_error(WindowLosses(source, windows)(source.held()), blocks)
     in_bits = loss / np.log(2) / text.bytes_per_symbol
-    names = (label(source.weights.weights.format), label(source.activations.format))
+    names = (
+        source.weights_name,
+        MIXED if source.policy and source.compressed_activations else label(source.activations.format),
+    )
     return Evaluated(*names, source.step, loss, loss_se, float(in_bits), len(windows), said)
 
 
@@ -106,13 +109,10 @@ class WindowLosses:
 
     def __init__(self, source: Source, windows: np.ndarray):
         # Weights come in the basis of their masters, so that a rotation is of the activations alone, forth and back.
-        weights, activations = source.weights, Representation(activations=source.activations)
-        if source.compressed_activations:
-            activations = replace(activations, hadamard=weights.hadamard, signs=weights.signs)
         self.count, batch = len(windows), min(source.batch, len(windows))
         padded = np.pad(windows, ((0, -self.count % batch), (0, 0)))
         self.windows_SBU = padded.reshape(-1, batch, windows.shape[1])
-        self.of_windows = _of_windows(source.model, activations, batch)
+        self.of_windows = _of_windows(source.model, source.inputs, batch)
         self.ctx = source.context if source.compressed_activations else NO_CONTEXT
 
     def __call__(self, params: Any) -> np.ndarray:
@@ -124,9 +124,7 @@ class WindowLosses:
 
 
 @lru_cache(PROGRAMS_HELD)
-def _of_windows(
-    model: ModelConfig, activations: Representation, batch: int
-) -> Callable[[Any, np.ndarray, Context], Array]:
+def _of_windows(model: ModelConfig, activations: Held, batch: int) -> Callable[[Any, np.ndarray, Context], Array]:
     """The program that runs of one shape share."""
     module, at_once = Decoder(model, activations), tokens_at_once(batch, model.context, model.vocabulary)
 

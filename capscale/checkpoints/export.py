@@ -53,7 +53,7 @@ def with_weights(source: Source, format: Format | None) -> Source:
     """
     if format is None:
         return source
-    own = source.weights.weights
+    own = source.one_format(f"--weights {label(format)}").weights
     if not own.is_dense and own.format != format:
         raise UserError(
             f"{source.path} was trained in {label(own.format)}; leave --weights out, or give a dense run: what is "
@@ -97,12 +97,13 @@ def _rounded(source: Source, out: Path, dtype: Dtype) -> Written:
 
 def _packable(source: Source, container: Container) -> Format:
     """The format of the weights, if packed files can say all that makes its values."""
-    format = source.weights.weights.format
-    if source.weights.weights.is_dense:
+    held = source.one_format(f"--as {container}")
+    format = held.weights.format
+    if held.weights.is_dense:
         raise UserError(f"--as {container} packs compressed weights, and these are dense; name a format by --weights")
-    if source.weights.hadamard is not None:
+    if held.hadamard is not None:
         raise UserError(
-            f"{container} cannot hold weights in a basis that is rotated in blocks of {source.weights.hadamard}; the "
+            f"{container} cannot hold weights in a basis that is rotated in blocks of {held.hadamard}; the "
             "nearest is --as hf, which writes their values rotated back"
         )
     if learns(format):

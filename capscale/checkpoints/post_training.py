@@ -84,10 +84,9 @@ def rounded(
     for format in formats:
         if learns(format) or isinstance(format, Stateful):
             raise UserError(f"{label(format)} is learned in training, or moves with it; give a format that only rounds")
-    if source.compressed_activations and hadamard is not None and hadamard != source.weights.hadamard:
-        raise UserError(
-            f"the activations of this run are rotated in blocks of {source.weights.hadamard}; leave --hadamard out"
-        )
+    own = source.one_format("`capscale quantize`, which rounds to one,")
+    if source.compressed_activations and hadamard is not None and hadamard != own.hadamard:
+        raise UserError(f"the activations of this run are rotated in blocks of {own.hadamard}; leave --hadamard out")
     windows, blocks = text.validation(source.model.context)
     losses_of = WindowLosses(source, windows)
     masters = kernels_of(source.params)
@@ -139,7 +138,7 @@ def proportion(rows: Sequence[Rounded]) -> Proportion | None:
 
 def _held(source: Source, formats: Sequence[Format], hadamard: int | None) -> Iterator[tuple[Operand, Any]]:
     """The operand and values of the weights as they were trained, and in each format, or why it cannot hold them."""
-    yield source.weights.weights, source.held()
+    yield source.one_format("rounding").weights, source.held()
     for format in formats:
         weights = Operand(format)
         try:

@@ -77,8 +77,8 @@ class Mixtures:
           UserError: a run that was trained in a format, formats that training moves, that cannot hold these weights, or
             that do not say what a tensor takes.
         """
-        if not source.weights.weights.is_dense:
-            own = label(source.weights.weights.format)
+        if not (weights := source.one_format("`capscale allocate`, which starts from dense weights,").weights).is_dense:
+            own = label(weights.format)
             raise UserError(
                 f"{source.path} was trained in {own}: its layers would be rounded twice; give a run with dense weights"
             )

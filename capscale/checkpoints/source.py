@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,16 @@ from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.formats.base import Context
+from capscale.formats.catalog import label
 from capscale.formats.serialize import from_json
+from capscale.models.assigned import Held, assigned, every, mapped, weights_alone
 from capscale.models.config import ModelConfig
 from capscale.models.projected import FormatState, project_params
 from capscale.models.rope import LinearRope, Llama3Rope
 from capscale.operands import DENSE_OPERAND
-from capscale.representation import DENSE, Operand, ProjectedWeight, Representation
+from capscale.policy import Frozen, Rule
+from capscale.policy_names import policy_name
+from capscale.representation import DENSE, DENSE_GRADIENTS, Operand, ProjectedWeight, Representation
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.run import Optimizer
 from capscale.train.step import Program, initial_state
@@ -35,20 +40,21 @@ class Source(NamedTuple):
     Attributes:
       path: it was read from.
       model, params: of a `Decoder`, float32 master weights.
-      weights: their operand and rotation, activations being left as they are.
-      activations: their operand in the run, which no container here says.
+      weights: their operand and rotation, activations being left as they are; under a policy, of every layer.
+      activations: their operand in the run, which no container here says; dense under a policy, which says them.
       state: of the weights' format, such as RigL's masks.
       data: the text that the run was trained on; None for a checkpoint of Hugging Face.
       batch: sequences of a step, as many as are evaluated at a time.
       tokens: D of the scaling law, that the run was trained on; None for a checkpoint of Hugging Face.
       run_id: of the run, and `step` of its checkpoint; None for a checkpoint of Hugging Face.
       key: data of the key that formats draw noise from; None for a checkpoint of Hugging Face.
+      policy: of a run whose layers are not all held alike.
     """
 
     path: Path
     model: ModelConfig
     params: Any
-    weights: Representation
+    weights: Held
     activations: Operand = DENSE_OPERAND
     state: FormatState | None = None
     data: DataId | None = None
@@ -57,6 +63,7 @@ class Source(NamedTuple):
     run_id: str | None = None
     step: int | None = None
     key: Any = None
+    policy: tuple[Rule, ...] = ()
 
     @property
     def context(self) -> Context:
@@ -66,14 +73,39 @@ class Source(NamedTuple):
     @property
     def compressed_activations(self) -> bool:
         """Whether the run compressed its activations too."""
-        return not self.activations.is_dense
+        return any(not each.activations.is_dense for each in every(self.inputs))
+
+    @property
+    def inputs(self) -> Held:
+        """What the inputs of linear layers are held in, where weights are in the basis of their masters."""
+        if self.policy:
+            alone = partial(replace, weights=DENSE_OPERAND, gradients=DENSE_GRADIENTS)
+            return mapped(assigned(self.model, self.policy), alone)
+        if self.activations.is_dense:
+            return DENSE
+        own = self.one_format("the rotation of inputs")
+        return Representation(activations=self.activations, hadamard=own.hadamard, signs=own.signs)
+
+    @property
+    def weights_name(self) -> str:
+        """Name of the weights' format, or the policy."""
+        return policy_name(self.policy) if self.policy else label(self.one_format("a name").weights.format)
+
+    def one_format(self, purpose: str) -> Representation:
+        """The representation of all weights; raises `UserError` with the purpose where layers have several."""
+        if isinstance(self.weights, Representation):
+            return self.weights
+        raise UserError(
+            f"{self.path} was trained under the policy {policy_name(self.policy)}, and {purpose} takes one format for "
+            "all layers; `capscale export --as hf` writes the values of any policy"
+        )
 
     def held(self) -> Any:
         """Parameters with every kernel as `weights` holds it at the end of training, in the basis of master weights.
 
         These are the values that `linear` multiplies with, but for the rotation of both operands, which is undone.
         """
-        if self.weights.weights.is_dense:
+        if isinstance(self.weights, Representation) and self.weights.weights.is_dense:
             return self.params
         held = project_params(self.params, self.weights, self.context, self.state)
         return jax.tree.map(
@@ -118,8 +150,10 @@ def _of_run(path: Path, step: int | None) -> Source:
         model = from_json(described["model"], (ModelConfig, LinearRope, Llama3Rope))
         optimizer = from_json(described["optimizer"], (Optimizer,))
         told = described["representation"]
-        weights, activations = (Operand(from_json(told[side]["format"])) for side in ("weights", "activations"))
-        full = Representation(weights, activations, told["hadamard"], told.get("signs"))
+        if isinstance(told, list):
+            full: Frozen = tuple(Rule(rule["pattern"], _forward(rule["representation"])) for rule in told)
+        else:
+            full = _forward(told)
         batch, data = int(described["batch"]), from_json(described["data"], (DataId,))
         steps = round(described["tokens"] / (batch * model.context))
     except (KeyError, TypeError, ValueError) as error:
@@ -142,13 +176,12 @@ def _of_run(path: Path, step: int | None) -> Source:
         found, state = next(((each, state) for each, state in states if state is not None), (None, None))
     if state is None:
         raise UserError(f"{path}: no checkpoint that reads back whole; {NONE_KEPT}")
-    alone = Representation(full.weights, hadamard=full.hadamard, signs=full.signs)
     return Source(
         path,
         model,
         state.params,
-        alone,
-        full.activations,
+        weights_alone(program.held),
+        full.activations if isinstance(full, Representation) else DENSE_OPERAND,
         state.formats,
         data,
         batch,
@@ -156,4 +189,11 @@ def _of_run(path: Path, step: int | None) -> Source:
         run_id=run_id,
         step=found,
         key=state.key,
+        policy=full if isinstance(full, tuple) else (),
     )
+
+
+def _forward(told: Any) -> Representation:
+    """A representation from JSON as products forward see it: no estimators, which may be of classes from outside."""
+    weights, activations = (Operand(from_json(told[side]["format"])) for side in ("weights", "activations"))
+    return Representation(weights, activations, told["hadamard"], told.get("signs"))

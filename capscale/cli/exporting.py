@@ -41,17 +41,16 @@ class Export:
         from capscale.checkpoints.safetensors_file import local_path
         from capscale.checkpoints.source import read_source
         from capscale.cli.waiting import waiting
-        from capscale.formats.catalog import find, label
+        from capscale.formats.catalog import find
 
         out = local_path(self.out)
         format = None if self.weights is None else find(self.weights)
         with waiting(f"exporting {self.source}"):
             source = with_weights(read_source(local_path(self.source)), format)
             written = export(source, self.to, out, self.dtype)
-        held = source.weights.weights
         content = {
             "files": [str(file) for file in written.files],
-            "weights": label(held.format),
+            "weights": source.weights_name,
             "layout": written.layout,
             "bits": written.bits,
             "packed_bytes": written.packed_bytes,

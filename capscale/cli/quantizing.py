@@ -130,7 +130,8 @@ def _show(source: "Source", rows: "list[Rounded | Refused]") -> None:
     from capscale.files import printable
 
     trained, *others = _rounded(rows)
-    rotation = "" if source.weights.rotation is None else f" (Hadamard {source.weights.rotation})"
+    own = source.one_format("rounding").rotation
+    rotation = "" if own is None else f" (Hadamard {own})"
     table = Table(
         title=f"{printable(source.path.name)}: trained in {trained.weights}{rotation}, loss {trained.loss:.4f} "
         f"± {trained.loss_se:.4f} nats a token, and with its weights rounded"

@@ -136,13 +136,13 @@ def _assigned(model: ModelConfig, policy: Frozen) -> Held:
 
 def coverage(model: ModelConfig, policy: Policy) -> Coverage:
     """What a policy makes of every weight of a model; raises what `assigned` does."""
-    for rule in rules_of(policy):
-        if model.tied_embeddings and first_match([rule], "head") is not None:
-            if not any(first_match([rule], each.path) is not None for each in _found(model)):
-                raise UserError(
-                    f"rule {rule.pattern!r} names a head, and that of this model is its embedding (tied_embeddings); "
-                    "name 'embedding', which is then compressed for both"
-                )
+    paths = [each.path for each in _found(model)]
+    for rule in rules_of(policy) if model.tied_embeddings else ():
+        if first_match([rule], "head") is not None and all(first_match([rule], path) is None for path in paths):
+            raise UserError(
+                f"rule {rule.pattern!r} names a head, and that of this model is its embedding (tied_embeddings); "
+                "name 'embedding', which is then compressed for both"
+            )
     return cover(_found(model), policy, lambda each, held: _refuse(each, held, model.tied_embeddings))
 
 
@@ -182,11 +182,13 @@ def _refuse(each: Found, held: Representation, tied: bool) -> None:
     for format in (weights, activations):
         if learns(format) or isinstance(format, Stateful):
             raise UserError(
-                f"{each.path}: {format!r} learns numbers or keeps a state, which only layers' weights have a place for; "
+                f"{each.path}: {format!r} learns numbers or keeps a state, for which only layers have a place; "
                 "hold it in a format that only rounds"
             )
     if not held.gradients.is_dense:
-        raise UserError(f"{each.path}: gradients are compressed in layers alone; leave those of {held.gradients!r} dense")
+        raise UserError(
+            f"{each.path}: gradients are compressed in layers alone; leave those of {held.gradients!r} dense"
+        )
     if draws(activations):
         raise UserError(f"{each.path}: {activations!r} draws noise, which only inputs of layers do; leave them dense")
     if each.path == "embedding" and not tied and not held.activations.is_dense:

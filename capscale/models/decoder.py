@@ -82,7 +82,9 @@ class Decoder(nn.Module):
         for start, stop, block in held.segments:
             module = _BLOCKS[cfg.family](cfg, block, parent=None)
 
-            def layer(x_BTM: Array, of_layer: tuple[Any, Array | None], module: nn.Module = module) -> tuple[Array, Any]:
+            def layer(
+                x_BTM: Array, of_layer: tuple[Any, Array | None], module: nn.Module = module
+            ) -> tuple[Array, Any]:
                 own, key = of_layer
                 rngs = {} if key is None else {NOISE: key}
                 if starting:

@@ -27,9 +27,9 @@ def initial_params(model: ModelConfig, representation: Held, key: Array) -> Any:
     plain = mapped(representation, lambda each: replace(each, weights=DENSE_OPERAND))
     rngs = {"params": key, NOISE: jax.random.fold_in(key, 1)}
     ctx = Context(jnp.float32(0))
-    params = Decoder(model, plain).init(rngs, tokens_BT, ctx)["params"]
+    params: Any = Decoder(model, plain).init(rngs, tokens_BT, ctx)["params"]
     if isinstance(plain, Assigned) and any(learns(each.activations.format) for each in plain.every):
         streams = {NOISE: rngs[NOISE]}
-        steps = Decoder(model, plain).apply({"params": params}, tokens_BT, ctx, rngs=streams, method="first_steps")
+        steps: Any = Decoder(model, plain).apply({"params": params}, tokens_BT, ctx, rngs=streams, method="first_steps")
         params = params | {"layers": with_steps(params["layers"], steps)}
     return add_learned(params, representation)

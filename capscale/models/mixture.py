@@ -1,9 +1,9 @@
 """Several formats in one model: means of their errors and bits over its weights.
 
 What is exact: the errors of the formats on Gaussian values, and the bits of every array as it is stored. What is an
-assumption: that one mean says what the model loses. Means go over the weights of the linear layers, each counting once,
-for a product of n inputs and m outputs adds an error in proportion to the errors of its operands, and the law's N counts
-weights. Which layers suffer more from an error, no mean of GMSE says. Embedding and head are not in N, nor in the means.
+assumption: that one mean says what the model loses. Means go over the weights of the linear layers, each of which
+counts once: the error of a product grows with those of its operands, and the law's N counts weights. Which layers
+suffer more from an error, no mean of GMSE says. Embedding and head are not in N, and not in the means.
 """
 
 import functools

@@ -77,7 +77,7 @@ class Source(NamedTuple):
 
     @property
     def inputs(self) -> Held:
-        """What the inputs of linear layers are held in, where weights are in the basis of their masters."""
+        """Representations of inputs of layers, where weights are in the basis of their masters."""
         if self.policy:
             alone = partial(replace, weights=DENSE_OPERAND, gradients=DENSE_GRADIENTS)
             return mapped(assigned(self.model, self.policy), alone)

@@ -55,7 +55,7 @@ class Assigned:
 
     @property
     def every(self) -> tuple[Representation, ...]:
-        """Each representation once."""
+        """Each representation among them once."""
         of_layers = [held for block in self.layers for _, held in block.projections]
         return tuple(dict.fromkeys([*of_layers, self.embedding, self.head]))
 
@@ -76,7 +76,7 @@ def representation_of(held: Representation | Block, name: Projection) -> Represe
 
 
 Held = Representation | Assigned
-"""What a decoder's weights are held in: one representation for all linear layers, or one for each."""
+"""Representations of a decoder's weights: one representation for all linear layers, or one for each."""
 
 
 def runs(values: tuple[Value, ...]) -> list[tuple[int, int, Value]]:
@@ -100,17 +100,17 @@ def every(held: Held) -> tuple[Representation, ...]:
 
 
 def mapped(held: Held, function: Callable[[Representation], Representation]) -> Held:
-    """What weights are held in, with `function` of every representation."""
+    """The same weights with `function` of every representation."""
     return function(held) if isinstance(held, Representation) else held.mapped(function)
 
 
 def weights_alone(held: Held) -> Held:
-    """What weights are held in where activations and gradients stay dense."""
+    """Representations of weights where activations and gradients stay dense."""
     return mapped(held, lambda each: replace(each, activations=DENSE_OPERAND, gradients=DENSE_GRADIENTS))
 
 
 def assigned(model: ModelConfig, policy: Policy) -> Held:
-    """What a policy holds the weights of a model in: a lone representation where all linear layers agree.
+    """Representations of a model by a policy: a lone one where all linear layers agree.
 
     Paths are `layers/3/attention/query/kernel`, `layers/3/mlp/up/kernel`, with layers counted from 0, and `embedding`
     and `head`, which stay dense unless a rule names them.
@@ -135,7 +135,7 @@ def _assigned(model: ModelConfig, policy: Frozen) -> Held:
 
 
 def coverage(model: ModelConfig, policy: Policy) -> Coverage:
-    """What a policy makes of every weight of a model; raises what `assigned` does."""
+    """Every weight of a model with its representation by a policy; raises as `assigned` does."""
     paths = [each.path for each in _found(model)]
     for rule in rules_of(policy) if model.tied_embeddings else ():
         if first_match([rule], "head") is not None and all(first_match([rule], path) is None for path in paths):

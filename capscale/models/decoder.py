@@ -63,7 +63,7 @@ class Decoder(nn.Module):
         return self.final_norm(x_BTM)
 
     def first_steps(self, tokens_BT: Array, ctx: Context) -> dict[str, Array]:
-        """Where learned numbers of the layers' inputs start, by path and over all layers: see `learned_steps`."""
+        """Where learned scales of the layers' inputs start, by path and over all layers: see `learned_steps`."""
         x_BTM = jnp.take(self._table("embedding", ctx), tokens_BT, axis=0).astype(self.config.dtype)
         held = self.representation
         if isinstance(held, Representation):

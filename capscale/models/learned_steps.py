@@ -1,4 +1,4 @@
-"""Learned numbers of the inputs of layers: where they start, found by sending tokens through the model."""
+"""Learned scales of the inputs of layers: where they start, found by sending tokens through the model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def start_steps(
 
 
 def without_steps(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters without the learned numbers of inputs."""
+    """Parameters without the learned scales of inputs."""
     return {
         name: without_steps(branch) if isinstance(branch, Mapping) else branch
         for name, branch in params.items()
@@ -59,7 +59,7 @@ def joined_steps(made: Sequence[tuple[int, dict[str, Array]]]) -> dict[str, Arra
 
 
 def with_steps(params: Mapping[str, Any], steps: Mapping[str, Array]) -> dict[str, Any]:
-    """Parameters with the learned numbers of inputs set, by their paths."""
+    """Parameters with the learned scales of inputs set, by their paths."""
     found = dict(params)
     for path, leaf in steps.items():
         *parents, name = path.split("/")

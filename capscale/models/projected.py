@@ -111,7 +111,7 @@ def add_learned(params: Any, held: Held) -> Any:
 
 
 def _padded(path: str, pieces: list[Piece], values: list[Array | None]) -> Array | None:
-    """What formats own of all layers of one kernel, zero where one owns nothing; None where none does."""
+    """Arrays that formats own of all layers of one kernel, zero where one owns nothing; None where none does."""
     shapes = {(value.shape[1:], value.dtype): value for value in values if value is not None}
     if not shapes:
         return None

@@ -13,7 +13,7 @@ from capscale.errors import UserError
 from capscale.formats.serialize import to_json
 from capscale.models.assigned import Held, assigned
 from capscale.models.config import ModelConfig
-from capscale.policy import Frozen, Policy, frozen
+from capscale.policy import Frozen, frozen
 from capscale.representation import DENSE, Representation
 from capscale.train.code import code_of
 
@@ -94,7 +94,7 @@ class Run:
     optimizer: Optimizer
     batch: int
     ladder: str
-    representation: Policy = field(default=DENSE)
+    representation: Frozen = field(default=DENSE)
     seed: int = 0
 
     def __post_init__(self):
@@ -115,13 +115,8 @@ class Run:
         object.__setattr__(self, "representation", held if isinstance(held, Representation) else policy)
 
     @property
-    def policy(self) -> Frozen:
-        """The representation, or the rules, as a value that can be hashed."""
-        return frozen(self.representation)
-
-    @property
     def held(self) -> Held:
-        """What the policy holds the weights of the model in."""
+        """Representations of all weights of the model, by its policy."""
         return assigned(self.model, self.representation)
 
     @property

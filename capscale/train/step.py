@@ -87,7 +87,7 @@ class Program:
     def of(cls, run: Run, memory: Memory = AT_ONCE, devices: int = 1) -> "Program":
         """The program of a run: its learning rate, length and seed are data, not code."""
         optimizer = dataclasses.replace(run.optimizer, learning_rate=1.0)
-        return cls(run.model, run.policy, optimizer, run.batch, memory, devices)
+        return cls(run.model, run.representation, optimizer, run.batch, memory, devices)
 
     @property
     def start(self) -> "Program":
@@ -100,7 +100,7 @@ class Program:
 
     @cached_property
     def held(self) -> Held:
-        """What the policy holds the weights of the model in."""
+        """Representations of all weights of the model, by its policy."""
         return assigned(self.model, self.representation)
 
     @property

@@ -21,6 +21,7 @@ PASS = "final_bundles"
 _BUNDLE = re.compile(r"^\s*0x[0-9a-f]+\s*([A-Z]{2})?\s*:")
 _EXIT = re.compile(r"(%p[\w.]+) = scmp\.ge\.s32\.totalorder (?:\([^)]*\), )?%s[\w.]+, (\d+) /\* loop exit test")
 _BACK = re.compile(r"sbr\.rel \(!(%p[\w.]+)\)")
+_STAGE = re.compile(r"iteration index, stage = (\d+)")
 
 
 @cache
@@ -48,19 +49,22 @@ def schedules(directory: Path) -> dict[str, Path]:
 def cycles(schedule: str) -> int:
     """Bundles of a schedule, each times the trips of the loops that it stands in.
 
-    A loop whose trips the schedule does not name counts once. So does what is skipped in most trips.
+    A loop whose trips the schedule does not name counts once. So does what is skipped in most trips. The loop over the
+    blocks of a Pallas kernel makes a trip more for every stage of its pipeline, in which it waits for a block to come
+    or to go: these do not count.
     """
     exits = {predicate: int(trips) for predicate, trips in _EXIT.findall(schedule)}
-    counts = [0]
+    counts, stages = [0], [0]
     for line in schedule.splitlines():
         bundle = _BUNDLE.match(line)
         if bundle is None:
             continue
         if bundle[1] == "LB":
             counts.append(0)
+            stages.append(max(map(int, _STAGE.findall(line)), default=0))
         counts[-1] += 1
         back = _BACK.search(line)
         if back is not None and back[1] in exits and len(counts) > 1:
             inner = counts.pop()
-            counts[-1] += inner * exits[back[1]]
+            counts[-1] += inner * max(exits[back[1]] - stages.pop(), 1)
     return sum(counts)

@@ -141,6 +141,12 @@ def test_bundles_count_as_often_as_their_loops_run():
     assert bundles.cycles(SCHEDULE) == 7 * (2 + 5 * 2) + 1
 
 
+def test_trips_that_fill_and_empty_the_pipeline_do_not_count():
+    """Seven, two of which have no block to work on."""
+    of_blocks = SCHEDULE.replace("%s1 = sadd", "%s5 = sphi %s6 /* iteration index, stage = 2 */  ;;  %s1 = sadd")
+    assert bundles.cycles(of_blocks) == 5 * (2 + 5 * 2) + 1
+
+
 @pytest.mark.slow
 def test_a_kernel_is_known_by_its_schedule(tmp_path):
     """libtpu writes it in a process of its own, where nothing has loaded it before."""

@@ -1,0 +1,105 @@
+"""Cycles of the projection kernels for TPUs by their schedules, against the least that their bytes take.
+
+    python scripts/tpu_projections.py                      # needs libtpu (pip install 'jax[tpu]'), no TPU
+    python scripts/tpu_projections.py --json projections-tpu.json
+
+Estimates, not measurements: libtpu compiles forward kernels, masks included, and what is counted are the bundles of
+their schedules, a lower bound of their time (`capscale.kernels.bundles`). The least is every value read and written
+once at the chip's bandwidth.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from capscale.kernels import bundles
+from capscale.kernels.aot import compile_for_tpu
+from capscale.kernels.project import Spec, Unsupported
+from capscale.kernels.project.tpu import project as tpu
+
+from capscale.defaults import default_estimator
+from capscale.formats.catalog import find
+from capscale.fused import spec_of
+from capscale.sweep.slices import CHIPS
+
+KERNEL = "capscale_project"
+FORMATS = (
+    ("int4", None, False),
+    ("int4", 128, False),
+    ("int4", 128, True),
+    ("int4-g32", None, False),
+    ("mxfp4", 128, False),
+    ("2:4+int4", 128, True),
+    ("higgs-d2-n16", 128, True),
+)
+"""A format, by how many values it is rotated, and whether back."""
+
+
+def cases(only: list[str] | None) -> Iterator[tuple[str, Spec]]:
+    """What is projected onto, and its name."""
+    for format, rotation, back in FORMATS:
+        if only and format not in only:
+            continue
+        of = find(format)
+        spec = spec_of(of, default_estimator(of, rotated=rotation is not None), rotation, back)
+        assert not isinstance(spec, Unsupported), spec
+        turned = f" + H{rotation}{', back' if back else ''}" if rotation else ""
+        yield f"{format}{turned}", spec
+
+
+def cycles(chip: str, spec: Spec, rows: jax.ShapeDtypeStruct, folder: Path) -> int:
+    """Cycles of the forward kernel on such rows."""
+    for written in folder.iterdir():
+        written.unlink()
+    compile_for_tpu(chip, partial(tpu.project, spec), rows)
+    (kernel,) = (path for name, path in bundles.schedules(folder).items() if name.startswith(KERNEL))
+    return bundles.cycles(kernel.read_text())
+
+
+def main() -> None:
+    """Prints a row for each chip, format and dtype."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--shape", type=int, nargs=2, default=(4096, 4096))
+    parser.add_argument("--chips", nargs="+", default=["v5e", "v6e"], choices=list(CHIPS))
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
+    parser.add_argument("--formats", nargs="+", choices=sorted({name for name, *_ in FORMATS}))
+    arguments = parser.parse_args()
+    folder = bundles.folder()
+    assert folder is not None, "libtpu was loaded before it could be told to write schedules"
+    shape = tuple(arguments.shape)
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"jax": jax.__version__, "libtpu": version("libtpu"), "python": sys.version.split()[0]},
+        "command": " ".join(["python", *sys.argv]),
+        "shape": shape,
+    }
+    print(f"{shape[0]} x {shape[1]}, by schedules of libtpu {about['versions']['libtpu']}; estimates, nothing was run")
+    print("chip  format                   dtype        cycles      us   least us   times the least")
+    table: list[dict[str, Any]] = []
+    for chip in arguments.chips:
+        of = CHIPS[chip]
+        for name, spec in cases(arguments.formats):
+            for dtype in arguments.dtypes:
+                rows = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+                count = cycles(chip, spec, rows, folder)
+                us, least = 1e6 * count / of.clock, 1e6 * 2 * rows.size * rows.dtype.itemsize / of.bandwidth
+                print(
+                    f"{chip:5s} {name:24s} {dtype:9s} {count:9d} {us:7.0f} {least:10.0f} {us / least:17.2f}", flush=True
+                )
+                row = {"chip": chip, "format": name, "dtype": dtype, "cycles": count}
+                table.append({**row, "us": round(us, 1), "least_us": round(least, 1), "times": round(us / least, 2)})
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({**about, "results": table}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ FORMATS = (
 
 
 def cases(only: list[str] | None) -> Iterator[tuple[str, Spec]]:
-    """What is projected onto, and its name."""
+    """Name and specification of every projection."""
     for format, rotation, back in FORMATS:
         if only and format not in only:
             continue

@@ -3,6 +3,8 @@
 Every backend and every format computes these very functions, on whole tensors or on the blocks of a kernel.
 """
 
+from collections.abc import Callable
+from operator import truediv
 from typing import Any, NamedTuple, Union
 
 import jax.numpy as jnp
@@ -69,6 +71,7 @@ def on_grid(
     *,
     uniform: Array | None = None,
     restored: Array | ScaleOffset | None = None,
+    per_gap: Callable[[Array, Array], Array] = truediv,
 ) -> Projection:
     """Float32 `x` on `grid` in units of `scale`, which broadcasts to x; its value not yet in the dtype of the row.
 
@@ -89,7 +92,7 @@ def on_grid(
     else:
         radius = jnp.abs(normal) * reciprocal(grid.levels[-1])
         step = gap * scale
-    value, distance = of_level(level, scale if restored is None else restored), jnp.abs(normal - level) / gap
+    value, distance = of_level(level, scale if restored is None else restored), per_gap(jnp.abs(normal - level), gap)
     if keep is not None:
         value = jnp.where(keep, value, 0.0)
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))

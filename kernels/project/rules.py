@@ -4,12 +4,12 @@ A rule is `(float32 x, measures) -> where the gradient passes`, elementwise jnp;
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.extend.core import Literal, jaxprs_in_params
 
 Rule = Callable[..., Any]
@@ -43,8 +43,24 @@ def evaluate(rule: Rule, x: Array, measures: Any) -> Array | None:
     traced = jax.make_jaxpr(rule)(x, measures)
     if not _chooses_booleans(traced.jaxpr):
         return rule(x, measures)
-    (passes,) = _run(traced.jaxpr, traced.consts, jax.tree.leaves((x, measures)))
+    (passes,) = _run(traced.jaxpr, traced.consts, jax.tree.leaves((x, measures)), _booleans)
     return passes
+
+
+_WHOLE = 1.5 * 2.0**23
+"""Where numbers of float32 are a unit apart, 2^22 to either side."""
+
+
+def rounding_by_sums(zero: Array, function: Callable[..., Any], *operands: Any) -> Any:
+    """`function(*operands)`, elementwise in float32, with two additions in place of every rounding to whole numbers.
+
+    A TPU takes six or more operations for one. Exact up to 2^22; what is larger comes out within 2, or within one part
+    in 2^22, which is beyond the ends of any grid and stays there. `zero`: one that compilers do not know for one, as
+    XLA makes nothing of a constant that is added and taken away again.
+    """
+    traced, shape = jax.make_jaxpr(function, return_shape=True)(*operands)
+    found = _run(traced.jaxpr, traced.consts, jax.tree.leaves(operands), partial(_by_sums, zero + _WHOLE))
+    return jax.tree.unflatten(jax.tree.structure(shape), found)
 
 
 def _boolean(step: Any) -> bool:
@@ -59,8 +75,8 @@ def _chooses_booleans(jaxpr: Any) -> bool:
     return any(map(_boolean, jaxpr.eqns)) or any(map(_chooses_booleans, inner))
 
 
-def _run(jaxpr: Any, consts: list[Any], operands: list[Any]) -> list[Any]:
-    """Operations of a traced function, step by step."""
+def _run(jaxpr: Any, consts: list[Any], operands: list[Any], instead: Callable[..., Any]) -> list[Any]:
+    """Operations of a traced function, step by step; `instead` gives the result of those it replaces."""
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
 
     def value(name: Any) -> Any:
@@ -68,11 +84,12 @@ def _run(jaxpr: Any, consts: list[Any], operands: list[Any]) -> list[Any]:
 
     for step in jaxpr.eqns:
         read = [value(name) for name in step.invars]
-        if _boolean(step):
-            found = [_by_numbers(step.primitive.name, *read)]
+        replaced = instead(step, *read)
+        if replaced is not None:
+            found = [replaced]
         elif step.primitive.name in _CALLS:
             called = step.params["jaxpr"]
-            found = _run(called.jaxpr, called.consts, read)
+            found = _run(called.jaxpr, called.consts, read, instead)
         else:
             found = step.primitive.bind(*read, **step.params)
             found = found if step.primitive.multiple_results else [found]
@@ -80,9 +97,19 @@ def _run(jaxpr: Any, consts: list[Any], operands: list[Any]) -> list[Any]:
     return [value(name) for name in jaxpr.outvars]
 
 
-def _by_numbers(name: str, first: Array, *cases: Array) -> Array:
-    """The negation of `first`, or the case that it chooses: the second where it is true."""
-    if name == "not":
+def _booleans(step: Any, *operands: Any) -> Array | None:
+    """The negation of a boolean, or the case that it chooses: the second where it is true."""
+    if not _boolean(step):
+        return None
+    first, *cases = operands
+    if step.primitive.name == "not":
         return jnp.where(first, 0.0, 1.0) > 0
     off, on = (jnp.where(case, 1.0, 0.0) for case in cases)
     return jnp.where(first, on, off) > 0
+
+
+def _by_sums(whole: Array, step: Any, *operands: Any) -> Array | None:
+    """The whole number nearest to a float32, ties to even."""
+    if step.primitive.name != "round" or step.params["rounding_method"] != lax.RoundingMethod.TO_NEAREST_EVEN:
+        return None
+    return (operands[0] + whole) - whole

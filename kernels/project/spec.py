@@ -7,6 +7,7 @@ A mask rule is a callable of elementwise jnp, as are the parts of `scales`. Axes
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import jax
@@ -128,7 +129,11 @@ class Spec:
     @property
     def reads_rms(self) -> bool:
         """Whether the mask reads the row's root mean square, which is measured for nothing else."""
-        return self.pattern is not None and self.mask is not None and reads(self.mask, self.measures, "rms")
+        return self.pattern is not None and self.reads("rms")
+
+    def reads(self, measure: str) -> bool:
+        """Whether the mask reads a measure, one of those that there are."""
+        return self.mask is not None and reads(self.mask, self.measures, measure)
 
     def check(self, width: int) -> None:
         """Raises ValueError for rows of `width` values that this projection does not divide."""
@@ -167,10 +172,10 @@ def closeness(halves: list[tuple[Array, Array]], coordinates: list[Any], half: A
     return total
 
 
-def nearest_word(count: int, word: Callable[[Any], list[Any]], vector: list[Array]) -> list[Array]:
+def nearest_word(count: int, word: Callable[[Any], list[Any]], vector: list[Array], at_once: int = 1) -> list[Array]:
     """Coordinates of the codeword nearest to every `vector`, given and returned coordinate by coordinate.
 
-    `word(i)`: a row of `Codebook.table`. The first of equals.
+    `word(i)`: a row of `Codebook.table`; `at_once`: how many in a trip of the loop over them. The first of equals.
     """
     halves = [exact_halves(x) for x in vector]
 
@@ -182,7 +187,16 @@ def nearest_word(count: int, word: Callable[[Any], list[Any]], vector: list[Arra
 
     # Where nothing wins, as with NaN, the first codeword stands, as it does for an index of 0.
     start = [jnp.full_like(vector[0], -jnp.inf), *(jnp.broadcast_to(c, vector[0].shape) for c in word(0)[:-1])]
-    return lax.fori_loop(0, count, better, start)[1:]
+    at_once = gcd(count, at_once)
+
+    def several(trip: Any, best: list[Array]) -> list[Array]:
+        for place in range(at_once):
+            best = better(trip * at_once + place, best)
+        return best
+
+    if at_once == count:
+        return several(0, start)[1:]
+    return lax.fori_loop(0, count // at_once, several if at_once > 1 else better, start)[1:]
 
 
 def radius_of(codebook: Codebook, vector: list[Array], sqrt: Callable[[Array], Array] = jnp.sqrt) -> Array:

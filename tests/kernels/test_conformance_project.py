@@ -114,18 +114,18 @@ def test_a_grid_from_outside(check, record_property):
     run(check, spec, record_property)
 
 
-def off_by_a_step(grid, x, scale, keep):
-    found = on_grid(grid, x, scale, keep)
+def off_by_a_step(grid, x, scale, keep, **how):
+    found = on_grid(grid, x, scale, keep, **how)
     return found._replace(value=jnp.where(x > 1, found.value + scale, found.value))
 
 
-def without_infinity(grid, x, scale, keep):
-    found = on_grid(grid, x, scale, keep)
+def without_infinity(grid, x, scale, keep, **how):
+    found = on_grid(grid, x, scale, keep, **how)
     return found._replace(value=jnp.where(jnp.isnan(found.value), 0.0, found.value))
 
 
-def narrow_trust(grid, x, scale, keep):
-    found = on_grid(grid, x, scale, keep)
+def narrow_trust(grid, x, scale, keep, **how):
+    found = on_grid(grid, x, scale, keep, **how)
     return found._replace(error_in_steps=found.error_in_steps * 1.01)
 
 

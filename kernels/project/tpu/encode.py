@@ -1,16 +1,14 @@
 """The codes and scales of rows on a TPU: one read of the rows, one write of the bytes.
 
-    x       (R, K) --> block (`Tile.rows`, K) in VMEM --> tile (`Tile.inner`, 128) in registers
-                                                             | code of every lane, int32
-    codes   (R, W) <-- words (`Tile.inner`, W) <-- tile c shifted by `bits * (c // (W / 128))` into word `c % (W / 128)`
-    scales  (R, S) <-- the scale, in all lanes of its group, into lane `l + c % run` of register `c // run`
+    x       (R, K) --> block (`Tile.rows`, K) in VMEM --> tile (128, `Tile.inner`) in registers, turned as in `project`
+                                                             | code of every value, int32
+    codes   (R, W) <-- words (W, `Tile.inner`) <-- tile c shifted by `bits * (c // (W / 128))` into word `c % (W / 128)`
+    scales  (R, S) <-- scales (S, `Tile.inner`) <-- the scale of group g into row g
 
-W are bytes of a row (`bitplanes`), S the lanes that its scales take, `run` the lanes of a group, l where it starts in
-tile c. Blocks and tiles are those of `project`. A scale is written where it stands, to a register that other tiles
-fill up; XLA puts them in order, a small part of the bytes.
+W are bytes of a row (`bitplanes`), S its groups, rounded up to whole registers. Blocks and tiles are those of
+`project`.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,12 +20,14 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
 from ..bitplanes import LANES, plane_bytes
-from ..codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
+from ..codes import Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
+from ..rules import rounding_by_sums
 from ..spec import Spec
-from . import lanes
+from . import columns, strip_bytes
 from . import project as tpu
-from .rows import Refs, column, measure_scale
-from .tiles import SPILLED, SUBLANES, VMEM, Tile, encode_vmem_bytes, fitting_tile
+from .rotation import RotateBy, Rotation
+from .rows import Refs, over_groups, run_of
+from .tiles import SPILLED, SUBLANES, VMEM, Memory, Tile, encode_memory, fitting_tile
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -45,7 +45,7 @@ def encode(
     *,
     tile: Tile | None = None,
     interpret: bool = False,
-    rotate_by: lanes.RotateBy | None = None,
+    rotate_by: RotateBy | None = None,
 ) -> Encoded:
     """`reference.encode` on a TPU. `tile` and `rotate_by`: see `tpu.project`."""
     if reason := unsupported(spec, x_RK.shape, x_RK.dtype):
@@ -55,11 +55,11 @@ def encode(
     if not rows:
         return Encoded(jnp.zeros((0, codes), jnp.uint8), jnp.zeros((0, groups), jnp.float32))
     tile = fitting_tile(tile, x_RK.shape, dtype, partial(needs, spec))
-    rotation = lanes.Rotation.of(spec.rotation, dtype, rotate_by, interpret)
-    block = partial(tpu.block_of_rows, tile)
+    rotation = Rotation.of(spec.rotation, dtype, rotate_by, interpret)
+    block = partial(tpu.block_of_rows, _memory(spec, tile, width, dtype))
     scales = _scale_lanes(spec, width)
     words, scale = pl.pallas_call(
-        partial(_encode, spec, grid, tile, rotation),
+        partial(_encode, spec, tile, rotation, tpu.at_once(interpret)),
         grid=(pl.cdiv(rows, tile.rows),),
         in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs],
         out_specs=[block(codes), block(scales)],
@@ -67,58 +67,67 @@ def encode(
             jax.ShapeDtypeStruct((rows, codes), jnp.uint8),
             jax.ShapeDtypeStruct((rows, scales), jnp.float32),
         ],
-        scratch_shapes=[pltpu.VMEM((tile.inner, width), jnp.float32), pltpu.VMEM((tile.inner, codes), jnp.int32)],
+        scratch_shapes=[
+            pltpu.VMEM((width, tile.inner), jnp.float32),
+            pltpu.VMEM((strip_bytes.scratch_rows(codes), tile.inner), jnp.int32),
+            pltpu.VMEM((scales, tile.inner), jnp.float32),
+        ],
         compiler_params=tpu.compiler_params(needs(spec, tile, width, dtype)),
         interpret=interpret,
         name="capscale_encode",
     )(x_RK, *([] if given_R1 is None else [given_R1]), *rotation.operands)
-    run = min(spec.group or width, LANES)
-    ordered = jnp.swapaxes(scale.reshape(rows, scales // LANES, LANES // run, run), 2, 3).reshape(rows, scales)
-    return Encoded(words, ordered[:, :groups])
+    return Encoded(words, scale[:, :groups])
 
 
 def _scale_lanes(spec: Spec, width: int) -> int:
-    """Lanes that the scales of a row take as the kernel writes them."""
-    group = spec.group or width
-    return LANES * pl.cdiv(width // max(group, LANES), min(group, LANES))
+    """Lanes that the scales of a row take."""
+    return LANES * pl.cdiv(group_count(spec, width), LANES)
 
 
 def needs(spec: Spec, tile: Tile, width: int, dtype: DTypeLike) -> int:
     """VMEM of this kernel."""
-    return encode_vmem_bytes(tile, width, dtype, code_bits(coded_grid(spec)), _scale_lanes(spec, width))
+    return _memory(spec, tile, width, dtype).total
 
 
-def _encode(spec: Spec, grid: CodedGrid, tile: Tile, rotation: lanes.Rotation, x_ref: Any, *refs: Any) -> None:
-    *ins, words_ref, scales_ref, full_ref, codes_ref = refs
+def _memory(spec: Spec, tile: Tile, width: int, dtype: DTypeLike) -> Memory:
+    return encode_memory(tile, width, dtype, code_bits(coded_grid(spec)), _scale_lanes(spec, width))
+
+
+def _encode(spec: Spec, tile: Tile, rotation: Rotation, together: int, x_ref: Any, *refs: Any) -> None:
+    *ins, words_ref, scales_ref, full_ref, turned_words_ref, turned_scales_ref = refs
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
-    ref = Refs(x_ref, given, lambda y: rotation(y, ins), full_ref)
-    size = spec.group or x_ref.shape[1]
-    tiles, run = max(size // LANES, 1), min(size, LANES)
-    bits, stride = code_bits(grid), codes_ref.shape[1] // LANES
+    ref = Refs(
+        x_ref,
+        given,
+        load=lambda here, c: rotation(x_ref[here, run_of(c)], ins, turn=True),
+        full=full_ref,
+        zero=columns.unknown_zero(x_ref, tile.inner),
+    )
+    grid = coded_grid(spec)
+    size, bits, count = spec.group or x_ref.shape[1], code_bits(grid), words_ref.shape[1]
+    groups = max(LANES // size, 1)  # of a tile
 
-    def inner(i: Array, _: None) -> None:
+    def strip(i: Array, _: None) -> None:
         here = pl.ds(i * tile.inner, tile.inner)
-        codes_ref[...] = jnp.zeros_like(codes_ref)
+        turned_words_ref[...] = jnp.zeros_like(turned_words_ref)
 
-        def group(g: Array, _: None) -> None:
-            def each(step: Callable[[Array, Any], Any], start: Any) -> Any:
-                return step(g, start) if tiles == 1 else lax.fori_loop(g * tiles, (g + 1) * tiles, step, start)
+        def keep_scale(g: Any, scale: Array) -> None:
+            for place in range(groups):
+                run, sublane = divmod(place * size, columns.SUBLANES) if size < columns.SUBLANES else (place, 0)
+                turned_scales_ref[pl.ds(g * groups + place, 1), :] = scale[run, sublane : sublane + 1, :]
 
-            scale = measure_scale(spec, ref, here, size, each)
-            assert scale is not None
+        def moved_code(c: Any, scale: Array) -> Array:
+            full = ref.full[run_of(c), :]
+            code = rounding_by_sums(columns.spread(ref.zero), partial(code_of, grid), full, columns.spread(scale))
+            return lax.shift_left(code, jnp.full(code.shape, strip_bytes.lowest_bit(c, count, bits), jnp.int32))
 
-            def write(c: Array, _: None) -> None:
-                code = code_of(grid, full_ref[:, column(c)], scale)
-                shift = jnp.full(code.shape, bits * lax.div(c, stride), jnp.int32)
-                word = column(lax.rem(c, stride))
-                codes_ref[:, word] = codes_ref[:, word] | lax.shift_left(code, shift)
+        def write(tiles: list[Any], scales: list[Any]) -> None:
+            codes = [moved_code(c, scale) for c, scale in zip(tiles, scales, strict=True)]
+            strip_bytes.add(turned_words_ref, tiles, codes, count)
 
-            each(write, None)
-            register = column(lax.div(g, run))
-            mine = (lanes.lane(scale) & (run - 1)) == lax.rem(g, run)
-            scales_ref[here, register] = jnp.where(mine, scale, scales_ref[here, register])
+        over_groups(spec, ref, here, together, write, measured=keep_scale)
+        strip_bytes.write(turned_words_ref, words_ref, here)
+        for begin in range(0, scales_ref.shape[1], LANES):
+            scales_ref[here, begin : begin + LANES] = turned_scales_ref[begin : begin + LANES, :].T
 
-        lax.fori_loop(0, x_ref.shape[1] // (LANES * tiles), group, None)
-        words_ref[here, :] = codes_ref[...].astype(jnp.uint8)
-
-    lax.fori_loop(0, tile.rows // tile.inner, inner, None)
+    lax.fori_loop(0, tile.rows // tile.inner, strip, None)

@@ -6,16 +6,17 @@
                +- - - - - - - - - - - - - - - - -+
     a block    |       |       |         |       |   `Tile.rows` whole rows in VMEM, a step of the grid
                +-------+-------+-- ... --+-------+
-    a tile     |  128  |       |         |       |   `Tile.inner` rows x 128 lanes: vector registers
+    a tile     |  128  |       |         |       |   `Tile.inner` rows (a strip of the block) x 128 values
                +-------+-------+-- ... --+-------+
-                 group: a tile, several, or runs of lanes inside of one
+                   | rotated and turned: values below each other, a row in every lane (see `columns`)
+                   v
+    scratch    (K, `Tile.inner`) float32; group: a tile, several, or runs of rows inside of one
 
-Tiles of a block are worked through so that intermediate values stay in registers: all tiles of a group once for its
-largest magnitude, once more for its root mean square, and once for the levels (see `rows`). Rows do not meet: the grid
-is parallel.
+Tiles of a strip are worked through so that intermediate values stay in registers: all tiles of a group once for its
+largest magnitude, once more for its root mean square, and once for the levels (see `rows`); each is turned back as it
+is written. Rows do not meet: the grid is parallel.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,13 +31,19 @@ from ..bitplanes import LANES
 from ..mask import mask_bytes
 from ..projection import Projection, on_grid
 from ..reference import Projected
-from ..rules import evaluate
+from ..rules import evaluate, rounding_by_sums
 from ..spec import Spec
-from . import lanes
-from .rows import Refs, column, measure_scale, row_rms
-from .tiles import SPILLED, SUBLANES, VMEM, Tile, fitting_tile, vmem_bytes
+from . import columns, strip_bytes
+from .rotation import RotateBy, Rotation
+from .rows import Refs, Tiles, first, over_groups, row_rms, run_of
+from .tiles import SPILLED, SUBLANES, VMEM, Memory, Tile, fitting_tile, memory, vmem_bytes
 
 DTYPES = (jnp.float32, jnp.bfloat16)
+
+
+def at_once(interpret: bool) -> int:
+    """Tiles in a trip of a loop: enough to be read, multiplied and turned while others are in the vector unit."""
+    return 1 if interpret else 8
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -71,11 +78,11 @@ def project(
     *,
     tile: Tile | None = None,
     interpret: bool = False,
-    rotate_by: lanes.RotateBy | None = None,
+    rotate_by: RotateBy | None = None,
 ) -> Projected:
     """`reference.project` on a TPU.
 
-    `tile`: in place of the default one; `rotate_by`: see `lanes.Rotation.of`. Both raise ValueError where they are bad,
+    `tile`: in place of the default one; `rotate_by`: see `Rotation.of`. Both raise ValueError where they are bad,
     as does what is `unsupported`.
     """
     if reason := unsupported(spec, x_RK.shape, x_RK.dtype):
@@ -86,18 +93,19 @@ def project(
     if not rows:
         return Projected(x_RK, jnp.zeros(shapes[1].shape, jnp.uint8) if masked else None)
     tile = fitting_tile(tile, x_RK.shape, dtype)
-    rotation = lanes.Rotation.of(spec.rotation, dtype, rotate_by, interpret)
-    block = partial(block_of_rows, tile)
+    rotation = Rotation.of(spec.rotation, dtype, rotate_by, interpret)
+    block = partial(block_of_rows, memory(tile, width, dtype))
     words = [pl.BlockSpec(memory_space=pltpu.SMEM)] if spec.codebook else []
     out = pl.pallas_call(
-        partial(_forward, spec, tile, rotation),
+        partial(_forward, spec, tile, rotation, at_once(interpret)),
         grid=(pl.cdiv(rows, tile.rows),),
         in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs, *words],
         out_specs=[block(shape.shape[1]) for shape in shapes[: 1 + masked]],
         out_shape=shapes[: 1 + masked],
         scratch_shapes=[
-            pltpu.VMEM((tile.inner, width), jnp.float32),
-            pltpu.VMEM((tile.inner, mask_bytes(width)), jnp.int32),
+            pltpu.VMEM((width, tile.inner), jnp.float32),
+            pltpu.VMEM((strip_bytes.scratch_rows(mask_bytes(width)), tile.inner), jnp.int32),
+            pltpu.VMEM((LANES, tile.inner), jnp.float32),
         ],
         compiler_params=compiler_params(vmem_bytes(tile, width, dtype)),
         interpret=interpret,
@@ -118,15 +126,15 @@ def backward(
     *,
     tile: Tile | None = None,
     interpret: bool = False,
-    rotate_by: lanes.RotateBy | None = None,
+    rotate_by: RotateBy | None = None,
 ) -> Array:
     """`reference.backward` on a TPU."""
     rows, width = g_RK.shape
     if not rows or (mask_RW is None and spec.rotation is None):
         return g_RK
     tile = fitting_tile(tile, g_RK.shape, g_RK.dtype)
-    rotation = lanes.Rotation.of(spec.rotation, g_RK.dtype, rotate_by, interpret)
-    block = partial(block_of_rows, tile)
+    rotation = Rotation.of(spec.rotation, g_RK.dtype, rotate_by, interpret)
+    block = partial(block_of_rows, memory(tile, width, g_RK.dtype))
     return pl.pallas_call(
         partial(_backward, spec, tile, rotation),
         grid=(pl.cdiv(rows, tile.rows),),
@@ -144,71 +152,89 @@ def compiler_params(vmem: int) -> Any:
     return pltpu.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=vmem + SPILLED)
 
 
-def block_of_rows(tile: Tile, width: int) -> pl.BlockSpec:
+def block_of_rows(memory: Memory, width: int) -> pl.BlockSpec:
     """A block of whole rows of `width` values."""
-    return pl.BlockSpec((tile.rows, width), lambda i: (i, 0))
+    only = {"pipeline_mode": pl.Buffered(1)} if memory.buffers == 1 else {}
+    return pl.BlockSpec((memory.rows, width), lambda i: (i, 0), **only)
 
 
-def _forward(spec: Spec, tile: Tile, rotation: lanes.Rotation, x_ref: Any, *refs: Any) -> None:
-    *ins, full_ref, bits_ref = refs
+def _forward(spec: Spec, tile: Tile, rotation: Rotation, together: int, x_ref: Any, *refs: Any) -> None:
+    *ins, full_ref, bits_ref, work_ref = refs
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
     matrix = [ins.pop(0) for _ in rotation.specs]
     words = ins.pop(0) if spec.codebook else None
     value_ref, mask_ref = (*ins, None)[:2]
-    ref = Refs(x_ref, given, lambda y: rotation(y, matrix), full_ref, words, value_ref, mask_ref, bits_ref)
-    size = spec.group or x_ref.shape[1]
-    tiles = max(size // LANES, 1)  # of a group
 
-    def inner(i: Array, _: None) -> None:
+    def load(here: Any, c: Array) -> Array:
+        return rotation(x_ref[here, run_of(c)], matrix, turn=True)
+
+    ref = Refs(
+        x_ref,
+        given,
+        load,
+        full_ref,
+        columns.unknown_zero(x_ref, tile.inner),
+        words,
+        value_ref,
+        mask_ref,
+        bits_ref,
+        work_ref,
+    )
+    back = (lambda y: rotation(y, matrix)) if spec.back else None
+
+    def strip(i: Array, _: None) -> None:
         here = pl.ds(i * tile.inner, tile.inner)
         if ref.mask is not None:
             ref.bits[...] = jnp.zeros_like(ref.bits)
-        rms = row_rms(ref, here) if spec.reads_rms else None
+        rms = row_rms(ref, here, Tiles(0, x_ref.shape[1] // LANES, together)) if spec.reads_rms else None
 
-        def group(g: Array, _: None) -> None:
-            def each(step: Callable[[Array, Any], Any], start: Any) -> Any:
-                return step(g, start) if tiles == 1 else lax.fori_loop(g * tiles, (g + 1) * tiles, step, start)
+        def write(tiles: list[Any], scales: list[Any]) -> None:
+            written = [
+                _write(spec, ref, here, c, back=back, scale=scale, rms=rms)
+                for c, scale in zip(tiles, scales, strict=True)
+            ]
+            if ref.mask is not None:
+                strip_bytes.add(ref.bits, tiles, [of for of in written if of is not None], ref.mask.shape[1])
 
-            scale = measure_scale(spec, ref, here, size, each, loaded=rms is not None)
-            each(lambda c, _: _write(spec, ref, here, c, scale=scale, rms=rms), None)
-
-        lax.fori_loop(0, x_ref.shape[1] // (LANES * tiles), group, None)
+        over_groups(spec, ref, here, together, write, loaded=rms is not None)
         if ref.mask is not None:
-            ref.mask[here, :] = ref.bits[...].astype(jnp.uint8)
+            strip_bytes.write(ref.bits, ref.mask, here)
 
-    lax.fori_loop(0, tile.rows // tile.inner, inner, None)
+    lax.fori_loop(0, tile.rows // tile.inner, strip, None)
 
 
-def _write(spec: Spec, ref: Refs, here: Any, c: Array, *, scale: Array | None, rms: Array | None) -> None:
-    """Values and mask bits of tile `c`. `scale`, `rms`: of its groups and rows, in all of their lanes."""
-    full = ref.full[:, column(c)]
-    keep, threshold = lanes.survivors(spec.pattern, full) if spec.pattern else (None, None)
+def _write(spec: Spec, ref: Refs, here: Any, c: Any, *, back: Any, scale: Any, rms: Array | None) -> Array | None:
+    """Writes the values of tile `c`, and gives the bits of its mask. `scale`, `rms`: of its groups and rows."""
+    full = ref.full[run_of(c), :]
+    keep, threshold = columns.survivors(spec.pattern, ref.full, first(c), ref.work) if spec.pattern else (None, None)
+    scale = jax.tree.map(columns.spread, scale)
     if spec.codebook is not None:
-        assert scale is not None
         row = spec.codebook.dimension + 1
-        projection = lanes.on_codebook(
-            spec.codebook, lambda i: [ref.words[i * row + j] for j in range(row)], full, scale
-        )
+
+        def word(i: Any) -> list[Array]:
+            return [ref.words[i * row + j] for j in range(row)]
+
+        projection = columns.on_codebook(spec.codebook, word, full, scale, ref.work)
     elif spec.grid is None:
         assert keep is not None
         projection = Projection(jnp.where(keep, full, 0.0), keep=keep)
     else:
-        assert scale is not None
-        projection = on_grid(spec.grid, full, scale, keep)
-    if ref.mask is not None and spec.mask is not None:
-        passes = evaluate(spec.mask, full, projection._replace(threshold=threshold, rms=rms))
-        passes = jnp.ones(full.shape, jnp.bool) if passes is None else passes
-        stride = ref.bits.shape[1] // LANES
-        bit = lax.shift_left(passes.astype(jnp.int32), jnp.full(full.shape, lax.div(c, stride), jnp.int32))
-        word = column(lax.rem(c, stride))
-        ref.bits[:, word] = ref.bits[:, word] | bit
-    value = projection.value.astype(ref.value.dtype)
-    if spec.back:
-        value = ref.rotate(value.astype(jnp.float32)).astype(ref.value.dtype)
-    ref.value[here, column(c)] = value
+        onto = partial(on_grid, spec.grid, per_gap=columns.per_gap_of(spec.grid))
+        projection = rounding_by_sums(columns.spread(ref.zero), onto, full, scale, keep)
+    value = projection.value.astype(ref.value.dtype).T
+    ref.value[here, run_of(c)] = back(value).astype(ref.value.dtype) if back else value
+    if spec.mask is None:
+        return None
+    measures = projection._replace(
+        threshold=threshold() if threshold and spec.reads("threshold") else None,
+        rms=None if rms is None else columns.spread(rms),
+    )
+    passes = evaluate(spec.mask, full, measures)
+    bit = jnp.left_shift(1, strip_bytes.lowest_bit(c, ref.mask.shape[1], 1))
+    return jnp.where(jnp.ones(full.shape, jnp.bool) if passes is None else passes, bit, 0)
 
 
-def _backward(spec: Spec, tile: Tile, rotation: lanes.Rotation, g_ref: Any, *refs: Any) -> None:
+def _backward(spec: Spec, tile: Tile, rotation: Rotation, g_ref: Any, *refs: Any) -> None:
     *ins, out_ref = refs
     matrix = [ins.pop() for _ in rotation.specs]
     width = g_ref.shape[1]
@@ -217,14 +243,14 @@ def _backward(spec: Spec, tile: Tile, rotation: lanes.Rotation, g_ref: Any, *ref
     def step(i: Array, _: None) -> None:
         here = pl.ds(lax.div(i, tiles) * tile.inner, tile.inner)
         c = lax.rem(i, tiles)
-        g = g_ref[here, column(c)].astype(jnp.float32)
+        g = g_ref[here, run_of(c)].astype(jnp.float32)
         if spec.back:
             g = rotation(g, matrix)
         for mask_ref in ins:
             stride = mask_ref.shape[1] // LANES
-            word = mask_ref[here, column(lax.rem(c, stride))].astype(jnp.int32)
+            word = mask_ref[here, run_of(lax.rem(c, stride))].astype(jnp.int32)
             bit = lax.shift_right_logical(word, jnp.full(word.shape, lax.div(c, stride), jnp.int32)) & 1
             g = jnp.where(bit == 1, g, 0.0)
-        out_ref[here, column(c)] = rotation(g, matrix).astype(out_ref.dtype)
+        out_ref[here, run_of(c)] = rotation(g, matrix).astype(out_ref.dtype)
 
     lax.fori_loop(0, tile.rows // tile.inner * tiles, step, None)

@@ -1,6 +1,6 @@
-"""Measures of the rows of a block on a TPU: the scales of their groups, and their root mean square.
+"""Measures of the rows of a strip on a TPU: the scales of their groups, and their root mean square.
 
-What is measured stands in all lanes of its group, (rows of a tile, 128).
+A measure is that of `columns`: (N, 8, R), N groups of a tile, one where a group takes whole tiles.
 """
 
 from collections.abc import Callable
@@ -10,58 +10,95 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from ...rms.reference import from_sums, limb_bits, limbs, powers
+from ...rms.reference import from_sums, limb_bits, powers
 from ..affine import LOWEST, Extremes, from_order, order
 from ..bitplanes import LANES
 from ..spec import Spec
-from . import lanes
-
-Each = Callable[[Callable[[Array, Any], Any], Any], Any]
-"""`each(step, start)`: what `step(c, carried)` carries through every tile c of a group, or of a row."""
+from . import columns
 
 
 class Refs(NamedTuple):
-    """Memory of a forward kernel: a block of rows, and scratch for one tile of them."""
+    """Memory of a forward kernel: a block of rows, and scratch for a strip of them, turned.
+
+    `load(here, c)`: tile c of these rows, rotated, (128, R). `full`: all tiles of the strip below each other, `bits`
+    their mask, `work` a tile. `zero`: see `columns.unknown_zero`.
+    """
 
     x: Any
     given: Any
-    rotate: Callable[[Array], Array]
+    load: Callable[[Any, Array], Array]
     full: Any
+    zero: Array
     words: Any = None
     value: Any = None
     mask: Any = None
     bits: Any = None
+    work: Any = None
 
 
-def column(number: Array) -> Any:
-    """Lanes of a tile in its row."""
-    return pl.ds(pl.multiple_of(number * LANES, LANES), LANES)
+def run_of(number: Any) -> Any:
+    """The 128 columns of a tile in its row, and its rows in scratch."""
+    return pl.ds(first(number), LANES)
 
 
-def measure_scale(spec: Spec, ref: Refs, here: Any, size: int, each: Each, *, loaded: bool = False) -> Any:
+def first(number: Any) -> Any:
+    """Number of the first column of a tile."""
+    return pl.multiple_of(number * LANES, LANES)
+
+
+class Tiles(NamedTuple):
+    """A run of `tiles` tiles, `at_once` of which are in a trip of the loop, so that one is loaded as another waits."""
+
+    begin: Any
+    tiles: int
+    at_once: int
+
+    def __call__(self, step: Callable[[Any, Any], Any], carried: Any) -> Any:
+        """Result of `step(c, carried)` for every tile c, one after the other."""
+
+        def several(tiles: list[Any], carried: Any) -> Any:
+            for c in tiles:
+                carried = step(c, carried)
+            return carried
+
+        return self.together(several, carried)
+
+    def together(self, step: Callable[[list[Any], Any], Any], carried: Any = None) -> Any:
+        """Result of `step(tiles, carried)` for the tiles of every trip, one after the other."""
+        trips = self.tiles // self.at_once
+
+        def trip(i: Any, carried: Any) -> Any:
+            return step([self.begin + i * self.at_once + place for place in range(self.at_once)], carried)
+
+        carried = lax.fori_loop(0, trips, trip, carried) if trips > 1 else trip(0, carried) if trips else carried
+        rest = [self.begin + place for place in range(trips * self.at_once, self.tiles)]
+        return step(rest, carried) if rest else carried
+
+
+def measure_scale(spec: Spec, ref: Refs, here: Any, size: int, each: Tiles, *, loaded: bool = False) -> Any:
     """The scale of a group of `size` values, with its offset where the rule gives one; None without a rule.
 
     Tiles of the group are rotated into scratch, unless they are `loaded`.
     """
     if spec.scale is None and loaded:
         return None
-    zero = jnp.zeros((ref.full.shape[0], LANES), jnp.int32)
+    zero = _zero(ref, size)
 
-    def measured(full: Array) -> Array:
+    def measured(c: Array, full: Array) -> Array:
         if not spec.measured_on_survivors:
             return full
         assert spec.pattern is not None
-        return jnp.where(lanes.survivors(spec.pattern, full)[0], full, 0.0)
+        return jnp.where(columns.survivors(spec.pattern, ref.full, first(c), ref.work)[0], full, 0.0)
 
     def tile(c: Array) -> Array:
-        return ref.full[:, column(c)] if loaded else _load(ref, here, c)
+        return ref.full[run_of(c), :] if loaded else _load(ref, here, c)
 
     if spec.scale is not None and spec.scale.statistic == "extremes":
-        return spec.scale(_extremes(lambda c: order(measured(tile(c))), each, zero, size), None)
+        return spec.scale(_extremes(lambda c: order(measured(c, tile(c))), each, zero, size), None)
 
     def read(c: Array, largest: Array) -> Array:
         full = tile(c)
-        return jnp.maximum(largest, lanes.magnitude_bits(measured(full))) if spec.scale else largest
+        return _further(largest, columns.magnitude_bits(measured(c, full)), size) if spec.scale else largest
 
     patterns = each(read, zero)
     if spec.scale is None:
@@ -69,61 +106,112 @@ def measure_scale(spec: Spec, ref: Refs, here: Any, size: int, each: Each, *, lo
     statistic = largest = _magnitude(patterns, size)
     if spec.scale.statistic == "rms":
         statistic = _root_mean_square(
-            lambda c: measured(ref.full[:, column(c)]), each, zero, largest=largest, size=size, share=spec.share
+            ref, lambda c: measured(c, ref.full[run_of(c), :]), each, largest=largest, size=size, share=spec.share
         )
-    given = None if ref.given is None else jnp.broadcast_to(ref.given[here, :], largest.shape)
-    return spec.scale(statistic, given)
+    return spec.scale(statistic, None if ref.given is None else _given(ref, here, largest.shape))
 
 
-def _extremes(read: Callable[[Array], Array], each: Each, zero: Array, size: int) -> Extremes:
+def over_groups(
+    spec: Spec,
+    ref: Refs,
+    here: Any,
+    at_once: int,
+    write: Callable[[list[Any], list[Any]], None],
+    *,
+    measured: Callable[[Any, Any], None] = lambda g, scale: None,
+    loaded: bool = False,
+) -> None:
+    """Measures the groups of a strip one after the other, then `write(tiles, scales)` all of their tiles.
+
+    `measured(g, scale)`: called once for each tile g where groups share tiles, else for each group. `loaded`: see
+    `measure_scale`.
+    """
+    width = ref.full.shape[0]
+    size = spec.group or width
+    tiles = max(size // LANES, 1)
+
+    def scale_of(g: Any, of: Tiles) -> Any:
+        scale = measure_scale(spec, ref, here, size, of, loaded=loaded)
+        measured(g, scale)
+        return scale
+
+    def several(groups: list[Any], _: None) -> None:
+        write(groups, [scale_of(g, Tiles(g, 1, 1)) for g in groups])
+
+    def one(g: Any, _: None) -> None:
+        of = Tiles(g * tiles, tiles, at_once)
+        scale = scale_of(g, of)
+        of.together(lambda tiles, _: write(tiles, [scale] * len(tiles)))
+
+    if tiles == 1:
+        Tiles(0, width // LANES, at_once).together(several)
+    else:
+        Tiles(0, width // (LANES * tiles), 1)(one, None)
+
+
+def row_rms(ref: Refs, here: Any, each: Tiles) -> Array:
+    """The root mean square of whole rows, all tiles of which it rotates into scratch."""
+    size = ref.full.shape[0]
+    zero = _zero(ref, size)
+    patterns = each(lambda c, largest: _further(largest, columns.magnitude_bits(_load(ref, here, c)), size), zero)
+    largest = _magnitude(patterns, size)
+    return _root_mean_square(ref, lambda c: ref.full[run_of(c), :], each, largest=largest, size=size)
+
+
+def _zero(ref: Refs, size: int) -> Array:
+    """A measure of every run of `size` values, before anything is measured."""
+    return jnp.zeros((LANES // max(min(size, LANES), columns.SUBLANES), columns.SUBLANES, ref.full.shape[1]), jnp.int32)
+
+
+def _further(largest: Array, tile: Array, size: int) -> Array:
+    return jnp.maximum(largest, columns.gathered(tile, size, jnp.maximum))
+
+
+def _given(ref: Refs, here: Any, shape: tuple[int, ...]) -> Array:
+    """The given number of every row, for a measure of that shape."""
+    turned = jnp.broadcast_to(ref.given[here, :], (shape[2], LANES)).T
+    return jnp.broadcast_to(turned[: shape[1]][None], shape)
+
+
+def _extremes(read: Callable[[Array], Array], each: Tiles, zero: Array, size: int) -> Extremes:
     """Both ends of a group of `size` values, from the `order` that `read` gives of tiles."""
 
     def further(c: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         key = read(c)
-        return jnp.maximum(ends[0], -key), jnp.maximum(ends[1], key)
+        return _further(ends[0], -key, size), _further(ends[1], key, size)
 
     start = (zero + LOWEST, zero + LOWEST)
-    low, high = (lanes.over(end, min(size, LANES), jnp.maximum) for end in each(further, start))
+    low, high = (columns.over(end, size, jnp.maximum) for end in each(further, start))
     return Extremes(from_order(-low), from_order(high))
 
 
-def row_rms(ref: Refs, here: Any) -> Array:
-    """The root mean square of whole rows, all tiles of which it rotates into scratch."""
-    zero, width = jnp.zeros((ref.full.shape[0], LANES), jnp.int32), ref.full.shape[1]
-
-    def each(step: Callable[[Array, Any], Any], start: Any) -> Any:
-        return lax.fori_loop(0, width // LANES, step, start)
-
-    def read(c: Array, largest: Array) -> Array:
-        return jnp.maximum(largest, lanes.magnitude_bits(_load(ref, here, c)))
-
-    largest = _magnitude(each(read, zero), width)
-    return _root_mean_square(lambda c: ref.full[:, column(c)], each, zero, largest=largest, size=width)
-
-
 def _load(ref: Refs, here: Any, c: Array) -> Array:
-    """Tile `c`, rotated, and kept in scratch."""
-    full = ref.rotate(ref.x[here, column(c)].astype(jnp.float32))
-    ref.full[:, column(c)] = full
+    """Tile `c`, rotated and turned, and kept in scratch."""
+    full = ref.load(here, c)
+    ref.full[run_of(c), :] = full
     return full
 
 
 def _magnitude(patterns: Array, size: int) -> Array:
-    """The largest of a group of `size` values, from the largest of `lanes.magnitude_bits` in each lane of its tiles."""
-    return lax.bitcast_convert_type(lanes.over(patterns, min(size, LANES), jnp.maximum), jnp.float32)
+    """The largest of a group of `size` values, from the largest of `columns.magnitude_bits` on each of its sublanes."""
+    return lax.bitcast_convert_type(columns.over(patterns, size, jnp.maximum), jnp.float32)
 
 
 def _root_mean_square(
-    read: Callable[[Array], Array], each: Each, zero: Array, *, largest: Array, size: int, share: float | None = None
+    ref: Refs, read: Callable[[Array], Array], each: Tiles, *, largest: Array, size: int, share: float | None = None
 ) -> Array:
     """As `rms.root_mean_square`, bit for bit, over the `size` values that `read` gives of tiles; `largest`: of them."""
-    power, inverse = powers(largest)
-    bits, run = limb_bits(size), min(size, LANES)
+    (power, inverse), zero = powers(largest), _zero(ref, size)
+    limbs = columns.Limbs(limb_bits(size), ref.x.dtype == jnp.bfloat16, ref.zero)
+    spread = columns.spread(inverse)
 
-    def add(c: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-        high, low = limbs(read(c), inverse, bits)
+    def add(c: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        high, low = limbs.sums(read(c), spread, size)
         return sums[0] + high, sums[1] + low
 
-    highs, lows = (lanes.over(s, run, jnp.add).astype(jnp.float32) for s in each(add, (zero, zero)))
+    highs, lows = (
+        (columns.over(total, size, jnp.add) - excess).astype(jnp.float32)
+        for total, excess in zip(each(add, (zero, zero)), limbs.excess(size), strict=True)
+    )
     of = None if share is None else jnp.full(largest.shape, share, jnp.float32)
-    return from_sums(highs, lows, largest=largest, power=power, bits=bits, count=size, share=of)
+    return from_sums(highs, lows, largest=largest, power=power, bits=limbs.bits, count=size, share=of)

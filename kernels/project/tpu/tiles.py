@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,32 +26,70 @@ LARGEST = 512  # rows of a block: beyond that the time to start one no longer sh
 
 @dataclass(frozen=True)
 class Tile:
-    """Sizes of the work: `rows` a block, `inner` rows of a tile of 128 lanes. Raises ValueError for broken ones."""
+    """Sizes of the work: `rows` a block, `inner` rows of a tile, each in a lane. Raises ValueError for broken ones."""
 
     rows: int
     inner: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.inner <= self.rows or self.rows % self.inner or self.inner % SUBLANES:
-            raise ValueError(f"{self}: `inner` must be a multiple of {SUBLANES}, and `rows` one of `inner`")
+        if not 0 < self.inner <= min(self.rows, LANES) or self.rows % self.inner or self.inner % SUBLANES:
+            raise ValueError(
+                f"{self}: `inner` must be a multiple of {SUBLANES} up to {LANES}, and `rows` one of `inner`"
+            )
+
+
+class Memory(NamedTuple):
+    """VMEM of a kernel, in bytes."""
+
+    rows: int
+    """Rows of a block."""
+    moved: int
+    """Of a block, its results included."""
+    scratch: int
+
+    @property
+    def buffers(self) -> int:
+        """How many blocks there are: two, of which one is moved while the other is worked on.
+
+        One where the smallest of blocks, of very wide rows, do not fit twice.
+        """
+        return 1 if self.rows == SUBLANES and 2 * self.moved + self.scratch + SPILLED > VMEM else 2
+
+    @property
+    def total(self) -> int:
+        """Of blocks and scratch."""
+        return self.buffers * self.moved + self.scratch
+
+
+def memory(tile: Tile, width: int, dtype: DTypeLike) -> Memory:
+    """Of the forward kernel, which the backward one stays below: of a strip values in float32, bits, and a tile more.
+
+    A strip's rows lie in whole registers.
+    """
+    mask = mask_bytes(width)
+    row = 2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES
+    return Memory(tile.rows, tile.rows * row, 4 * LANES * (width + _words(mask) + LANES) + _MATRIX)
+
+
+def encode_memory(tile: Tile, width: int, dtype: DTypeLike, bits: int, scale_lanes: int) -> Memory:
+    """Of the encoding kernel: of a strip values in float32, codes and scales."""
+    codes = plane_bytes(width, bits)
+    row = width * jnp.dtype(dtype).itemsize + codes + 4 * scale_lanes + 4 * LANES
+    return Memory(tile.rows, tile.rows * row, 4 * LANES * (width + _words(codes) + scale_lanes) + _MATRIX)
+
+
+_MATRIX = 2 * 2 * LANES * LANES
+"""Bytes of the rotation's, twice."""
 
 
 def vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
-    """VMEM of the forward kernel, which the backward one stays below.
-
-    Rows, values, masks and given numbers twice, as one block is moved while another is worked on; the matrix of the
-    rotation; rows in float32 and bits of a tile.
-    """
-    mask = mask_bytes(width)
-    moved = tile.rows * (2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES)
-    return 2 * (moved + 2 * LANES * LANES) + tile.inner * 4 * (width + mask)
+    """VMEM of the forward kernel."""
+    return memory(tile, width, dtype).total
 
 
-def encode_vmem_bytes(tile: Tile, width: int, dtype: DTypeLike, bits: int, scale_lanes: int) -> int:
-    """VMEM of the encoding kernel: rows, codes, scales and given numbers twice, matrix, rows and codes of a tile."""
-    codes = plane_bytes(width, bits)
-    moved = tile.rows * (width * jnp.dtype(dtype).itemsize + codes + 4 * scale_lanes + 4 * LANES)
-    return 2 * (moved + 2 * LANES * LANES) + tile.inner * 4 * (width + codes)
+def _words(count: int) -> int:
+    """Rows of scratch for so many bytes a row, as `strip_bytes` gathers them."""
+    return LANES * -(-count // (4 * LANES))
 
 
 def candidates(shape: tuple[int, ...], dtype: DTypeLike) -> list[Tile]:
@@ -82,8 +121,9 @@ def default_tile(
     measured = _table(setting(TILES)).get(key(width, dtype))
     if measured is not None and measured.rows < 2 * rows and fits(measured):
         return measured
-    double = rows > SUBLANES and fits(Tile(2 * SUBLANES, 2 * SUBLANES))
-    inner = 2 * SUBLANES if double else SUBLANES
+    inner = SUBLANES
+    while inner < min(rows, LANES) and fits(Tile(2 * inner, 2 * inner)):
+        inner *= 2
     best = Tile(inner, inner)
     while best.rows < min(rows, LARGEST) and needs(Tile(2 * best.rows, inner), width, dtype) <= VMEM // 2:
         best = Tile(2 * best.rows, inner)

@@ -15,6 +15,7 @@ ORDER = (
     "checkout",
     "errors",
     "checks",
+    "clock",
     "storage",
     "files",
     "artifacts",

@@ -1,6 +1,5 @@
 """Progress of a sweep while it trains: bars on a terminal, one line a result elsewhere."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from capscale.clock import clock
 from capscale.policy_names import policy_name
 from capscale.representation import Representation
 from capscale.train import loop
@@ -83,7 +83,7 @@ class Display:
 
     def _line(self, name: str, progress: loop.Progress, note: str) -> None:
         """Where there are no bars: a line for every run that takes long, every so often."""
-        now = time.monotonic()
+        now = clock().monotonic()
         if self._console.is_terminal or now - self._said.setdefault(name, now) < LINE_S:
             return
         self._said[name] = now

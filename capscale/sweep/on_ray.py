@@ -4,11 +4,11 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 from etils import epath
 
+from capscale.clock import Waitable, clock
 from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.storage import children, is_object_storage
@@ -42,7 +42,7 @@ def launch_on_ray(
     devices: int = 1,
     jobs: int | None = None,
     retries: int = 3,
-    stop: Event | None = None,
+    stop: Waitable | None = None,
 ) -> Outcome:
     """Trains every run of `sweep` that has no result in `out` yet, each in a Ray task.
 
@@ -72,7 +72,7 @@ def launch_on_ray(
         import ray
     except ImportError as error:
         raise UserError("--launcher ray needs Ray; install it: pip install 'capscale[ray]'") from error
-    stop, outcome = stop or Event(), Outcome()
+    stop, outcome = stop or clock().event(), Outcome()
     address = os.environ.get("RAY_ADDRESS")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

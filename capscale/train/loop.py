@@ -1,17 +1,16 @@
 """The training loop: resume, chunks of steps, checkpoints, metrics, evaluation, result."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from capscale.checks import check_finite, check_flag, check_real, check_whole
+from capscale.clock import Waitable, clock
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import read_json, refuse_link, write_json, writing
@@ -86,7 +85,7 @@ def train(
     executor: Executor,
     *,
     observe: Callable[[Progress], None] = lambda progress: None,
-    stop: Event | None = None,
+    stop: Waitable | None = None,
     intervals: LoopIntervals | None = None,
     trackers: Sequence[OpenBoard] = (),
 ) -> list[dict[str, Any]]:
@@ -110,9 +109,9 @@ def train(
       UserError: a directory holds another run, the source is another text or a damaged one, or the disk refuses.
       Held, LeaseLost: another worker trains one of the runs, or has taken it over.
     """
-    intervals, stop = intervals or LoopIntervals.at(executor, runs), stop or Event()
+    intervals, stop = intervals or LoopIntervals.at(executor, runs), stop or clock().event()
     steps, tokens_per_step = runs[0].steps, runs[0].tokens_per_step * len(runs)
-    began, paired = time.monotonic(), list(zip(runs, directories, strict=True))
+    began, paired = clock().monotonic(), list(zip(runs, directories, strict=True))
     for run, directory in paired:
         claim(run, source, directory)
     source.check()
@@ -130,22 +129,22 @@ def train(
         windows = stack.enter_context(BatchPrefetcher(runs, source, intervals.chunk, executor.rows))
         diverged_at = executor.diverged_at(state, runs)
         saves = TimedSaves(checkpoints, logs, SaveTimer(intervals.checkpoint_s, intervals.mtbf_s))
-        step, clock = first, Clock()
+        step, pace = first, Clock()
         while step < steps:
-            chunk_began = time.monotonic()
+            chunk_began = clock().monotonic()
             count, window_RSBU = windows.at(step)
             state, histories = executor.train_chunk(state, window_RSBU, count, runs)
-            clock.add(count, time.monotonic() - chunk_began)
+            pace.add(count, clock().monotonic() - chunk_began)
             diverged_at = executor.diverged_at(state, runs)
             step += count
             leases.check()
-            logs.write(step, {name: values[:, :count] for name, values in histories.items()}, clock.last_s)
+            logs.write(step, {name: values[:, :count] for name, values in histories.items()}, pace.last_s)
             if diverged_at.all():
                 break
             loss = float(np.mean(histories["loss"][diverged_at == 0, count - 1]))
-            speed = count * tokens_per_step / clock.last_s
+            speed = count * tokens_per_step / pace.last_s
             share = mfu(runs[0].model, speed, executor.devices)
-            observe(Progress(step, steps, loss, speed, clock.left_s(steps - step), share))
+            observe(Progress(step, steps, loss, speed, pace.left_s(steps - step), share))
             stopping, due = any_process(stop.is_set() and step < steps, saves.is_due or step == steps)
             if stopping or due:
                 saves.save(step, executor.unstack(state, runs))
@@ -157,9 +156,9 @@ def train(
         measures = executor.measures(state, runs)
         saves.wait()
         timing = {
-            "wall_s": round(time.monotonic() - began, 3),
+            "wall_s": round(clock().monotonic() - began, 3),
             "resumed_from_step": first,
-            "tokens_per_s": round((step - first) * tokens_per_step / clock.total_s) if clock.total_s else None,
+            "tokens_per_s": round((step - first) * tokens_per_step / pace.total_s) if pace.total_s else None,
             "runs_side_by_side": len(runs),
             "devices": executor.devices,
             "kernels": dispatch.decisions(),

@@ -1,10 +1,10 @@
 """When a checkpoint is due: as often as failures make it worth its time, and no more."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from capscale.clock import clock
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.distributed import is_first
 from capscale.train.logs import Logs
@@ -56,12 +56,12 @@ class SaveTimer:
     Args:
       fixed_s: seconds between checkpoints; None for those of `interval_between`.
       mtbf_s: mean seconds between failures that are assumed.
-      now: a clock, in seconds.
+      now: seconds of a clock; of the one in use by default.
     """
 
-    def __init__(self, fixed_s: float | None, mtbf_s: float = MTBF_S, now: Callable[[], float] = time.monotonic):
-        self._fixed_s, self._mtbf_s, self._now = fixed_s, mtbf_s, now
-        self._since, self._writing = now(), False
+    def __init__(self, fixed_s: float | None, mtbf_s: float = MTBF_S, now: Callable[[], float] | None = None):
+        self._fixed_s, self._mtbf_s, self._now = fixed_s, mtbf_s, now or clock().monotonic
+        self._since, self._writing = self._now(), False
         self._seconds: list[float] = []
 
     @property

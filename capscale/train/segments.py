@@ -2,13 +2,13 @@
 
 import itertools
 import re
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from etils import epath
 
+from capscale.clock import clock
 from capscale.files import is_there, write_text, writing
 from capscale.storage import appends, children
 
@@ -42,13 +42,12 @@ class Lines:
         self._texts = dict(kept)
         self._last = -(-max(kept, default=0) // GROUP) * GROUP  # a new group: the one before may be folded
         self._waiting: list[str] = []
-        self._adding, self._writing, self._ended = threading.Lock(), threading.Lock(), threading.Event()
+        self._adding, self._writing, self._ended = clock().lock(), clock().lock(), clock().event()
         if self._appends:
             self._join()
             self._texts.clear()
         else:
-            self._thread = threading.Thread(target=self._keep, name="segments", daemon=True)
-            self._thread.start()
+            self._thread = clock().start(self._keep, "segments")
 
     def append(self, line: str) -> None:
         """Adds a line, with its end."""

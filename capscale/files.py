@@ -186,10 +186,21 @@ def parse_json(text: str | bytes) -> Any:
 
 def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
     """The JSON object in `path`; `UserError` with the remedy when it is not one."""
+    found = read_json_if_there(path, remedy)
+    if found is None:
+        raise UserError(f"{path} cannot be read (No such file or directory); see to its permissions and the storage")
+    return found
+
+
+def read_json_if_there(path: epath.Path, remedy: str) -> dict[str, Any] | None:
+    """The same, and None where there is no such file: of storage one request, in place of another that asks first."""
     try:
         value = parse_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:  # of which `remedy`, perhaps to remove it, would be the wrong one
-        raise UserError(unreadable(path, error)) from error
+        kind = Unavailable if is_object_storage(path) and may_pass(error) else UserError
+        raise kind(unreadable(path, error)) from error
     except ValueError as error:
         raise UserError(f"{path} is not readable JSON ({str(error)[:120]}); {remedy}") from error
     if not isinstance(value, dict):

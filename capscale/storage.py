@@ -11,7 +11,7 @@ import fsspec
 from etils import epath
 from fsspec.config import conf
 
-from capscale.errors import UserError
+from capscale.errors import Unavailable, UserError
 
 for _storage in ("gcs", "gs", "s3"):
     # By default a listing is kept until this process writes there: a worker that waits would see no new lease or result
@@ -60,6 +60,11 @@ def may_pass(error: BaseException) -> bool:
     """
     links = [error, error.__cause__, error.__context__]
     return any(_passes(link) for link in links if link is not None)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error may be gone when its cause is tried again: what says so itself, or what a store has raised."""
+    return isinstance(error, Unavailable) or (refusal(error) is not None and may_pass(error))
 
 
 def _passes(error: BaseException) -> bool:

@@ -4,15 +4,16 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event
 from typing import Literal
 
 import jax
 from etils import epath
 
+from capscale.clock import Waitable, clock
 from capscale.data.source import Source
 from capscale.errors import Unavailable, UserError
-from capscale.files import refuse_link, writing
+from capscale.files import is_there, refuse_link, writing
+from capscale.storage import is_passing
 from capscale.sweep.directory import check_open
 from capscale.sweep.display import Display
 from capscale.sweep.outcome import Done, Outcome, collect, reason_of, trained_side_by_side
@@ -47,7 +48,7 @@ def launch(
     memory: Memory = AT_ONCE,
     saving: Saving = BY_TIME,
     trackers: Sequence[OpenBoard] = (),
-    stop: Event | None = None,
+    stop: Waitable | None = None,
 ) -> Outcome:
     """Trains every run of `sweep` that has no result in `out` yet.
 
@@ -77,7 +78,7 @@ def launch(
     Raises:
       UserError: `fsdp` is not positive, or the mode is not to be had.
     """
-    stop, outcome = stop or Event(), Outcome()
+    stop, outcome = stop or clock().event(), Outcome()
     several, mode = jax.process_count() > 1, mode_of(mode, fsdp)
     missing = missing_runs(sweep, out, outcome)
     threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
@@ -98,15 +99,17 @@ def launch(
             check_open(out)  # else the run would make it anew, without the others'
             for directory in directories:
                 refuse_link(directory)
-                if directory.exists() and not several:
-                    check_free(directory)  # before the text is read and a program compiled for nothing
-                with writing(directory):
-                    (directory / "error.json").unlink(missing_ok=True)
+            # First, as it is one request: of a long list most runs are another worker's by now, and done.
             found = [read_result(directory, run) for directory, run in zip(directories, runs, strict=True)]
         present = [result for result in found if result is not None]
         if any_process(len(present) == len(runs))[0]:  # another worker, which held them, has finished them
             return Done(present, trained=False)
         with all_or_none():
+            for directory in directories:
+                if not several and is_there(directory):
+                    check_free(directory)  # before the text is read and a program compiled for nothing
+                with writing(directory):
+                    (directory / "error.json").unlink(missing_ok=True)
             executor = _executor(runs, threads, fsdp, memory)
             if several:
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
@@ -153,7 +156,7 @@ def _alone_unless_agreed(outcome: Outcome) -> Iterator[None]:
         raise
 
 
-def _all_go_on(stop: Event, outcome: Outcome) -> bool:
+def _all_go_on(stop: Waitable, outcome: Outcome) -> bool:
     """Whether no process is to stop, nor has left the others."""
     try:
         return not outcome.alone and not any_process(stop.is_set())[0]
@@ -190,13 +193,14 @@ def missing_runs(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
     """Runs that have no result yet, the others being counted. Several processes count what any of them sees."""
     missing = []
     for run in sweep.runs:
-        found, damage = None, None
+        found, damage, passes = None, None, True
         try:
             found = read_result(sweep.directory_of(run, out), run)
         except Exception as error:  # of storage too: several processes ask one another of the next run all the same
-            damage = reason_of(error)
-        is_damaged, is_present = any_process(damage is not None, found is not None)
+            damage, passes = reason_of(error), is_passing(error)
+        is_damaged, is_present, lasts = any_process(damage is not None, found is not None, not passes)
         if is_damaged:
+            outcome.passing += not lasts
             outcome.failed.append(damage or f"another process cannot read the result of run {run.run_id}")
         elif is_present:
             outcome.present += 1

@@ -1,16 +1,16 @@
 """Groups of runs at work side by side in one process, and what becomes of them."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from threading import Event
 from typing import Any, NamedTuple
 
 from etils import epath
 
-from capscale.errors import Unavailable, UserError
+from capscale.clock import Waitable, clock
+from capscale.errors import UserError
 from capscale.files import refuse_link, write_json, writing
-from capscale.storage import make_directory
+from capscale.storage import is_passing, make_directory
 from capscale.sweep.directory import check_open
 from capscale.sweep.plan import Sweep
 from capscale.train.distributed import FailedElsewhere
@@ -56,7 +56,7 @@ def trained_side_by_side(
     threads: int,
     *,
     begun: set[str],
-    stop: Event,
+    stop: Waitable,
     outcome: Outcome,
 ) -> Iterator[tuple[list[Run], Future[Done]]]:
     """Does `work` for each group of runs in a thread, and gives them as they end.
@@ -72,15 +72,17 @@ def trained_side_by_side(
       stop: set to stop early, as Ctrl-C does.
       outcome: is told of both.
     """
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="train")
+    pool = clock().pool(threads, "train")
     futures = {pool.submit(work, runs): runs for runs in groups}
     left = set(futures)
     try:
         while left:
-            ended, left = wait(left, timeout=HEARD_S, return_when=FIRST_COMPLETED)
+            ended, left = clock().wait(left, HEARD_S)
             yield from ((runs, future) for future, runs in futures.items() if future in ended)
             if stop.is_set() and left and not any(futures[future][0].run_id in begun for future in left):
-                ended, left = wait(left, timeout=HEARD_S)  # groups whose turn had not come end by themselves
+                ended, left = clock().wait(
+                    left, HEARD_S, for_all=True
+                )  # groups whose turn had not come end by themselves
                 yield from ((runs, future) for future, runs in futures.items() if future in ended)
                 outcome.abandoned = bool(left)
                 break
@@ -113,7 +115,7 @@ def collect(future: Future[Done], runs: list[Run], sweep: Sweep, out: epath.Path
             return True
         for run in runs:
             outcome.failed.append(f"run {run.run_id}: {reason}")
-            outcome.passing += isinstance(error, Unavailable)
+            outcome.passing += is_passing(error)
             if isinstance(error, FailedElsewhere):
                 continue  # error.json is for the reason
             directory = sweep.directory_of(run, out)

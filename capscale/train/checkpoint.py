@@ -18,9 +18,9 @@ from etils import epath
 from jax import Array
 
 from capscale.artifacts import check_seal, sealed
-from capscale.errors import UserError
+from capscale.errors import Unavailable, UserError
 from capscale.files import refuse_link, writing
-from capscale.storage import check_checkpoints, is_object_storage
+from capscale.storage import check_checkpoints, is_object_storage, may_pass
 from capscale.train.checkpoint_errors import is_damage
 from capscale.train.distributed import all_or_none, is_first
 from capscale.train.unmarked import settle_unmarked
@@ -121,7 +121,7 @@ class Checkpoints:
             with _ONE_AT_A_TIME:
                 yield
         except Exception as error:  # orbax and tensorstore raise many types for a full or read-only disk
-            raise UserError(
+            raise self._kind(error)(
                 f"checkpoint in {self.directory} cannot be saved ({_reason(error)}); "
                 "free space, fix permissions or choose another --out"
             ) from error
@@ -181,10 +181,14 @@ class Checkpoints:
         except Exception as error:  # orbax, tensorstore and XLA raise many types
             if is_damage(error):
                 raise _Damaged(_reason(error)) from error
-            raise UserError(
+            raise self._kind(error)(
                 f"checkpoint {self._of(step)} cannot be read now ({_reason(error)}) and was left as it is; see to the "
                 "memory, the permissions or the storage and start again, or remove it to go on without it"
             ) from error
+
+    def _kind(self, error: Exception) -> type[UserError]:
+        """Type of what is raised for an error of a save or a reading: whether it may pass by itself."""
+        return Unavailable if is_object_storage(self.directory) and may_pass(error) else UserError
 
     def set_aside(self, step: int) -> None:
         """Renames the checkpoint of `step` to `unreadable-<step>`, or `...-2` where one is: it is not tried again."""

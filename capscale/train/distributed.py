@@ -9,10 +9,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from capscale.errors import Unavailable, UserError
+from capscale.storage import is_passing
 
 
 class FailedElsewhere(UserError):
     """Another process could not do its part of what all do together; that one says why."""
+
+
+class UnavailableElsewhere(FailedElsewhere, Unavailable):
+    """The same of what may pass by itself: all of them are to be started again, not the first one alone."""
 
 
 def connect(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
@@ -104,11 +109,12 @@ def all_or_none(shared: Exception | None = None) -> Iterator[None]:
     except Exception as error:
         refusal = error
     is_shared = shared is not None and isinstance(refusal, type(shared))
-    failed, stopped = any_process(refusal is not None and not is_shared, is_shared)
+    failed = refusal is not None and not is_shared
+    lasting = failed and refusal is not None and not is_passing(refusal)
+    failed, stopped, lasting = any_process(failed, is_shared, lasting)
     if failed:
-        elsewhere = FailedElsewhere(
-            "another process could not do its part, and says why; mend that and start all again"
-        )
+        kind = FailedElsewhere if lasting else UnavailableElsewhere
+        elsewhere = kind("another process could not do its part, and says why; mend that and start all again")
         raise agreed(elsewhere if refusal is None or is_shared else refusal)
     if stopped:
         assert shared is not None
@@ -127,6 +133,9 @@ def is_agreed(error: Exception) -> bool:
 
 
 def wait_for_all(what: str) -> None:
-    """Until every process has come here; `what` names the place."""
+    """Until every process has come here; `what` names the place. Raises `Unavailable` when they do not."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+        try:
+            multihost_utils.sync_global_devices(what)
+        except Exception as error:  # as above
+            raise _left(error) from error

@@ -5,14 +5,14 @@ import os
 import platform
 import re
 import threading
-import time
 import uuid
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
+from capscale.clock import clock
 from capscale.errors import UserError
 from capscale.files import create, read_json, write_json, writing
 from capscale.storage import children
@@ -44,7 +44,8 @@ class Lease:
     when its holder says so, when its holder is seen to be dead (same machine, same process namespace, no such
     process), or when its content has not changed for `length_s`.
 
-    That time is measured by the watching process on its own monotonic clock. Time stamps in the file are for people:
+    That time is measured by the watching process on its own monotonic clock, while it looks: storage that nobody can
+    reach for a while does not end the leases of those who are alive. Time stamps in the file are for people:
     clocks of two machines may differ, and jump, by more than a lease is long.
 
     Guarantee. Where files can be created exclusively (local disks, NFS), two workers never take one generation. On
@@ -64,17 +65,17 @@ class Lease:
         self._token = uuid.uuid4().hex
         self._renewals = 0
         self._lost = False
-        self._busy, self._ended = threading.Lock(), threading.Event()
+        self._busy, self._ended = clock().lock(), clock().event()
 
     def __enter__(self) -> "Lease":
         current = check_free(self._directory, self._length_s)
         self._generation = current["generation"] + 1 if current else 1
-        self._renewed = time.monotonic()
+        self._renewed = clock().monotonic()
         content = self._content()
         created = create(self._path, content)
         if created is None:
             write_json(self._path, content)
-            time.sleep(self._settle_s)
+            clock().sleep(self._settle_s)
         if self._is_displaced():
             if created:
                 self._path.unlink(missing_ok=True)  # of an earlier generation than somebody else's
@@ -82,8 +83,7 @@ class Lease:
         for path, generation in _generations(self._directory):
             if generation < self._generation:
                 path.unlink(missing_ok=True)
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
-        self._thread.start()
+        self._thread = clock().start(self._keep, "lease")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -98,7 +98,7 @@ class Lease:
         """Raises `LeaseLost` if the lease is no longer held: to be called before anything is written."""
         with self._busy:
             # A process that was stopped, or cut off from its storage, wakes up here before its thread does.
-            if not self._lost and time.monotonic() - self._renewed > self._length_s / 2:
+            if not self._lost and clock().monotonic() - self._renewed > self._length_s / 2:
                 self._renew()
             if self._lost:
                 raise LeaseLost(f"{self._directory} was taken over by another worker; stopped without writing")
@@ -117,7 +117,7 @@ class Lease:
             "process": _process(os.getpid()),
             "renewals": self._renewals,
             "length_s": self._length_s,
-            "expires_at": round(time.time() + self._length_s, 1),
+            "expires_at": round(clock().time() + self._length_s, 1),
         }
 
     def _keep(self) -> None:
@@ -130,7 +130,7 @@ class Lease:
                     return
 
     def _renew(self) -> None:
-        began = time.monotonic()
+        began = clock().monotonic()
         if self._is_displaced():
             self._lost = True
             return
@@ -215,7 +215,7 @@ def check_free(directory: epath.Path, length_s: float = LENGTH_S) -> dict[str, A
 def is_live(lease: dict[str, Any] | None) -> bool:
     """Whether a lease looks held, for people who ask: by the wall clock, without waiting for a sign of life."""
     # A sign of life from far ahead is of a clock that was wrong.
-    return bool(lease) and not _is_ended(lease) and 0 < lease.get("expires_at", 0) - time.time() < LONGEST_S
+    return bool(lease) and not _is_ended(lease) and 0 < lease.get("expires_at", 0) - clock().time() < LONGEST_S
 
 
 def holder(lease: dict[str, Any]) -> str:
@@ -229,20 +229,33 @@ def _generations(directory: epath.Path) -> list[tuple[epath.Path, int]]:
     return [(path, int(match[1])) for path, match in names if match]
 
 
-_seen: dict[str, tuple[dict[str, Any], float]] = {}
-"""Content of other workers' leases, and when this process saw it first, on the monotonic clock."""
+class _Silence(NamedTuple):
+    """Another worker's lease as this process sees it: its content, when last, and for how long unchanged."""
+
+    content: dict[str, Any]
+    looked_at: float
+    length_s: float
+
+
+_seen: dict[str, _Silence] = {}
+"""Of each directory, on the monotonic clock."""
 _seeing = threading.Lock()
 
 
 def _is_over(directory: epath.Path, lease: dict[str, Any], length_s: float) -> bool:
     if _is_ended(lease):
         return True
+    allowed_s = max(length_s, lease["length_s"])
     with _seeing:
-        content, since = _seen.get(str(directory), ({}, 0.0))
-        if content != lease:
-            _seen[str(directory)] = lease, time.monotonic()
+        now, before = clock().monotonic(), _seen.get(str(directory))
+        if before is None or before.content != lease:
+            _seen[str(directory)] = _Silence(lease, now, 0.0)
             return False
-        return time.monotonic() - since > max(length_s, lease["length_s"])
+        # While this process looks elsewhere, or storage shows it nothing, the holder may be cut off as well: of such a
+        # time half a lease counts, and the holder has as long again to be heard.
+        silent_s = before.length_s + min(now - before.looked_at, allowed_s / 2)
+        _seen[str(directory)] = _Silence(lease, now, silent_s)
+        return silent_s > allowed_s
 
 
 def _is_ended(lease: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from capscale.artifacts import RESULT_SCHEMA, check_result, sealed
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name
-from capscale.files import read_json, write_json
+from capscale.files import read_json_if_there, write_json
 from capscale.formats import catalog
 from capscale.gaussian_mse import pass_rate
 from capscale.models.assigned import every
@@ -158,11 +158,10 @@ def read_result(directory: epath.Path, run: Run) -> dict[str, Any] | None:
     `UserError` if it is damaged, altered, or of another run.
     """
     path = directory / "result.json"
-    if not path.exists():
-        return None
     remedy = "remove it and start the sweep again to train this run once more"
-    found = read_json(path, remedy)
-    check_result(path, found, run.run_id, remedy)
+    found = read_json_if_there(path, remedy)
+    if found is not None:
+        check_result(path, found, run.run_id, remedy)
     return found
 
 

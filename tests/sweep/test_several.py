@@ -12,6 +12,9 @@ from capscale.train.distributed import agreed
 from capscale.train.lease import Held
 from capscale.train.sharding import make_mesh
 
+NOTHING, FAILED = (False, False, False), (True, False, True)
+"""Of `missing_runs` and `all_or_none`: of three flags none, and a failure that lasts."""
+
 
 @pytest.fixture
 def one_of_two(monkeypatch):
@@ -42,9 +45,9 @@ def test_one_process_of_several_that_fails_begins_nothing_else(tmp_path, monkeyp
     "told",
     [
         # missing, not stopped, cannot read or write the directory
-        [(False, False), (False,), (True, False)],
+        [NOTHING, (False,), FAILED],
         # missing, not stopped, can read it, no result there, cannot read the text
-        [(False, False), (False,), (False, False), (False,), (True, False)],
+        [NOTHING, (False,), NOTHING, (False,), FAILED],
     ],
 )
 def test_what_no_process_can_begin_is_passed_over(told, tmp_path, monkeypatch, one_of_two):
@@ -91,7 +94,7 @@ def test_whoever_is_left_by_the_others_says_so(tmp_path, monkeypatch, one_of_two
 def test_a_result_that_only_others_see_yet_counts(tmp_path, monkeypatch, one_of_two):
     """Storage may show it later here; counts that differ would end in another exit status."""
     monkeypatch.setattr(local, "train", lambda runs, *args, **kwargs: [])
-    one_of_two[:] = [(False, False), (False, False), (False,), (False, False), (True,)]
+    one_of_two[:] = [NOTHING, NOTHING, (False,), NOTHING, (True,)]
     outcome = start(tmp_path, RUNS[:2])
     assert not one_of_two
     assert (outcome.present, outcome.trained, outcome.failed) == (1, 1, [])

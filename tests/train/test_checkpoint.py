@@ -210,19 +210,21 @@ def hear(monkeypatch, *answers):
 
 
 def test_a_checkpoint_that_another_process_cannot_read_now_is_read_by_none(saved, monkeypatch):
-    told = hear(monkeypatch, (True, False))
+    told = hear(monkeypatch, (True, False, True))
     with pytest.raises(FailedElsewhere) as raised:
         saved.read(9, STATE)
-    assert told == [(False, False)], "the fingerprint that all add up was not begun"
+    assert told == [(False, False, False)], "the fingerprint that all add up was not begun"
     assert is_agreed(raised.value)
 
 
-@pytest.mark.parametrize("answers", [[(False, True)], [(False, False), (False, True)]], ids=["files", "numbers"])
+@pytest.mark.parametrize(
+    "answers", [[(False, True, False)], [(False, False, False), (False, True, False)]], ids=["files", "numbers"]
+)
 def test_a_checkpoint_that_another_process_finds_damaged_is_so_for_all(answers, saved, monkeypatch):
     told = hear(monkeypatch, *answers)
     with pytest.warns(UserWarning, match=r"9 cannot be read \(another process says how\); it is set aside"):
         assert saved.read(9, STATE) is None
-    assert told == [(False, False)] * len(answers)
+    assert told == [(False, False, False)] * len(answers)
 
 
 def test_the_same_step_is_set_aside_again_and_again(saved):
@@ -243,7 +245,7 @@ def test_what_cannot_be_set_aside_is_said_to_all(saved, monkeypatch):
     told = hear(monkeypatch)
     with pytest.raises(UserError, match=r"checkpoints/9 cannot be written \(Permission denied\); free space, fix"):
         saved.set_aside(9)
-    assert told == [(True, False)]
+    assert told == [(True, False, True)]
 
 
 def flipped(path, position):

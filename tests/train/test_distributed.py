@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capscale.errors import UserError
+from capscale.errors import Unavailable, UserError
 from capscale.train import distributed
 from capscale.train.distributed import FailedElsewhere, all_or_none, any_process, connect, is_agreed
 
@@ -149,9 +149,21 @@ def test_what_one_process_cannot_do_none_has_done(error, monkeypatch):
     monkeypatch.setattr(distributed, "any_process", lambda *flags: (told.append(flags), told[0])[1])
     with pytest.raises(FailedElsewhere, match="another process could not do its part") as elsewhere:
         succeed()
-    assert told == [(True, False), (False, False)]
+    assert told == [(True, False, True), (False, False, False)]
     assert is_agreed(error)
     assert is_agreed(elsewhere.value)
+
+
+def test_what_may_pass_elsewhere_may_pass_here(monkeypatch):
+    """Else one process ends with 75 and the other with 2, on which launch files give up."""
+    monkeypatch.setattr(distributed, "any_process", lambda *flags: flags)
+    with pytest.raises(Unavailable) as raised, all_or_none():
+        raise Unavailable("503")
+    assert is_agreed(raised.value)
+    monkeypatch.setattr(distributed, "any_process", lambda *flags: (True, False, False))
+    with pytest.raises(FailedElsewhere) as elsewhere, all_or_none():
+        pass
+    assert isinstance(elsewhere.value, Unavailable)
 
 
 def test_processes_that_do_not_answer_are_named(monkeypatch):

@@ -15,9 +15,10 @@ from etils import epath
 from support.limits import LIMIT_S, killed_late
 
 from capscale import files
+from capscale.clock import clock
 from capscale.errors import UserError
 from capscale.train import lease
-from capscale.train.lease import Held, Lease, LeaseLost, current_lease, is_live
+from capscale.train.lease import Held, Lease, LeaseLost, check_free, current_lease, is_live
 
 SHORT = 0.4
 """Seconds that leases of these tests are long."""
@@ -87,6 +88,26 @@ def test_a_process_number_tells_nothing_of_another_machine(directory):
     with pytest.raises(Held):
         short(directory).__enter__()
     assert taken_after(directory) > SHORT / 2
+
+
+def test_silence_that_nobody_could_hear_ends_no_lease(directory, monkeypatch):
+    """A store that does not answer for a while: who waits sees nothing, and who holds it cannot give a sign of life."""
+    leave(directory)
+    now = [100.0]
+    monkeypatch.setattr(clock(), "monotonic", lambda: now[0])
+
+    def is_free():
+        with suppress(Held):
+            return check_free(directory, SHORT) is not None
+        return False
+
+    assert not is_free()
+    now[0] += 1000  # in which it looked elsewhere, or in vain
+    assert not is_free()
+    now[0] += SHORT / 4
+    assert not is_free()
+    now[0] += SHORT / 2
+    assert is_free(), "and the dead are not waited for for ever"
 
 
 def test_a_longer_lease_than_ours_is_given_its_time(directory):

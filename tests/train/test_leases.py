@@ -18,14 +18,14 @@ def directory(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        ((False, True), LeaseLost, "the first process does not hold the lease any more"),
-        ((True, False), FailedElsewhere, "another process could not do its part"),
+        ((False, True, False), LeaseLost, "the first process does not hold the lease any more"),
+        ((True, False, True), FailedElsewhere, "another process could not do its part"),
     ],
     ids=["lost", "failed"],
 )
 def test_processes_that_train_together_lose_their_lease_together(answer, error, message, directory, monkeypatch):
     """Only the first one holds it. The others would go on with a step that waits for it."""
-    told, answers = [], [(False, False), (False, False), answer]
+    told, answers = [], [(False, False, False), (False, False, False), answer]
     monkeypatch.setattr(lease, "is_first", lambda: False)
     monkeypatch.setattr(distributed, "any_process", lambda *flags: told.append(flags) or answers.pop(0))
     with lease.Leases([directory]) as leases:
@@ -33,11 +33,11 @@ def test_processes_that_train_together_lose_their_lease_together(answer, error, 
         with pytest.raises(error, match=message) as raised:
             leases.check()
     assert is_agreed(raised.value)
-    assert told == [(False, False)] * 3
+    assert told == [(False, False, False)] * 3
     assert not list(directory.iterdir())
 
 
-@pytest.mark.parametrize(("answer", "error"), [((False, True), Held), ((True, False), FailedElsewhere)])
+@pytest.mark.parametrize(("answer", "error"), [((False, True, False), Held), ((True, False, True), FailedElsewhere)])
 def test_processes_that_train_together_do_not_begin_without_the_first(answer, error, directory, monkeypatch):
     """A run that another worker holds is tried again later, one that cannot be leased is not."""
     monkeypatch.setattr(lease, "is_first", lambda: False)
@@ -57,7 +57,7 @@ def test_first_process_tells_the_others_that_it_lost_its_lease(directory, monkey
         leases._leases[0]._renewed -= 1000
         with pytest.raises(LeaseLost, match="was taken over by another worker"):
             leases.check()
-    assert told == [(False, False), (False, False), (False, True)]
+    assert told == [(False, False, False), (False, False, False), (False, True, False)]
 
 
 def test_first_process_tells_the_others_that_its_store_fails(directory, monkeypatch):
@@ -72,4 +72,4 @@ def test_first_process_tells_the_others_that_its_store_fails(directory, monkeypa
         monkeypatch.setattr(lease, "write_json", write)
         with pytest.raises(RuntimeError, match="503"):
             leases.check()
-    assert told == [(False, False), (True, False)]
+    assert told == [(False, False, False), (True, False, True)]

@@ -42,6 +42,7 @@ from capscale.formats import (
     scale,
     schedule,
     sparse,
+    training_scales,
     vector,
 )
 from capscale.models import ladder, rope
@@ -119,6 +120,9 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (scale.Absmax(), {}),
     (scale.PowerOfTwo(), {}),
     (scale.TwoLevel(), {}),
+    (training_scales.PowerOfTwoTimes(), {"multiple": (1,)}),
+    (training_scales.PowerOfTwoOfRms(), {"multiple": (*POSITIVE, None)}),
+    (training_scales.MsEden(), {"stretch": POSITIVE, "top": POSITIVE}),
     (magnitude.Magnitude(), {"multiple": POSITIVE}),
     (kquant.KQuant(), {"groups": (2,), "bits": COUNT, "start": (-1, 0, 0.5, 1 - 1e-12, 1, 2), "steps": SOME}),
     (e8p.E8P(), {"step": POSITIVE, "group": (2**70,)}),

@@ -33,6 +33,8 @@ ORDER = (
     "backward",
     "operands",
     "representation",
+    "recipes",
+    "gradient_names",
     "kernel_checks",
     "packed",
     "contraction",

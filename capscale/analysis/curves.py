@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 from capscale.analysis.estimators import side_name
-from capscale.analysis.row import Row
+from capscale.analysis.row import RECIPE, Row
+
+GRADIENTS = ", gradients "
+"""Words before the name of compressed gradients in that of a format."""
+TOLD = (*RECIPE, "family")
+"""Columns that tell two formats of one name apart."""
 
 
 def with_curves(rows: Sequence[Row]) -> list[Row]:
@@ -12,8 +17,7 @@ def with_curves(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         owners.setdefault(_short_name(row), {})[row.identity] = row
     differing = {
-        name: {f for f in Row._fields[4:10] if len({_told(r, f) for r in own.values()}) > 1}
-        for name, own in owners.items()
+        name: {f for f in TOLD if len({_told(r, f) for r in own.values()}) > 1} for name, own in owners.items()
     }
     return [r._replace(curve=_full_name(r, differing[_short_name(r)])) for r in rows]
 
@@ -37,7 +41,8 @@ def _short_name(row: Row) -> str:
         side_name(name, estimator, *how)
         for name, estimator in ((row.weights, row.weights_estimator), (row.activations, row.activations_estimator))
     ]
-    return sides[0] if row.activations == "dense" else " x ".join(sides)
+    name = sides[0] if row.activations == "dense" else " x ".join(sides)
+    return name if row.gradients == "dense" else f"{name}{GRADIENTS}{row.gradients}"
 
 
 def _full_name(row: Row, differing: set[str]) -> str:
@@ -45,6 +50,6 @@ def _full_name(row: Row, differing: set[str]) -> str:
     if row.is_dense or not differing:
         return name
     rotation = f"hadamard {row.hadamard}" if row.hadamard else "no rotation"
-    extra = [rotation if f == "hadamard" else _told(row, f) for f in Row._fields[4:10] if f in differing]
+    extra = [rotation if f == "hadamard" else _told(row, f) for f in TOLD if f in differing]
     extra = [e for e in extra if e and e not in name]
     return f"{name} [{', '.join(extra)}]" if extra else name

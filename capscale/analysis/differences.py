@@ -45,7 +45,7 @@ def ties(measured: Capacities) -> tuple[Difference, ...]:
 
 
 def other_estimators(core: Table, measured: Capacities) -> tuple[Difference, ...]:
-    """Formats with another estimator than their own less the same format with its own."""
+    """Formats with another estimator than their own, or compressed gradients, less the same format without."""
     first = core.first_of_curve
     own = {_formats(first[c]): i for i, c in enumerate(measured.curves) if first[c].is_plain and measured.measured[i]}
     found = []

@@ -19,6 +19,7 @@ from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name
 from capscale.formats.catalog import label
+from capscale.gradient_names import gradients_name
 from capscale.representation import Representation
 
 RESAMPLES = 1000
@@ -74,17 +75,18 @@ class Evidence:
         """Name in this table of a representation; UserError where it has no row with a loss."""
         rotated = representation.hadamard is not None
         sides = (representation.weights, representation.activations)
-        names = tuple(label(side.format) for side in sides)
+        names, gradients = tuple(label(side.format) for side in sides), gradients_name(representation.gradients)
         estimators = tuple(estimator_name(side.backward(rotated)) for side in sides)
-        if names == ("dense", "dense"):
+        if (*names, gradients) == ("dense", "dense", "dense"):
             return "dense"
-        wanted = (*names, *estimators, str(representation.rotation or ""))
+        wanted = (*names, *estimators, str(representation.rotation or ""), gradients)
         for row in self.table.first_of_curve.values():
-            if row.identity[:5] == wanted:
+            if row.recipe == wanted:
                 return row.curve
         usual = [side.backward(rotated) == default_estimator(side.format, rotated) for side in sides]
         told = [n if u else f"{n} [{e}]" for n, e, u in zip(names, estimators, usual, strict=True)]
-        raise UserError(f"{told[0] if names[1] == 'dense' else ' x '.join(told)}: no result")
+        by = "" if gradients == "dense" else f", gradients {gradients}"
+        raise UserError(f"{told[0] if names[1] == 'dense' else ' x '.join(told)}{by}: no result")
 
     def why_not(self, curve: str) -> str:
         """Why the capacity of a format is not measured; empty where it is."""

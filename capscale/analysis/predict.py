@@ -149,7 +149,7 @@ class Predictor:
         strength = np.array([1 + abs(float(np.log(np.median(self._rho(row)))))])
         calibration = self.ensemble.calibration
         deviation = float(np.sqrt(calibration.added(beyond, strength)[0]))
-        own = 1 + [r[4:10] for r in self.rows].index(row[4:10])
+        own = 1 + [r.identity for r in self.rows].index(row.identity)
         common = calibration.common
         return losses + deviation * (np.sqrt(common) * self._missed[0] + np.sqrt(1 - common) * self._missed[own])
 

@@ -12,18 +12,21 @@ import numpy as np
 from capscale.analysis.estimators import canonical, named, was_default
 from capscale.analysis.names import word
 from capscale.analysis.operands import gaussian_error
+from capscale.analysis.reading.formats import DENSE_WORDS
 from capscale.analysis.reading.numbers import is_missing
 from capscale.analysis.row import TOLD, Row
 from capscale.checks import check_number
 from capscale.errors import UserError
+from capscale.gradient_names import find_gradients, gradients_name
 
 WORDS = (
     *("run", "weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "family"),
-    *("default_estimators", "policy"),
+    *("gradients", "default_estimators", "policy"),
 )
 OPERANDS = ("weights", "activations")
 DENSE_REMEDY = "write dense where nothing is compressed, or --fill {}=dense if that is what empty cells mean"
 KNOWN = {*Row._fields, "status"}
+UNDIGESTED = ("run", "gradients", "default_estimators", "policy", "extra", *TOLD)
 RECORDED = ("width", "bits_per_byte", "learning_rate", "steps", "diverged_at_step")
 """Other numbers in rows that capscale writes; no law reads them, and digests of such rows are as old as they are."""
 
@@ -78,6 +81,7 @@ def row_of(record: Mapping[str, Any], index: int, source: str) -> Row:
         loss_se=number("loss_se"),
         weight=weight,
         seed=number("seed"),
+        gradients=gradients_of(words["gradients"]),
         default_estimators=default,
         policy=words["policy"],
         extra=record.get("extra") or {},
@@ -104,6 +108,16 @@ def _operands(words: Mapping[str, str], where: str) -> tuple[list[str], list[str
     return formats, estimators, default if not stated else stated in ("true", "1")
 
 
+def gradients_of(text: str) -> str:
+    """Canonical name of compressed gradients; dense where a table does not say, a table's own word where it is none."""
+    if not text or text.lower() in DENSE_WORDS:
+        return "dense"
+    try:
+        return gradients_name(find_gradients(text))
+    except UserError:
+        return text
+
+
 def with_extra(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Records whose `extra` holds all other columns that are numeric in every record that has them.
 
@@ -127,11 +141,12 @@ def with_extra(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def digest(rows: Iterable[Row]) -> str:
     """SHA-256 of what a law may see of rows, in their order: names of runs only as far as they are shared.
 
-    Rows say when their estimators were not the default, by which policy they were held, which other numbers they have
-    and which are of one run; of rows that do none of it the digest is what it was before any did.
+    Rows say when their estimators were not the default or their gradients not dense, by which policy they were held,
+    which other numbers they have and which are of one run; of rows that do none of it the digest is what it was before
+    any did.
     """
     rows = list(rows)
-    digested = [name for name in Row._fields if name not in ("run", "default_estimators", "policy", "extra", *TOLD)]
+    digested = [name for name in Row._fields if name not in UNDIGESTED]
     counts = Counter(row.run for row in rows)
     shared = {run: i for i, run in enumerate(dict.fromkeys(row.run for row in rows if counts[row.run] > 1))}
     lines = []
@@ -139,6 +154,7 @@ def digest(rows: Iterable[Row]) -> str:
         content = [getattr(row, name) for name in digested]
         content += [] if row.default_estimators else ["other estimators"]
         content += [f"policy {row.policy}"] if row.policy else []
+        content += [] if row.gradients == "dense" else [f"gradients {row.gradients}"]
         content += [f"run {shared[row.run]}"] if row.run in shared else []
         content += [(name, value) for name, value in sorted(row.extra.items()) if name not in RECORDED]
         lines.append(repr(tuple(content)))

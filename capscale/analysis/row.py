@@ -9,6 +9,9 @@ from capscale.realised import COLUMNS
 TOLD = COLUMNS[1:]
 """Columns of what weights tell of themselves: nothing is fitted to them, so they are no part of a table's digest."""
 
+RECIPE = ("weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "gradients")
+"""Columns that say how a run held the operands of its products."""
+
 
 class Remark(NamedTuple):
     """Something about one row that a reader must know."""
@@ -41,6 +44,8 @@ class Row(NamedTuple):
     """NaN where the table has none."""
     curve: str = ""
     """Name of the format, unique in its table."""
+    gradients: str = "dense"
+    """How both backward products are held, as `capscale.gradient_names` says it."""
     default_estimators: bool = True
     """Whether each operand's estimator was the default of its format when the row was written."""
     weights_realised_error: float = math.nan
@@ -57,18 +62,23 @@ class Row(NamedTuple):
     @property
     def identity(self) -> tuple[str, ...]:
         """Key that rows of one format share."""
+        return (*self.recipe, self.family)
+
+    @property
+    def recipe(self) -> tuple[str, ...]:
+        """How all three products are held, of models of whatever family; of a policy its rules."""
         first = f"{self.weights}: {self.policy}" if self.policy else self.weights
-        return first, *self[5:10]
+        return (first, *(getattr(self, name) for name in RECIPE[1:]))
 
     @property
     def is_dense(self) -> bool:
         """True where nothing is compressed."""
-        return self.weights == "dense" and self.activations == "dense"
+        return self.weights == "dense" and self.activations == "dense" and self.gradients == "dense"
 
     @property
     def is_plain(self) -> bool:
-        """True for one format in all layers, with its default estimator: a law of GMSE is about such rows."""
-        return self.default_estimators and not self.policy
+        """True for one format in all layers, with its default estimator and dense gradients: what a law of GMSE is about."""
+        return self.default_estimators and not self.policy and self.gradients == "dense"
 
     @property
     def line(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Study:
     ties: tuple[Difference, ...]
     """Neighbours in rho whose order is not told."""
     other_estimators: tuple[Difference, ...]
-    """Formats with another estimator than their own less the same format with its own."""
+    """Formats with another estimator than their own, or compressed gradients, less the same format without."""
     missing: Mapping[str, str]
     """Parts that could not be made, with the reason."""
 

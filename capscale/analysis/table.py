@@ -70,17 +70,22 @@ class Table:
     def plain(self) -> "Table":
         """The rows of one format with an estimator of its own, which a law of GMSE is about; a remark names each other.
 
-        GMSE cannot see the gradient: in one fit with the others, a format trained in two ways would have one rho. Nor
-        is the mean GMSE of a policy the error of a format: which layers it falls on matters too.
+        GMSE cannot see the gradient: in one fit with the others, a format trained in two ways would have one rho, and
+        gradients that are compressed themselves are such another way. Nor is the mean GMSE of a policy the error of a
+        format: which layers it falls on matters too.
         """
         plain = self.select(np.array([r.is_plain for r in self.rows]))
-        why = {
-            True: "holds its layers in several formats",
-            False: "has another estimator than the default of its format",
-        }
-        said = "left out of the law of GMSE: {} {}"
-        others = (Remark(r.run, said.format(r.curve, why[bool(r.policy)])) for r in self.rows if not r.is_plain)
+        others = (Remark(r.run, f"left out of the law of GMSE: {r.curve} {_why(r)}") for r in self.rows if not r.is_plain)
         return replace(plain, remarks=(*self.remarks, *others))
+
+
+def _why(row: Row) -> str:
+    """Reason why a law of GMSE is not about a row."""
+    if row.policy:
+        return "holds its layers in several formats"
+    if row.gradients != "dense":
+        return "compresses its gradients"
+    return "has another estimator than the default of its format"
 
 
 def make_table(

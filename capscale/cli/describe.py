@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from capscale.errors import UserError
 from capscale.models.ladder import LADDERS
+
+if TYPE_CHECKING:
+    from capscale.representation import Representation
 
 _NAMES = [list(ladder.sizes) for ladder in LADDERS.values()]
 SIZES = ", ".join(f"{names[0]} .. {names[-1]}" for names in _NAMES)
@@ -20,6 +24,8 @@ class Describe:
     Examples:
       capscale describe --model 30M --weights int4 --activations int8 --hadamard 128
       capscale describe --model olmo2-30M --weights 2:4 --json
+      capscale describe --model 30M --recipe quartet
+      capscale describe --model 30M --weights int4 --gradients "dx: int8 x dense; dw: int8 x int8 given H16 signs drawn"
     """
 
     model: Annotated[str, tyro.conf.arg(help=f"Name of a size: {SIZES}.")]
@@ -31,19 +37,22 @@ class Describe:
     """Largest block of the Hadamard rotation: a power of two, or one times 12, 20, 28 or 36."""
     signs: int | None = None
     """Seed of random signs ahead of the rotation."""
+    gradients: str | None = None
+    """How both backward products hold their operands: a recipe's name, or both products; `capscale.gradient_names`."""
+    recipe: str | None = None
+    """A published recipe for all three products (nvfp4-pretraining, quartet, ...), in place of the options above."""
     json: bool = False
     """Print JSON: parameters, totals, N."""
 
     def __call__(self) -> int:
         """Prints the table that was asked for."""
         from capscale.estimator_names import estimator_name
+        from capscale.formats.catalog import label
+        from capscale.gradient_names import gradients_lines, gradients_name
         from capscale.models.coverage import parameters
         from capscale.models.ladder import find_size
-        from capscale.representation import Representation, operand
 
-        model = find_size(self.model)
-        activations = operand(self.activations, per_token=True)
-        representation = Representation(operand(self.weights), activations, self.hadamard, self.signs)
+        model, representation = find_size(self.model), self._representation()
         leaves = parameters(model, representation)
         estimator = estimator_name(representation.weights.backward())
         totals = {
@@ -51,10 +60,12 @@ class Describe:
             "non_embedding_parameters": sum(leaf.size for leaf in leaves if leaf.in_n),
             "bytes": sum(leaf.bytes for leaf in leaves),
             "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
-            "activations": self.activations,
+            "activations": self.activations if self.recipe is None else label(representation.activations.format),
             "activation_bits": representation.activations.format.bits,
             "activations_estimator": estimator_name(representation.activations.backward()),
             "hadamard": representation.rotation,
+            "gradients": gradients_name(representation.gradients),
+            "backward": gradients_lines(representation.gradients),
         }
         if self.json:
             rows = [
@@ -66,6 +77,25 @@ class Describe:
             return 0
         _print(leaves, estimator, totals)
         return 0
+
+    def _representation(self) -> "Representation":
+        """What the options say."""
+        from capscale.gradient_names import find_gradients
+        from capscale.recipes import find_recipe
+        from capscale.representation import Representation, operand
+
+        if self.recipe is None:
+            activations = operand(self.activations, per_token=True)
+            gradients = find_gradients(self.gradients or "dense")
+            return Representation(operand(self.weights), activations, self.hadamard, self.signs, gradients)
+        said = {
+            "weights": self.weights != "dense",
+            "activations": self.activations != "dense",
+            **{name: getattr(self, name) is not None for name in ("hadamard", "signs", "gradients")},
+        }
+        if other := [name for name, is_said in said.items() if is_said]:
+            raise UserError(f"--recipe {self.recipe} says all operands; leave out --{' and --'.join(other)}")
+        return find_recipe(self.recipe)
 
 
 def _print(leaves: list, estimator: str, totals: dict) -> None:
@@ -91,6 +121,7 @@ def _print(leaves: list, estimator: str, totals: dict) -> None:
         f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,})\n"
         f"weights are compressed along their axis `in`; Hadamard block: {totals['hadamard'] or 'none'}\n"
         f"activations of linear layers: {totals['activations']}, {totals['activation_bits']:.4g} bits per value, "
-        f"estimator {totals['activations_estimator']}",
+        f"estimator {totals['activations_estimator']}\n"
+        f"gradients: {totals['gradients']}" + "".join(f"\n  {line}" for line in totals["backward"]),
         highlight=False,
     )

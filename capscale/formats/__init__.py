@@ -28,6 +28,7 @@ from .scale_rule import ScaleRule
 from .schedule import Constant, Cubic
 from .sparse import Sparse, TopK
 from .stochastic import StochasticRounding
+from .training_scales import MsEden, PowerOfTwoOfRms, PowerOfTwoTimes
 from .unbiased import Unbiased
 from .vector import Vector
 
@@ -53,10 +54,13 @@ __all__ = [
     "Learned",
     "Levels",
     "Magnitude",
+    "MsEden",
     "Noise",
     "OfLargest",
     "Outliers",
     "PowerOfTwo",
+    "PowerOfTwoOfRms",
+    "PowerOfTwoTimes",
     "Projection",
     "Range",
     "RigL",

@@ -68,7 +68,8 @@ def refuse_alone(scalar: Scalar, where: object) -> None:
     """Raises UserError for a scalar format that is more than a grid and scales, where nothing else is asked of it."""
     if scalar.draws:
         raise UserError(
-            f"{where}: only a Scalar by itself rounds stochastically; use {getattr(scalar.grid, 'grid', 0)}"
+            f"{where}: only a Scalar by itself rounds stochastically; use {getattr(scalar.grid, 'grid', scalar.grid)} "
+            "with scales that are not drawn"
         )
     if isinstance(scalar.scale, Chooses):
         raise UserError(f"{where}: only a Scalar by itself chooses levels by other scales than it stores; use another")

@@ -198,12 +198,12 @@ class Scalar:
 
     @property
     def draws(self) -> bool:
-        """Whether its grid rounds by random numbers."""
-        return isinstance(self.grid, Drawn)
+        """Whether its grid rounds by random numbers, or its scales do."""
+        return isinstance(self.grid, Drawn) or getattr(self.scale, "draws", False)
 
     def _uniform(self, key: Array | None, shape: Shape) -> Array | None:
         """A random number in [0, 1) for every value, groups apart; None for a grid that draws none."""
-        if not self.draws:
+        if not isinstance(self.grid, Drawn):
             return None
         if key is None:
             raise UserError(f"{self.grid} needs a PRNG key in Context.key")

@@ -101,6 +101,7 @@ def own_classes() -> tuple[type, ...]:
         schedule,
         sparse,
         stochastic,
+        training_scales,
         unbiased,
         vector,
     )
@@ -132,6 +133,9 @@ def own_classes() -> tuple[type, ...]:
             hif4.HiF4Scales,
             e8p.E8P,
             unbiased.Unbiased,
+            training_scales.PowerOfTwoTimes,
+            training_scales.PowerOfTwoOfRms,
+            training_scales.MsEden,
             schedule.Constant,
             schedule.Cubic,
             ThenRotated,

@@ -1,11 +1,12 @@
 """Names made by rules, for formats that the catalog does not list; and the rules backwards.
 
-    [absmax-|affine-]GRID[-gN|-gRxC|-matrix][-bf16|-fp16|@e8m0[-even|-ceil]|@e4m3]     one scale a row, unless it says
+    [absmax-|affine-]GRID[-gN|-gRxC|-matrix][-bf16|-fp16|@e8m0[-even|-ceil|-three-quarters|-rms]|@e4m3[-ms-eden]]
     topP[-unitsU|-unitsRxC]   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   vq@FILE   SCALAR-outliersP
     noiseB   noise-as-SCALAR   noise-gmseX, each with -matrix or without
 
 GRID: `intB`, `mid-tread-intB`, `twos-intB`, `lloydB`, `eXmY`, `ternary`, or `nf4` and `af4`, in groups of 64 where it
-says none. `@` names the float that scales are stored in: `e2m1-g32@e8m0` is MXFP4, `e2m1-g16@e4m3` NVFP4.
+says none. One scale a row, unless it says. `@` names the float that scales are stored in, and how they come to it:
+`e2m1-g32@e8m0` is MXFP4, `e2m1-g16@e4m3` NVFP4; see `STORED_AS`.
 P is percent, with decimals if need be.
 """
 
@@ -33,9 +34,19 @@ from .scale import GAUSSIAN_RMS, Absmax, PowerOfTwo, TwoLevel
 from .scale_rule import Number, ScaleRule
 from .schedule import Cubic
 from .sparse import TopK
+from .training_scales import MsEden, PowerOfTwoOfRms, PowerOfTwoTimes
 from .vector import Vector
 
-ROUNDINGS: dict[str | None, Literal["floor", "even", "ceil"]] = {None: "floor", "even": "even", "ceil": "ceil"}
+STORED_AS: dict[tuple[str, str | None], ScaleRule] = {
+    ("e8m0", None): PowerOfTwo(),
+    ("e8m0", "even"): PowerOfTwo("even"),
+    ("e8m0", "ceil"): PowerOfTwo("ceil"),
+    ("e8m0", "three-quarters"): PowerOfTwoTimes(),
+    ("e8m0", "rms"): PowerOfTwoOfRms(),
+    ("e4m3", None): TwoLevel(),
+    ("e4m3", "ms-eden"): MsEden(),
+}
+"""Rules of scales by the float that they are stored in, and the word behind it."""
 KINDS: dict[str, Literal["mid-rise", "mid-tread", "twos-complement"]] = {
     "": "mid-rise",
     "mid-tread-": "mid-tread",
@@ -48,7 +59,7 @@ GRID = (
     r"(?P<kind>mid-tread-|twos-)?int(?P<bits>\d+)|lloyd(?P<lloyd>\d+)|e(?P<x>\d)m(?P<y>\d)|(?P<named>ternary|nf4|af4)"
 )
 GROUP = r"(?:-g(?P<group>\d+)(?:x(?P<columns>\d+))?|(?P<matrix>-matrix))?"
-STORED = r"(?P<number>-bf16|-fp16)?(?:@(?P<float>e8m0|e4m3)(?:-(?P<rounding>even|ceil))?)?"
+STORED = r"(?P<number>-bf16|-fp16)?(?:@(?P<float>e8m0|e4m3)(?:-(?P<how>even|ceil|three-quarters|rms|ms-eden))?)?"
 SCALAR = re.compile(rf"(?P<rule>absmax-|affine-)?(?:{GRID}){GROUP}{STORED}")
 PERCENT = r"(?P<percent>\d+(?:\.\d+)?)"
 
@@ -113,12 +124,13 @@ def _grid(found: re.Match[str]) -> Grid:
 def _rule(found: re.Match[str]) -> ScaleRule:
     f, name = found.groupdict(), found[0]
     stored = f"{f['number'] or ''}{'@' + f['float'] if f['float'] else ''}"
-    if f["rounding"] and f["float"] != "e8m0":
-        raise UserError(f"-{f['rounding']} is how scales are rounded to powers of two; use @e8m0")
     if f["float"]:
+        if (f["float"], f["how"]) not in STORED_AS:
+            other = next(number for number, how in STORED_AS if how == f["how"])
+            raise UserError(f"-{f['how']} is how scales are rounded to {other.upper()}; use @{other}")
         if f["rule"] or f["number"] or f["named"] in TABLES:
             raise UserError(f"@{f['float']} says the rule of its scales; leave the other words out")
-        return PowerOfTwo(ROUNDINGS[f["rounding"]]) if f["float"] == "e8m0" else TwoLevel()
+        return STORED_AS[f["float"], f["how"]]
     if f["rule"] == "affine-":
         if stored:
             raise UserError(f"scales with an offset are stored as they are; leave {stored!r} out")
@@ -219,12 +231,10 @@ def _scalar_name(format: Scalar) -> str | None:
         suffix = next((s for s, number in NUMBERS.items() if number == rule.number), "")
     elif isinstance(rule, Range):
         prefix = "affine-"
-    elif isinstance(rule, PowerOfTwo):
-        suffix = "@e8m0" + ("" if rule.rounding == "floor" else f"-{rule.rounding}")
-        if isinstance(format.grid, Int):
+    elif (stored := next((name for name, known in STORED_AS.items() if known == rule), None)) is not None:
+        suffix = f"@{'-'.join(filter(None, stored))}"
+        if stored[0] == "e8m0" and isinstance(format.grid, Int):
             grid = f"int{format.grid.bits}"
-    elif isinstance(rule, TwoLevel):
-        suffix = "@e4m3"
     where = {"row": "", "matrix": "-matrix"}.get(str(group)) if isinstance(group, str) else None
     if where is None:
         where = f"-g{'x'.join(map(str, group))}" if isinstance(group, tuple) else f"-g{group}"

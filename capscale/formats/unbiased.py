@@ -57,18 +57,11 @@ class Unbiased:
         return self.rule.measure(group, grid, ctx)[0]
 
     def measure(self, group: Group, grid: Grid, ctx: Context) -> tuple[Array, ...]:
-        """The scale of the rule times the factor, by sums that do not depend on their order.
-
-        `4 <u, q> = |u + q|^2 - |u - q|^2`, in units of the scale.
-        """
+        """The scale of the rule times the factor."""
         if group.filled is not None:
             raise UserError(f"{self}: groups have to divide the row")
         scale = self.choosing(group, grid, ctx)
-        u = in_steps(group.x, scale)
-        level, _ = grid.nearest(u)
-        own, more, less = (rounded(jnp.square(root_mean_square(v, group.axes))) for v in (u, u + level, u - level))
-        product = more - less
-        return (jnp.where(product > 0, 4.0 * own * (1.0 / jnp.where(product > 0, product, 1.0)), 1.0) * scale,)
+        return (unbiasing(group, grid, scale) * scale,)
 
     def encode(self, parts: tuple[Array, ...]) -> tuple[Array, ...]:
         """Bits of the float32."""
@@ -86,3 +79,15 @@ class Unbiased:
         m0, m1, _ = distribution.moments(*cells(levels))
         product, square = float(np.sum(levels * m1)), float(np.sum(np.square(levels) * m0))
         return Mse(square / product**2 - 1, "closed form")
+
+
+def unbiasing(group: Group, grid: Grid, scale: Array) -> Array:
+    """`<x, x> / <x, q>` of each group, q the nearest levels in units of `scale`, by sums of no order; 1 where q is 0.
+
+    `4 <u, q> = |u + q|^2 - |u - q|^2`, in units of the scale.
+    """
+    u = in_steps(group.x, scale)
+    level, _ = grid.nearest(u)
+    own, more, less = (rounded(jnp.square(root_mean_square(v, group.axes))) for v in (u, u + level, u - level))
+    product = more - less
+    return jnp.where(product > 0, 4.0 * own * (1.0 / jnp.where(product > 0, product, 1.0)), 1.0)

@@ -94,4 +94,6 @@ def _group(fmt: Format, rows: tuple[int, ...]) -> int:
     parts = [fmt, *(getattr(fmt, field.name) for field in fields(cast(Any, fmt)))] if is_dataclass(fmt) else [fmt]
     stated = [getattr(part, name) for name in ("group", "m") for part in parts if hasattr(part, name)]
     size = stated[0] if stated else granularity_of(fmt)
+    if isinstance(size, tuple):
+        return math.prod(size)
     return size if isinstance(size, int) else {"row": rows[-1], "matrix": rows[-2] * rows[-1]}[size]

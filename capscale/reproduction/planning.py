@@ -66,15 +66,20 @@ def chip_hours(runs: Sequence[Run], slice_: Slice, mfu: float) -> float:
 
 
 def hardest(runs: Sequence[Run]) -> list[Run]:
-    """One run for every size, with both operands compressed and rotated where there is one: what preflight compiles."""
+    """One run for every size, with all operands compressed and rotated where there is one: what preflight compiles."""
     found: dict[str, Run] = {}
     for run in sorted(runs, key=_demand):
         found[run.size] = run
     return [found[size] for size in sorted(found, key=lambda size: found[size].non_embedding_parameters)]
 
 
-def _demand(run: Run) -> tuple[bool, bool, bool]:
+def _demand(run: Run) -> tuple[bool, ...]:
     return max(
-        (not chosen.activations.is_dense, chosen.hadamard is not None, not chosen.weights.is_dense)
+        (
+            not chosen.gradients.is_dense,
+            not chosen.activations.is_dense,
+            chosen.hadamard is not None,
+            not chosen.weights.is_dense,
+        )
         for chosen in every(run.held)
     )

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from capscale.clock import clock
+from capscale.gradient_names import gradients_name
 from capscale.policy_names import policy_name
 from capscale.representation import Representation
 from capscale.train import loop
@@ -19,7 +20,7 @@ LINE_S = 60.0
 
 
 def run_name(run: Run) -> str:
-    """`nano-16 int4 seed 0`, with the activations' format, and estimators where they are not the default.
+    """`nano-16 int4 seed 0`, with formats of activations and gradients, and estimators that are not the default.
 
     Of a policy its rules.
     """
@@ -27,7 +28,8 @@ def run_name(run: Run) -> str:
     if not isinstance(chosen, Representation):
         return f"{run.size} {policy_name(chosen)} seed {run.seed}"
     sides = [operand.name(chosen.hadamard is not None) for operand in (chosen.weights, chosen.activations)]
-    return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)} seed {run.seed}"
+    gradients = "" if chosen.gradients.is_dense else f", gradients {gradients_name(chosen.gradients)},"
+    return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)}{gradients} seed {run.seed}"
 
 
 class Display:

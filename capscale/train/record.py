@@ -17,6 +17,7 @@ from capscale.estimator_names import estimator_name
 from capscale.files import read_json_if_there, write_json
 from capscale.formats import catalog
 from capscale.gaussian_mse import pass_rate
+from capscale.gradient_names import gradients_name
 from capscale.models.assigned import every
 from capscale.models.mixture import format_gmse, mixture_of
 from capscale.policy_names import policy_name
@@ -31,7 +32,8 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
     """The run's line in a table: coordinates, loss in nats per token with its standard error, GMSEs.
 
     The losses are None for a diverged run. `loss_se` is the sampling error of the validation text,
-    shared by all runs scored on it.
+    shared by all runs scored on it. Gradients have a column where they are compressed: rows of runs without are as they
+    were before there was one.
     """
     return {
         "model": run.size,
@@ -76,6 +78,7 @@ def _formats(run: Run) -> dict[str, Any]:
         "activations_estimator": estimator_name(held.activations.backward()),
         "default_estimators": _usual(held),
         "hadamard": held.rotation,
+        **({} if held.gradients.is_dense else {"gradients": gradients_name(held.gradients)}),
         "weights_gmse": format_gmse(held.weights.format),
         "activations_gmse": format_gmse(held.activations.format),
     }

@@ -65,6 +65,12 @@ SWEEP = "sweep mine.py --text text.txt --out new"
         ("describe --model 30M --activations itn8", "unknown format 'itn8'"),
         ("describe --model 30M --weights int4 --hadamard 100", "power of two"),
         ("describe --model 30M --weights int4 --signs 7", "signs belong to a rotation"),
+        ("describe --model 30M --recipe quartett", "unknown recipe 'quartett'; closest: quartet"),
+        (
+            "describe --model 30M --recipe quartet --weights int4",
+            "--recipe quartet says all operands; leave out --weigh",
+        ),
+        ("describe --model 30M --gradients nvfp5", "gradients 'nvfp5': use dense, the name of a recipe"),
     ],
 )
 def test_is_explained(arguments, message, place, capsys):

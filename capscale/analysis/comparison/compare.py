@@ -104,7 +104,7 @@ def compare(
     seeds = (0, 0) if first.sha256 == second.sha256 else (0, 1)
     capacities, why_no_capacities = _capacities(first, second, resamples, seeds)
     numbers, why_no_law = _numbers(first, second, law, resamples, seeds)
-    names = [{r.identity[:5]: c for c, r in table.first_of_curve.items()} for table in (first, second)]
+    names = [{r.recipe: c for c, r in table.first_of_curve.items()} for table in (first, second)]
     only = tuple(tuple(c for key, c in names[i].items() if key not in names[1 - i]) for i in (0, 1))
     return Comparison(
         first=first,
@@ -151,7 +151,7 @@ def _capacities(
     tables = (first, second)
     measured = [capacities_of(t, resamples, seed) for t, seed in zip(tables, seeds, strict=True)]
     places = [
-        {t.first_of_curve[c].identity[:5]: i for i, c in enumerate(m.curves) if m.measured[i]}
+        {t.first_of_curve[c].recipe: i for i, c in enumerate(m.curves) if m.measured[i]}
         for t, m in zip(tables, measured, strict=True)
     ]
     shared = [key for key in places[0] if key in places[1]]

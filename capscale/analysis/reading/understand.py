@@ -18,7 +18,10 @@ from capscale.analysis.reading.rows import chosen
 from capscale.analysis.row import Remark
 from capscale.errors import UserError
 
-WORDS = (*OPERANDS, "run", "status", "family", "weights_estimator", "activations_estimator", "hadamard", "policy")
+WORDS = (
+    *(*OPERANDS, "run", "status", "family", "weights_estimator", "activations_estimator", "hadamard"),
+    *("gradients", "policy"),
+)
 DIVERGED = ("diverged", "is_diverged", "has_diverged")
 TRUE, FALSE = frozenset({"true", "yes", "1", "1.0"}), frozenset({"false", "no", "0", "0.0", "", "nan"})
 

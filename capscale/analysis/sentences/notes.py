@@ -3,6 +3,7 @@
 import math
 
 from capscale.analysis.cells import error_source
+from capscale.analysis.curves import GRADIENTS
 from capscale.analysis.sentences.rule import Rule, always, listing, plural
 from capscale.analysis.study import Study
 
@@ -31,6 +32,14 @@ def _drawn(study: Study) -> bool:
 def _formats(study: Study) -> str:
     count = len([c for c in study.core.curves if c != "dense"])
     return f"{plural(len(study.core), 'run')} in {plural(count, 'compressed format')}"
+
+
+def _or_gradients(study: Study) -> str:
+    return " or compressed gradients" if any(GRADIENTS in c.curve for c in study.capacities) else ""
+
+
+def _another(study: Study) -> str:
+    return f"another gradient estimator than its format's own{_or_gradients(study)}"
 
 
 def _reached(study: Study, model: str, parameters: str) -> str:
@@ -100,7 +109,7 @@ CAPACITIES = (
     Rule(
         "note: other estimators",
         lambda study: any(not c.in_law for c in study.capacities),
-        lambda study: "* trained with another gradient estimator than its format's own; in no curve.",
+        lambda study: f"* trained with {_another(study)}; in no curve.",
     ),
     Rule(
         "note: not measured",
@@ -147,7 +156,7 @@ CAPACITY = (
     Rule(
         "caption: other estimators",
         lambda study: any(not c.in_law and c.is_measured and math.isfinite(c.gmse) for c in study.capacities),
-        lambda study: "Hollow marks: another gradient estimator, in no curve.",
+        lambda study: f"Hollow marks: another gradient estimator{_or_gradients(study)}, in no curve.",
     ),
     Rule(
         "caption: ideal bits",

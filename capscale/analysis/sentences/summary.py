@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 from capscale.analysis.capacities import CapacityRow
+from capscale.analysis.curves import GRADIENTS
 from capscale.analysis.differences import Difference
 from capscale.analysis.kinds import Kind
 from capscale.analysis.sentences import outlying, quotable, weights
@@ -152,15 +153,17 @@ def _told(study: Study, d: Difference) -> bool:
 
 def _estimator(study: Study, d: Difference) -> str:
     side = "above" if d.rho.estimate > 0 else "below"
+    unseen = "how gradients are rounded" if GRADIENTS in d.first else "the gradient estimator"
     return (
         f"{d.first} stands {abs(d.rho.estimate):.2f} {side} {d.second} (95 %: {d.rho.low:+.2f} to {d.rho.high:+.2f}) "
-        "at the same GMSE: GMSE cannot see the gradient estimator."
+        f"at the same GMSE: GMSE cannot see {unseen}."
     )
 
 
 def _estimator_tie(study: Study, d: Difference) -> str:
+    two = "gradients held in two ways" if GRADIENTS in d.first else "two gradient estimators"
     return (
-        f"{d.first} and {d.second}, one format with two gradient estimators, are not told apart: they differ by "
+        f"{d.first} and {d.second}, one format with {two}, are not told apart: they differ by "
         f"{d.rho.estimate:+.2f} (95 %: {d.rho.low:+.2f} to {d.rho.high:+.2f})."
     )
 

@@ -79,7 +79,7 @@ class Describe:
         return 0
 
     def _representation(self) -> "Representation":
-        """What the options say."""
+        """Representation that the options say."""
         from capscale.gradient_names import find_gradients
         from capscale.recipes import find_recipe
         from capscale.representation import Representation, operand

@@ -1,5 +1,7 @@
 """Rows whose gradients are compressed: read back, told apart, and in no fit with rows whose gradients are dense."""
 
+from typing import cast
+
 import pytest
 from support.synthetic import runs
 
@@ -10,6 +12,7 @@ from capscale.analysis.operands import kind_of
 from capscale.analysis.records import row_of
 from capscale.analysis.rows import read
 from capscale.analysis.sentences.summary import _estimator
+from capscale.analysis.study import Study
 from capscale.analysis.table import make_table
 from capscale.estimator_names import estimator_name
 from capscale.estimators import STRAIGHT_THROUGH, TRUST
@@ -97,4 +100,4 @@ def test_what_they_cost_is_told_beside_the_format():
     lost = found["int4, gradients int8-training"]
     assert lost.second == "int4"
     assert lost.rho.estimate == pytest.approx(-0.1, abs=0.05)
-    assert _estimator(None, lost).endswith("GMSE cannot see how gradients are rounded.")
+    assert _estimator(cast(Study, None), lost).endswith("GMSE cannot see how gradients are rounded.")

@@ -1,6 +1,6 @@
 """Names of compressed gradients, in and out: that of a recipe, or both products spelled out.
 
-    dense    quartet    dx: nvfp4-stochastic x dense; dw: nvfp4-stochastic x nvfp4 given H16 signs drawn
+    dense    quartet    dx: nvfp4-stochastic x dense, dw: nvfp4-stochastic x nvfp4 given H16 signs drawn
 
 `G x O` are the formats of the incoming gradient and of the other operand; `given`: the values of that one before the
 forward product rounded them; `H16`: the largest Hadamard block; `signs`: drawn, or a seed.
@@ -15,7 +15,7 @@ from capscale.gradients import DENSE_GRADIENTS, BackwardProduct, Gradients
 from capscale.recipes import RECIPES
 
 DENSE = "dense"
-_BOTH = re.compile(r"dx: (?P<inputs>[^;]+); dw: (?P<weights>[^;]+)")
+_BOTH = re.compile(r"dx: (?P<inputs>[^,]+), dw: (?P<weights>[^,]+)")
 _PRODUCT = re.compile(
     r"(?P<gradient>\S+) x (?P<operand>\S+)(?P<given> given)?(?: H(?P<block>\d+)(?: signs (?P<signs>drawn|\d+))?)?"
 )
@@ -26,7 +26,7 @@ def gradients_name(gradients: Gradients) -> str:
     """Text that `find_gradients` reads: a recipe's name where one has these gradients, both products elsewhere."""
     if gradients in _NAMES:
         return _NAMES[gradients]
-    return f"dx: {_spelled(gradients.inputs)}; dw: {_spelled(gradients.weights)}"
+    return f"dx: {_spelled(gradients.inputs)}, dw: {_spelled(gradients.weights)}"
 
 
 def find_gradients(name: str) -> Gradients:
@@ -35,7 +35,7 @@ def find_gradients(name: str) -> Gradients:
     Raises:
       UserError: a name that is neither; formats that are unknown, or that the backward pass cannot have.
 
-    Example: `find_gradients("dx: int8 x dense; dw: int8 x int8 H16").weights.hadamard` is 16.
+    Example: `find_gradients("dx: int8 x dense, dw: int8 x int8 H16").weights.hadamard` is 16.
     """
     if name == DENSE:
         return DENSE_GRADIENTS
@@ -46,7 +46,7 @@ def find_gradients(name: str) -> Gradients:
     if not products or None in products:
         raise UserError(
             f"gradients {name!r}: use dense, the name of a recipe ({', '.join(RECIPES)}), or both products, such as "
-            "'dx: nvfp4-stochastic x dense; dw: nvfp4-stochastic x nvfp4 given H16 signs drawn'"
+            "'dx: nvfp4-stochastic x dense, dw: nvfp4-stochastic x nvfp4 given H16 signs drawn'"
         )
     return Gradients(*(_read(found) for found in products if found is not None))
 

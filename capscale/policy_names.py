@@ -1,6 +1,8 @@
 """Representations and policies as text and back: on the command line, in tables and in labels.
 
     int4 x int8 hadamard 128 signs 7        weights, activations, block of the rotation, seed of its signs
+    int4 gradients quartet                  and how backward products are held; see `capscale.gradient_names`
+    quartet                                 a whole recipe; see `capscale.recipes`
     layers/(0|5)/.*=dense                   a rule: PATTERN=REPRESENTATION
 
 All but the weights may be left out. What stands in brackets behind a format is its estimator: `top50 [fw]`.
@@ -10,12 +12,15 @@ import re
 from collections.abc import Sequence
 
 from capscale.errors import UserError
+from capscale.gradient_names import find_gradients, gradients_name
 from capscale.operands import operand
 from capscale.policy import Policy, Rule, rules_of
+from capscale.recipes import RECIPES
 from capscale.representation import Representation
 
 _REPRESENTATION = re.compile(
     r"(?P<weights>.+?)(?: x (?P<activations>.+?))?(?: hadamard (?P<hadamard>\d+)(?: signs (?P<signs>\d+))?)?"
+    r"(?: gradients (?P<gradients>.+))?"
 )
 _SPLIT = re.compile(r"(?<!\?)(?<!\?<)=")
 """The sign between a pattern and its representation, which in `(?=...)` and `(?<=...)` is part of the pattern."""
@@ -30,10 +35,14 @@ def representation_name(held: Representation) -> str:
       >>> representation_name(Representation(operand("int4"), operand("int8", per_token=True), hadamard=128))
       'int4 x int8 hadamard 128'
     """
+    recipe = next((name for name, known in RECIPES.items() if known == held), None)
+    if recipe is not None:
+        return recipe
     rotated = held.hadamard is not None
     sides = [side.name(rotated) for side in (held.weights, held.activations)]
     name = sides[0] if held.activations.is_dense else " x ".join(sides)
     name += f" hadamard {held.rotation}" if rotated else ""
+    name += "" if held.gradients.is_dense else f" gradients {gradients_name(held.gradients)}"
     try:
         return name if find_representation(name) == held else repr(held)
     except UserError:
@@ -42,6 +51,8 @@ def representation_name(held: Representation) -> str:
 
 def find_representation(text: str) -> Representation:
     """The representation that a text means; raises `UserError` in the words of what it cannot mean."""
+    if text.strip() in RECIPES:
+        return RECIPES[text.strip()]
     found = _REPRESENTATION.fullmatch(text.strip())
     if found is None:
         raise UserError(
@@ -49,7 +60,8 @@ def find_representation(text: str) -> Representation:
         )
     block, signs = (None if found[name] is None else int(found[name]) for name in ("hadamard", "signs"))
     activations = operand(found["activations"] or "dense", per_token=True)
-    return Representation(operand(found["weights"]), activations, block, signs)
+    gradients = find_gradients(found["gradients"] or "dense")
+    return Representation(operand(found["weights"]), activations, block, signs, gradients)
 
 
 def rule_name(rule: Rule) -> str:

@@ -1,5 +1,7 @@
 """Recipes as their sources say them, and names of gradients in and out."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,9 @@ from capscale.estimators import STRAIGHT_THROUGH
 from capscale.formats.catalog import FORMATS, find
 from capscale.gradient_names import find_gradients, gradients_name
 from capscale.gradients import DENSE_GRADIENTS, BackwardProduct, Gradients
+from capscale.policy_names import find_representation, representation_name
 from capscale.recipes import RECIPES, backward_only, find_recipe, forward_only
-from capscale.representation import DENSE, linear
+from capscale.representation import DENSE, Representation, linear
 
 RNG = np.random.default_rng(2)
 X = jnp.asarray(RNG.standard_normal((1, 128, 128)), jnp.float32)
@@ -88,6 +91,14 @@ def test_chance_at_three_quarters_has_no_bias(name):
         assert (off <= 4.5 * error + 1e-6 * np.abs(exact).max()).all()
 
 
+def test_text_of_a_whole_representation():
+    own = replace(find_recipe("nvfp4-pretraining"), weights=find_recipe("int8-training").weights)
+    for held in (*RECIPES.values(), own, backward_only(own), Representation(gradients=SPELLED)):
+        assert find_representation(representation_name(held)) == held
+    assert representation_name(find_recipe("quartet")) == "quartet"
+    assert representation_name(backward_only(find_recipe("quartet"))) == "dense gradients quartet"
+
+
 def test_halves_of_a_recipe():
     recipe = find_recipe("quartet2")
     assert forward_only(recipe).gradients == DENSE_GRADIENTS
@@ -111,7 +122,7 @@ def test_names():
     assert gradients_name(DENSE_GRADIENTS) == "dense"
     assert [gradients_name(recipe.gradients) for recipe in RECIPES.values()] == list(RECIPES)
     assert gradients_name(SPELLED) == (
-        "dx: nvfp4-stochastic x dense H16 signs 7; dw: int8 x mxfp4-ragged given H32 signs drawn"
+        "dx: nvfp4-stochastic x dense H16 signs 7, dw: int8 x mxfp4-ragged given H32 signs drawn"
     )
 
 
@@ -120,9 +131,9 @@ def test_names():
     [
         (lambda: find_recipe("quartett"), "unknown recipe 'quartett'; closest: quartet"),
         (lambda: find_gradients("int8"), "gradients 'int8': use dense, the name of a recipe"),
-        (lambda: find_gradients("dx: int8 x dense; dw: int8"), "or both products"),
-        (lambda: find_gradients("dx: int99 x dense; dw: int8 x dense"), "int99"),
-        (lambda: find_gradients("dx: lsq4 x dense; dw: int8 x dense"), "no learned scales"),
+        (lambda: find_gradients("dx: int8 x dense, dw: int8"), "or both products"),
+        (lambda: find_gradients("dx: int99 x dense, dw: int8 x dense"), "int99"),
+        (lambda: find_gradients("dx: lsq4 x dense, dw: int8 x dense"), "no learned scales"),
     ],
 )
 def test_refusals(call, message):

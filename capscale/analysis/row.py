@@ -77,7 +77,7 @@ class Row(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """True for one format in all layers, with its default estimator and dense gradients: what a law of GMSE is about."""
+        """True for one format in all layers, its default estimator and dense gradients: of a law of GMSE."""
         return self.default_estimators and not self.policy and self.gradients == "dense"
 
     @property

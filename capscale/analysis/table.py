@@ -75,7 +75,9 @@ class Table:
         format: which layers it falls on matters too.
         """
         plain = self.select(np.array([r.is_plain for r in self.rows]))
-        others = (Remark(r.run, f"left out of the law of GMSE: {r.curve} {_why(r)}") for r in self.rows if not r.is_plain)
+        others = (
+            Remark(r.run, f"left out of the law of GMSE: {r.curve} {_why(r)}") for r in self.rows if not r.is_plain
+        )
         return replace(plain, remarks=(*self.remarks, *others))
 
 

@@ -25,7 +25,7 @@ class Describe:
       capscale describe --model 30M --weights int4 --activations int8 --hadamard 128
       capscale describe --model olmo2-30M --weights 2:4 --json
       capscale describe --model 30M --recipe quartet
-      capscale describe --model 30M --weights int4 --gradients "dx: int8 x dense; dw: int8 x int8 given H16 signs drawn"
+      capscale describe --model 30M --weights int4 --gradients "dx: int8 x dense, dw: int8 x int8 given H16 signs drawn"
     """
 
     model: Annotated[str, tyro.conf.arg(help=f"Name of a size: {SIZES}.")]

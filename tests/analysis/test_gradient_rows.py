@@ -73,7 +73,7 @@ def test_digests_of_tables_without_are_as_they_were():
         ("", "dense"),
         ("BF16", "dense"),
         ("quartet", "quartet"),
-        ("dx: absmax-mid-tread-int8 x absmax-mid-tread-int8 given; "
+        ("dx: absmax-mid-tread-int8 x absmax-mid-tread-int8 given, "
          "dw: absmax-mid-tread-int8 x absmax-mid-tread-int8 given", "int8-training"),
         ("their own", "their own"),
     ],

@@ -32,7 +32,7 @@ def test_recipes_and_gradients_are_told(capsys):
     kernel = next(leaf for leaf in found["leaves"] if leaf["path"] == "layers/mlp/down/kernel")
     assert (kernel["format"], kernel["group"], kernel["estimator"]) == ("nvfp4-g16x16", 256, "straight-through")
     assert found["gradients"] == "nvfp4-pretraining"
-    spelled = "dx: int8 x dense; dw: int8 x mxfp4 given H16 signs drawn"
+    spelled = "dx: int8 x dense, dw: int8 x mxfp4 given H16 signs drawn"
     assert main(["describe", "--model", "30M", "--gradients", spelled]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert f"gradients: {spelled}" in printed

@@ -73,7 +73,7 @@ class Row(NamedTuple):
     @property
     def is_dense(self) -> bool:
         """True where nothing is compressed."""
-        return self.weights == "dense" and self.activations == "dense" and self.gradients == "dense"
+        return {self.weights, self.activations, self.gradients} == {"dense"} and not self.policy
 
     @property
     def is_plain(self) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from capscale.cli.selecting import PolicyOption
 from capscale.errors import UserError
 from capscale.models.ladder import LADDERS
 
@@ -25,6 +26,7 @@ class Describe:
       capscale describe --model 30M --weights int4 --activations int8 --hadamard 128
       capscale describe --model olmo2-30M --weights 2:4 --json
       capscale describe --model 30M --recipe quartet
+      capscale describe --model 30M --policy 'layers/(0|5)/.*=dense' 'head=int8' '.*=int4 x int8 hadamard 128'
       capscale describe --model 30M --weights int4 --gradients "dx: int8 x dense, dw: int8 x int8 given H16 signs drawn"
     """
 
@@ -41,17 +43,26 @@ class Describe:
     """How both backward products hold their operands: a recipe's name, or both products; `capscale.gradient_names`."""
     recipe: str | None = None
     """A published recipe for all three products (nvfp4-pretraining, quartet, ...), in place of the options above."""
+    policy: PolicyOption = ()
+    """In place of the options above, rules PATTERN=REPRESENTATION of which the first decides whose pattern matches the
+    whole path of a weight, such as layers/3/mlp/up/kernel: its format and, behind x, that of its inputs; hadamard
+    BLOCK; signs SEED; gradients HOW; or a recipe. Kernels are then listed by runs of layers that are held alike."""
     json: bool = False
     """Print JSON: parameters, totals, N."""
 
     def __call__(self) -> int:
         """Prints the table that was asked for."""
+        from capscale.cli.describe_layers import show_layers, told
         from capscale.estimator_names import estimator_name
         from capscale.formats.catalog import label
         from capscale.gradient_names import gradients_lines, gradients_name
         from capscale.models.coverage import parameters
         from capscale.models.ladder import find_size
 
+        if self.policy:
+            if other := [*self._said(), *(["recipe"] if self.recipe else [])]:
+                raise UserError(f"--policy says all operands; leave out --{' and --'.join(other)}")
+            return show_layers(self.model, self.policy, as_json=self.json)
         model, representation = find_size(self.model), self._representation()
         leaves = parameters(model, representation)
         estimator = estimator_name(representation.weights.backward())
@@ -69,7 +80,7 @@ class Describe:
         }
         if self.json:
             rows = [
-                leaf._asdict()
+                told(leaf)
                 | {"estimator": None if leaf.axis is None else estimator, "size": leaf.size, "bytes": leaf.bytes}
                 for leaf in leaves
             ]
@@ -77,6 +88,11 @@ class Describe:
             return 0
         _print(leaves, estimator, totals)
         return 0
+
+    def _said(self) -> list[str]:
+        """Options of single operands that were given."""
+        given = {name: getattr(self, name) for name in ("weights", "activations", "hadamard", "signs", "gradients")}
+        return [name for name, value in given.items() if value not in (None, "dense")]
 
     def _representation(self) -> "Representation":
         """Representation that the options say."""
@@ -88,12 +104,7 @@ class Describe:
             activations = operand(self.activations, per_token=True)
             gradients = find_gradients(self.gradients or "dense")
             return Representation(operand(self.weights), activations, self.hadamard, self.signs, gradients)
-        said = {
-            "weights": self.weights != "dense",
-            "activations": self.activations != "dense",
-            **{name: getattr(self, name) is not None for name in ("hadamard", "signs", "gradients")},
-        }
-        if other := [name for name, is_said in said.items() if is_said]:
+        if other := self._said():
             raise UserError(f"--recipe {self.recipe} says all operands; leave out --{' and --'.join(other)}")
         return find_recipe(self.recipe)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import tyro
 
+from capscale.cli.describe_layers import by_layer
 from capscale.cli.selecting import LadderName, Selecting, planned, read_text
 from capscale.cli.training import memory_of
 from capscale.cli.waiting import waiting
@@ -77,6 +78,9 @@ class Preflight(Selecting):
         return self._conclude(found, setting)
 
     def _row(self, checked: "Checked") -> dict[str, Any]:
+        from capscale.models.coverage import parameters
+        from capscale.policy_names import policy_name
+        from capscale.representation import Representation
         from capscale.sweep.display import run_name
         from capscale.sweep.preflight import device_hours
         from capscale.sweep.slices import find_slice
@@ -87,8 +91,13 @@ class Preflight(Selecting):
         estimated = None if found is None else found.mfu(checked.runs[0], slice_)
         mfu = estimated if self.mfu is None else self.mfu
         hours = [None if mfu is None else device_hours(run, slice_, mfu) for run in checked.runs]
+        first = checked.runs[0]
+        policy = None if isinstance(first.representation, Representation) else policy_name(first.representation)
+        layers = [] if policy is None else map(by_layer, parameters(first.model, first.representation))
         return {
-            "name": run_name(checked.runs[0]),
+            "name": run_name(first),
+            "policy": policy,
+            "layers": [row for row in layers if row["estimator"] or row["activations"]],
             "fits": compiled.fits,
             "bytes_per_device": compiled.bytes,
             "bytes_there": compiled.limit,
@@ -131,10 +140,16 @@ class Preflight(Selecting):
             else f"{1e3 * found['step_s']:>8.3g} {found['mfu']:>4.0%} {found['bytes_sent_per_device'] / 1e9:>8.3g} "
             f"{found['bottleneck']:>9}"
         )
+        layers = [
+            f"\n  {each['path']}: {' x '.join(filter(None, (each['format'], each['activations'])))}, "
+            f"{each['bits']:.4g} bits"
+            for each in row["layers"]
+        ]
         return (
             f"{row['name']:<36} {size:>9} {row['compile_s']:>6.1f} s {step} {len(runs):>6} "
             f"{_range(runs, 'steps', ',.0f'):>10} {sum(run['flops'] for run in runs):>7.1e} "
             f"{_range(runs, 'hours', '.3g'):>11} {_total(runs):>13}{verdict}"
+            f"{''.join(layers)}"
         )
 
     def _conclude(self, found: "list[Checked]", setting: "Setting") -> int:

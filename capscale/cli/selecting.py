@@ -21,6 +21,9 @@ LadderName = Annotated[
 ]
 
 
+PolicyOption = Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN=REPRESENTATION")]
+
+
 @dataclass(kw_only=True)
 class Selecting:
     """Options of commands that take some runs of an experiment."""
@@ -29,19 +32,23 @@ class Selecting:
     """Only runs of these model sizes; all if not given. Started again with others, their runs are added."""
     seeds: tuple[int, ...] = ()
     """Seeds of every run, such as 0 1 2, in place of the experiment's own."""
+    policy: PolicyOption = ()
+    """Rules of every run, in place of its own representation, such as 'layers/(0|3)/.*=dense' '.*=int4'; see
+    `capscale describe --help`. Runs that differ in nothing else become one."""
 
     @property
     def selection(self) -> "Selection":
         """Runs that these options ask for."""
         from capscale.sweep.selection import Selection
 
-        return Selection(self.seeds, self.sizes)
+        return Selection(self.seeds, self.sizes, self.policy)
 
     @property
     def selecting(self) -> list[str]:
         """Arguments that select the same runs in another process."""
         sizes = ["--sizes", *self.sizes] if self.sizes else []
-        return [*sizes, *(["--seeds", *map(str, self.seeds)] if self.seeds else [])]
+        seeds = ["--seeds", *map(str, self.seeds)] if self.seeds else []
+        return [*sizes, *seeds, *(["--policy", *self.policy] if self.policy else [])]
 
 
 def planned(experiment: str, ladder: str, selection: "Selection", text: str | None) -> "tuple[Sweep, Source]":

@@ -10,10 +10,13 @@ import jax
 from capscale.errors import UserError
 from capscale.formats import catalog
 from capscale.formats.base import Format, granularity_of
+from capscale.formats.capabilities import learns
 from capscale.formats.storage import Storable, storage_bits
+from capscale.models.assigned import TABLES, Assigned, assigned, runs
 from capscale.models.config import ModelConfig
 from capscale.models.initial import initial_params
-from capscale.representation import Representation
+from capscale.policy import Policy
+from capscale.representation import DENSE, Representation
 
 DENSE_BITS = 16
 """Dense parameters are counted as bf16."""
@@ -22,7 +25,7 @@ _COMPRESSED = frozenset({"kernel"})
 _DENSE = frozenset({"embedding", "head", "gain", "bias"})
 _LEARNED = {"weights_step": 0.0, "activations_step": 32.0}
 """Bits of learnable parameters: those of weights are the scales that their kernel's bits count already."""
-_EMBEDDINGS = frozenset({"embedding", "head"})
+_EMBEDDINGS = frozenset(TABLES)
 
 
 class Parameter(NamedTuple):
@@ -36,6 +39,7 @@ class Parameter(NamedTuple):
       in_n: whether it counts in N; embeddings, the head and learned scales do not.
       axis: the one of `shape` that it is compressed along, the inputs; None for what is not compressed.
       group: values on that axis, or on it and the next, that share a scale, a count or a threshold.
+      held: its representation, where it is compressed or its inputs are.
     """
 
     path: str
@@ -45,6 +49,7 @@ class Parameter(NamedTuple):
     in_n: bool
     axis: int | None = None
     group: int | None = None
+    held: Representation = DENSE
 
     @property
     def size(self) -> int:
@@ -57,36 +62,60 @@ class Parameter(NamedTuple):
         return self.size * self.bits / 8
 
 
-def parameters(model: ModelConfig, representation: Representation) -> list[Parameter]:
-    """Every parameter leaf of a model, from shapes alone.
+def parameters(model: ModelConfig, policy: Policy) -> list[Parameter]:
+    """Every parameter leaf of a model, from shapes alone; kernels by runs of layers, `layers/1-4/mlp/up/kernel`.
+
+    Under one representation for all layers a kernel is one leaf, `layers/mlp/up/kernel`.
 
     Raises:
       UserError: leaves that are declared neither compressed nor dense, listed by path; a weight format that cannot
-        be stored.
+        be stored; what `assigned` refuses.
     """
+    representation = assigned(model, policy)
     params = jax.eval_shape(partial(initial_params, model, representation), jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     found = [(tuple(key.key for key in path), leaf.shape) for path, leaf in leaves]
     uncovered = ["/".join(path) for path, _ in found if path[-1] not in {*_COMPRESSED, *_DENSE, *_LEARNED}]
     if uncovered:
         raise UserError(f"parameters declared neither compressed nor dense: {', '.join(uncovered)}")
-    return [_parameter(path, shape, representation) for path, shape in found]
+    if isinstance(representation, Representation):
+        own = {path: DENSE if path[-1] in TABLES else representation for path, _ in found}
+        return [_parameter(path, shape, own[path]) for path, shape in found]
+    return [leaf for path, shape in found for leaf in _by_run(path, shape, representation)]
+
+
+def _by_run(path: tuple[str, ...], shape: tuple[int, ...], held: Assigned) -> list[Parameter]:
+    """A leaf as leaves of the layers that are held alike, learned scales of those alone that learn them."""
+    name = path[-1]
+    if name in TABLES:
+        (own,) = held.of(name)
+        return [_parameter(path, shape, own)]
+    if name not in {*_COMPRESSED, *_LEARNED}:
+        return [_parameter(path, shape, DENSE)]
+    leaves = []
+    for first, stop, own in runs(held.of("/".join(path))):
+        side = own.activations if name == "activations_step" else own.weights
+        if name in _COMPRESSED or learns(side.format):
+            layers = str(first) if stop == first + 1 else f"{first}-{stop - 1}"
+            leaves.append(_parameter((path[0], layers, *path[1:]), (stop - first, *shape[1:]), own))
+    return leaves
 
 
 def _parameter(path: tuple[str, ...], shape: tuple[int, ...], representation: Representation) -> Parameter:
     fmt, name = representation.weights.format, path[-1]
+    table = name in TABLES and not representation.weights.is_dense
     label, bits, axis, group = "dense", float(DENSE_BITS), None, None
     if name in _LEARNED:
         label, bits = "learned", _LEARNED[name]
-    elif name in _COMPRESSED and not representation.weights.is_dense:
+    elif (name in _COMPRESSED or table) and not representation.weights.is_dense:
         if not isinstance(fmt, Storable):
             raise UserError(f"{fmt!r} does not say how it is stored; give it `layout`, `store` and `load`")
-        rows = (*shape[:-2], shape[-1], shape[-2])
+        rows = shape if table else (*shape[:-2], shape[-1], shape[-2])
         label, bits = catalog.label(cast(Format, fmt)), storage_bits(fmt, rows)
-        axis, group = len(shape) - 2, _group(cast(Format, fmt), rows)
-    return Parameter(
-        "/".join(path), shape, label, bits, in_n=name not in {*_EMBEDDINGS, *_LEARNED}, axis=axis, group=group
-    )
+        axis, group = len(shape) - (1 if table else 2), _group(cast(Format, fmt), rows)
+    held = representation if name in _COMPRESSED or table else DENSE
+    in_n = name not in {*_EMBEDDINGS, *_LEARNED}
+    return Parameter("/".join(path), shape, label, bits, in_n=in_n, axis=axis, group=group, held=held)
 
 
 def _group(fmt: Format, rows: tuple[int, ...]) -> int:

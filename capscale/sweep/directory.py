@@ -67,6 +67,7 @@ def _identity(sweep: Sweep) -> dict[str, Any]:
         identity["ladder_sizes"] = _sizes(sweep.ladder)
     if sweep.selection != WHOLE:
         chosen = {"seeds": list(sweep.selection.seeds), "sizes": list(sweep.selection.sizes)}
+        chosen |= {"policy": list(sweep.selection.policy)} if sweep.selection.policy else {}
         identity["selection"] = chosen | {"of": digest(list(sweep.every))}
     return identity
 

@@ -82,6 +82,21 @@ def pretend(monkeypatch):
 
 
 @needs_libtpu
+def test_programs_under_a_policy_say_what_runs_in_each_layer(command, monkeypatch):
+    monkeypatch.setattr(preflight, "compile_step", lambda run, setting, quick: Compiled(GB, 2 * GB, 1.0, ""))
+    rules = ("--policy", "layers/0/.*=dense", ".*=int4 x int8")
+    status, printed, _ = command("--topology", "v5e:2x2", *rules)
+    assert status == 0
+    lines = printed.splitlines()
+    assert any(line.startswith("  layers/1/mlp/up/kernel: int4 x int8, ") for line in lines)
+    assert not any("layers/0/" in line for line in lines if line.startswith("  "))
+    _, printed, _ = command("--topology", "v5e:2x2", *rules, "--json")
+    (program,) = json.loads(printed)["programs"]
+    assert program["policy"] == "layers/0/.*=dense; .*=int4 x int8"
+    assert {row["path"].split("/")[1] for row in program["layers"]} == {"1"}
+
+
+@needs_libtpu
 def test_a_sweep_of_tiny_runs_is_compiled_for_a_slice(command):
     status, text, _ = command("--topology", "v5e:2x2", "--json", "--mfu", "0.25", "--quick")
     assert status == 0

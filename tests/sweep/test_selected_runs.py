@@ -9,6 +9,7 @@ from support import tiny
 
 from capscale.errors import UserError
 from capscale.models.ladder import NANO, Ladder
+from capscale.policy_names import find_policy
 from capscale.sweep.directory import open_directory
 from capscale.sweep.plan import Sweep, plan
 from capscale.sweep.selection import WHOLE, Selection
@@ -132,3 +133,32 @@ def test_a_ladder_of_ones_own_may_grow_and_not_change(tmp_path):
     with pytest.raises(UserError, match=r"size mine-8 of its ladder mine was .*; give the size another name, or"):
         open_(own(**{"mine-8": NANO.sizes["nano-16"]}), tmp_path)
     assert listed(tmp_path) == ids(grown)
+
+
+RULES = ("layers/0/.*=dense", ".*=int4 hadamard 128")
+
+
+def test_a_policy_takes_the_place_of_every_representation():
+    """Each size and seed once, for its formats are one now; the list says the rules."""
+    some, ruled = demo(sizes=SIZES), demo(sizes=SIZES, policy=RULES)
+    assert {run.representation for run in ruled.runs} == {find_policy(RULES)}
+    kinds = [(run.size, run.seed) for run in ruled.runs]
+    assert set(kinds) == {(run.size, run.seed) for run in some.runs}
+    assert len(set(ids(ruled))) == len(ruled.runs)
+    seeded = demo(sizes=SIZES, policy=RULES, seeds=(5,))
+    assert {(run.size, run.seed) for run in seeded.runs} == {(size, 5) for size in SIZES}
+
+
+def test_runs_under_policies_are_added_to_those_without(tmp_path):
+    plain, ruled = demo(sizes=SIZES), demo(sizes=SIZES, policy=RULES)
+    open_(ruled, tmp_path)
+    assert json.loads((tmp_path / "sweep.json").read_text())["selection"]["policy"] == list(RULES)
+    open_(plain, tmp_path)
+    assert set(listed(tmp_path)) == {*ids(plain), *ids(ruled)}
+
+
+def test_rules_that_say_nothing_of_the_models_are_refused():
+    with pytest.raises(UserError, match=r"rule 'layers/9/\.\*' matches no parameter"):
+        demo(policy=("layers/9/.*=int8", ".*=int4"))
+    with pytest.raises(UserError, match=r"--policy names \.\*=int4 twice"):
+        demo(policy=(".*=int4", ".*=int4"))

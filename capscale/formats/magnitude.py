@@ -42,7 +42,7 @@ class Magnitude(Float32Part):
             magnitude = jnp.square(root_mean_square(jnp.sqrt(jnp.abs(group.x)), group.axes, group.filled))
         elif group.filled is None:
             values = prod(group.x.shape[axis] for axis in group.axes)
-            magnitude = kth_magnitude(group.x, max(values // 2, 1), group.axes)
+            magnitude = kth_magnitude(group.x, (values + 1) // 2, group.axes)
         else:
             raise UserError(f"{self}: groups that are not full have no median; use of='mean', or groups that divide")
         return (magnitude * jnp.float32(self.multiple),)

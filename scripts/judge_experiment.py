@@ -1,0 +1,49 @@
+"""Verdicts on the statements of an experiment about work other than the paper's, from a table of its rows.
+
+    python scripts/judge_experiment.py bitnet experiments/results/bitnet.csv
+
+An experiment that is judged here has `STATEMENTS` and `estimates(evidence)`; `capscale reproduce` judges the paper's.
+"""
+
+import argparse
+import csv
+import importlib
+from pathlib import Path
+
+from capscale.analysis.claims import Judgement, judge
+from capscale.analysis.evidence import Evidence
+
+
+def judged(experiment: str, table: Path, ladder: str = "nano") -> list[Judgement]:
+    """Every statement with its estimate and verdict; rows are numbers where they look like it."""
+    module = importlib.import_module(f"capscale.experiments.{experiment}")
+    with table.open(newline="") as file:
+        records = tuple({name: _value(text) for name, text in row.items()} for row in csv.DictReader(file))
+    found = module.estimates(Evidence(records, str(table), ladder))
+    return [judge(claim, found[claim.name]) for claim in module.STATEMENTS]
+
+
+def _value(text: str) -> str | float | bool | None:
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def main() -> None:
+    """Prints a line for every statement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", help="name of an experiment with STATEMENTS")
+    parser.add_argument("table", type=Path, help="CSV of its rows, by scripts/collect_rows.py")
+    parser.add_argument("--ladder", default="nano", help="that it was trained on")
+    arguments = parser.parse_args()
+    for found in judged(arguments.experiment, arguments.table, arguments.ladder):
+        said = found.estimate
+        numbers = said.missing or f"{said.value:.3g} ({said.low:.3g} to {said.high:.3g})"
+        print(f"{found.verdict}: {found.claim.says} {found.claim.effect}: {numbers}. {found.reason}.")
+
+
+if __name__ == "__main__":
+    main()

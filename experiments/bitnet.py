@@ -6,7 +6,8 @@ ladder's. Statements: the median is worth more than the mean; so is the scale of
 of the mean and .32 of the median), as a capacity of GMSE would have it; activations of 8 bits cost nothing.
 
 Run: `capscale sweep bitnet --ladder nano --out runs/bitnet`, 48 runs, then
-`python scripts/judge_experiment.py bitnet experiments/results/bitnet.csv`. Rows, verdicts: experiments/results/README.md.
+`python scripts/judge_experiment.py bitnet experiments/results/bitnet.csv`. Rows and verdicts:
+experiments/results/README.md.
 """
 
 import math

@@ -12,6 +12,7 @@ from jax import Array
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context, Format
 from capscale.formats.capabilities import Stateful, draws, learns
+from capscale.formats.catalog import label
 from capscale.formats.schedule import needs_progress
 from capscale.product import product
 from capscale.representation import ProjectedWeight, Representation, project_activations, project_weights, weight_rows
@@ -131,13 +132,24 @@ def refuse(path: str, representation: Representation, stacked: bool = False) -> 
             "does not see; compress the parameters instead, capscale.compress(params, ((pattern, representation, "
             "contraction), ...)), whose next_state takes that gradient"
         )
+    refuse_beyond_weights(path, representation)
+    if stacked and (learns(weights) or learns(activations)):
+        raise UserError(f"{path}: {representation!r} learns numbers of one matrix, and this layer has several in one")
+
+
+def refuse_beyond_weights(path: str, representation: Representation) -> None:
+    """Raises `UserError` for what only the caller of a product could compress: its backward products, and a cache."""
+    if representation.caches_compressed:
+        raise UserError(
+            f"{path}: keys={label(representation.keys.format)} and values={label(representation.values.format)} are of "
+            "attention, which a linear layer does not see; leave them dense, and call "
+            "capscale.representation.project_cached on the keys and values of your attention"
+        )
     if not representation.gradients.is_dense:
         raise UserError(
             f"{path}: {representation.gradients!r} need a key and an axis of tokens, which this layer does not tell; "
             "leave gradients dense here, or call capscale.linear(x, w, representation, gradients_key=key)"
         )
-    if stacked and (learns(weights) or learns(activations)):
-        raise UserError(f"{path}: {representation!r} learns numbers of one matrix, and this layer has several in one")
 
 
 def dot_general(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from capscale.backward import Factors, compressed_product
 from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context, granularity_of
-from capscale.formats.capabilities import Stateful
+from capscale.formats.capabilities import Stateful, learns
 from capscale.formats.catalog import label
 from capscale.formats.rotation import hadamard_block, turned, turned_back
 from capscale.formats.stages import stages_of
@@ -28,10 +28,13 @@ from capscale.kernels.renamed import old_names
 from capscale.operands import DENSE_OPERAND, Operand, operand, project
 from capscale.product import product
 
+_BY_TOKEN = ("activations", "keys", "values")
+"""Operands that are projected token by token."""
+
 
 @dataclass(frozen=True)
 class Representation:
-    """How the weights, the activations and the gradients of a linear layer are held.
+    """How the weights, the activations and the gradients of a linear layer are held, and what attention caches.
 
     `hadamard`: largest block of the Hadamard rotation of the input axis, or None. The block used is the largest one up
     to it that divides the width: of powers of two, and where it is 12, 20, 28 or 36 times one, of such products too
@@ -40,23 +43,30 @@ class Representation:
     `signs`: seed of random signs that every row is multiplied by ahead of the rotation, the same for all rows of a
     width, so that no input lies along a row of the Hadamard matrix; None for none.
     `gradients`: what the two backward products project their own operands to; see `capscale.gradients`.
+    `keys`, `values`: what attention reads of earlier tokens, each head and token by itself, as a cache would hold them:
+    keys after their rotary positions. A rotation is along a head's features, forth and back. Linear layers do not see
+    them.
     Estimators that an operand leaves open become the defaults for its format and this rotation.
 
     Example: `Representation(operand("int4"), operand("int8", per_token=True), hadamard=128)`.
     """
 
-    JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"signs": None, "gradients": DENSE_GRADIENTS})
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"signs": None, "gradients": DENSE_GRADIENTS, "keys": DENSE_OPERAND, "values": DENSE_OPERAND}
+    )
 
     weights: Operand = DENSE_OPERAND
     activations: Operand = DENSE_OPERAND
     hadamard: int | None = None
     signs: int | None = None
     gradients: Gradients = DENSE_GRADIENTS
+    keys: Operand = DENSE_OPERAND
+    values: Operand = DENSE_OPERAND
 
     def __post_init__(self) -> None:
         check_whole(self, "hadamard", "signs", optional=True)
         block = self.hadamard
-        for side in ("weights", "activations"):
+        for side in ("weights", *_BY_TOKEN):
             operand: Operand = getattr(self, side)
             if operand.estimator is None:
                 filled = Operand(operand.format, operand.backward(rotated=block is not None))
@@ -72,7 +82,7 @@ class Representation:
                 f"weights={self.weights.format!r} keep a mask of the matrix itself, so they cannot be rotated; "
                 "use hadamard=None"
             )
-        for operand in (self.weights, self.activations):
+        for operand in (self.weights, self.activations, self.keys, self.values):
             stages = stages_of(operand.format)
             if block is not None and stages.rotates_between and stages.sparse and stages.rounding:
                 other = f"{label(stages.sparse)}+{label(stages.rounding)}"
@@ -80,13 +90,22 @@ class Representation:
                     f"{label(operand.format)} rotates what it keeps by itself, and hadamard={block} would rotate "
                     f"before that as well; use hadamard=None, or {other} to prune in the rotated basis"
                 )
-        if isinstance(self.activations.format, Stateful):
-            raise UserError(f"activations={self.activations.format!r} have no state from step to step; use TopK")
-        if granularity_of(self.activations.format) != "row":
-            raise UserError(
-                f"activations={self.activations.format!r} would let one token see others; choose a format that "
-                "works per row, such as TopK(..., granularity='row') or Scalar(..., group='row')"
-            )
+        for side in _BY_TOKEN:
+            format = getattr(self, side).format
+            if isinstance(format, Stateful):
+                raise UserError(f"{side}={format!r} have no state from step to step; use TopK")
+            if granularity_of(format) != "row":
+                raise UserError(
+                    f"{side}={format!r} would let one token see others; choose a format that "
+                    "works per row, such as TopK(..., granularity='row') or Scalar(..., group='row')"
+                )
+        for side in ("keys", "values"):
+            format = getattr(self, side).format
+            if learns(format):
+                raise UserError(
+                    f"{side}={format!r} learns a scale, which attention has no parameter for; choose a format that "
+                    "measures its scale"
+                )
 
     @property
     def rotates_both(self) -> bool:
@@ -97,6 +116,11 @@ class Representation:
     def rotation(self) -> int | str | None:
         """The rotation as tables tell it: 128, `128 signs 7` with random signs, None for none."""
         return self.hadamard if self.signs is None else f"{self.hadamard} signs {self.signs}"
+
+    @property
+    def caches_compressed(self) -> bool:
+        """Whether attention reads compressed keys or values."""
+        return not (self.keys.is_dense and self.values.is_dense)
 
     @property
     def needs_given_weights(self) -> bool:
@@ -144,6 +168,17 @@ def project_activations(x: Array, representation: Representation, ctx: Context =
         return fused
     projected = project(representation.activations, rotated(x, representation), ctx, tokens=True)
     return projected if representation.rotates_both else rotated_back(projected, representation)
+
+
+def project_cached(
+    x: Array, representation: Representation, side: Literal["keys", "values"], ctx: Context = NO_CONTEXT
+) -> Array:
+    """Keys or values of shape (..., head features) as a cache in `representation` holds them, head and token alone."""
+    held: Operand = getattr(representation, side)
+    if held.is_dense:
+        return x
+    alone = Representation(activations=held, hadamard=representation.hadamard, signs=representation.signs)
+    return project_activations(x, alone, ctx)
 
 
 class ProjectedWeight(NamedTuple):
@@ -284,6 +319,7 @@ __all__ = [
     "product",
     "project",
     "project_activations",
+    "project_cached",
     "project_once",
     "project_weights",
     "rotated",

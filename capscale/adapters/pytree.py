@@ -10,7 +10,7 @@ from typing import Any, cast
 import jax
 from jax import Array
 
-from capscale.contraction import Contraction
+from capscale.contraction import Contraction, refuse_beyond_weights
 from capscale.coverage import Coverage, Found, Parameter, cover
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
@@ -158,6 +158,7 @@ def _refuse(found: Found, representation: Representation) -> None:
             f"{found.path}: a tree of parameters has no layers, so its activations cannot be compressed here; compress "
             "the Flax or Equinox model itself, or call capscale.linear(x, w, representation) where they are multiplied"
         )
+    refuse_beyond_weights(found.path, representation)
 
 
 def _check_context(found: Parameter, own: Context, ctx: Context) -> None:

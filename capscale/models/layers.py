@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from capscale.kernels.attention import causal_attention
 from capscale.models.assigned import Block, representation_of
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.rotary import rotary_embedding
-from capscale.representation import ProjectedActivations, Representation, linear, project_once
+from capscale.representation import ProjectedActivations, Representation, linear, project_cached, project_once
 
 Initializer = Callable[..., Array]
 
@@ -155,8 +156,16 @@ class Attention(nn.Module):
         q_BTHK = rotary_embedding(heads("query", cfg.heads, normalised), cfg.rope_theta, cfg.rope_scaling)
         k_BTHK = rotary_embedding(heads("key", cfg.keys_and_values, normalised), cfg.rope_theta, cfg.rope_scaling)
         v_BTHK = heads("value", cfg.keys_and_values, normalised=False)
+        k_BTHK, v_BTHK = self._cached(k_BTHK, "keys", ctx), self._cached(v_BTHK, "values", ctx)
         mixed_BTHK = causal_attention(q_BTHK, k_BTHK, v_BTHK)
         return layer("out", M, self.residual_init)(mixed_BTHK.reshape(B, T, -1), ctx)
+
+    def _cached(self, x_BTHK: Array, side: Literal["keys", "values"], ctx: Context) -> Array:
+        """Keys or values as a cache would hold them: as the layer says that makes them."""
+        held = representation_of(self.representation, "key" if side == "keys" else "value")
+        if draws(getattr(held, side).format):
+            ctx = ctx._replace(key=self.make_rng(NOISE))
+        return project_cached(x_BTHK, held, side, ctx)
 
 
 class FeedForward(nn.Module):

@@ -24,7 +24,7 @@ from capscale.models.layers import NOISE
 from capscale.models.loss import tokens_at_once
 from capscale.models.projected import FormatState, initial_format_state, next_format_state, project_params
 from capscale.policy import Frozen
-from capscale.representation import DENSE, DENSE_GRADIENTS, DENSE_OPERAND, Representation
+from capscale.representation import DENSE, DENSE_OPERAND, Representation
 from capscale.train.gradient import gathered_once, mean_of_parts, microbatches, splits_weights
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.optimizer import gradient_transform, rate_at
@@ -122,7 +122,7 @@ def _owned_of(representation: Representation) -> Representation:
     plain = all(operand.is_dense for operand in owns)
     if plain:
         return DENSE
-    return dataclasses.replace(representation, weights=owns[0], activations=owns[1], gradients=DENSE_GRADIENTS)
+    return Representation(owns[0], owns[1], representation.hadamard, representation.signs)
 
 
 def initial_state(program: Program, seed: Array) -> TrainState:

@@ -22,6 +22,7 @@ from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.loss import tokens_at_once
 from capscale.models.mixture import MIXED
+from capscale.representation import DENSE
 from capscale.train.executor import PROGRAMS_HELD
 from capscale.train.record import loss_with_error
 
@@ -113,7 +114,7 @@ class WindowLosses:
         padded = np.pad(windows, ((0, -self.count % batch), (0, 0)))
         self.windows_SBU = padded.reshape(-1, batch, windows.shape[1])
         self.of_windows = _of_windows(source.model, source.inputs, batch)
-        self.ctx = source.context if source.compressed_activations else NO_CONTEXT
+        self.ctx = NO_CONTEXT if source.inputs == DENSE else source.context
 
     def __call__(self, params: Any) -> np.ndarray:
         """The losses with these weights; raises `UserError` where one is not finite."""
@@ -124,9 +125,9 @@ class WindowLosses:
 
 
 @lru_cache(PROGRAMS_HELD)
-def _of_windows(model: ModelConfig, activations: Held, batch: int) -> Callable[[Any, np.ndarray, Context], Array]:
+def _of_windows(model: ModelConfig, inputs: Held, batch: int) -> Callable[[Any, np.ndarray, Context], Array]:
     """The program that runs of one shape share."""
-    module, at_once = Decoder(model, activations), tokens_at_once(batch, model.context, model.vocabulary)
+    module, at_once = Decoder(model, inputs), tokens_at_once(batch, model.context, model.vocabulary)
 
     def of_windows(params: Any, windows_SBU: Array, ctx: Context) -> Array:
         def of_batch(window_BU: Array) -> Array:

@@ -42,6 +42,7 @@ class Source(NamedTuple):
       model, params: of a `Decoder`, float32 master weights.
       weights: their operand and rotation, activations being left as they are; under a policy, of every layer.
       activations: their operand in the run, which no container here says; dense under a policy, which says them.
+      keys, values: those of attention's cache, alike.
       state: of the weights' format, such as RigL's masks.
       data: the text that the run was trained on; None for a checkpoint of Hugging Face.
       batch: sequences of a step, as many as are evaluated at a time.
@@ -64,6 +65,8 @@ class Source(NamedTuple):
     step: int | None = None
     key: Any = None
     policy: tuple[Rule, ...] = ()
+    keys: Operand = DENSE_OPERAND
+    values: Operand = DENSE_OPERAND
 
     @property
     def context(self) -> Context:
@@ -77,14 +80,15 @@ class Source(NamedTuple):
 
     @property
     def inputs(self) -> Held:
-        """Representations of inputs of layers, where weights are in the basis of their masters."""
+        """Representations of inputs of layers and of attention's cache, where weights are in the basis of their masters."""
         if self.policy:
             alone = partial(replace, weights=DENSE_OPERAND, gradients=DENSE_GRADIENTS)
             return mapped(assigned(self.model, self.policy), alone)
-        if self.activations.is_dense:
-            return DENSE
+        held = Representation(activations=self.activations, keys=self.keys, values=self.values)
+        if held == DENSE:
+            return held
         own = self.one_format("the rotation of inputs")
-        return Representation(activations=self.activations, hadamard=own.hadamard, signs=own.signs)
+        return replace(held, hadamard=own.hadamard, signs=own.signs)
 
     @property
     def weights_name(self) -> str:
@@ -176,12 +180,13 @@ def _of_run(path: Path, step: int | None) -> Source:
         found, state = next(((each, state) for each, state in states if state is not None), (None, None))
     if state is None:
         raise UserError(f"{path}: no checkpoint that reads back whole; {NONE_KEPT}")
+    alone = full if isinstance(full, Representation) else DENSE  # a policy says itself what inputs are held in
     return Source(
         path,
         model,
         state.params,
         weights_alone(program.held),
-        full.activations if isinstance(full, Representation) else DENSE_OPERAND,
+        alone.activations,
         state.formats,
         data,
         batch,
@@ -190,10 +195,15 @@ def _of_run(path: Path, step: int | None) -> Source:
         step=found,
         key=state.key,
         policy=full if isinstance(full, tuple) else (),
+        keys=alone.keys,
+        values=alone.values,
     )
 
 
 def _forward(told: Any) -> Representation:
     """A representation from JSON as products forward see it: no estimators, which may be of classes from outside."""
     weights, activations = (Operand(from_json(told[side]["format"])) for side in ("weights", "activations"))
-    return Representation(weights, activations, told["hadamard"], told.get("signs"))
+    keys, values = (
+        Operand(from_json(told[side]["format"])) if side in told else DENSE_OPERAND for side in ("keys", "values")
+    )
+    return Representation(weights, activations, told["hadamard"], told.get("signs"), keys=keys, values=values)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import pytest
@@ -14,7 +15,7 @@ from capscale.checkpoints.source import read_source
 from capscale.cli import main
 from capscale.data.corpus import byte_corpus
 from capscale.errors import UserError
-from capscale.representation import DENSE, Representation, operand
+from capscale.representation import DENSE, DENSE_OPERAND, Representation, operand
 
 FORMATS = {
     "dense": DENSE,
@@ -115,3 +116,14 @@ def test_the_command(dense, tmp_path, capsys):
 
     assert main(["evaluate", *text]) == 2
     assert "name the directories of runs" in capsys.readouterr().err
+
+
+def test_keys_and_values_are_held_as_the_run_held_them(tmp_path):
+    cached = replace(DENSE, keys=operand("int2", per_token=True), values=operand("int4", per_token=True), hadamard=8)
+    result = tiny.train_one(tiny.run(representation=replace(cached, weights=operand("int4"))), tmp_path)
+    source = read_source(tmp_path)
+    assert (source.keys, source.values) == (cached.keys, cached.values)
+    found = evaluated(source, tiny.corpus())
+    assert found.loss == pytest.approx(result["row"]["loss"], rel=2e-6)
+    dense = evaluated(source._replace(keys=DENSE_OPERAND, values=DENSE_OPERAND), tiny.corpus())
+    assert abs(dense.loss - found.loss) > 1e-4

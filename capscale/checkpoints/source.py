@@ -80,7 +80,7 @@ class Source(NamedTuple):
 
     @property
     def inputs(self) -> Held:
-        """Representations of inputs of layers and of attention's cache, where weights are in the basis of their masters."""
+        """Representations of inputs and of attention's cache, where weights are in the basis of their masters."""
         if self.policy:
             alone = partial(replace, weights=DENSE_OPERAND, gradients=DENSE_GRADIENTS)
             return mapped(assigned(self.model, self.policy), alone)

@@ -1,7 +1,7 @@
 """A policy as it stands on a decoder: the representation of every weight, layer by layer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from typing import TypeVar, cast
@@ -11,9 +11,8 @@ from capscale.coverage import Coverage, Found, cover
 from capscale.errors import UserError
 from capscale.formats.capabilities import Stateful, draws, learns
 from capscale.models.config import ModelConfig, Projection
-from capscale.operands import DENSE_OPERAND
 from capscale.policy import Frozen, Policy, first_match, frozen, rules_of
-from capscale.representation import DENSE, DENSE_GRADIENTS, Representation
+from capscale.representation import DENSE, Representation
 
 Value = TypeVar("Value")
 ATTENTION = ("query", "key", "value", "out")
@@ -105,8 +104,8 @@ def mapped(held: Held, function: Callable[[Representation], Representation]) -> 
 
 
 def weights_alone(held: Held) -> Held:
-    """Representations of weights where activations and gradients stay dense."""
-    return mapped(held, lambda each: replace(each, activations=DENSE_OPERAND, gradients=DENSE_GRADIENTS))
+    """Representations of weights where all else stays dense: activations, gradients, keys and values."""
+    return mapped(held, lambda each: Representation(each.weights, hadamard=each.hadamard, signs=each.signs))
 
 
 def assigned(model: ModelConfig, policy: Policy) -> Held:

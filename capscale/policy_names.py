@@ -1,6 +1,7 @@
 """Representations and policies as text and back: on the command line, in tables and in labels.
 
     int4 x int8 hadamard 128 signs 7        weights, activations, block of the rotation, seed of its signs
+    int4 cache int8                         and attention's keys and values; see `capscale.cache_names`
     int4 gradients quartet                  and how backward products are held; see `capscale.gradient_names`
     quartet                                 a whole recipe; see `capscale.recipes`
     layers/(0|5)/.*=dense                   a rule: PATTERN=REPRESENTATION
@@ -11,6 +12,7 @@ All but the weights may be left out. What stands in brackets behind a format is 
 import re
 from collections.abc import Sequence
 
+from capscale.cache_names import cache_name, find_cache
 from capscale.errors import UserError
 from capscale.gradient_names import find_gradients, gradients_name
 from capscale.operands import operand
@@ -20,7 +22,7 @@ from capscale.representation import Representation
 
 _REPRESENTATION = re.compile(
     r"(?P<weights>.+?)(?: x (?P<activations>.+?))?(?: hadamard (?P<hadamard>\d+)(?: signs (?P<signs>\d+))?)?"
-    r"(?: gradients (?P<gradients>.+))?"
+    r"(?: cache (?P<cache>.+?))?(?: gradients (?P<gradients>.+))?"
 )
 _SPLIT = re.compile(r"(?<!\?)(?<!\?<)=")
 """The sign between a pattern and its representation, which in `(?=...)` and `(?<=...)` is part of the pattern."""
@@ -42,6 +44,7 @@ def representation_name(held: Representation) -> str:
     sides = [side.name(rotated) for side in (held.weights, held.activations)]
     name = sides[0] if held.activations.is_dense else " x ".join(sides)
     name += f" hadamard {held.rotation}" if rotated else ""
+    name += f" cache {cache_name(held)}" if held.caches_compressed else ""
     name += "" if held.gradients.is_dense else f" gradients {gradients_name(held.gradients)}"
     try:
         return name if find_representation(name) == held else repr(held)
@@ -61,7 +64,8 @@ def find_representation(text: str) -> Representation:
     block, signs = (None if found[name] is None else int(found[name]) for name in ("hadamard", "signs"))
     activations = operand(found["activations"] or "dense", per_token=True)
     gradients = find_gradients(found["gradients"] or "dense")
-    return Representation(operand(found["weights"]), activations, block, signs, gradients)
+    cache = find_cache(found["cache"] or "dense")
+    return Representation(operand(found["weights"]), activations, block, signs, gradients, *cache)
 
 
 def rule_name(rule: Rule) -> str:

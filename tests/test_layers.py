@@ -35,6 +35,7 @@ ORDER = (
     "representation",
     "recipes",
     "gradient_names",
+    "cache_names",
     "kernel_checks",
     "packed",
     "contraction",

@@ -42,7 +42,8 @@ def _short_name(row: Row) -> str:
         for name, estimator in ((row.weights, row.weights_estimator), (row.activations, row.activations_estimator))
     ]
     name = sides[0] if row.activations == "dense" else " x ".join(sides)
-    return name if row.gradients == "dense" else f"{name}{GRADIENTS}{row.gradients}"
+    name += "" if row.gradients == "dense" else f"{GRADIENTS}{row.gradients}"
+    return name if row.cache == "dense" else f"{name}, cache {row.cache}"
 
 
 def _full_name(row: Row, differing: set[str]) -> str:

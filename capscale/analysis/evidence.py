@@ -15,6 +15,7 @@ from capscale.analysis.seeds import from_seeds
 from capscale.analysis.study import core_rows
 from capscale.analysis.table import Table, make_table
 from capscale.analysis.uncertainty import bootstrap
+from capscale.cache_names import cache_name
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name
@@ -75,17 +76,18 @@ class Evidence:
         """Name in this table of a representation; UserError where it has no row with a loss."""
         rotated = representation.hadamard is not None
         sides = (representation.weights, representation.activations)
-        names, gradients = tuple(label(side.format) for side in sides), gradients_name(representation.gradients)
+        names = tuple(label(side.format) for side in sides)
+        beyond = gradients_name(representation.gradients), cache_name(representation)
         estimators = tuple(estimator_name(side.backward(rotated)) for side in sides)
-        if (*names, gradients) == ("dense", "dense", "dense"):
+        if {*names, *beyond} == {"dense"}:
             return "dense"
-        wanted = (*names, *estimators, str(representation.rotation or ""), gradients)
+        wanted = (*names, *estimators, str(representation.rotation or ""), *beyond)
         for row in self.table.first_of_curve.values():
             if row.recipe == wanted:
                 return row.curve
         usual = [side.backward(rotated) == default_estimator(side.format, rotated) for side in sides]
         told = [n if u else f"{n} [{e}]" for n, e, u in zip(names, estimators, usual, strict=True)]
-        by = "" if gradients == "dense" else f", gradients {gradients}"
+        by = "".join(f", {what} {n}" for what, n in zip(("gradients", "cache"), beyond, strict=True) if n != "dense")
         raise UserError(f"{told[0] if names[1] == 'dense' else ' x '.join(told)}{by}: no result")
 
     def why_not(self, curve: str) -> str:

@@ -105,11 +105,12 @@ def kind_of(row: Any) -> str:
     """The kind of representation of a row of a Table, in words: of its weights, and of activations if compressed.
 
     Finding 1 of arXiv 2506.01863 is about the instances of one kind: all bit widths of integers, all sparsities.
-    Learned steps are a kind of their own, as in Figure 1a; so is a kind that is trained with compressed gradients.
+    Learned steps are a kind of their own, as in Figure 1a; so is one with compressed gradients or cache.
     """
     each = [facts(name) for name in (row.weights, row.activations)]
     weights, activations = (f"{'learned ' if of.learned else ''}{kind_words(of.kind)}" for of in each)
     by = "" if row.gradients == "dense" else ", compressed gradients"
+    by += "" if row.cache == "dense" else ", compressed cache"
     if row.activations == "dense":
         return weights + by
     both = f"{weights} weights, {activations} activations"

@@ -15,18 +15,20 @@ from capscale.analysis.operands import gaussian_error
 from capscale.analysis.reading.formats import DENSE_WORDS
 from capscale.analysis.reading.numbers import is_missing
 from capscale.analysis.row import TOLD, Row
+from capscale.cache_names import cache_name, find_cache
 from capscale.checks import check_number
 from capscale.errors import UserError
 from capscale.gradient_names import find_gradients, gradients_name
+from capscale.representation import Representation
 
 WORDS = (
     *("run", "weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "family"),
-    *("gradients", "default_estimators", "policy"),
+    *("gradients", "cache", "default_estimators", "policy"),
 )
 OPERANDS = ("weights", "activations")
 DENSE_REMEDY = "write dense where nothing is compressed, or --fill {}=dense if that is what empty cells mean"
 KNOWN = {*Row._fields, "status"}
-UNDIGESTED = ("run", "gradients", "default_estimators", "policy", "extra", *TOLD)
+UNDIGESTED = ("run", "gradients", "cache", "default_estimators", "policy", "extra", *TOLD)
 RECORDED = ("width", "bits_per_byte", "learning_rate", "steps", "diverged_at_step")
 """Other numbers in rows that capscale writes; no law reads them, and digests of such rows are as old as they are."""
 
@@ -82,6 +84,7 @@ def row_of(record: Mapping[str, Any], index: int, source: str) -> Row:
         weight=weight,
         seed=number("seed"),
         gradients=gradients_of(words["gradients"]),
+        cache=cache_of(words["cache"]),
         default_estimators=default,
         policy=words["policy"],
         extra=record.get("extra") or {},
@@ -118,6 +121,17 @@ def gradients_of(text: str) -> str:
         return text
 
 
+def cache_of(text: str) -> str:
+    """Canonical name of a compressed cache, as that of gradients."""
+    if not text or text.lower() in DENSE_WORDS:
+        return "dense"
+    try:
+        keys, values = find_cache(text)
+        return cache_name(Representation(keys=keys, values=values))
+    except UserError:
+        return text
+
+
 def with_extra(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Records whose `extra` holds all other columns that are numeric in every record that has them.
 
@@ -141,7 +155,7 @@ def with_extra(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def digest(rows: Iterable[Row]) -> str:
     """SHA-256 of what a law may see of rows, in their order: names of runs only as far as they are shared.
 
-    Rows say when their estimators were not the default or their gradients not dense, by which policy they were held,
+    Rows say when their estimators were not the default, gradients or cache not dense, by which policy they were held,
     which other numbers they have and which are of one run; of rows that do none of it the digest is what it was before
     any did.
     """
@@ -155,6 +169,7 @@ def digest(rows: Iterable[Row]) -> str:
         content += [] if row.default_estimators else ["other estimators"]
         content += [f"policy {row.policy}"] if row.policy else []
         content += [] if row.gradients == "dense" else [f"gradients {row.gradients}"]
+        content += [] if row.cache == "dense" else [f"cache {row.cache}"]
         content += [f"run {shared[row.run]}"] if row.run in shared else []
         content += [(name, value) for name, value in sorted(row.extra.items()) if name not in RECORDED]
         lines.append(repr(tuple(content)))

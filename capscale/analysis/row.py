@@ -9,7 +9,7 @@ from capscale.realised import COLUMNS
 TOLD = COLUMNS[1:]
 """Columns of what weights tell of themselves: nothing is fitted to them, so they are no part of a table's digest."""
 
-RECIPE = ("weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "gradients")
+RECIPE = ("weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "gradients", "cache")
 """Columns that say how a run held the operands of its products."""
 
 
@@ -46,6 +46,8 @@ class Row(NamedTuple):
     """Name of the format, unique in its table."""
     gradients: str = "dense"
     """How both backward products are held, as `capscale.gradient_names` says it."""
+    cache: str = "dense"
+    """Formats of attention's keys and values, as `capscale.cache_names` says them."""
     default_estimators: bool = True
     """Whether each operand's estimator was the default of its format when the row was written."""
     weights_realised_error: float = math.nan
@@ -73,12 +75,12 @@ class Row(NamedTuple):
     @property
     def is_dense(self) -> bool:
         """True where nothing is compressed."""
-        return {self.weights, self.activations, self.gradients} == {"dense"} and not self.policy
+        return {self.weights, self.activations, self.gradients, self.cache} == {"dense"} and not self.policy
 
     @property
     def is_plain(self) -> bool:
-        """True for one format in all layers, its default estimator and dense gradients: of a law of GMSE."""
-        return self.default_estimators and not self.policy and self.gradients == "dense"
+        """True for one format in all layers with its default estimator, and nothing else: of a law of GMSE."""
+        return self.default_estimators and not self.policy and self.gradients == self.cache == "dense"
 
     @property
     def line(self) -> dict[str, Any]:

@@ -87,6 +87,8 @@ def _why(row: Row) -> str:
         return "holds its layers in several formats"
     if row.gradients != "dense":
         return "compresses its gradients"
+    if row.cache != "dense":
+        return "compresses its keys and values"
     return "has another estimator than the default of its format"
 
 

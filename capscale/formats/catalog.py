@@ -178,7 +178,8 @@ def _then(sparse: Format, rounding: Format, name: str) -> SparseQuantized:
 FORMATS: Mapping[str, Format] = MappingProxyType(_entries())
 """Every named format, in the order tables print them."""
 
-_NAMES = {per_row(format): name + ROW for name, format in FORMATS.items() if not isinstance(format, RigL)}
+# Formats that differ in blocks across rows alone are one row by row, by the name of the first.
+_NAMES = {per_row(format): name + ROW for name, format in reversed([*FORMATS.items()]) if not isinstance(format, RigL)}
 _NAMES |= {format: name for name, format in FORMATS.items()}
 
 

@@ -118,6 +118,24 @@ def _parameter(path: tuple[str, ...], shape: tuple[int, ...], representation: Re
     return Parameter("/".join(path), shape, label, bits, in_n=in_n, axis=axis, group=group, held=held)
 
 
+def cache_bytes(model: ModelConfig, representation: Representation) -> float:
+    """Bytes of the keys and values of one token in all layers, scales included; dense ones are bf16.
+
+    Raises:
+      UserError: a format that cannot be stored.
+    """
+    row = (1, model.features_per_head)
+    bits = 0.0
+    for held in (representation.keys, representation.values):
+        if held.is_dense:
+            bits += DENSE_BITS
+        elif isinstance(held.format, Storable):
+            bits += storage_bits(held.format, row)
+        else:
+            raise UserError(f"{held.format!r} does not say how it is stored; give it `layout`, `store` and `load`")
+    return model.layers * model.keys_and_values * model.features_per_head * bits / 8
+
+
 def _group(fmt: Format, rows: tuple[int, ...]) -> int:
     """Values of (out, in) rows that share what the format measures: its `group`, that of a part, or its granularity."""
     parts = [fmt, *(getattr(fmt, field.name) for field in fields(cast(Any, fmt)))] if is_dataclass(fmt) else [fmt]

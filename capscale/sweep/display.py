@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from capscale.cache_names import cache_name
 from capscale.clock import clock
 from capscale.gradient_names import gradients_name
 from capscale.policy_names import policy_name
@@ -20,7 +21,7 @@ LINE_S = 60.0
 
 
 def run_name(run: Run) -> str:
-    """`nano-16 int4 seed 0`, with formats of activations and gradients, and estimators that are not the default.
+    """`nano-16 int4 seed 0`, with formats of activations, gradients and cache, and estimators that are not the default.
 
     Of a policy its rules.
     """
@@ -29,7 +30,8 @@ def run_name(run: Run) -> str:
         return f"{run.size} {policy_name(chosen)} seed {run.seed}"
     sides = [operand.name(chosen.hadamard is not None) for operand in (chosen.weights, chosen.activations)]
     gradients = "" if chosen.gradients.is_dense else f", gradients {gradients_name(chosen.gradients)},"
-    return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)}{gradients} seed {run.seed}"
+    cache = f", cache {cache_name(chosen)}," if chosen.caches_compressed else ""
+    return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)}{gradients}{cache} seed {run.seed}"
 
 
 class Display:

@@ -126,8 +126,9 @@ def progress(directory: epath.Path) -> tuple[int, float]:
 
 def _summary(row: dict[str, Any]) -> str:
     loss = "diverged" if row["loss"] is None else f"loss {row['loss']:.4f}"
+    cache = f", cache {row['cache']}," if row.get("cache") else ""
     gradients = f", gradients {row['gradients']}," if row.get("gradients") else ""
-    return f"{row['model']} {row['weights']}/{row['activations']}{gradients} seed {row['seed']}: {loss}"
+    return f"{row['model']} {row['weights']}/{row['activations']}{gradients}{cache} seed {row['seed']}: {loss}"
 
 
 def _told(row: dict[str, Any]) -> tuple[str, Realised]:

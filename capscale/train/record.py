@@ -11,6 +11,7 @@ from etils import epath
 
 from capscale import __version__
 from capscale.artifacts import RESULT_SCHEMA, check_result, sealed
+from capscale.cache_names import cache_name
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
 from capscale.estimator_names import estimator_name
@@ -79,6 +80,7 @@ def _formats(run: Run) -> dict[str, Any]:
         "default_estimators": _usual(held),
         "hadamard": held.rotation,
         **({} if held.gradients.is_dense else {"gradients": gradients_name(held.gradients)}),
+        **({"cache": cache_name(held)} if held.caches_compressed else {}),
         "weights_gmse": format_gmse(held.weights.format),
         "activations_gmse": format_gmse(held.activations.format),
     }

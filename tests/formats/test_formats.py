@@ -203,6 +203,7 @@ def test_the_threshold_of_a_run_is_its_smallest_survivor(n, m):
 def test_row_variants():
     assert per_row(catalog.find("top50")) == TopK(0.5, "row")
     assert catalog.find("nvfp4-row").granularity == "row"
+    assert catalog.label(catalog.find("nvfp4-row")) == "nvfp4-row"  # not by its other blocks, nvfp4-g16x16-row
     assert catalog.find("top50+nvfp4-row").granularity == "row"
     assert per_row(catalog.find("int4")) is catalog.find("int4")
     with pytest.raises(UserError, match="no row-by-row variant"):

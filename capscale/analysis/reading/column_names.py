@@ -75,7 +75,7 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """Names in lower case with underscores, best first: a later tier is looked at where no earlier one is there."""
 EXACT = (
     *("weights_estimator", "activations_estimator", "hadamard", "gradients", "default_estimators", "weight"),
-    "policy",
+    *("cache", "policy"),
     *("weights_realised_error", "weights_realised_error_end", "weights_pass_rate", "weights_pass_rate_end"),
     *("weights_pass_rate_gaussian", "bits_per_byte"),
 )

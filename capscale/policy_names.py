@@ -100,5 +100,11 @@ def policy_name(policy: Policy) -> str:
 
 
 def find_policy(texts: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules that texts mean, one each, in their order."""
-    return tuple(find_rule(text) for text in texts)
+    """The rules that texts mean, in their order: one each, or several that `policy_name` or a file has put together.
+
+    Example:
+      >>> len(find_policy(["layers/0/.*=dense; .*=int4"]))
+      2
+    """
+    lines = [line for text in texts for line in text.splitlines() or [text]]
+    return tuple(find_rule(rule) for line in lines for rule in line.split(BETWEEN))

@@ -6,6 +6,7 @@ text that neither of them saw.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,14 @@ from capscale.checkpoints.source import Source
 from capscale.data.source import Source as Text
 from capscale.errors import UserError
 from capscale.formats.base import Format
-from capscale.formats.catalog import label
+from capscale.formats.catalog import find, label
+from capscale.operands import Operand
+from capscale.policy import Rule
+from capscale.representation import Representation
 from capscale.train.record import loss_with_error
+
+STACK = "layers"
+"""Name of the stack of layers in paths of parameters."""
 
 
 class Mixture(NamedTuple):
@@ -65,6 +72,21 @@ class Allocation(NamedTuple):
     allocated: Mixture
     evolved: Mixture
     uniform: tuple[Mixture, ...]
+
+
+def rules_of_mixture(source: Source, found: Allocation, hadamard: int | None) -> tuple[Rule, ...]:
+    """The allocated formats as a policy that trains: one rule a format, which names its matrices."""
+    by_format: dict[str, list[str]] = {}
+    for one, name in zip(found.sensitivities, found.allocated.weights, strict=True):
+        stack, rest = one.matrix.path.split("/", 1)
+        by_format.setdefault(name, []).append(f"{one.matrix.layer}/{rest}")
+        assert stack == STACK
+    inputs = Representation(activations=source.activations, keys=source.keys, values=source.values)
+
+    def held(name: str) -> Representation:
+        return replace(inputs, weights=Operand(find(name)), hadamard=hadamard)
+
+    return tuple(Rule(f"{STACK}/({'|'.join(paths)})", held(name)) for name, paths in by_format.items())
 
 
 def allocate(

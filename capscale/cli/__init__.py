@@ -41,14 +41,24 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(f"capscale {__version__}")
             return 0
-        from capscale.cli import analysis, bench, comparing, evaluating, planning, quantizing, reproduce, sweep
+        from capscale.cli import (
+            allocating,
+            analysis,
+            bench,
+            comparing,
+            evaluating,
+            planning,
+            quantizing,
+            reproduce,
+            sweep,
+        )
         from capscale.cli.commands import parse
 
         parsed: Command = parse(given)
         trains = isinstance(parsed, sweep.Sweep | sweep.Run) or (
             isinstance(parsed, reproduce.Reproduce) and parsed.trains
         )
-        runs_models = trains or isinstance(parsed, quantizing.Quantize | evaluating.Evaluate)
+        runs_models = trains or isinstance(parsed, allocating.Allocate | quantizing.Quantize | evaluating.Evaluate)
         if not runs_models:
             # What does not leaves accelerators to what does, and has the same numbers on every machine.
             os.environ["JAX_PLATFORMS"] = "cpu"

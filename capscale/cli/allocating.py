@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -23,7 +23,7 @@ class Allocate:
     with an evolutionary search of as many evaluations (EvoPress) and with one format for all. Without training on.
 
     Examples:
-      capscale allocate runs/demo/runs/0123456789abcdef --bits 3.5
+      capscale allocate runs/demo/runs/0123456789abcdef --bits 3.5 --policy rules.txt
       capscale allocate runs/micro/runs/0123456789abcdef --bits 4.25 --weights int3 int4 nvfp4 int8 --hadamard 128
       capscale allocate llama/ --text shards/ --bits 4 --weights int3-g128 int4-g128 int8 --json
     """
@@ -42,18 +42,24 @@ class Allocate:
     """Text file or token shards that the run was trained on; the prose of Python's standard library if not given."""
     seed: int = 0
     """Of the evolutionary search."""
+    policy: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the allocated formats as rules, one a line, for --policy "$(cat FILE)" of other commands."""
     json: bool = False
     """Print JSON and nothing else."""
 
     def __call__(self) -> int:
         """Allocates, and prints what was chosen and what it costs."""
+        from etils import epath
+
         from capscale.analysis.numbers import json_ready
-        from capscale.checkpoints.allocation import allocate
+        from capscale.checkpoints.allocation import allocate, rules_of_mixture
         from capscale.checkpoints.safetensors_file import local_path
         from capscale.checkpoints.source import read_source
         from capscale.cli.selecting import read_text
         from capscale.cli.waiting import waiting
+        from capscale.files import write_text
         from capscale.formats.catalog import find
+        from capscale.policy_names import rule_name
 
         formats = [find(name) for name in self.weights]
         source = read_source(local_path(self.checkpoint))
@@ -62,6 +68,9 @@ class Allocate:
             found = allocate(
                 source, formats, text, self.bits, windows=self.windows, hadamard=self.hadamard, seed=self.seed
             )
+        if self.policy is not None:
+            rules = rules_of_mixture(source, found, self.hadamard)
+            write_text(epath.Path(local_path(self.policy)), "".join(f"{rule_name(rule)}\n" for rule in rules))
         if self.json:
             print(json.dumps(json_ready(_content(found)), indent=1))
         else:

@@ -41,6 +41,10 @@ class Describe:
     """Seed of random signs ahead of the rotation."""
     gradients: str | None = None
     """How both backward products hold their operands: a recipe's name, or both products; `capscale.gradient_names`."""
+    cache: str = "dense"
+    """Format of attention's keys and values, each head and token by itself; or both, 'keys int4 values int2'."""
+    context: int | None = None
+    """Tokens of the cache whose bytes are told; the model's own if not given."""
     recipe: str | None = None
     """A published recipe for all three products (nvfp4-pretraining, quartet, ...), in place of the options above."""
     policy: PolicyOption = ()
@@ -52,17 +56,22 @@ class Describe:
 
     def __call__(self) -> int:
         """Prints the table that was asked for."""
+        from capscale.cache_names import cache_name
         from capscale.cli.describe_layers import show_layers, told
         from capscale.estimator_names import estimator_name
         from capscale.formats.catalog import label
         from capscale.gradient_names import gradients_lines, gradients_name
-        from capscale.models.coverage import parameters
+        from capscale.models.coverage import cache_bytes, parameters
         from capscale.models.ladder import find_size
 
         if self.policy:
             if other := [*self._said(), *(["recipe"] if self.recipe else [])]:
                 raise UserError(f"--policy says all operands; leave out --{' and --'.join(other)}")
+            if self.context is not None:
+                raise UserError("--context is of one cache for all layers, and a policy may have several; leave it out")
             return show_layers(self.model, self.policy, as_json=self.json)
+        if self.context is not None and self.context < 1:
+            raise UserError(f"--context {self.context}: a cache holds 1 token at least")
         model, representation = find_size(self.model), self._representation()
         leaves = parameters(model, representation)
         estimator = estimator_name(representation.weights.backward())
@@ -77,6 +86,9 @@ class Describe:
             "hadamard": representation.rotation,
             "gradients": gradients_name(representation.gradients),
             "backward": gradients_lines(representation.gradients),
+            "cache": cache_name(representation),
+            "context": model.context if self.context is None else self.context,
+            "cache_bytes_per_token": cache_bytes(model, representation),
         }
         if self.json:
             rows = [
@@ -91,11 +103,13 @@ class Describe:
 
     def _said(self) -> list[str]:
         """Options of single operands that were given."""
-        given = {name: getattr(self, name) for name in ("weights", "activations", "hadamard", "signs", "gradients")}
+        names = ("weights", "activations", "hadamard", "signs", "gradients", "cache")
+        given = {name: getattr(self, name) for name in names}
         return [name for name, value in given.items() if value not in (None, "dense")]
 
     def _representation(self) -> "Representation":
         """Representation that the options say."""
+        from capscale.cache_names import find_cache
         from capscale.gradient_names import find_gradients
         from capscale.recipes import find_recipe
         from capscale.representation import Representation, operand
@@ -103,7 +117,8 @@ class Describe:
         if self.recipe is None:
             activations = operand(self.activations, per_token=True)
             gradients = find_gradients(self.gradients or "dense")
-            return Representation(operand(self.weights), activations, self.hadamard, self.signs, gradients)
+            cache = find_cache(self.cache)
+            return Representation(operand(self.weights), activations, self.hadamard, self.signs, gradients, *cache)
         if other := self._said():
             raise UserError(f"--recipe {self.recipe} says all operands; leave out --{' and --'.join(other)}")
         return find_recipe(self.recipe)
@@ -133,6 +148,9 @@ def _print(leaves: list, estimator: str, totals: dict) -> None:
         f"weights are compressed along their axis `in`; Hadamard block: {totals['hadamard'] or 'none'}\n"
         f"activations of linear layers: {totals['activations']}, {totals['activation_bits']:.4g} bits per value, "
         f"estimator {totals['activations_estimator']}\n"
-        f"gradients: {totals['gradients']}" + "".join(f"\n  {line}" for line in totals["backward"]),
+        f"gradients: {totals['gradients']}"
+        + "".join(f"\n  {line}" for line in totals["backward"])
+        + f"\ncache of keys and values: {totals['cache']}, {totals['cache_bytes_per_token']:,.0f} bytes a token, "
+        f"{totals['cache_bytes_per_token'] * totals['context']:,.0f} of {totals['context']:,} tokens",
         highlight=False,
     )

@@ -16,7 +16,9 @@ from capscale.cli import main
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT
 from capscale.formats.catalog import find
+from capscale.models.assigned import Assigned, assigned
 from capscale.models.projected import kernels_of
+from capscale.policy_names import find_policy
 from capscale.representation import DENSE
 
 NAMES = ("int2", "int4", "int8")
@@ -122,11 +124,16 @@ def test_a_run_in_a_format_is_refused(tmp_path):
 def test_the_command(dense, found, tmp_path, capsys):
     (tmp_path / "tiny").write_bytes(tiny.text())
     arguments = ["allocate", str(dense.path), "--weights", *NAMES, "--text", str(tmp_path / "tiny"), "--windows", "64"]
-    assert main([*arguments, "--bits", "9", "--json"]) == 0
+    rules = tmp_path / "rules.txt"
+    assert main([*arguments, "--bits", "9", "--json", "--policy", str(rules)]) == 0
     content = json.loads(capsys.readouterr().out)
     assert [m["allocated"] for m in content["matrices"]] == list(found.allocated.weights)
     assert [m["name"] for m in content["mixtures"]][:2] == ["allocated", "evolved"]
     assert content["mixtures"][0]["rise"] == pytest.approx(found.allocated.rise)
+    held = assigned(dense.model, find_policy([rules.read_text()]))
+    for one, name in zip(found.sensitivities, found.allocated.weights, strict=True):
+        of_layers = held.of(one.matrix.path) if isinstance(held, Assigned) else (held,) * 2
+        assert of_layers[one.matrix.layer].weights.format == find(name)
     assert main([*arguments, "--bits", "1"]) == 2
     out, err = capsys.readouterr()
     assert out == ""

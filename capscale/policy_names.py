@@ -17,7 +17,7 @@ from capscale.errors import UserError
 from capscale.gradient_names import find_gradients, gradients_name
 from capscale.operands import operand
 from capscale.policy import Policy, Rule, rules_of
-from capscale.recipes import RECIPES
+from capscale.recipes import RECIPES, recipe_name
 from capscale.representation import Representation
 
 _REPRESENTATION = re.compile(
@@ -37,8 +37,7 @@ def representation_name(held: Representation) -> str:
       >>> representation_name(Representation(operand("int4"), operand("int8", per_token=True), hadamard=128))
       'int4 x int8 hadamard 128'
     """
-    recipe = next((name for name, known in RECIPES.items() if known == held), None)
-    if recipe is not None:
+    if (recipe := recipe_name(held)) is not None:
         return recipe
     rotated = held.hadamard is not None
     sides = [side.name(rotated) for side in (held.weights, held.activations)]

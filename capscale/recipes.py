@@ -135,6 +135,11 @@ def find_recipe(name: str) -> Representation:
     raise UserError(f"unknown recipe {name!r}{hint}; recipes: {', '.join(RECIPES)}")
 
 
+def recipe_name(representation: Representation) -> str | None:
+    """Name of the recipe that a representation is; None for others."""
+    return next((name for name, known in RECIPES.items() if known == representation), None)
+
+
 def forward_only(representation: Representation) -> Representation:
     """The same operands of the forward product, gradients dense."""
     return replace(representation, gradients=DENSE_GRADIENTS)

@@ -3,12 +3,14 @@
     python scripts/bench_step.py                           # the 30M model, batch 4 x 512, float32 on a CPU
     pip install torch==2.13.0 && python scripts/bench_step.py --torch
     python scripts/bench_step.py --size 200M --batch 16 --dtype bfloat16 --steps 20    # on an accelerator
+    python scripts/bench_step.py --also quartet nvfp4-pretraining "dense gradients quartet"    # with gradients
 
 Formats: dense; INT4 weights with block-128 Hadamard rotation ("int4"); the same for weights and activations
-("int4-both"). Every program runs in a process of its own, one after another, in `--rounds`: a shared machine's speed
-drifts, so that neighbours in time are compared. After two steps of warm-up a round's time is the median of `--steps`,
-and a program's that of its fastest round. Ratios are of tokens per second; overhead is a format's step time over that
-of the dense step of the same program.
+("int4-both"). `--also` adds representations by their text (`capscale.policy_names`), recipes for all three products
+among them: these emulate, so that rounding is added to products that stay as they are. Every program runs in a process
+of its own, one after another, in `--rounds`: a shared machine's speed drifts, so that neighbours in time are compared.
+After two steps of warm-up a round's time is the median of `--steps`, and a program's that of its fastest round. Ratios
+are of tokens per second; overhead is a format's step time over that of the dense step of the same program.
 """
 
 import argparse
@@ -36,14 +38,13 @@ def ours(size: str, batch: int, dtype: str, fmt: str) -> tuple[Callable[[], floa
     import numpy as np
 
     from capscale.models.ladder import find_size
-    from capscale.representation import DENSE_OPERAND, Representation, operand
+    from capscale.policy_names import find_representation
     from capscale.train.run import Optimizer
     from capscale.train.step import Program, RunScalars, initial_state, train_chunk
 
     model = dataclasses.replace(find_size(size), dtype=dtype)
-    both = operand("int4", per_token=True) if fmt == "int4-both" else DENSE_OPERAND
-    representation = Representation() if fmt == "dense" else Representation(operand("int4"), both, hadamard=128)
-    program = Program(model, representation, Optimizer(1.0), batch)
+    text = {"int4": "int4 hadamard 128", "int4-both": "int4 x int4 hadamard 128"}.get(fmt, fmt)
+    program = Program(model, find_representation(text), Optimizer(1.0), batch)
     step = jax.jit(lambda *arguments: train_chunk(program, *arguments), donate_argnums=0)
     state = jax.jit(lambda seed: initial_state(program, seed))(jnp.int32(0))
     windows = np.random.default_rng(0).integers(0, model.vocabulary, (1, batch, model.context + 1), np.uint16)
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=1, help="how often every program is measured")
     parser.add_argument("--torch", action="store_true", help="measure PyTorch too, eager and torch.compile")
+    parser.add_argument("--also", nargs="+", default=[], metavar="TEXT", help="other representations, such as quartet")
     parser.add_argument("--json", metavar="FILE", help="write the measurements there")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -114,6 +116,7 @@ def main() -> None:
     libraries = ("capscale", *(BASELINES if arguments.torch else ()))
     begun, rows = about("jax", *(["torch"] if arguments.torch else [])), []
     programs = [f"{library}:{fmt}" for fmt in FORMATS for library in libraries]
+    programs += [f"capscale:{text}" for text in arguments.also]
     for program in programs * arguments.rounds:
         command = [sys.executable, __file__, *sys.argv[1:], "--only", program]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -125,12 +128,14 @@ def main() -> None:
         f"{arguments.size}, batch {arguments.batch}, {arguments.dtype}, {rows[0]['device']}, jax {rows[0]['version']}"
     )
     heads = "".join(f"{f'/ {name}':>16}" for name in libraries[1:])
-    print(f"{'format':<10}{'s a step':>10}{'slowest round':>15}{'over dense':>12}{heads}")
-    for fmt in FORMATS:
+    wide = max(10, 2 + max(len(text) for text in ("", *arguments.also)))
+    print(f"{'format':<{wide}}{'s a step':>10}{'slowest round':>15}{'over dense':>12}{heads}")
+    for fmt in (*FORMATS, *arguments.also):
         own = seconds[f"capscale:{fmt}"]
-        ratios = "".join(f"{seconds[f'{name}:{fmt}'] / own:>15.2f}x" for name in libraries[1:])
+        others = libraries[1:] if fmt in FORMATS else ()
+        ratios = "".join(f"{seconds[f'{name}:{fmt}'] / own:>15.2f}x" for name in others)
         slowest = max(rounds[f"capscale:{fmt}"])
-        print(f"{fmt:<10}{own:>10.3f}{slowest:>15.3f}{own / seconds['capscale:dense']:>11.3f}x{ratios}")
+        print(f"{fmt:<{wide}}{own:>10.3f}{slowest:>15.3f}{own / seconds['capscale:dense']:>11.3f}x{ratios}")
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump({**begun, "programs": rows}, file, indent=1)

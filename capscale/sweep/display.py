@@ -12,6 +12,7 @@ from capscale.cache_names import cache_name
 from capscale.clock import clock
 from capscale.gradient_names import gradients_name
 from capscale.policy_names import policy_name
+from capscale.recipes import recipe_name
 from capscale.representation import Representation
 from capscale.train import loop
 from capscale.train.run import Run
@@ -23,11 +24,13 @@ LINE_S = 60.0
 def run_name(run: Run) -> str:
     """`nano-16 int4 seed 0`, with formats of activations, gradients and cache, and estimators that are not the default.
 
-    Of a policy its rules.
+    Of a policy its rules, of a recipe its name.
     """
     chosen = run.representation
     if not isinstance(chosen, Representation):
         return f"{run.size} {policy_name(chosen)} seed {run.seed}"
+    if (recipe := recipe_name(chosen)) is not None:
+        return f"{run.size} {recipe} seed {run.seed}"
     sides = [operand.name(chosen.hadamard is not None) for operand in (chosen.weights, chosen.activations)]
     gradients = "" if chosen.gradients.is_dense else f", gradients {gradients_name(chosen.gradients)},"
     cache = f", cache {cache_name(chosen)}," if chosen.caches_compressed else ""

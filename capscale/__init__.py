@@ -62,8 +62,11 @@ if TYPE_CHECKING:
     from capscale.formats.packing import pack as pack
     from capscale.formats.packing import unpack as unpack
     from capscale.gaussian_mse import gmse as gmse
+    from capscale.gradients import BackwardProduct as BackwardProduct
+    from capscale.gradients import Gradients as Gradients
     from capscale.policy import Policy as Policy
     from capscale.policy import Rule as Rule
+    from capscale.recipes import find_recipe as find_recipe
     from capscale.representation import (
         DENSE as DENSE,
     )
@@ -101,7 +104,9 @@ _NAMES = {
     "capscale.formats.catalog": "FORMATS",
     "capscale.formats.packing": "pack unpack",
     "capscale.gaussian_mse": "gmse",
+    "capscale.gradients": "BackwardProduct Gradients",
     "capscale.policy": "Policy Rule",
+    "capscale.recipes": "find_recipe",
     "capscale.representation": "DENSE Operand Representation linear operand project_activations project_weights",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -125,11 +130,13 @@ __all__ = [
     "FORMATS",
     "NM",
     "Absmax",
+    "BackwardProduct",
     "Capacity",
     "Context",
     "Contraction",
     "Float",
     "Format",
+    "Gradients",
     "Int",
     "Levels",
     "Noise",
@@ -147,6 +154,7 @@ __all__ = [
     "compress",
     "describe",
     "dot_general",
+    "find_recipe",
     "gmse",
     "linear",
     "operand",

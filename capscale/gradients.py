@@ -99,7 +99,7 @@ class Gradients:
     A shared number of a "matrix" is one of a sequence here (its tokens by features), so that a result does not depend
     on how many sequences a device or a micro-batch has.
 
-    Example: `Gradients(inputs=BackwardProduct(find("int8-row")), weights=BackwardProduct(find("int8-row")))`.
+    Example: `Gradients(weights=BackwardProduct(Scalar(Int(8)), Scalar(Int(8)), source="given", hadamard=16))`.
     """
 
     inputs: BackwardProduct = DENSE_PRODUCT

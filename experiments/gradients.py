@@ -1,4 +1,4 @@
-"""What compressed gradients cost beside compressed operands of the forward product: forward, backward, and both.
+"""Compressed gradients beside compressed operands of the forward product: forward alone, backward alone, and both.
 
 Five recipes of `capscale.recipes` (nvfp4-pretraining, quartet, quartet2, mxfp4-backward, int8-training) and dense, each
 with its forward products alone, its backward products alone and all three, at several numbers of tokens per parameter

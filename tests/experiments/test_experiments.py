@@ -31,6 +31,14 @@ IDS = {
         "fe1a3e1d50a13530",
         "803fd981bada738d",
     ),
+    "gradients": (
+        "defb4636f522b053",
+        "dc2c87ff3a9db8d7",
+        "f2fdc1ca73801080",
+        "ed51e9ac99fd426e",
+        "92654aecbe4d6b58",
+        "94197288be552b63",
+    ),
     "ordering": (
         "aba3e92bf317a73e",
         "c66c846fdf1092c1",

@@ -2,8 +2,7 @@
 
 import json
 import os
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from etils import epath
 
 from capscale.errors import Unavailable, UserError
 from capscale.storage import is_object_storage, may_pass, reason, refusal
+from capscale.store import store_of
 
 
 def plain_name(value: Any, path: epath.PathLike, field: str, remedy: str = "fetch or make it again") -> str:
@@ -90,90 +90,54 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-TEMPORARY = ".tmp"
-"""How names end of files that a crash may leave half-written; nothing reads them."""
-
-
-def write_text(path: epath.Path, text: str, *, new: bool = False) -> bool:
-    """Writes under a temporary name, then renames: a reader sees the old file or the whole new one.
-
-    An object of a store appears when all of it is there, and is written as it is.
+def write_text(path: epath.Path, text: str, *, new: bool = False, durable: bool = True) -> bool:
+    """Writes a file whole: a reader sees the old one or the new one, and so does who comes after a loss of power.
 
     Args:
       path: the file.
       text: its content.
       new: leave a file that is there as it is; of two writers at once, one wins.
+      durable: wait until it is on the disk; of no use to files that are written anew every few seconds.
 
     Returns:
       Whether the file now holds `text`.
     """
-    return _write(path, lambda place: place.write_text(text), new=new)
+    return _write(path, text.encode(), new=new, durable=durable)
 
 
 def write_bytes(path: epath.Path, content: bytes) -> None:
     """Writes bytes as `write_text` does text."""
-    _write(path, lambda place: place.write_bytes(content))
+    _write(path, content)
 
 
-def _write(path: epath.Path, put: Callable[[epath.Path], object], *, new: bool = False) -> bool:
-    if is_object_storage(path):
-        with writing(path):
-            if new and path.exists():  # a moment is left in which both of two writers win
-                return False
-            put(path)
-            return True
-    temporary = _temporary(path)
+def _write(path: epath.Path, content: bytes, *, new: bool = False, durable: bool = True) -> bool:
+    store = store_of(path)
     with writing(path):
-        try:
-            put(temporary)
-            if not new:
-                temporary.replace(path)
-                return True
-            linked = _link(temporary, path)
-            # Without links a moment is left in which both of two writers win.
-            return (not path.exists() and bool(temporary.replace(path))) if linked is None else linked
-        finally:
-            temporary.unlink(missing_ok=True)
+        created = store.create(path, content, durable=durable) if new else None
+        if created is not None:
+            return created
+        if new and path.exists():  # where no store says who was first, a moment is left in which both of two win
+            return False
+        store.write(path, content, durable=durable)
+        return True
 
 
-def create(path: epath.Path, value: Any) -> bool | None:
+def create(path: epath.Path, value: Any, *, durable: bool = True) -> bool | None:
     """Creates a JSON file that is not there yet: True for one of all who try, False for the others.
 
-    None where the storage cannot tell (object storage, a file system without links); nothing is written then.
+    None where the storage cannot tell (a file system without links); nothing is written then.
     """
-    if is_object_storage(path):
-        return None
-    temporary = _temporary(path)
     with writing(path):
-        try:
-            temporary.write_text(_json(value))
-            return _link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: epath.Path) -> epath.Path:
-    return path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}"
-
-
-def _link(temporary: epath.Path, path: epath.Path) -> bool | None:
-    """Gives a file its name unless the name is taken; None where links cannot be made."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        return None
-    return True
+        return store_of(path).create(path, _json(value).encode(), durable=durable)
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def write_json(path: epath.Path, value: Any, *, new: bool = False) -> bool:
+def write_json(path: epath.Path, value: Any, *, new: bool = False, durable: bool = True) -> bool:
     """Writes JSON; see `write_text`."""
-    return write_text(path, _json(value), new=new)
+    return write_text(path, _json(value), new=new, durable=durable)
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -195,7 +159,7 @@ def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
 def read_json_if_there(path: epath.Path, remedy: str) -> dict[str, Any] | None:
     """The same, and None where there is no such file: of storage one request, in place of another that asks first."""
     try:
-        value = parse_json(path.read_bytes())
+        value = parse_json(store_of(path).read(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:  # of which `remedy`, perhaps to remove it, would be the wrong one

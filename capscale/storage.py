@@ -1,22 +1,15 @@
-"""Storage that files lie on: what object storage has no notion of, and what its clients call by other names."""
+"""Storage that files lie on, by path: which store it is, what it refuses, listings and ranges."""
 
 import logging
 import os
 import posixpath
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-import fsspec
 from etils import epath
-from fsspec.config import conf
 
 from capscale.errors import Unavailable, UserError
-
-for _storage in ("gcs", "gs", "s3"):
-    # By default a listing is kept until this process writes there: a worker that waits would see no new lease or result
-    # of another one, and of a file that has grown only its old length.
-    conf.setdefault(_storage, {})["use_listings_cache"] = False
+from capscale.store import client_of, store_of
 
 EXTRAS = {"gcsfs": "gcs", "s3fs": "s3"}
 """Packages that open paths of object storage, and the extra that each comes with."""
@@ -29,7 +22,7 @@ def is_object_storage(path: epath.PathLike) -> bool:
 
 def appends(path: epath.PathLike) -> bool:
     """Whether a file can grow in place. An object cannot: each line that is added writes all of it anew."""
-    return not is_object_storage(path)
+    return store_of(path).appends
 
 
 def missing_extra(error: ImportError) -> str | None:
@@ -103,41 +96,23 @@ def check_checkpoints(directory: epath.PathLike) -> None:
 
 
 def make_directory(path: epath.Path) -> None:
-    """Makes a directory and those above it, if need be.
-
-    Object storage has none; asked for one, its clients look whether there is such a bucket, which takes a right that
-    writing into it does not, and s3fs makes the bucket of a name that was mistyped.
-    """
-    if not is_object_storage(path):
-        path.mkdir(parents=True, exist_ok=True)
+    """Makes a directory and those above it, where the store has directories."""
+    store_of(path).make_directory(path)
 
 
 def children(directory: epath.Path) -> list[epath.Path]:
     """Paths in a directory. Object storage has no empty directories: none where it does not exist."""
-    if not is_object_storage(directory):
-        return list(directory.iterdir())
-    client, here = _client(directory)
-    try:
-        names = [name.rstrip("/") for name in client.ls(here, detail=False)]
-    except FileNotFoundError:
-        return []
-    # What web consoles make as a folder is an object in it that has its name.
-    return [directory / posixpath.basename(name) for name in names if name != here]
+    return store_of(directory).children(directory)
 
 
 def files_below(root: epath.Path, on_error: Callable[[OSError], object]) -> Iterator[epath.Path]:
     """Every file below a directory; `on_error` is told of folders of this machine that cannot be read."""
-    if is_object_storage(root):  # epath's `walk` leaves out in which store its folders are, and cannot walk s3://
-        client, here = _client(root)
-        names = (name for name in client.find(here) if not name.endswith("/") and name != here)
-        yield from (root / posixpath.relpath(name, here) for name in names)
-    else:
-        yield from (folder / name for folder, _, names in root.walk(on_error=on_error) for name in names)
+    return store_of(root).files_below(root, on_error)
 
 
 def sizes(directory: epath.Path) -> dict[str, int]:
     """Bytes of each object that lies in a directory of object storage, by its name: one request for all."""
-    client, here = _client(directory)
+    client, here = client_of(directory)
     try:
         found = client.ls(here, detail=True)
     except FileNotFoundError:
@@ -152,15 +127,9 @@ def read_ranges(ranges: Sequence[tuple[epath.Path, int, int]]) -> list[bytes]:
     """
     if not ranges:
         return []
-    client, _ = _client(ranges[0][0])
-    names, firsts, lasts = zip(*((_client(path)[1], first, last) for path, first, last in ranges), strict=True)
+    client, _ = client_of(ranges[0][0])
+    names, firsts, lasts = zip(*((client_of(path)[1], first, last) for path, first, last in ranges), strict=True)
     return client.cat_ranges(list(names), list(firsts), list(lasts), on_error="raise")
-
-
-def _client(path: epath.Path) -> tuple[Any, str]:
-    """The client of an object's store, and the path as it calls it."""
-    store, _, name = os.fspath(path).partition("://")
-    return fsspec.filesystem(store), name
 
 
 def reason(error: BaseException) -> str:

@@ -28,7 +28,7 @@ def disk_full(*args, **kwargs):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("method", ["write_text", "replace"])
+@pytest.mark.parametrize("method", ["write_bytes", "replace"])
 def test_failed_write_leaves_the_old_file_and_nothing_else(path, method, monkeypatch):
     write_json(path, {"value": 1})
     monkeypatch.setattr(type(path), method, disk_full)
@@ -110,13 +110,13 @@ def test_damaged_lines_of_metrics_are_dropped_and_no_other(damaged, path):
 
 
 def test_half_written_temporary_is_removed(path, monkeypatch):
-    real = type(path).write_text
+    real = type(path).write_bytes
 
-    def half(self, text):
-        real(self, text[:5])
+    def half(self, content):
+        real(self, content[:5])
         disk_full()
 
-    monkeypatch.setattr(type(path), "write_text", half)
+    monkeypatch.setattr(type(path), "write_bytes", half)
     with pytest.raises(UserError, match="No space"):
         write_json(path, {"value": 1})
     assert list(path.parent.iterdir()) == []
@@ -207,7 +207,7 @@ def test_resumed_metrics_drop_what_is_done_again_and_what_a_crash_damaged(tail, 
 def test_metrics_survive_a_full_disk_on_opening(tmp_path, monkeypatch):
     path = epath.Path(tmp_path) / "metrics.jsonl"
     Metrics(path, keep_to=0).write(3, history(1.0), 0.5)
-    monkeypatch.setattr(type(path), "write_text", disk_full)
+    monkeypatch.setattr(type(path), "write_bytes", disk_full)
     with pytest.raises(UserError, match="No space"):
         Metrics(path, keep_to=3)
     assert steps(path) == [3]

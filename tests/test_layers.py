@@ -16,6 +16,7 @@ ORDER = (
     "errors",
     "checks",
     "clock",
+    "store",
     "storage",
     "files",
     "artifacts",

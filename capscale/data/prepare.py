@@ -21,8 +21,9 @@ from capscale.data.tokenize import REMEDY, WORK, Job, Split, is_done
 from capscale.data.tokenizer import load_tokenizer
 from capscale.data.workers import tokenize_all
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, read_json, refuse_link, write_json, writing
+from capscale.files import read_json, refuse_link, write_json, writing
 from capscale.storage import children, is_object_storage, make_directory
+from capscale.store import TEMPORARY
 
 PLAN = "plan.json"
 LOCK = ".lock"

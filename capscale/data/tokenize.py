@@ -18,7 +18,8 @@ from capscale.data.inputs import Part
 from capscale.data.manifest import Shard
 from capscale.data.tokenizer import Tokenizer, TokenizerId, load_tokenizer
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, read_json, write_bytes, write_json, writing
+from capscale.files import read_json, write_bytes, write_json, writing
+from capscale.store import TEMPORARY
 
 SHARD = 1 << 25
 """Most tokens per shard, which are held in memory until they are written."""

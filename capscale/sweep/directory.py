@@ -9,9 +9,10 @@ from etils import epath
 
 from capscale.artifacts import addition_paths, digest, sealed, sweep_listing
 from capscale.errors import UserError
-from capscale.files import TEMPORARY, is_there, parse_json, read_json, refuse_link, write_json, writing
+from capscale.files import is_there, parse_json, read_json, refuse_link, write_json, writing
 from capscale.models.ladder import LADDERS, Ladder
 from capscale.storage import check_checkpoints, children, make_directory
+from capscale.store import TEMPORARY
 from capscale.sweep.display import run_name
 from capscale.sweep.plan import Sweep, short
 from capscale.sweep.selection import WHOLE

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from capscale.clock import clock
-from capscale.errors import UserError
-from capscale.files import create, read_json, write_json, writing
+from capscale.errors import Unavailable, UserError
+from capscale.files import create, read_json_if_there, write_json, writing
 from capscale.storage import children
 from capscale.train.distributed import all_or_none, is_first
 
@@ -48,9 +48,10 @@ class Lease:
     reach for a while does not end the leases of those who are alive. Time stamps in the file are for people:
     clocks of two machines may differ, and jump, by more than a lease is long.
 
-    Guarantee. Where files can be created exclusively (local disks, NFS), two workers never take one generation. On
-    object storage the file is written, and read back `settle_s` later: of workers that look and write within
-    `settle_s` of one another the last one gets it, and one that was slower than that may displace a holder. A holder
+    Guarantee. Where files can be created exclusively (local disks, NFS, object storage), two workers never take one
+    generation. Elsewhere (file systems without links) the file is written, and read back `settle_s` later: of workers
+    that look and write within `settle_s` of one another the last one gets it, and one that was slower than that may
+    displace a holder. A holder
     that has been displaced, or was stopped for longer than the lease, finds out at its next `check`, or within a
     quarter of the lease. Until then both may train: the same steps to the same numbers, into files that appear whole,
     and a result that is written once. So a failure of the lease costs time, not correctness.
@@ -72,9 +73,9 @@ class Lease:
         self._generation = current["generation"] + 1 if current else 1
         self._renewed = clock().monotonic()
         content = self._content()
-        created = create(self._path, content)
+        created = create(self._path, content, durable=False)
         if created is None:
-            write_json(self._path, content)
+            write_json(self._path, content, durable=False)
             clock().sleep(self._settle_s)
         if self._is_displaced():
             if created:
@@ -92,7 +93,7 @@ class Lease:
         # What cannot be handed back lapses. Whatever a store raises (see `_keep`), the run that was trained is done.
         with self._busy, contextlib.suppress(Exception):
             if not self._lost and not self._is_displaced():
-                write_json(self._path, self._content() | {"released": True})
+                write_json(self._path, self._content() | {"released": True}, durable=False)
 
     def check(self) -> None:
         """Raises `LeaseLost` if the lease is no longer held: to be called before anything is written."""
@@ -135,12 +136,17 @@ class Lease:
             self._lost = True
             return
         self._renewals += 1
-        write_json(self._path, self._content())
+        write_json(self._path, self._content(), durable=False)
         self._renewed = began
 
     def _is_displaced(self) -> bool:
-        current = current_lease(self._directory)
-        return current is None or current["token"] != self._token
+        """Whether somebody else has this lease, or a later one.
+
+        A listing may lack what was written a moment ago, so that its own file is asked for by name.
+        """
+        if any(generation > self._generation for _, generation in _generations(self._directory)):
+            return True
+        return (_read(self._path) or {}).get("token") != self._token
 
 
 class Leases:
@@ -186,13 +192,19 @@ def current_lease(directory: epath.Path) -> dict[str, Any] | None:
     if newest is None:
         return None
     path, generation = newest
-    try:
-        found = read_json(path, "it ends by itself")
-    except UserError as error:
-        found = {"unreadable": str(error)}
-    if not _is_sane(found):
-        found = {"unreadable": repr(found)}
+    found = _read(path) or {"unreadable": "it is gone"}
     return {"token": None, "length_s": LENGTH_S} | found | {"generation": generation}
+
+
+def _read(path: epath.Path) -> dict[str, Any] | None:
+    """Content of a lease; None where it is gone. Raises `Unavailable` for a store that does not answer."""
+    try:
+        found = read_json_if_there(path, "it ends by itself")
+    except Unavailable:
+        raise
+    except UserError as error:
+        return {"unreadable": str(error)}
+    return found if found is None or _is_sane(found) else {"unreadable": repr(found)}
 
 
 def _is_sane(lease: dict[str, Any]) -> bool:

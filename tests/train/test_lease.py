@@ -14,7 +14,7 @@ import pytest
 from etils import epath
 from support.limits import LIMIT_S, killed_late
 
-from capscale import files
+from capscale import store
 from capscale.clock import clock
 from capscale.errors import UserError
 from capscale.train import lease
@@ -254,7 +254,7 @@ def test_a_process_number_that_is_none_is_no_path(pid, monkeypatch):
 @pytest.mark.parametrize("before", ["nothing", "released", "dead"])
 def test_of_many_at_once_one_gets_it(links, before, directory, monkeypatch):
     if not links:
-        monkeypatch.setattr(files.os, "link", no_links)
+        monkeypatch.setattr(store.os, "link", no_links)
     if before == "released":
         leave(directory, released=True)
     if before == "dead":
@@ -289,7 +289,7 @@ def test_a_full_disk_during_the_lease_lets_it_lapse(directory, monkeypatch):
         def full(*args):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(type(directory), "write_text", full)
+        monkeypatch.setattr(type(directory), "write_bytes", full)
         time.sleep(SHORT)
         with pytest.raises(UserError, match="No space left"):
             held.check()
@@ -300,7 +300,7 @@ def test_a_full_disk_during_the_lease_lets_it_lapse(directory, monkeypatch):
 def test_a_lease_that_cannot_be_handed_back_lapses(directory, monkeypatch):
     """Training under it is done, and is not to be hidden by an error of the store."""
 
-    def write(*args):
+    def write(*args, **options):
         raise RuntimeError("503")
 
     with short(directory):
@@ -313,11 +313,11 @@ def test_a_store_that_fails_in_its_own_way_does_not_end_the_signs_of_life(direct
     """Clients of object stores raise errors that are no `OSError`."""
     real, failures = lease.write_json, []
 
-    def write(path, value):
+    def write(path, value, **options):
         if len(failures) < 2:
             failures.append(path)
             raise RuntimeError("503")
-        return real(path, value)
+        return real(path, value, **options)
 
     with short(directory) as held:
         monkeypatch.setattr(lease, "write_json", write)

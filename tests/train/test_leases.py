@@ -64,7 +64,7 @@ def test_first_process_tells_the_others_that_its_store_fails(directory, monkeypa
     told = []
     monkeypatch.setattr(distributed, "any_process", lambda *flags: told.append(flags) or flags)
 
-    def write(*args):
+    def write(*args, **options):
         raise RuntimeError("503")
 
     with lease.Leases([directory]) as leases:

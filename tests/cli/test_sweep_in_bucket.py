@@ -9,6 +9,8 @@ import pytest
 from etils import epath
 from support import tiny
 from support.limits import LIMIT_S
+from support.proxy import Trouble, behind_proxy
+from support.stores import visiting
 from test_sweep_command import ALARM, started
 
 from capscale.analysis.report import write_files
@@ -16,7 +18,7 @@ from capscale.analysis.rows import read, read_sweep
 from capscale.cli import BAD_INPUT, main
 from capscale.data.blocks import SUFFIX
 from capscale.data.shards import Shards
-from capscale.errors import UserError
+from capscale.errors import TRY_AGAIN, UserError
 from capscale.sweep.on_ray import newest_checkpoint
 from capscale.train.lease import current_lease, is_live
 from capscale.train.loop import LoopIntervals
@@ -114,6 +116,29 @@ def test_a_sweep_begins_in_an_empty_bucket_and_survives_its_worker(place, gs, ca
     gs.put("other/sweep.txt", b"something else")
     assert main(sweep(gs, f"{gs.url}/other")) == BAD_INPUT
     assert "is not empty and holds no sweep.json; choose an empty or new --out" in capsys.readouterr().err
+
+
+@pytest.mark.ci
+def test_a_sweep_ends_on_a_bad_day(place, gs_server, tmp_path, monkeypatch, capsys):
+    """Its requests are refused, reset and late, also those of orbax and TensorStore, and an object is written once a
+    second; whoever is turned away for good ends with 75, and the same command goes on."""
+    (place / "mine.py").write_text(EXPERIMENT.replace("LoopIntervals(3, 0.0", "LoopIntervals(10, 0.0"))
+    trouble = Trouble(latency_s=0.005, per_object_s=1.0, resets=0.03, refusals=0.03, late_s=0.5)
+    with behind_proxy(gs_server, trouble) as server, visiting(server, tmp_path, monkeypatch) as gs:
+        gs.server.put(gs.name, "text.txt", tiny.text())
+        out = f"{gs.url}/new"
+        for _ in range(5):
+            if (status := main(sweep(gs, out))) == 0:
+                break
+            assert status == TRY_AGAIN, capsys.readouterr().err
+        trouble.resets = trouble.refusals = 0.0
+        found = [json.loads(path.read_text()) for path in epath.Path(out).glob("runs/*/result.json")]
+    assert trouble.seen["429"]
+    assert trouble.seen["503"] + trouble.seen["reset before"] + trouble.seen["reset after"] > 5
+    for result in found:
+        calm = tiny.train_one(tiny.run(seed=result["row"]["seed"], tokens=STEPS * 64), place / result["run_id"])
+        assert result["row"]["loss"] == pytest.approx(calm["row"]["loss"], rel=1e-6)
+    assert len(found) == 2
 
 
 def test_shards_are_made_of_texts_in_a_bucket_and_read_from_there(gs, tmp_path, monkeypatch, capsys):

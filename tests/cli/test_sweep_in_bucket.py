@@ -123,7 +123,7 @@ def test_a_sweep_ends_on_a_bad_day(place, gs_server, tmp_path, monkeypatch, caps
     """Its requests are refused, reset and late, also those of orbax and TensorStore, and an object is written once a
     second; whoever is turned away for good ends with 75, and the same command goes on."""
     (place / "mine.py").write_text(EXPERIMENT.replace("LoopIntervals(3, 0.0", "LoopIntervals(10, 0.0"))
-    trouble = Trouble(latency_s=0.005, per_object_s=1.0, resets=0.03, refusals=0.03, late_s=0.5)
+    trouble = Trouble(latency_s=0.005, per_object_s=1.0, resets=0.01, refusals=0.01, late_s=0.5)
     with behind_proxy(gs_server, trouble) as server, visiting(server, tmp_path, monkeypatch) as gs:
         gs.server.put(gs.name, "text.txt", tiny.text())
         out = f"{gs.url}/new"

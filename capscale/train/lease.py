@@ -6,8 +6,6 @@ import platform
 import re
 import threading
 import uuid
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -17,6 +15,8 @@ from capscale.errors import Unavailable, UserError
 from capscale.files import create, read_json_if_there, write_json, writing
 from capscale.storage import children
 from capscale.train.distributed import all_or_none, is_first
+from capscale.train.identity import place as _place
+from capscale.train.identity import process as _process
 
 LENGTH_S = 60.0
 """Seconds without a sign of life after which a lease is taken over."""
@@ -105,6 +105,11 @@ class Lease:
                 raise LeaseLost(f"{self._directory} was taken over by another worker; stopped without writing")
 
     @property
+    def generation(self) -> int:
+        """Number of this lease among those that the directory had."""
+        return self._generation
+
+    @property
     def _path(self) -> epath.Path:
         return self._directory / f"lease-{self._generation}.json"
 
@@ -170,6 +175,11 @@ class Leases:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
+
+    @property
+    def generations(self) -> list[int]:
+        """How often each run was begun, this time included; none in processes that are not the first."""
+        return [lease.generation for lease in self._leases]
 
     def check(self) -> None:
         """See `Lease.check`; where several processes train together, all of them find out alike."""
@@ -275,32 +285,3 @@ def _is_ended(lease: dict[str, Any]) -> bool:
     if lease.get("released") is True:
         return True
     return lease.get("place") == _place() and _process(lease.get("pid", 0)) != lease.get("process")
-
-
-@cache
-def _place() -> str:
-    """The machine since its start, and the process namespace: where a process number means one process."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return f"{platform.node()} {uuid.getnode():x}"
-
-
-def _process(pid: int) -> str | None:
-    """Mark of a living process against a later one of its number (its start time, where known); None if dead."""
-    if not isinstance(pid, int) or pid < 1:
-        return None  # read from a file, and part of a path below
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"

@@ -125,7 +125,17 @@ def train(
             for run, directory in paired
         ]
         first, state = _restore(executor, runs, checkpoints)
-        logs = stack.enter_context(Logs(paired, first, executor.devices / len(runs), trackers, leases.check_here))
+        logs = stack.enter_context(
+            Logs(
+                paired,
+                first,
+                executor.devices / len(runs),
+                trackers,
+                permitted=leases.check_here,
+                starts=leases.generations,
+                asked=Interrupted,
+            )
+        )
         windows = stack.enter_context(BatchPrefetcher(runs, source, intervals.chunk, executor.rows))
         diverged_at = executor.diverged_at(state, runs)
         saves = TimedSaves(checkpoints, logs, SaveTimer(intervals.checkpoint_s, intervals.mtbf_s))

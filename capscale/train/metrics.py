@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -12,6 +12,13 @@ from etils import epath
 from capscale.files import parse_json, write_text, writing
 from capscale.storage import appends
 from capscale.train.segments import INTERVAL_S, Lines, read, segment
+
+
+class Dropped(NamedTuple):
+    """Steps of a run that are done again, and the seconds of devices that they had taken."""
+
+    steps: int
+    device_s: float
 
 
 class Metrics:
@@ -26,6 +33,9 @@ class Metrics:
       devices: how many the run has to itself, a fraction where runs share one.
       permitted: called before segments are written; raises where another worker has taken over.
       interval_s: seconds that lines may wait where storage cannot append.
+
+    Attributes:
+      dropped: what lines after `keep_to` told of.
     """
 
     def __init__(
@@ -39,7 +49,7 @@ class Metrics:
     ):
         self._devices, self._permitted = devices, permitted
         with writing(path):
-            kept = _kept(path, keep_to)
+            kept, self.dropped = _kept(path, keep_to)
         self._lines = Lines(path, kept, permitted, interval_s)
 
     def __enter__(self) -> "Metrics":
@@ -108,9 +118,16 @@ def _sound(path: epath.Path) -> dict[int, list[tuple[bytes, dict[str, Any]]]]:
     return found
 
 
-def _kept(path: epath.Path, keep_to: int) -> dict[int, str]:
-    """Text of each segment up to a step, and in storage too where that has segments: the last ones go first."""
+def _kept(path: epath.Path, keep_to: int) -> tuple[dict[int, str], Dropped]:
+    """Text of each segment up to a step, and in storage too where that has segments: the last ones go first.
+
+    And what its later lines told of.
+    """
     kept, found = {}, _sound(path)
+    later = [said for lines in found.values() for _, said in lines if said["step"] > keep_to]
+    spent = [said.get("device_seconds") for said in later]
+    seconds = sum(each for each in spent if isinstance(each, int | float) and math.isfinite(each))
+    dropped = Dropped(max((said["step"] - keep_to for said in later), default=0), round(seconds, 3))
     for number in sorted(found, reverse=True):
         text = b"".join(line for line, said in found[number] if said["step"] <= keep_to).decode()
         place = segment(path, number)
@@ -122,7 +139,7 @@ def _kept(path: epath.Path, keep_to: int) -> dict[int, str]:
             place.unlink(missing_ok=True)
         elif text.encode() != place.read_bytes():
             write_text(place, text)
-    return kept
+    return kept, dropped
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

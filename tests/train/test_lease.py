@@ -17,7 +17,7 @@ from support.limits import LIMIT_S, killed_late
 from capscale import store
 from capscale.clock import clock
 from capscale.errors import UserError
-from capscale.train import lease
+from capscale.train import identity, lease
 from capscale.train.lease import Held, Lease, LeaseLost, check_free, current_lease, is_live
 
 SHORT = 0.4
@@ -245,9 +245,9 @@ def no_links(*args):
 
 @pytest.mark.parametrize("pid", ["../../proc/self", "1", 1.5, None, [1], -1, 0])
 def test_a_process_number_that_is_none_is_no_path(pid, monkeypatch):
-    monkeypatch.setattr(lease, "Path", pytest.fail)
-    monkeypatch.setattr(lease.os, "kill", pytest.fail)
-    assert lease._process(pid) is None
+    monkeypatch.setattr(identity, "Path", pytest.fail)
+    monkeypatch.setattr(identity.os, "kill", pytest.fail)
+    assert identity.process(pid) is None
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "object-storage"])

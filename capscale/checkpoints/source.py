@@ -142,10 +142,15 @@ def read_source(path: Path, step: int | None = None) -> Source:
     raise UserError(f"{path}: no {RUN} and no {CONFIG}; give the directory of a run, or of a checkpoint{hint}")
 
 
-NONE_KEPT = (
-    "sweeps keep the last two of every run, unless somebody removes them; remove the run's result.json and start its "
-    "sweep again to train it once more, or give another run"
-)
+def _none_kept(path: Path) -> str:
+    """Why a run has no checkpoint, and the remedy."""
+    result = epath.Path(path / "result.json")
+    if result.exists() and read_json(result, "remove it and start the sweep again").get("status") == "diverged":
+        return "it diverged, and nothing is saved from there on; leave it out"
+    return (
+        "sweeps keep the last two of every run, unless somebody removes them; remove the run's result.json and start "
+        "its sweep again to train it once more, or give another run"
+    )
 
 
 def _of_run(path: Path, step: int | None) -> Source:
@@ -168,18 +173,18 @@ def _of_run(path: Path, step: int | None) -> Source:
     expected = jax.eval_shape(partial(initial_state, program), jax.ShapeDtypeStruct((), jnp.int32))
     directory = path / "checkpoints"
     if not directory.is_dir():
-        raise UserError(f"{path}: no checkpoint kept; {NONE_KEPT}")
+        raise UserError(f"{path}: no checkpoint kept; {_none_kept(path)}")
     with Checkpoints(epath.Path(directory), run_id=run_id) as checkpoints:
         checkpoints.check_owner()
         kept = checkpoints.steps()
         if not kept:
-            raise UserError(f"{path}: no checkpoint kept; {NONE_KEPT}")
+            raise UserError(f"{path}: no checkpoint kept; {_none_kept(path)}")
         if step is not None and step not in kept:
             raise UserError(f"{path}: no checkpoint of step {step} kept; there are {', '.join(map(str, kept))}")
         states = ((each, checkpoints.read(each, expected)) for each in (kept if step is None else [step]))
         found, state = next(((each, state) for each, state in states if state is not None), (None, None))
     if state is None:
-        raise UserError(f"{path}: no checkpoint that reads back whole; {NONE_KEPT}")
+        raise UserError(f"{path}: no checkpoint that reads back whole; {_none_kept(path)}")
     alone = full if isinstance(full, Representation) else DENSE  # a policy says itself what inputs are held in
     return Source(
         path,

@@ -16,6 +16,8 @@ from capscale.cli import main
 from capscale.data.corpus import byte_corpus
 from capscale.errors import UserError
 from capscale.representation import DENSE, DENSE_OPERAND, Representation, operand
+from capscale.train.loop import LoopIntervals
+from capscale.train.run import Optimizer
 
 FORMATS = {
     "dense": DENSE,
@@ -81,6 +83,14 @@ def test_what_was_not_kept_is_refused(dense, tmp_path):
     (gone / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"no checkpoint kept; .*remove the run's result.json and start its sweep"):
         read_source(gone)
+
+
+def test_a_run_that_diverged_is_told(tmp_path):
+    wild = tiny.dense_run(optimizer=Optimizer(1e30))
+    result = tiny.train_one(wild, tmp_path, intervals=LoopIntervals(chunk=3))
+    assert result["status"] == "diverged"
+    with pytest.raises(UserError, match="no checkpoint kept; it diverged, and nothing is saved from there on"):
+        read_source(tmp_path)
 
 
 def test_what_is_another_runs_is_refused(dense, tmp_path):

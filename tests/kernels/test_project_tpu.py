@@ -19,14 +19,16 @@ from capscale.kernels.project import (
     reference,
 )
 from capscale.kernels.project.rules import rounding_by_sums
-from capscale.kernels.project.tpu import columns, strip_bytes
+from capscale.kernels.project.tpu import columns, encode, strip_bytes
 from capscale.kernels.project.tpu import project as tpu
 from capscale.kernels.rms.reference import limb_bits, limbs
+from capscale.kernels.select import tpu as select
 
 from capscale.estimators import BRms, Hypersphere, Trust
 from capscale.formats.grids import Int
 
 GRID = Int(4)
+ROTATED = Spec(GRID, RmsTimes(0.3), mask=Trust(0.4), rotation=128)
 PAIRS = Codebook(((1.0, 0.0), (-1.0, 0.0), (0.0, 2.0)), 2.0)
 CUBES = Codebook(tuple((float(i - 3), float(i % 3), 1.0, -1.0) for i in range(7)), 4.0)
 
@@ -116,3 +118,21 @@ def test_bytes_of_a_strip_have_places_of_their_own(count):
         assert bit % 8 == c // words, "its bit of the byte"
     assert len(taken) == 8 * words
     assert strip_bytes.scratch_rows(count) == 128 * -(-count // 512)
+
+
+@pytest.mark.parametrize(
+    ("run", "nbytes"),
+    [
+        (lambda x: tpu.project(ROTATED, x), 2 * 2 * 8 * 640 + 8 * 128),
+        (lambda x: tpu.backward(ROTATED, jnp.zeros((8, 128), jnp.uint8), x), 2 * 2 * 8 * 640 + 8 * 128),
+        (lambda x: encode.encode(ROTATED, x), 2 * 8 * 640 + 8 * 384 + 4 * 8 * 128),
+        (lambda x: select.largest(x[None], jnp.int32(3), (-1,)), 2 * 8 * 640 + 8 * 640),
+    ],
+    ids=["project", "backward", "encode", "select"],
+)
+def test_every_kernel_tells_what_it_costs(run, nbytes):
+    """Rows, results and masks once each; XLA would count a few kilobytes."""
+    traced = jax.make_jaxpr(run)(jax.ShapeDtypeStruct((8, 640), jnp.bfloat16)).jaxpr
+    (call,) = (step for step in traced.eqns if step.primitive.name == "pallas_call")
+    assert call.params["cost_estimate"].bytes_accessed == nbytes
+    assert call.params["cost_estimate"].flops > 8 * 640 * 20

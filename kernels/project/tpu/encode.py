@@ -58,21 +58,23 @@ def encode(
     rotation = Rotation.of(spec.rotation, dtype, rotate_by, interpret)
     block = partial(tpu.block_of_rows, _memory(spec, tile, width, dtype))
     scales = _scale_lanes(spec, width)
+    results = [
+        jax.ShapeDtypeStruct((rows, codes), jnp.uint8),
+        jax.ShapeDtypeStruct((rows, scales), jnp.float32),
+    ]
     words, scale = pl.pallas_call(
         partial(_encode, spec, tile, rotation, tpu.at_once(interpret)),
         grid=(pl.cdiv(rows, tile.rows),),
         in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs],
         out_specs=[block(codes), block(scales)],
-        out_shape=[
-            jax.ShapeDtypeStruct((rows, codes), jnp.uint8),
-            jax.ShapeDtypeStruct((rows, scales), jnp.float32),
-        ],
+        out_shape=results,
         scratch_shapes=[
             pltpu.VMEM((width, tile.inner), jnp.float32),
             pltpu.VMEM((strip_bytes.scratch_rows(codes), tile.inner), jnp.int32),
             pltpu.VMEM((scales, tile.inner), jnp.float32),
         ],
         compiler_params=tpu.compiler_params(needs(spec, tile, width, dtype)),
+        cost_estimate=tpu.cost(rotation, 1, x_RK, *results),
         interpret=interpret,
         name="capscale_encode",
     )(x_RK, *([] if given_R1 is None else [given_R1]), *rotation.operands)

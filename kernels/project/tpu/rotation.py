@@ -32,10 +32,13 @@ def signs(block: int) -> Array:
     return hadamard.signs(block, *(lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1)))
 
 
+PIECES = 3
+
+
 def pieces(x: Array, exact_in_bfloat16: bool) -> list[Array]:
-    """Three numbers of 8 significant bits that add up to a float32; one for what was bfloat16."""
+    """Numbers of 8 significant bits that add up to a float32; one for what was bfloat16."""
     found = []
-    for _ in range(1 if exact_in_bfloat16 else 3):
+    for _ in range(1 if exact_in_bfloat16 else PIECES):
         found.append(x.astype(jnp.bfloat16))
         x = x - found[-1].astype(jnp.float32)
     return found
@@ -67,6 +70,11 @@ class Rotation(NamedTuple):
     @property
     def _matrix(self) -> bool:
         return self.block is not None and self.by == "product"
+
+    @property
+    def operations(self) -> int:
+        """Operations of the matrix unit that rotate one value."""
+        return 2 * LANES * (1 if self.dtype == jnp.bfloat16 else PIECES) if self._matrix else 0
 
     @property
     def specs(self) -> list[pl.BlockSpec]:

@@ -56,11 +56,11 @@ def in_steps(x: Array, scale: Array | ScaleOffset) -> Array:
     return normalised(x, scale)
 
 
-def of_level(level: Array, scale: Array | ScaleOffset) -> Array:
-    """Inverse of `in_steps`, of levels."""
+def of_level(level: Array, scale: Array | ScaleOffset, product: Callable[[Array], Array] = rounded) -> Array:
+    """Inverse of `in_steps`, of levels. `product`: how products are rounded."""
     if isinstance(scale, ScaleOffset):
-        return rounded(level * scale.scale) + scale.offset
-    return rounded(level * scale)
+        return product(level * scale.scale) + scale.offset
+    return product(level * scale)
 
 
 def on_grid(
@@ -72,6 +72,7 @@ def on_grid(
     uniform: Array | None = None,
     restored: Array | ScaleOffset | None = None,
     per_gap: Callable[[Array, Array], Array] = truediv,
+    product: Callable[[Array], Array] = rounded,
 ) -> Projection:
     """Float32 `x` on `grid` in units of `scale`, which broadcasts to x; its value not yet in the dtype of the row.
 
@@ -92,7 +93,10 @@ def on_grid(
     else:
         radius = jnp.abs(normal) * reciprocal(grid.levels[-1])
         step = gap * scale
-    value, distance = of_level(level, scale if restored is None else restored), per_gap(jnp.abs(normal - level), gap)
+    value, distance = (
+        of_level(level, scale if restored is None else restored, product),
+        per_gap(jnp.abs(normal - level), gap),
+    )
     if keep is not None:
         value = jnp.where(keep, value, 0.0)
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))

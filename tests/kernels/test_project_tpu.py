@@ -76,7 +76,7 @@ def test_patterns_offsets_and_codebooks(spec):
 @pytest.mark.parametrize(("group", "inner"), [(None, 32), (32, 64), (None, 128)])
 def test_several_tiles_in_a_trip(group, inner, monkeypatch):
     """Trips that leave a rest, rows in part of the lanes, several strips, and masks of more than one word."""
-    monkeypatch.setattr(tpu, "at_once", lambda interpret: 5)
+    monkeypatch.setattr(tpu, "at_once", lambda spec, interpret: 5)
     agree(Spec(GRID, RmsTimes(0.3), group, mask=Trust(0.4), rotation=128), rows((7, 4608)), Tile(128, inner))
 
 

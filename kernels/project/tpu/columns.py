@@ -137,6 +137,11 @@ class Limbs(NamedTuple):
         return high, low
 
 
+def finite(zero: Array, product: Array) -> Array:
+    """As `scales.rounded`, an operation less: NaN where the product is not finite. `zero`: see `unknown_zero`."""
+    return product + product * zero
+
+
 def per_gap_of(grid: Grid) -> Callable[[Array, Array], Array]:
     """Division by the distance between two levels: by their exponents where all are powers of two, which is exact."""
     gaps = {b - a for a, b in pairwise(map(float, grid.levels))}

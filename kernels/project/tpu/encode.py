@@ -63,7 +63,7 @@ def encode(
         jax.ShapeDtypeStruct((rows, scales), jnp.float32),
     ]
     words, scale = pl.pallas_call(
-        partial(_encode, spec, tile, rotation, tpu.at_once(interpret)),
+        partial(_encode, spec, tile, rotation, tpu.at_once(spec, interpret)),
         grid=(pl.cdiv(rows, tile.rows),),
         in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs],
         out_specs=[block(codes), block(scales)],

@@ -41,9 +41,14 @@ from .tiles import SPILLED, SUBLANES, VMEM, Memory, Tile, fitting_tile, memory, 
 DTYPES = (jnp.float32, jnp.bfloat16)
 
 
-def at_once(interpret: bool) -> int:
-    """Tiles in a trip of a loop: enough to be read, multiplied and turned while others are in the vector unit."""
-    return 1 if interpret else 8
+def at_once(spec: Spec, interpret: bool) -> int:
+    """Tiles in a trip of a loop: enough to be read, multiplied and turned while others are in the vector unit.
+
+    Fewer of what takes more of the registers.
+    """
+    if interpret:
+        return 1
+    return 8 if spec.codebook or spec.pattern else 16
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -97,7 +102,7 @@ def project(
     block = partial(block_of_rows, memory(tile, width, dtype))
     words = [pl.BlockSpec(memory_space=pltpu.SMEM)] if spec.codebook else []
     out = pl.pallas_call(
-        partial(_forward, spec, tile, rotation, at_once(interpret)),
+        partial(_forward, spec, tile, rotation, at_once(spec, interpret)),
         grid=(pl.cdiv(rows, tile.rows),),
         in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs, *words],
         out_specs=[block(shape.shape[1]) for shape in shapes[: 1 + masked]],
@@ -234,9 +239,15 @@ def _write(spec: Spec, ref: Refs, here: Any, c: Any, *, back: Any, scale: Any, r
         assert keep is not None
         projection = Projection(jnp.where(keep, full, 0.0), keep=keep)
     else:
-        onto = partial(on_grid, spec.grid, per_gap=columns.per_gap_of(spec.grid))
-        projection = rounding_by_sums(columns.spread(ref.zero), onto, full, scale, keep)
-    value = projection.value.astype(ref.value.dtype).T
+        zero = columns.spread(ref.zero)
+        onto = partial(on_grid, spec.grid, per_gap=columns.per_gap_of(spec.grid), product=partial(columns.finite, zero))
+        projection = rounding_by_sums(zero, onto, full, scale, keep)
+    value = projection.value.T
+    if value.dtype != ref.value.dtype and value.shape == full.shape:
+        # By way of scratch that is done with: registers as they are loaded are rounded and written in one operation.
+        ref.full[run_of(c), :] = value
+        value = ref.full[run_of(c), :]
+    value = value.astype(ref.value.dtype)
     ref.value[here, run_of(c)] = back(value).astype(ref.value.dtype) if back else value
     if spec.mask is None:
         return None

@@ -47,7 +47,7 @@ def first(number: Any) -> Any:
 
 
 class Tiles(NamedTuple):
-    """A run of `tiles` tiles, `at_once` of which are in a trip of the loop, so that one is loaded as another waits."""
+    """A run of `tiles` tiles, up to `at_once` of which are in a trip of the loop: one is worked on as others wait."""
 
     begin: Any
     tiles: int
@@ -63,15 +63,20 @@ class Tiles(NamedTuple):
 
         return self.together(several, carried)
 
+    def longer(self, step: Callable[[Any, Any], Any], carried: Any) -> Any:
+        """As a call, with twice as many tiles in a trip: for little work on what has to wait for the matrix unit."""
+        return self._replace(at_once=2 * self.at_once)(step, carried)
+
     def together(self, step: Callable[[list[Any], Any], Any], carried: Any = None) -> Any:
         """Result of `step(tiles, carried)` for the tiles of every trip, one after the other."""
-        trips = self.tiles // self.at_once
+        trips = -(-self.tiles // self.at_once)
+        size = self.tiles // trips
 
         def trip(i: Any, carried: Any) -> Any:
-            return step([self.begin + i * self.at_once + place for place in range(self.at_once)], carried)
+            return step([self.begin + i * size + place for place in range(size)], carried)
 
-        carried = lax.fori_loop(0, trips, trip, carried) if trips > 1 else trip(0, carried) if trips else carried
-        rest = [self.begin + place for place in range(trips * self.at_once, self.tiles)]
+        carried = lax.fori_loop(0, trips, trip, carried) if trips > 1 else trip(0, carried)
+        rest = [self.begin + place for place in range(trips * size, self.tiles)]
         return step(rest, carried) if rest else carried
 
 
@@ -100,7 +105,7 @@ def measure_scale(spec: Spec, ref: Refs, here: Any, size: int, each: Tiles, *, l
         full = tile(c)
         return _further(largest, columns.magnitude_bits(measured(c, full)), size) if spec.scale else largest
 
-    patterns = each(read, zero)
+    patterns = each.longer(read, zero)
     if spec.scale is None:
         return None
     statistic = largest = _magnitude(patterns, size)

@@ -35,6 +35,17 @@ def operations(jaxpr: Any) -> set[str]:
     return {step.primitive.name for step in jaxpr.eqns}.union(*inner)
 
 
+@cache
+def length(function: Callable[..., Any]) -> int:
+    """How many operations an elementwise function of float32 is traced to; hashable."""
+    return _length(jax.make_jaxpr(function)(jax.ShapeDtypeStruct((1, 2), jnp.float32)).jaxpr)
+
+
+def _length(jaxpr: Any) -> int:
+    inside = [list(jaxprs_in_params(step.params)) for step in jaxpr.eqns]
+    return sum(sum(map(_length, parts)) if parts else 1 for parts in inside)
+
+
 def evaluate(rule: Rule, x: Array, measures: Any) -> Array | None:
     """`rule(x, measures)` in a kernel, its negations of booleans and choices between them by way of numbers.
 

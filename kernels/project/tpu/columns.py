@@ -114,9 +114,8 @@ class Limbs(NamedTuple):
             high, low = limbs(x, inverse, self.bits)
         else:
             square = jnp.square(x * inverse)
-            if (
-                not self._unscaled
-            ):  # a product by a power of two may be fused with a sum and change nothing, unlike this
+            if not self._unscaled:
+                # That product may be fused with a sum and change nothing, which this one, if not exact, may not.
                 square = square * 2.0**self.bits
             shift, of_rest = self._shifts
             if self.bits > ROOM:

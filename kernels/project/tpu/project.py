@@ -31,7 +31,7 @@ from ..bitplanes import LANES
 from ..mask import mask_bytes
 from ..projection import Projection, on_grid
 from ..reference import Projected
-from ..rules import evaluate, rounding_by_sums
+from ..rules import evaluate, length, rounding_by_sums
 from ..spec import Spec
 from . import columns, strip_bytes
 from .rotation import RotateBy, Rotation
@@ -39,6 +39,9 @@ from .rows import Refs, Tiles, first, over_groups, row_rms, run_of
 from .tiles import SPILLED, SUBLANES, VMEM, Memory, Tile, fitting_tile, memory, vmem_bytes
 
 DTYPES = (jnp.float32, jnp.bfloat16)
+MOST_AT_ONCE = 16
+OPERATIONS_AT_ONCE = 400
+"""Of grids, in a trip of a loop; what is longer takes long to compile, and has enough to do."""
 
 
 def at_once(spec: Spec, interpret: bool) -> int:
@@ -48,7 +51,8 @@ def at_once(spec: Spec, interpret: bool) -> int:
     """
     if interpret:
         return 1
-    return 8 if spec.codebook or spec.pattern else 16
+    most = MOST_AT_ONCE // 2 if spec.codebook or spec.pattern else MOST_AT_ONCE
+    return most if spec.grid is None else max(1, min(most, OPERATIONS_AT_ONCE // length(spec.grid.nearest)))
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:

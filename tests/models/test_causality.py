@@ -12,6 +12,7 @@ from support import tiny
 from capscale.errors import UserError
 from capscale.formats import catalog
 from capscale.formats.base import Context
+from capscale.gradients import BackwardProduct, Gradients
 from capscale.models import layers
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
@@ -32,11 +33,13 @@ REPRESENTATIONS = {
     "int4 both, rotated": compressed("int4", "int4", 32),
     "top50 both": compressed("top50", "top50"),
 }
+INT8 = BackwardProduct(catalog.find("absmax-mid-tread-int8"), catalog.find("absmax-mid-tread-int8"), hadamard=8)
 MORE = {
     "int4 weights": compressed("int4", "dense", 32),
     "2:4+int4 and int8": compressed("2:4+int4", "int8"),
     "mxfp4 activations": compressed("dense", "mxfp4"),
     "nvfp4 activations": compressed("int4", "nvfp4"),
+    "int8 gradients": Representation(operand("int4"), gradients=Gradients(INT8, INT8)),
 }
 
 

@@ -91,13 +91,14 @@ def pull(representation, x=X, w=W, g=G, key=KEY):
 def test_both_products_in_float64(first, second, block, signs):
     """dx = dy w^T along outputs and dw = x^T dy along tokens, of operands that numpy turned and rounded."""
     held = BackwardProduct(find(first), find(second), hadamard=block, signs=signs)
-    y, into_x, into_w = pull(Representation(gradients=Gradients(held, held)))
+    other = replace(held, gradient=find(second), operand=find(first), signs=None)
+    y, into_x, into_w = pull(Representation(gradients=Gradients(held, other)))
     np.testing.assert_array_equal(y, linear(X, W))
     of_g, of_other = ORACLES[first], ORACLES[second]
     expected = of_g(turned(G, held)) @ of_other(turned(W, held)).T
     np.testing.assert_allclose(into_x, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
     tokens_x, tokens_g = np.swapaxes(X, -1, -2), np.swapaxes(G, -1, -2)
-    expected = np.einsum("bit,bot->io", of_other(turned(tokens_x, held)), of_g(turned(tokens_g, held)))
+    expected = np.einsum("bit,bot->io", of_g(turned(tokens_x, other)), of_other(turned(tokens_g, other)))
     np.testing.assert_allclose(into_w, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
 
 

@@ -6,16 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import hadamard
 
 from capscale.errors import UserError
 from capscale.estimators import STRAIGHT_THROUGH
 from capscale.formats.catalog import FORMATS, find
+from capscale.formats.rotation import random_signs
 from capscale.gradient_names import find_gradients, gradients_name
 from capscale.gradients import DENSE_GRADIENTS, BackwardProduct, Gradients
 from capscale.policy_names import find_representation, representation_name
 from capscale.recipes import RECIPES, backward_only, find_recipe, forward_only
 from capscale.representation import DENSE, Representation, linear
 
+E4M3 = jnp.float8_e4m3fn
 RNG = np.random.default_rng(2)
 X = jnp.asarray(RNG.standard_normal((1, 128, 128)), jnp.float32)
 W = jnp.asarray(RNG.standard_normal((128, 256)), jnp.float32)
@@ -59,6 +62,33 @@ def test_deepseek_rounds_tiles_once_and_activations_again():
     close(y[0], forward_x @ forward_w)
     close(into_x[0], e4m3(g, 1) @ forward_w.T)
     close(into_w, e4m3(forward_x.T, 1) @ e4m3(g.T, 1).T)
+
+
+def nvfp4(rows, height=1):
+    """Transformer Engine's definition: E4M3(max / 6 * s) of `height` x 16 values, s = 448 * 6 / max of the tensor."""
+    blocks = np.float64(rows).reshape(rows.shape[0] // height, height, rows.shape[1] // 16, 16)
+    outer = 448 * 6 / np.abs(blocks).max()
+    scale = np.float64(np.asarray(np.abs(blocks).max(axis=(1, 3), keepdims=True) / 6 * outer, np.float32).astype(E4M3))
+    levels = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    u = blocks * outer / scale
+    return (np.sign(u) * levels[np.abs(np.abs(u)[..., None] - levels).argmin(axis=-1)] * scale / outer).reshape(
+        rows.shape
+    )
+
+
+def test_nvfp4_takes_its_tiles_again_and_rotates_the_given_inputs():
+    """NVIDIA's Figure 5, with gradients left dense, as those are drawn: one weight for y and dx, H16 D along tokens."""
+    recipe = find_recipe("nvfp4-pretraining")
+    undrawn = Gradients(
+        *(replace(p, gradient=FORMATS["dense"]) for p in (recipe.gradients.inputs, recipe.gradients.weights))
+    )
+    y, into_x, into_w = pull(replace(recipe, gradients=undrawn))
+    x, w, g = np.float64(X[0]), np.float64(W), np.float64(G[0])
+    tiled = nvfp4(w, 16)
+    close(y[0], np.concatenate([nvfp4(token[None]) for token in x]) @ tiled)
+    close(into_x[0], g @ tiled.T)
+    turn = np.kron(np.eye(8), np.diag(random_signs(0, 16)) @ hadamard(16) / 4)
+    close(into_w, nvfp4(x.T @ turn) @ turn.T @ g)
 
 
 def test_only_gradients_are_rounded_by_chance_in_nvfp4_pretraining():

@@ -24,15 +24,16 @@ DRAWN = BackwardProduct(
 )
 NEAREST = Representation(operand("int4"), operand("int8"), 8, gradients=Gradients(ROUNDED, ROUNDED))
 BY_CHANCE = replace(NEAREST, gradients=Gradients(DRAWN, DRAWN))
+NEAREST_PLAIN = replace(NEAREST, gradients=Gradients())
 MODEL = replace(tiny.MODEL, layers=1)
 RUN = tiny.run(model=MODEL, representation=BY_CHANCE)
 WINDOW = jnp.asarray(np.random.default_rng(0).integers(0, 96, (4, 17)), jnp.int32)
 SCALARS = RunScalars(jnp.float32(0.05), jnp.int32(20))
 
 
-def after(representation, memory=AT_ONCE, fsdp=None):
+def after(representation, memory=AT_ONCE, fsdp=None, model=MODEL):
     """Parameters after one step, by one device, or by two of which `fsdp` share one copy."""
-    run = tiny.run(model=MODEL, representation=representation)
+    run = tiny.run(model=model, representation=representation)
     program = Program.of(run, memory, 1 if fsdp is None else 2)
     state, mesh = initial_state(program, jnp.int32(7)), make_mesh(fsdp or 1, None if fsdp else jax.devices()[:1])
 
@@ -71,6 +72,22 @@ def test_chance_on_two_devices_and_computed_anew():
     plain = after(BY_CHANCE)
     same(after(BY_CHANCE, fsdp=1), plain, atol=2e-4)
     same(after(BY_CHANCE, Memory(remat=True)), plain, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_gradients_of_one_layer():
+    """By rules: the layers before and behind keep theirs plain, and weights as given reach the layer that takes them."""
+    given = BackwardProduct(find("absmax-mid-tread-int4-g8"), find("absmax-mid-tread-int4-g8"), "given")
+    model = replace(tiny.MODEL, layers=3)
+    found = {
+        name: after((("layers/1/.*", replace(NEAREST, gradients=held)), (".*", NEAREST_PLAIN)), model=model)
+        for name, held in (("plain", Gradients()), ("given", Gradients(given, given)))
+    }
+    plain, rounded = (found[name]["layers"]["mlp"]["down"]["kernel"] for name in ("plain", "given"))
+    assert np.isfinite(rounded).all()
+    np.testing.assert_allclose(plain[2], rounded[2], atol=1e-6)
+    assert np.abs(plain[1] - rounded[1]).max() > 1e-3
+    assert np.abs(plain[0] - rounded[0]).max() > 1e-4
 
 
 @pytest.mark.ci

@@ -76,7 +76,7 @@ def test_chance_on_two_devices_and_computed_anew():
 
 @pytest.mark.slow
 def test_gradients_of_one_layer():
-    """By rules: the layers before and behind keep theirs plain, and weights as given reach the layer that takes them."""
+    """By rules: layers before and behind keep theirs plain, and weights as given reach the layer that takes them."""
     given = BackwardProduct(find("absmax-mid-tread-int4-g8"), find("absmax-mid-tread-int4-g8"), "given")
     model = replace(tiny.MODEL, layers=3)
     found = {

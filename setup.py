@@ -72,6 +72,7 @@ setup(
         "capscale.formats": ["data/*"],
         "capscale.analysis": ["data/*", "templates/*"],
         "capscale.experiments": ["results/*"],
+        "capscale.monitor": ["templates/*"],
         "capscale.reproduction": ["templates/*"],
     },
     install_requires=[

@@ -56,6 +56,7 @@ ORDER = (
     "analysis",
     "checkpoints",
     "reproduction",
+    "monitor",
     "cli",
     "experiments",
 )

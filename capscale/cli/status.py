@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from capscale.errors import UserError
+
 if TYPE_CHECKING:
     from capscale.realised import Realised
     from capscale.sweep.status import FormatStatus
@@ -19,22 +21,38 @@ class Status:
     A format whose trained weights realise another error than its GMSE (by a factor of 1.3 or more), or whose gradient
     mask passes less than half of what it would pass of Gaussian weights, is named with both numbers.
 
-    Example:
+    With --watch it looks again and again, until every run has a result or Ctrl-C. With --html it makes a page: curves
+    of the loss, speed, starts, what was done again, failures. The page is a file that asks nothing of a network; with
+    both it is made anew, and a browser that shows it reads it again.
+
+    Examples:
       capscale status runs/demo
+      capscale status runs/demo --watch 30 --html demo.html --price 1.2
     """
 
     directory: Annotated[str, tyro.conf.Positional]
     """The --out directory of a sweep."""
     json: bool = False
     """Print JSON: counts, device-hours, what weights tell by format, and runs with state and detail."""
+    watch: float | None = None
+    """Seconds between looks at the sweep, which is shown with speed, starts and jumps of the loss."""
+    html: str | None = None
+    """File for a page that shows the same, with the curves."""
+    price: float | None = None
+    """Dollars of a device-hour (that of a chip on TPUs), for what the sweep has cost and will cost."""
 
     def __call__(self) -> int:
         """Prints the counts, each run that is under way or needs a look, and each format that is not as it seems."""
         from etils import epath
 
+        from capscale.cli.watching import View, look
         from capscale.files import printable
         from capscale.sweep.status import counts, device_hours, formats, read_status
 
+        if any(option is not None for option in (self.watch, self.html, self.price)):
+            if self.json:
+                raise UserError("--json prints what is there once; leave out --watch, --html and --price")
+            return look(View(self.directory, self.watch, self.html, self.price))
         statuses = read_status(epath.Path(self.directory))
         found, hours, told = counts(statuses), device_hours(statuses), formats(statuses)
         if self.json:

@@ -1,0 +1,1 @@
+"""A sweep while it runs, as one page: states, curves, price, starts and failures."""

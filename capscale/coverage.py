@@ -94,14 +94,25 @@ Refusal = Callable[[Found, Representation], None]
 """Raises `UserError` for a representation that the host cannot hold this parameter in."""
 
 
-def cover(found: Sequence[Found], policy: Policy, refuse: Refusal) -> Coverage:
+def cover(found: Sequence[Found], policy: Policy, refuse: Refusal, *, in_training: bool = False) -> Coverage:
     """Coverage by a policy: the representation of each parameter.
+
+    Args:
+      found: every parameter of the model.
+      policy: a representation, or rules.
+      refuse: says what the host cannot hold.
+      in_training: whether it counts the shares of training that rules may start at.
 
     Raises:
       UserError: a rule that decides nothing; a weight whose contracted axes are not known; a weight that no rule
         covers; what `refuse` does.
     """
     rules = rules_of(policy)
+    if late := [rule for rule in rules if rule.starts and not in_training]:
+        raise UserError(
+            f"rule {late[0].pattern!r} starts at {late[0].starts:g} of a training that is not counted here; compress "
+            "by dense rules for the steps before it, and by the others from there on"
+        )
     decided: dict[int, list[Found]] = {place: [] for place in range(len(rules))}
     parameters, uncovered = [], []
     for each in found:

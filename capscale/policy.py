@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from capscale.checks import check_real
 from capscale.contraction import Contraction
 from capscale.errors import UserError
-from capscale.representation import Representation
+from capscale.formats.schedule import PARTS
+from capscale.representation import DENSE, Representation
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,16 @@ class Rule:
       representation: how those weights, and the activations that meet them, are held; `DENSE` to name what stays dense.
       contraction: axes that a product sums over, for arrays that belong to no layer that is known; an int for one axis
         of an array that holds one matrix.
+      starts: share of training from which on it is so, in whole ten-thousandths; dense until then. Of the package's own
+        training: a loop of one's own compresses with the rules of each part of it.
     """
 
-    JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"contraction": None})
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"contraction": None, "starts": 0.0})
 
     pattern: str
     representation: Representation
     contraction: Contraction | int | None = None
+    starts: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.pattern, str):
@@ -39,6 +44,11 @@ class Rule:
         axis = self.contraction
         if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int | Contraction)):
             raise UserError(f"policy: {self.pattern!r} has contraction={axis!r}; use an axis, or a Contraction")
+        check_real(self, "starts", least=0, below=1)
+        if not (self.starts * PARTS).is_integer() and round(self.starts, 4) != self.starts:
+            raise UserError(f"Rule(starts={self.starts}): give a share in whole ten-thousandths, such as 0.9 or 0.3333")
+        if self.starts and self.representation == DENSE:
+            raise UserError(f"Rule(starts={self.starts}): {self.pattern!r} is dense before and after; leave starts out")
         try:
             re.compile(self.pattern)
         except re.error as error:

@@ -5,6 +5,7 @@
     int4 gradients quartet                  and how backward products are held; see `capscale.gradient_names`
     quartet                                 a whole recipe; see `capscale.recipes`
     layers/(0|5)/.*=dense                   a rule: PATTERN=REPRESENTATION
+    .*=int4 starts 0.9                      one that is dense until that share of training
 
 All but the weights may be left out. What stands in brackets behind a format is its estimator: `top50 [fw]`.
 """
@@ -69,7 +70,8 @@ def find_representation(text: str) -> Representation:
 
 def rule_name(rule: Rule) -> str:
     """Text of a rule, which `find_rule` reads; of a contraction, which the command line has no need of, nothing."""
-    return f"{rule.pattern}={representation_name(rule.representation)}"
+    starts = f" starts {rule.starts:g}" if rule.starts else ""
+    return f"{rule.pattern}={representation_name(rule.representation)}{starts}"
 
 
 def find_rule(text: str) -> Rule:
@@ -85,10 +87,18 @@ def find_rule(text: str) -> Rule:
             f"{text!r} is no rule; use PATTERN=REPRESENTATION, such as 'layers/(0|5)/.*=dense' or '.*=int4'"
         )
     pattern, name = (part.strip() for part in parts)
+    name, starts, share = name.partition(" starts ")
     try:
-        return Rule(pattern, find_representation(name))
+        return Rule(pattern, find_representation(name), starts=_share(share) if starts else 0.0)
     except UserError as error:
         raise UserError(f"rule {text!r}: {error}") from None
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"starts {text!r} is no share of training; give one such as 0.9") from None
 
 
 def policy_name(policy: Policy) -> str:

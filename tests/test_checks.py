@@ -102,7 +102,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (gradients.BackwardProduct(scalar.Scalar(grids.Int(4)), hadamard=2, signs=0), {
         "hadamard": (2,), "signs": (0, *COUNT, None),
     }),
-    (policy.Rule(".*", representation.DENSE), {"contraction": (-1, 0, *COUNT, 2**70, None)}),
+    (policy.Rule(".*", tiny.INT4), {"contraction": (-1, 0, *COUNT, 2**70, None), "starts": SHARE}),
     (estimators.Trust(), {"threshold": POSITIVE}),
     (estimators.Clip(), {"scale": POSITIVE}),
     (estimators.TrustRadius(0.3), {"radius": POSITIVE}),

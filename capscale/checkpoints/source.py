@@ -160,7 +160,7 @@ def _of_run(path: Path, step: int | None) -> Source:
         optimizer = from_json(described["optimizer"], (Optimizer,))
         told = described["representation"]
         if isinstance(told, list):
-            full: Frozen = tuple(Rule(rule["pattern"], _forward(rule["representation"])) for rule in told)
+            full: Frozen = tuple(_rule(rule) for rule in told)
         else:
             full = _forward(told)
         batch, data = int(described["batch"]), from_json(described["data"], (DataId,))
@@ -203,6 +203,10 @@ def _of_run(path: Path, step: int | None) -> Source:
         keys=alone.keys,
         values=alone.values,
     )
+
+
+def _rule(told: Any) -> Rule:
+    return Rule(told["pattern"], _forward(told["representation"]), starts=told.get("starts", 0.0))
 
 
 def _forward(told: Any) -> Representation:

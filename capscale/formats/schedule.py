@@ -1,7 +1,7 @@
 """Sparsity schedules: the pruned share as a function of training progress."""
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 from jax import Array
@@ -46,6 +46,22 @@ class Cubic:
 
 
 CONSTANT = Constant()
+
+PARTS = 10_000
+"""Shares of training at which something starts are whole multiples of one by this."""
+
+
+def first_step(starts: float, steps: Array | int) -> Any:
+    """First step, counted from 0, of the part of training that begins at a share of its steps, in whole `PARTS`.
+
+    By whole numbers, and below 2^31 on the way: the same on every device, and on the host.
+
+    Example:
+      >>> first_step(0.9, 12), first_step(0.5, 12), first_step(0.3333, 3)
+      (11, 6, 1)
+    """
+    share = round(starts * PARTS)
+    return share * (steps // PARTS) - (-share * (steps % PARTS)) // PARTS
 
 
 def needs_progress(format: object) -> bool:

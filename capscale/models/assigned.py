@@ -112,7 +112,7 @@ def assigned(model: ModelConfig, policy: Policy) -> Held:
     """Representations of a model by a policy: a lone one where all linear layers agree.
 
     Paths are `layers/3/attention/query/kernel`, `layers/3/mlp/up/kernel`, with layers counted from 0, and `embedding`
-    and `head`, which stay dense unless a rule names them.
+    and `head`, which stay dense unless a rule names them. Rules that start later count as started.
 
     Raises:
       UserError: a rule that matches no weight, a weight that no rule matches, a representation that a weight cannot
@@ -142,7 +142,7 @@ def coverage(model: ModelConfig, policy: Policy) -> Coverage:
                 f"rule {rule.pattern!r} names a head, and that of this model is its embedding (tied_embeddings); "
                 "name 'embedding', which is then compressed for both"
             )
-    return cover(_found(model), policy, lambda each, held: _refuse(each, held, model.tied_embeddings))
+    return cover(_found(model), policy, lambda each, held: _refuse(each, held, model.tied_embeddings), in_training=True)
 
 
 def _simplest(held: Assigned) -> Held:

@@ -78,6 +78,8 @@ class Compiled(NamedTuple):
 def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     """Compiles the chunk of steps that training runs, for the slice of `setting`, from shapes alone.
 
+    Of rules that start later the part of training from which on all of them hold, which takes most.
+
     Raises:
       UserError: libtpu is missing, the batch does not split over the slice, or the run cannot be trained at all.
     """
@@ -86,7 +88,7 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     mesh = make_mesh(setting.fsdp, devices)
     limit = setting.slice.chip.hbm * setting.slice.chips // len(devices)
     began = time.monotonic()
-    functions = _sharded(Program.of(run, setting.memory, mesh.size), mesh)
+    functions = _sharded(Program.of(run, setting.memory, mesh.size).last, mesh)
     symbol = jnp.uint16 if run.model.vocabulary <= 2**16 else jnp.uint32
     chunk = LoopIntervals.of(run, peak=setting.slice.peak).chunk
     windows = jax.ShapeDtypeStruct((chunk, run.batch, run.model.context + 1), symbol)

@@ -13,6 +13,9 @@ from capscale.files import parse_json, write_text, writing
 from capscale.storage import appends
 from capscale.train.segments import INTERVAL_S, Lines, read, segment
 
+SWITCHED = "switched_at_step"
+"""Name of the step from which on more is compressed."""
+
 
 class Dropped(NamedTuple):
     """Steps of a run that are done again, and the seconds of devices that they had taken."""
@@ -66,12 +69,15 @@ class Metrics:
     def write(self, step: int, history: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
         """One line for the chunk that ended at `step`: means over its steps, of gradient norms the largest.
 
+        Under rules that start later also the step, counted from 1, at which one did, where it lies in the chunk.
+
         Means are over the steps that something was measured at; the loss is at all. Returns what is finite.
         """
         measured = {"loss": float(history["loss"].mean()), "grad_norm_max": float(history["grad_norm"].max())}
         for name in [name for name in history if name not in {"loss", "grad_norm"}]:
             found = history[name][~np.isnan(history[name])]
-            measured[name] = float(found.mean()) if len(found) else math.nan
+            told = found.max if name == SWITCHED else found.mean
+            measured[name] = float(told()) if len(found) else math.nan
         spent = {"seconds": round(seconds, 3), "device_seconds": round(seconds * self._devices, 3)}
         finite = {name: value for name, value in (measured | spent).items() if math.isfinite(value)}
         self._lines.append(json.dumps({"step": step} | dict.fromkeys(measured) | finite) + "\n")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from capscale.checks import LARGEST_WHOLE, check_choice, check_flag, check_real, check_whole
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
+from capscale.formats.schedule import first_step
 from capscale.formats.serialize import to_json
 from capscale.models.assigned import Held, assigned
 from capscale.models.config import ModelConfig
@@ -112,7 +113,15 @@ class Run:
                 f"data {self.data.name!r} has {self.data.vocabulary} symbols, the model only {self.model.vocabulary}"
             )
         held, policy = assigned(self.model, self.representation), frozen(self.representation)
-        object.__setattr__(self, "representation", held if isinstance(held, Representation) else policy)
+        starts = [] if isinstance(policy, Representation) else [rule.starts for rule in policy if rule.starts]
+        for share in starts:
+            if not 0 < (first := first_step(share, self.steps)) < self.steps:
+                raise UserError(
+                    f"a rule starts at {share:g}, which is step {first} of {self.steps}: nothing would be trained "
+                    f"{'before' if first == 0 else 'from'} there; choose another share, or more tokens"
+                )
+        agreed = held if isinstance(held, Representation) and not starts else policy
+        object.__setattr__(self, "representation", agreed)
 
     @property
     def held(self) -> Held:

@@ -1,8 +1,6 @@
 """The compiled part of training: one step, a chunk of steps, an evaluation."""
 
-import dataclasses
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,134 +9,42 @@ import optax
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from capscale.checks import check_whole
 from capscale.formats.base import Context
-from capscale.formats.capabilities import Stateful, draws, learns
+from capscale.formats.capabilities import draws
+from capscale.formats.schedule import first_step
 from capscale.kernels.mesh import automatic_axes
-from capscale.models.assigned import Held, assigned, every
+from capscale.models.assigned import every
 from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
-from capscale.models.config import ModelConfig
-from capscale.models.decoder import Decoder
-from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
-from capscale.models.loss import tokens_at_once
-from capscale.models.projected import FormatState, initial_format_state, next_format_state, project_params
-from capscale.policy import Frozen
-from capscale.representation import DENSE, DENSE_OPERAND, Representation
+from capscale.models.projected import next_format_state, project_params
 from capscale.train.gradient import gathered_once, mean_of_parts, microbatches, splits_weights
-from capscale.train.memory import AT_ONCE, Memory
+from capscale.train.metrics import SWITCHED
 from capscale.train.optimizer import gradient_transform, rate_at
-from capscale.train.run import Optimizer, Run
+from capscale.train.program import Phase, Program
 from capscale.train.sharding import DATA, mapped, split_as_state
+from capscale.train.state import (
+    AVERAGED,
+    MEASURED_EVERY,
+    RunScalars,
+    TrainState,
+    begun,
+    context_of,
+    initial_state,
+)
 
-
-class TrainState(NamedTuple):
-    """All that a resumed run needs, and all that a checkpoint holds."""
-
-    params: Any
-    formats: FormatState
-    """State of the weights' format, such as RigL's masks; empty for most."""
-    moments: optax.OptState
-    step: Array
-    """Optimizer steps done, int32 scalar."""
-    key: Array
-    """PRNG key data of the run, uint32: noise at step t draws from it folded with t."""
-    diverged_at: Array
-    """First step, counted from 1, whose loss was not finite; 0 while there is none. int32 scalar."""
-    averages: dict[str, Array]
-    """Means of the metrics in `AVERAGED` over every eighth step so far, float32 scalars."""
-    latest: dict[str, Array]
-    """The same metrics at the newest step that measured them, which is the last one of a whole run."""
-
-
-AVERAGED = ("weights_distance", "weights_error", "mask_pass_rate")
-"""Metrics whose mean over the run, and whose end, are of interest: see `capscale.models.compression`."""
-MEASURED_EVERY = 8
-"""They are averaged over the first step and every eighth from there on: they pass over all weights, and change slowly.
-The last step is measured too, with the weights before its update."""
-
-
-class RunScalars(NamedTuple):
-    """Scalars that may differ between runs of one compiled program; float32 and int32."""
-
-    learning_rate: Array
-    steps: Array
-
-
-@dataclass(frozen=True)
-class Program:
-    """Static arguments of a compiled train step. Runs with equal programs share one compilation.
-
-    `devices`: how many a batch is split over; only the memory of the logits follows from it.
-    """
-
-    model: ModelConfig
-    representation: Frozen
-    optimizer: Optimizer
-    batch: int
-    memory: Memory = AT_ONCE
-    devices: int = 1
-
-    def __post_init__(self):
-        check_whole(self, "batch", "devices", least=1)
-        self.memory.check(self.batch, self.devices)
-
-    @classmethod
-    def of(cls, run: Run, memory: Memory = AT_ONCE, devices: int = 1) -> "Program":
-        """The program of a run: its learning rate, length and seed are data, not code."""
-        optimizer = dataclasses.replace(run.optimizer, learning_rate=1.0)
-        return cls(run.model, run.representation, optimizer, run.batch, memory, devices)
-
-    @property
-    def start(self) -> "Program":
-        """The program that the initial state depends on: formats without learned scales or state share one."""
-        representation = self.representation
-        if not isinstance(representation, Representation):
-            plain = all(_owned_of(each) == DENSE for each in every(self.held))
-            return dataclasses.replace(self, representation=DENSE if plain else representation, memory=AT_ONCE)
-        return dataclasses.replace(self, representation=_owned_of(representation), memory=AT_ONCE)
-
-    @cached_property
-    def held(self) -> Held:
-        """Representations of all weights of the model, by its policy."""
-        return assigned(self.model, self.representation)
-
-    @property
-    def module(self) -> Decoder:
-        """Flax module of the model."""
-        return Decoder(self.model, self.held, self.memory.remat)
-
-    def tokens_at_once(self, sequences: int) -> int:
-        """Tokens of each of so many sequences, of all devices, whose logits exist together."""
-        return tokens_at_once(sequences // self.devices, self.model.context, self.model.vocabulary)
-
-
-def _owned_of(representation: Representation) -> Representation:
-    """The representation with operands of learned scales or state alone; dense where there are none."""
-    owns = [
-        operand if learns(operand.format) or isinstance(operand.format, Stateful) else DENSE_OPERAND
-        for operand in (representation.weights, representation.activations)
-    ]
-    plain = all(operand.is_dense for operand in owns)
-    if plain:
-        return DENSE
-    return Representation(owns[0], owns[1], representation.hadamard, representation.signs)
-
-
-def initial_state(program: Program, seed: Array) -> TrainState:
-    """State before the first step; `seed` is an int32 scalar, so that seeds can be mapped over."""
-    init_key, noise_key = jax.random.split(jax.random.key(seed))
-    params = initial_params(program.model, program.held, init_key)
-    return TrainState(
-        params=params,
-        formats=initial_format_state(params, program.held),
-        moments=gradient_transform(program.optimizer).init(params),
-        step=jnp.int32(0),
-        key=jax.random.key_data(noise_key),
-        diverged_at=jnp.int32(0),
-        averages=dict.fromkeys(AVERAGED, jnp.float32(0)),
-        latest=dict.fromkeys(AVERAGED, jnp.float32(0)),
-    )
+__all__ = [
+    "AVERAGED",
+    "MEASURED_EVERY",
+    "Program",
+    "RunScalars",
+    "TrainState",
+    "evaluate_chunk",
+    "initial_state",
+    "loss_and_gradient",
+    "token_losses",
+    "train_chunk",
+    "train_step",
+]
 
 
 def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context, devices_apart: int = 1) -> Array:
@@ -189,12 +95,49 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One AdamW step on one batch; `data_parallel_axis`: see `loss_and_gradient`.
 
-    Metrics: the batch loss in nats per token, the gradient norm, and those of `AVERAGED`, NaN where not measured.
+    Metrics: the batch loss in nats per token, the gradient norm, and those of `AVERAGED`, NaN where not measured. Where
+    rules start later, each part of training is a branch of one program, and a metric says where the next one began.
     """
-    # Midpoint of the step: neither the first step nor the last has a learning rate of zero.
-    progress = (state.step.astype(jnp.float32) + 0.5) / scalars.steps.astype(jnp.float32)
-    ctx = Context(progress, jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
+    if len(program.phases) == 1:
+        return _step(program, state, window_BU, scalars, data_parallel_axis)
+    firsts = [first_step(phase.starts, scalars.steps) for phase in program.phases]
+    number = sum((state.step >= first).astype(jnp.int32) for first in firsts[1:])
+    switched = jnp.float32(jnp.nan)
+    for first, phase in zip(firsts[1:], program.phases[1:], strict=True):
+        state = begun(phase, state, window_BU, first=first, scalars=scalars, axis=data_parallel_axis)
+        switched = jnp.where(state.step == first, state.step + 1, switched)
 
+    def branch(phase: Phase) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+        since = firsts[-1] if phase == program.phases[-1] else None
+        return lambda state, window_BU: _step(
+            phase.program, state, window_BU, scalars, data_parallel_axis, over=Averaging(since)
+        )
+
+    state, metrics = jax.lax.switch(number, [branch(phase) for phase in program.phases], state, window_BU)
+    return state, metrics | {SWITCHED: switched}
+
+
+class Averaging(NamedTuple):
+    """Steps that averages are taken over, of a run whose rules start later.
+
+    Attributes:
+      since: the first of them; None before it.
+    """
+
+    since: Array | None
+
+
+def _step(
+    program: Program,
+    state: TrainState,
+    window_BU: Array,
+    scalars: RunScalars,
+    data_parallel_axis: str | None,
+    *,
+    over: Averaging | None = None,
+) -> tuple[TrainState, dict[str, Array]]:
+    ctx = context_of(state, scalars)
+    progress = jnp.asarray(ctx.progress)
     held, vjp_to_master = jax.vjp(
         lambda params: split_as_state(project_params(params, program.held, ctx, state.formats)), state.params
     )
@@ -212,10 +155,13 @@ def train_step(
             "mask_pass_rate": mask_pass_rate(state.params, held, vjp_to_master, program.held),
         }
 
-    averaging = state.step % MEASURED_EVERY == 0
+    step = state.step if over is None or over.since is None else state.step - over.since
+    averaging = step % MEASURED_EVERY == 0
     measuring = averaging | (state.step + 1 == scalars.steps)
+    if over is not None and over.since is None:
+        averaging = measuring = jnp.bool_(False)
     measured = jax.lax.cond(measuring, measure, lambda: dict.fromkeys(AVERAGED, jnp.float32(jnp.nan)))
-    share = 1 / (state.step // MEASURED_EVERY + 1).astype(jnp.float32)
+    share = 1 / (step // MEASURED_EVERY + 1).astype(jnp.float32)
     averages = {
         name: jnp.where(averaging, mean + (measured[name] - mean) * share, mean)
         for name, mean in state.averages.items()
@@ -258,7 +204,7 @@ def train_chunk(
             state, metrics = train_step(program, state, window_SBU[i].astype(jnp.int32), scalars, axis)
             return state, {name: history[name].at[i].set(value) for name, value in metrics.items()}
 
-        names = ("loss", "grad_norm", *AVERAGED)
+        names = ("loss", "grad_norm", *AVERAGED, *([SWITCHED] if len(program.phases) > 1 else []))
         history = {name: jnp.full(window_SBU.shape[0], jnp.nan, jnp.float32) for name in names}
         return jax.lax.fori_loop(jnp.int32(0), count, body, (state, history))
 

@@ -105,7 +105,7 @@ def train_step(
     switched = jnp.float32(jnp.nan)
     for first, phase in zip(firsts[1:], program.phases[1:], strict=True):
         state = begun(phase, state, window_BU, first=first, scalars=scalars, axis=data_parallel_axis)
-        switched = jnp.where(state.step == first, state.step + 1, switched)
+        switched = jnp.where(state.step == first, (state.step + 1).astype(jnp.float32), switched)
 
     def branch(phase: Phase) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
         since = firsts[-1] if phase == program.phases[-1] else None

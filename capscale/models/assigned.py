@@ -184,6 +184,8 @@ def _refuse(each: Found, held: Representation, tied: bool) -> None:
                 f"{each.path}: {format!r} learns numbers or keeps a state, for which only layers have a place; "
                 "hold it in a format that only rounds"
             )
+    if held.caches_compressed:
+        raise UserError(f"{each.path}: keys and values are of attention alone; leave them dense here")
     if not held.gradients.is_dense:
         raise UserError(
             f"{each.path}: gradients are compressed in layers alone; leave those of {held.gradients!r} dense"

@@ -45,7 +45,7 @@ class Rule:
         if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int | Contraction)):
             raise UserError(f"policy: {self.pattern!r} has contraction={axis!r}; use an axis, or a Contraction")
         check_real(self, "starts", least=0, below=1)
-        if not (self.starts * PARTS).is_integer() and round(self.starts, 4) != self.starts:
+        if not float(self.starts * PARTS).is_integer() and round(self.starts, 4) != self.starts:
             raise UserError(f"Rule(starts={self.starts}): give a share in whole ten-thousandths, such as 0.9 or 0.3333")
         if self.starts and self.representation == DENSE:
             raise UserError(f"Rule(starts={self.starts}): {self.pattern!r} is dense before and after; leave starts out")

@@ -24,8 +24,8 @@ class Unavailable(Exception):
 
 
 @cache
-def tpu_devices(topology: str) -> list[Any]:
-    """Devices of a TPU slice to compile for. Raises `Unavailable` where libtpu is not installed."""
+def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
+    """Devices of TPU slices of one kind to compile for. Raises `Unavailable` where libtpu is not installed."""
     if find_spec("libtpu") is None:
         raise Unavailable("libtpu is not installed: pip install 'capscale[tpu]'")
     if jax.default_backend() != "tpu":
@@ -33,7 +33,8 @@ def tpu_devices(topology: str) -> list[Any]:
             os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+    several = {"num_slices": slices} if slices > 1 else {}
+    return list(topologies.get_topology_desc(topology, platform="tpu", **several).devices)
 
 
 def compile_for_tpu(chip: str, function: Callable[..., Any], *operands: Any) -> Any:

@@ -46,7 +46,7 @@ from capscale.formats import (
     vector,
 )
 from capscale.models import ladder, rope
-from capscale.sweep import preflight, slices
+from capscale.sweep import fitting, preflight, slices
 from capscale.sweep.launchers import job, slurm
 from capscale.train import loop, memory, run, step
 
@@ -92,6 +92,8 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (job.Job("name", (), (), 1, "out"), {"runs": COUNT, "per_task": COUNT}),
     (slurm.Asked(), {"devices": COUNT, "hours": COUNT, "at_once": (*COUNT, None), "cpus": (*COUNT, None)}),
     (preflight.Setting(slices.find_slice("v5e:2x2")), {"fsdp": COUNT}),
+    (slices.Slice("v5e", "2x2"), {"count": COUNT}),
+    (fitting.Here(), {"given": (*COUNT, None)}),
     (fit.Settings(), {"delta": WIDE, "starts": COUNT, "seed": SOME}),
     (planner.Budget(memory=1.0, tokens=1.0), {"memory": WIDE, "flops": (None,), "loss": (None,), "tokens": WIDE,
                                               "tokens_per_parameter": (None,)}),
@@ -160,7 +162,7 @@ MADE = {
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargeBlocks LargestOf LargestPairs Packed Tails",
     "reproduction": "Found",
-    "sweep": "Chip Outcome Slice Sweep",
+    "sweep": "Chip Outcome Sweep",
     "testing": "Subject",
     "train": "Grid Parsed",
 }

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
+from capscale.cli.memory_options import HowMemory, device_bytes, memory_of
 from capscale.cli.selecting import LadderName, Selecting
-from capscale.cli.training import Training, memory_of, saving_of
+from capscale.cli.training import Training, saving_of
 from capscale.errors import UserError
 from capscale.sweep.launchers.job import Capacity
 from capscale.train.memory import Gather
@@ -52,6 +53,11 @@ class Launch(Selecting):
     """Compute each layer anew in the backward pass, to save memory."""
     gather: Gather = "layer"
     """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
+    memory: HowMemory = "given"
+    """By auto workers use, for each program, the setting that `capscale preflight --memory auto --out` has kept in the
+    sweep's directory, or else the first that fits, which they keep there."""
+    device_memory: float | None = None
+    """With --memory auto: GB (10^9 bytes) of a device, if not what it tells itself."""
     checkpoint_interval: float | None = None
     """Seconds between checkpoints; if not given, what their own time and --mtbf make of them."""
     mtbf: float = Training.mtbf
@@ -170,6 +176,9 @@ class Launch(Selecting):
         parts = ["--microbatches", str(self.microbatches)] if self.microbatches > 1 else []
         gather = ["--gather", self.gather] if memory_of(self).gather != "layer" else []
         memory = [*fsdp, *parts, *gather, *(["--remat"] if self.remat else [])]
+        memory += ["--memory", "auto"] if self.memory == "auto" else []
+        if device_bytes(self, self.device_memory):
+            memory += ["--device-memory", str(self.device_memory)]
         every = [] if self.checkpoint_interval is None else ["--checkpoint-interval", str(self.checkpoint_interval)]
         return [*text, *memory, *every, *(["--mtbf", str(self.mtbf)] if self.mtbf != Training.mtbf else [])]
 

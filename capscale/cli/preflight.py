@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import tyro
 
 from capscale.cli.describe_layers import by_layer
+from capscale.cli.memory_options import HowMemory, memory_of
 from capscale.cli.selecting import LadderName, Selecting, planned, read_text
-from capscale.cli.training import memory_of
 from capscale.cli.waiting import waiting
 from capscale.errors import UserError
 from capscale.train.memory import Gather
@@ -38,6 +38,8 @@ class Preflight(Selecting):
     """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
     topology: str
     """The slice: v4, v5e, v5p or v6e and its shape, such as v5e:4x4 or v5p:2x2x2."""
+    slices: int = 1
+    """How many of them train each run together, each a part of every batch."""
     ladder: LadderName = "nano"
     text: str | None = None
     """Text that the sweep will train on, for its vocabulary; see --vocabulary."""
@@ -51,6 +53,10 @@ class Preflight(Selecting):
     """Compute each layer anew in the backward pass."""
     gather: Gather = "layer"
     """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
+    memory: HowMemory = "given"
+    """By auto each program is compiled with the first of these settings that fits, all at once where that does."""
+    out: str | None = None
+    """With --memory auto: directory of the sweep, where the settings are kept for `--memory auto` of the workers."""
     mfu: float | None = None
     """Share of the chips' peak that training is taken to reach, where you have measured it; else it is estimated."""
     quick: bool = False
@@ -61,20 +67,34 @@ class Preflight(Selecting):
 
     def __call__(self) -> int:
         """Compiles, prints a line a program and the totals."""
+        from etils import epath
+
+        from capscale.sweep.fitting import keep
         from capscale.sweep.preflight import Setting, check
         from capscale.sweep.slices import find_slice
 
+        if self.out is not None and (self.memory != "auto" or self.quick):
+            raise UserError(
+                f"--out {self.out} keeps what --memory auto finds of programs that are run: give --memory auto, and "
+                "leave out --quick"
+            )
         if self.mfu is not None and not 0 < self.mfu <= 1:
             raise UserError(f"--mfu {self.mfu} must lie in (0, 1]")
-        setting = Setting(find_slice(self.topology), self.fsdp, memory_of(self))
+        setting = Setting(find_slice(self.topology, self.slices), self.fsdp, memory_of(self))
         runs = list(plan_for(self, self.text, self.vocabulary).runs)
         if not self.json:
             print(
                 f"{'':<36} GB/device  compile  ms/step  MFU  GB sent  bound by   runs      steps   FLOPs  hours each"
                 "  device-hours"
             )
-        tell = lambda checked: None if self.json else print(self._line(checked))  # noqa: E731
-        found = check(runs, setting, self.quick, tell, waiting)
+
+        def tell(checked: "Checked") -> None:
+            if not self.json:
+                print(self._line(checked))
+            if self.out is not None and checked.compiled.fits:
+                keep(checked.runs[0], checked.setting, checked.compiled, epath.Path(self.out))
+
+        found = check(runs, setting, quick=self.quick, tell=tell, during=waiting, choose=self.memory == "auto")
         return self._conclude(found, setting)
 
     def _row(self, checked: "Checked") -> dict[str, Any]:
@@ -86,7 +106,7 @@ class Preflight(Selecting):
         from capscale.sweep.slices import find_slice
         from capscale.train.flops import flops_per_token
 
-        slice_, compiled = find_slice(self.topology), checked.compiled
+        slice_, compiled = find_slice(self.topology, self.slices), checked.compiled
         found = compiled.estimate
         estimated = None if found is None else found.mfu(checked.runs[0], slice_)
         mfu = estimated if self.mfu is None else self.mfu
@@ -98,6 +118,7 @@ class Preflight(Selecting):
             "name": run_name(first),
             "policy": policy,
             "layers": [row for row in layers if row["estimator"] or row["activations"]],
+            "setting": str(checked.setting),
             "fits": compiled.fits,
             "bytes_per_device": compiled.bytes,
             "bytes_there": compiled.limit,
@@ -110,7 +131,8 @@ class Preflight(Selecting):
                 "mfu": estimated,
                 "compute_s": found.compute,
                 "kernels_s": found.kernels,
-                "wire_s": found.beside + found.alone,
+                "wire_s": found.beside + found.alone + found.between,
+                "between_slices_s": found.between,
                 "wire_alone_s": found.alone,
                 "bytes_sent_per_device": found.sent,
                 "bottleneck": found.bottleneck,
@@ -132,7 +154,8 @@ class Preflight(Selecting):
         row = self._row(checked)
         runs = row["runs"]
         size = f"{row['bytes_per_device'] / 1e9:.2f}" if row["bytes_per_device"] else "?"
-        verdict = "" if row["fits"] else f"  DOES NOT FIT in {row['bytes_there'] / 1e9:.2f} GB"
+        chosen = f"  {row['setting']}" if self.memory == "auto" else ""
+        verdict = chosen if row["fits"] else f"  DOES NOT FIT in {row['bytes_there'] / 1e9:.2f} GB"
         found = row["estimate"]
         step = (
             f"{'?':>8} {'?':>4} {'?':>8} {'?':>9}"
@@ -153,7 +176,8 @@ class Preflight(Selecting):
         )
 
     def _conclude(self, found: "list[Checked]", setting: "Setting") -> int:
-        from capscale.sweep.preflight import remedy
+        from capscale.sweep.preflight import larger_slice, remedy
+        from capscale.sweep.slices import find_slice
 
         rows = [self._row(checked) for checked in found]
         runs = [run for row in rows for run in row["runs"]]
@@ -164,7 +188,10 @@ class Preflight(Selecting):
         if refused:
             worst = max(refused, key=lambda checked: checked.compiled.bytes)
             with waiting("looking for what fits"):
-                better = remedy(worst.runs[0], worst.compiled, setting, self.quick)
+                if self.memory == "auto":  # on this slice everything was tried
+                    better = larger_slice(worst.runs[0], setting, self.quick)
+                else:
+                    better = remedy(worst.runs[0], worst.compiled, setting, self.quick)
             advice = {
                 "for": self._row(worst)["name"],
                 "use": str(better[0]) if better else None,
@@ -172,10 +199,14 @@ class Preflight(Selecting):
             }
         if self.json:
             total = {"runs": len(runs), "flops": sum(run["flops"] for run in runs), "device_hours": hours}
-            where = {"setting": str(setting), "mfu": self.mfu, "peak_flops_per_chip": setting.slice.chip.peak}
+            where = {
+                "setting": str(setting),
+                "mfu": self.mfu,
+                "peak_flops_per_chip": find_slice(self.topology).chip.peak,
+            }
             print(json.dumps(where | {"programs": rows, "total": total, "remedy": advice}, indent=1))
             return DOES_NOT_FIT if refused else 0
-        print(f"{len(runs)} runs, {len(rows)} programs: {self._told(hours, setting)}")
+        print(f"{len(runs)} runs, {len(rows)} programs: {self._told(hours)}")
         if not all(row["estimate"] is None or row["estimate"]["kernels_by"] == "schedule" for row in rows):
             print(
                 "kernels are counted by their bytes alone, as libtpu was loaded before it could be asked for schedules"
@@ -189,17 +220,22 @@ class Preflight(Selecting):
             )
         return DOES_NOT_FIT if refused else 0
 
-    def _told(self, hours: float | None, setting: "Setting") -> str:
+    def _told(self, hours: float | None) -> str:
         """The total, and what it rests on."""
-        chip = setting.slice.chip
+        from capscale.sweep.slices import find_slice
+
+        slice_ = find_slice(self.topology, self.slices)
+        chip = slice_.chip
         if hours is None:
             return "chip-hours are not known without an estimate of every step; leave out --quick, or give --mfu"
-        total = f"{hours:,.0f} chip-hours, {hours / setting.slice.chips:,.0f} hours of {setting.slice.name}"
+        total = f"{hours:,.0f} chip-hours, {hours / slice_.chips:,.0f} hours of {slice_.name}"
+        between = f", {chip.network / 1e9:.3g} GB/s of each between slices" if self.slices > 1 else ""
         if self.mfu is not None:
             return f"{total}, at {self.mfu:.0%} of {chip.peak / 1e12:.0f} TFLOP/s a chip"
         return (
             f"{total}. Times are estimates that no chip was asked for: XLA's cycles and kernels' schedules at "
-            f"{chip.clock / 1e9:.2f} GHz, {chip.wire / 1e9:.0f} GB/s between chips; none was held against a TPU yet"
+            f"{chip.clock / 1e9:.2f} GHz, {chip.wire / 1e9:.0f} GB/s between chips{between}; "
+            "none was held against a TPU yet"
         )
 
 

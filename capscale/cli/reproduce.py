@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from capscale.cli.training import SideBySide, memory_of, train
+from capscale.cli.memory_options import memory_of
+from capscale.cli.training import SideBySide, train
 from capscale.cli.waiting import each, waiting
 from capscale.errors import UserError
 
@@ -157,11 +158,13 @@ class Reproduce(SideBySide):
 
         setting = Setting(find_slice(str(self.topology)), self.fsdp, memory_of(self))
         print(f"compiled for {setting}, the hardest run of each size:")
-        fits = []
-        for checked in check(hardest(runs), setting, quick=True, tell=lambda _: None, during=waiting):
+        fits, choose = [], self.memory == "auto"
+        for checked in check(hardest(runs), setting, quick=True, tell=lambda _: None, during=waiting, choose=choose):
             compiled = checked.compiled
             fits.append(compiled.fits)
-            told = "fits" if compiled.fits else "DOES NOT FIT; capscale preflight names what does"
+            told = (
+                f"fits with {checked.setting}" if compiled.fits else "DOES NOT FIT; capscale preflight names what does"
+            )
             print(f"  {run_name(checked.runs[0])}: {compiled.bytes / 1e9:.2f} of {compiled.limit / 1e9:.2f} GB, {told}")
         return 0 if all(fits) else DOES_NOT_FIT
 

@@ -6,12 +6,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
+from capscale.cli.memory_options import HowMemory, device_bytes, memory_of, one_at_a_time
 from capscale.cli.selecting import LadderName, Selecting, planned
 from capscale.errors import TRY_AGAIN, UserError
-from capscale.train.memory import Gather, Memory
+from capscale.train.memory import Gather
 
 if TYPE_CHECKING:
     from etils import epath
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from capscale.sweep.local import Mode
     from capscale.sweep.outcome import Outcome
     from capscale.sweep.plan import Sweep
+    from capscale.sweep.preflight import Setting
     from capscale.train.run import Run
     from capscale.train.saving import Saving
     from capscale.train.trackers import OpenBoard
@@ -52,6 +55,11 @@ class Training:
     """Compute each layer anew in the backward pass, to save memory."""
     gather: Gather = "layer"
     """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
+    memory: HowMemory = "given"
+    """By auto each program gets the first of these settings that fits, all at once where that does: the one that is
+    kept in --out/memory, or else it is looked for, and kept there. Means --mode mesh."""
+    device_memory: float | None = None
+    """With --memory auto: GB (10^9 bytes) of a device, if not what it tells itself."""
     checkpoint_interval: float | None = None
     """Seconds between checkpoints. If not given, as often as failures make one worth the time that it takes to write,
     and 2 % of the time at most."""
@@ -97,20 +105,6 @@ class SideBySide(Training):
                 f"--mode {self.mode} is for --launcher local; on Ray each run has the devices of --devices-per-run to "
                 "itself: drop it"
             )
-
-
-class _AsksForMemory(Protocol):
-    fsdp: int
-    microbatches: int
-    remat: bool
-    gather: Gather
-
-
-def memory_of(command: _AsksForMemory) -> Memory:
-    """Memory settings of a command; raises `UserError` for a gathering that there is nothing to gather for."""
-    if command.gather == "step" and command.fsdp == 1:
-        raise UserError("--gather step: every device has all parameters; give --fsdp N to share them, or leave it out")
-    return Memory(command.remat, command.microbatches, command.gather)
 
 
 def saving_of(checkpoint_interval: float | None, mtbf: float) -> "Saving":
@@ -160,7 +154,8 @@ def train(
 
     with distributed.all_or_none():
         saving = saving_of(command.checkpoint_interval, command.mtbf)
-        mode, memory = mode_of(mode, command.fsdp), memory_of(command)
+        memory, fit = memory_of(command), _fit(command, epath.Path(out), on_ray)
+        mode = one_at_a_time(mode) if command.memory == "auto" else mode_of(mode, command.fsdp)
         shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
         selection = command.selection if isinstance(command, Selecting) else WHOLE
         whole, source = planned(experiment, command.ladder, selection, command.text)
@@ -200,6 +195,7 @@ def train(
                 jobs=command.jobs if isinstance(command, SideBySide) else 1,
                 fsdp=command.fsdp,
                 memory=memory,
+                fit=fit,
                 saving=saving,
                 trackers=shown,
                 stop=stop,
@@ -210,6 +206,18 @@ def train(
         sys.stderr.flush()
         os._exit(status)  # an orderly end would wait for processes that wait for this one, or for a compiler
     return status
+
+
+def _fit(command: Training, out: "epath.Path", on_ray: bool) -> "Callable[[Run], Setting] | None":
+    """The search for memory settings on the devices here; None where they are given, or are those of Ray's workers."""
+    given = device_bytes(command, command.device_memory)
+    if command.memory != "auto" or on_ray:
+        return None
+    from capscale.sweep.fitting import Here, fitted
+
+    here = Here(given)
+    here.memory()  # which some devices do not tell
+    return partial(fitted, place=here, out=out)
 
 
 def _boards(command: Training) -> "list[OpenBoard]":
@@ -244,6 +252,9 @@ def _run_arguments(command: Training, experiment: str, out: str) -> list[str]:
     text = [] if command.text is None else ["--text", _absolute(command.text)]
     options = ["--fsdp", str(command.fsdp), "--microbatches", str(command.microbatches)]
     options += ["--gather", command.gather, "--mtbf", str(command.mtbf)]
+    options += ["--memory", command.memory]
+    if command.device_memory is not None:
+        options += ["--device-memory", str(command.device_memory)]
     if command.checkpoint_interval is not None:
         options += ["--checkpoint-interval", str(command.checkpoint_interval)]
     switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]

@@ -19,6 +19,8 @@ from capscale.sweep.selection import WHOLE
 
 SCHEMA = 1
 """Version of the fields of sweep.json."""
+MEMORY = "memory"
+"""Folder of memory settings: see `capscale.sweep.fitting`."""
 DAMAGED = "move it away, or choose another --out"
 
 
@@ -42,7 +44,8 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
     if is_new:
         with writing(out):
             make_directory(out)
-            occupied = any(not child.name.endswith(TEMPORARY) for child in children(out))
+            # Memory settings may be there first: `capscale preflight --out` writes them.
+            occupied = any(not child.name.endswith(TEMPORARY) and child.name != MEMORY for child in children(out))
         if occupied and not path.exists():  # unless another launcher of this sweep has just opened it
             raise UserError(f"{out} is not empty and holds no sweep.json; choose an empty or new --out")
         write_json(path, content, new=True)

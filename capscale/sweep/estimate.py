@@ -22,6 +22,7 @@ class Estimate(NamedTuple):
       alone: sending while nothing is.
       sent: bytes that a device sends.
       by_schedule: whether every kernel's schedule was at hand.
+      between: sending between slices, at the chip's share of the network, as if nothing were computed beside it.
     """
 
     compute: float
@@ -30,11 +31,12 @@ class Estimate(NamedTuple):
     alone: float
     sent: float
     by_schedule: bool
+    between: float = 0.0
 
     @property
     def step(self) -> float:
         """Seconds of a step, with what can overlap overlapping."""
-        return max(self.compute + self.kernels, self.beside) + self.alone
+        return max(self.compute + self.kernels, self.beside) + self.alone + self.between
 
     @property
     def bottleneck(self) -> Bottleneck:
@@ -42,7 +44,7 @@ class Estimate(NamedTuple):
         parts: dict[Bottleneck, float] = {
             "compute": self.compute,
             "kernels": self.kernels,
-            "wire": self.beside + self.alone,
+            "wire": self.beside + self.alone + self.between,
         }
         return max(parts, key=lambda part: parts[part])
 
@@ -67,11 +69,13 @@ def estimate(schedule: Schedule, slice_: Slice, devices: int, written: Path | No
         cycles = bundles.cycles(files[kernel.name].read_text()) if kernel.name in files else 0
         of_kernels += kernel.runs * max(cycles / chip.clock, kernel.bytes / (chip.bandwidth * share))
     sent = sum(schedule.sent.values())
+    between = 2 * (slice_.count - 1) / slice_.count * schedule.handed_over  # as a ring of slices adds up
     return Estimate(
         compute=schedule.cycles / chip.clock,
         kernels=of_kernels,
         beside=(sent - schedule.sent_alone) / (chip.wire * share),
         alone=schedule.sent_alone / (chip.wire * share),
-        sent=sent,
+        sent=sent + between,
         by_schedule=all(kernel.name in files for kernel in schedule.kernels),
+        between=between / (chip.network * share),
     )

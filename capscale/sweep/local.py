@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -18,6 +18,7 @@ from capscale.sweep.directory import check_open
 from capscale.sweep.display import Display
 from capscale.sweep.outcome import Done, Outcome, collect, reason_of, trained_side_by_side
 from capscale.sweep.plan import Sweep
+from capscale.sweep.preflight import Setting
 from capscale.train.distributed import all_or_none, any_process, is_agreed, noticing_the_lost
 from capscale.train.executor import Executor, Population, Sharded
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
@@ -46,6 +47,7 @@ def launch(
     jobs: int | None = None,
     fsdp: int = 1,
     memory: Memory = AT_ONCE,
+    fit: Callable[[Run], Setting] | None = None,
     saving: Saving = BY_TIME,
     trackers: Sequence[OpenBoard] = (),
     stop: Waitable | None = None,
@@ -68,6 +70,7 @@ def launch(
       jobs: threads; the CPU count by default.
       fsdp: devices that share one copy of the parameters; not for "threads" and "population".
       memory: what a step keeps at once.
+      fit: says both for each run, in their place; not for "threads" and "population".
       saving: how often checkpoints are written.
       trackers: where to show metrics besides metrics.jsonl.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
@@ -110,7 +113,12 @@ def launch(
                     check_free(directory)  # before the text is read and a program compiled for nothing
                 with writing(directory):
                     (directory / "error.json").unlink(missing_ok=True)
-            executor = _executor(runs, threads, fsdp, memory)
+        setting = fit(runs[0]) if fit else None  # processes search together, and each may fail by itself
+        with all_or_none():
+            if setting is None:
+                executor = _executor(runs, threads, fsdp, memory)
+            else:
+                executor = _executor(runs, threads, setting.fsdp, setting.memory)
             if several:
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
         # Orbax's background saves cannot run side by side in one process.

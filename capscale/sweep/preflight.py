@@ -18,7 +18,8 @@ from capscale.kernels import bundles, dispatch
 from capscale.sweep.display import run_name
 from capscale.sweep.estimate import Estimate, estimate
 from capscale.sweep.schedule import read_schedule
-from capscale.sweep.slices import Slice
+from capscale.sweep.slices import Place, Slice
+from capscale.train.distributed import any_process
 from capscale.train.executor import _sharded
 from capscale.train.flops import flops_per_token
 from capscale.train.loop import LoopIntervals
@@ -38,7 +39,7 @@ estimate: no time follows from it."""
 class Setting:
     """Where and how a run would be trained; its id does not depend on it."""
 
-    slice: Slice
+    slice: Place
     fsdp: int = 1
     memory: Memory = AT_ONCE
 
@@ -49,7 +50,8 @@ class Setting:
         options = {"--fsdp": self.fsdp, "--microbatches": self.memory.microbatches}
         flags = [f"{name} {value}" for name, value in options.items() if value > 1]
         flags += [f"--gather {self.memory.gather}"] if self.memory.gather != "layer" else []
-        return " ".join([f"--topology {self.slice.name}", *flags, *(["--remat"] if self.memory.remat else [])])
+        words = [self.slice.flags, *flags, *(["--remat"] if self.memory.remat else [])]
+        return " ".join(filter(None, words)) or "all at once"
 
 
 class Compiled(NamedTuple):
@@ -76,24 +78,26 @@ class Compiled(NamedTuple):
 
 
 def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
-    """Compiles the chunk of steps that training runs, for the slice of `setting`, from shapes alone.
+    """Compiles the chunk of steps that training runs, for the devices of `setting`, from shapes alone.
+
+    `quick` is for slices that are not here: of devices that are, the program is the one that will be run.
 
     Of rules that start later the part of training from which on all of them hold, which takes most.
 
     Raises:
       UserError: libtpu is missing, the batch does not split over the slice, or the run cannot be trained at all.
     """
-    written = None if quick else bundles.folder()  # before libtpu is loaded
-    devices = setting.slice.devices()
-    mesh = make_mesh(setting.fsdp, devices)
-    limit = setting.slice.chip.hbm * setting.slice.chips // len(devices)
+    place = setting.slice
+    written = None if quick or place.is_here else bundles.folder()  # before libtpu is loaded
+    mesh, limit = make_mesh(setting.fsdp, place.devices()), place.memory()
     began = time.monotonic()
     functions = _sharded(Program.of(run, setting.memory, mesh.size).last, mesh)
     symbol = jnp.uint16 if run.model.vocabulary <= 2**16 else jnp.uint32
-    chunk = LoopIntervals.of(run, peak=setting.slice.peak).chunk
+    chunk = LoopIntervals.of(run, peak=place.peak).chunk
     windows = jax.ShapeDtypeStruct((chunk, run.batch, run.model.context + 1), symbol)
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    with dispatch.target("tpu"), jax.set_mesh(mesh):  # the kernels that a TPU would choose, split over the mesh
+    kernels = nullcontext() if place.is_here else dispatch.target("tpu")  # those that a TPU would choose
+    with kernels, jax.set_mesh(mesh):  # split over the mesh
         state = jax.eval_shape(functions.initial_state, count)
         pace = jax.eval_shape(lambda: RunScalars(jnp.float32(0), jnp.int32(0)))
         lowered = functions.train_chunk.program.lower(state, windows, count, pace)
@@ -112,7 +116,7 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes
     )
-    estimated = None if quick else _estimated(compiled, setting.slice, mesh.size, written)
+    estimated = _estimated(compiled, place, mesh.size, written) if isinstance(place, Slice) and not quick else None
     return Compiled(total, limit, time.monotonic() - began, "", estimated)
 
 
@@ -138,22 +142,26 @@ def device_hours(run: Run, slice_: Slice, mfu: float) -> float:
 
 
 class Checked(NamedTuple):
-    """Runs of one program, and what compiling it told."""
+    """Runs of one program, the setting that it was compiled with, and what that told."""
 
     runs: list[Run]
     compiled: Compiled
+    setting: Setting
 
 
 def check(
     runs: list[Run],
     setting: Setting,
+    *,
     quick: bool,
     tell: Callable[[Checked], None],
     during: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
+    choose: bool = False,
 ) -> list[Checked]:
     """Compiles every distinct program of `runs`.
 
-    `tell` hears of each as soon as it is done; each is compiled inside `during` of a word for it.
+    `tell` hears of each as soon as it is done; each is compiled inside `during` of a word for it. `choose`: with
+    the first setting that fits on the same devices, where `setting` does not.
     """
     groups: dict[Program, list[Run]] = {}
     for run in runs:
@@ -161,7 +169,10 @@ def check(
     found = []
     for place, group in enumerate(groups.values(), 1):
         with during(f"compiling program {place} of {len(groups)}: {run_name(group[0])}"):
-            found.append(Checked(group, compile_step(group[0], setting, quick)))
+            compiled, used = compile_step(group[0], setting, quick), setting
+            if choose and not compiled.fits:
+                used, compiled = remedy_here(group[0], compiled, setting, quick) or (setting, compiled)
+            found.append(Checked(group, compiled, used))
         tell(found[-1])
     return found
 
@@ -169,11 +180,32 @@ def check(
 def remedy(run: Run, refused: Compiled, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
     """The first setting that fits a run which `setting` does not fit; None if nothing tried does.
 
-    On the same slice, in the order of what it costs in time: parameters split over all devices and sent once a step,
-    then for each layer; the same with layers computed anew; each in the fewest micro-batches that fit. Then the next
-    larger slices, with the parameters split.
+    On the same devices first (`remedy_here`), then on the next larger slices.
     """
-    devices = len(setting.slice.devices())
+    return remedy_here(run, refused, setting, quick) or larger_slice(run, setting, quick)
+
+
+def larger_slice(run: Run, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
+    """The smallest larger slice that fits a run, its parameters split over all devices; None where there is none."""
+    for larger in setting.slice.larger:
+        found = _fitting(run, Setting(larger, shared_by(larger), setting.memory), quick)
+        if found is not None:
+            return found
+    return None
+
+
+def shared_by(place: Place) -> int:
+    """Most devices that can share one copy of the parameters: those of a slice."""
+    return len(place.devices()) // place.count
+
+
+def remedy_here(run: Run, refused: Compiled, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
+    """The first setting that fits on the devices of one that does not; None if nothing tried does.
+
+    In the order of what it costs in time: parameters split over all devices and sent once a step, then for each layer;
+    the same with layers computed anew; each in the fewest micro-batches that fit.
+    """
+    devices = shared_by(setting.slice)
     split = Setting(setting.slice, devices, replace(setting.memory, microbatches=1))
     for remat in (False, True):
         for gather in ("step", "layer"):
@@ -182,10 +214,6 @@ def remedy(run: Run, refused: Compiled, setting: Setting, quick: bool) -> tuple[
             found = fewest_microbatches(run, replace(split, memory=Memory(remat, gather=gather)), quick, refused)
             if found is not None:
                 return found
-    for larger in setting.slice.larger:
-        found = _fitting(run, Setting(larger, len(larger.devices()), setting.memory), quick)
-        if found is not None:
-            return found
     return None
 
 
@@ -217,4 +245,4 @@ def _fitting(run: Run, setting: Setting, quick: bool) -> tuple[Setting, Compiled
         compiled = compile_step(run, setting, quick)
     except UserError:
         return None
-    return (setting, compiled) if compiled.fits else None
+    return (setting, compiled) if not any_process(not compiled.fits)[0] else None

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+BETWEEN_SLICES = '_xla_host_transfer_handler_name="xla_megascale_runtime"'
+"""Mark of what hosts send between slices: XLA sums inside of a slice first, and has each device hand over its part."""
 BITS = {"pred": 8, "bf16": 16, "f16": 16} | {
     f"{kind}{bits}": bits for kind in ("s", "u", "f", "c") for bits in (2, 4, 8, 16, 32, 64, 128)
 }
@@ -40,6 +42,7 @@ class Schedule(NamedTuple):
       sent: bytes that a device sends, by kind of collective, as rings move them.
       sent_alone: bytes of collectives that nothing is computed beside.
       collectives: how many run, by kind.
+      handed_over: bytes that a device hands to its host, to be added to those of other slices.
     """
 
     cycles: float
@@ -47,6 +50,7 @@ class Schedule(NamedTuple):
     sent: dict[str, float]
     sent_alone: float
     collectives: dict[str, float]
+    handed_over: float = 0.0
 
 
 class _Line(NamedTuple):
@@ -104,12 +108,13 @@ class _Reader:
 
     def schedule(self) -> Schedule:
         """The cost of one step."""
-        self.cycles, self.alone = 0.0, 0.0
+        self.cycles, self.alone, self.handed_over = 0.0, 0.0, 0.0
         self.sent: dict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
         self.kernels: list[Kernel] = []
         self._walk(self.entry, 1.0)
-        return Schedule(self.cycles, tuple(self.kernels), dict(self.sent), self.alone, dict(self.counts))
+        kernels, sent = tuple(self.kernels), dict(self.sent)
+        return Schedule(self.cycles, kernels, sent, self.alone, dict(self.counts), self.handed_over)
 
     def _walk(self, computation: str, runs: float) -> None:
         sizes = {line.name: line.result for line in self.lines[computation]}
@@ -122,6 +127,8 @@ class _Reader:
                 self._walk(branches[costs.index(max(costs))], runs * self.share)
             elif line.op == "call":
                 self._walk(_named(line.text, "to_apply"), runs)
+            elif line.op == "send" and BETWEEN_SLICES in line.text:
+                self.handed_over += runs * _bytes(sizes.get(_operands(line)[0], ""))
             elif 'custom_call_target="tpu_custom_call"' in line.text:
                 moved = _bytes(line.result) + sum(_bytes(sizes.get(name, "")) for name in _operands(line))
                 self.kernels.append(Kernel(line.name.removeprefix("%"), runs, moved))

@@ -1,7 +1,7 @@
 """Several processes that train one run together, each with its own devices: TPU pods, Slurm, or by address."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
@@ -72,6 +72,17 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
     except Exception as error:  # XLA, Gloo and the coordinator have types of their own for a connection that is lost
         raise _left(error) from error
     return tuple(bool(flag) for flag in np.any(gathered, axis=0))
+
+
+def numbers_of_first(numbers: Sequence[int]) -> list[int]:
+    """The numbers of the first process, in all of them; `Unavailable` when the others do not answer."""
+    if jax.process_count() == 1:
+        return list(numbers)
+    try:
+        told = multihost_utils.broadcast_one_to_all(np.array(numbers, np.int32))
+    except Exception as error:  # as in `any_process`
+        raise _left(error) from error
+    return [int(number) for number in told]
 
 
 def _left(error: Exception) -> Unavailable:

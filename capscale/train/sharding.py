@@ -21,12 +21,26 @@ def make_mesh(fsdp: int = 1, devices: list[Any] | None = None) -> Mesh:
     """Mesh over `devices` (default: all) with `fsdp` devices sharing one copy of the parameters.
 
     Batches are split over both axes, parameters and moments over `fsdp`. Devices of one process stand together, so that
-    a process feeds consecutive rows of a batch.
+    a process feeds consecutive rows of a batch; and those of one TPU slice do, so that what crosses the slower network
+    between slices are sums of gradients alone, once a step. (`mesh_utils.create_hybrid_device_mesh` makes the same of
+    slices, but turns the devices inside of one, after which the rows of a process are not consecutive.)
     """
-    devices = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
+    devices = sorted(
+        jax.devices() if devices is None else devices, key=lambda device: (slice_of(device), device.process_index)
+    )
     if fsdp < 1 or len(devices) % fsdp:
         raise UserError(f"fsdp={fsdp} does not divide the {len(devices)} devices; use a divisor")
+    together = len(devices) // len({slice_of(device) for device in devices})
+    if together % fsdp:
+        raise UserError(
+            f"fsdp={fsdp} does not divide the {together} devices of a slice, which share parameters; use a divisor"
+        )
     return Mesh(np.asarray(devices).reshape(-1, fsdp), (DATA, FSDP))
+
+
+def slice_of(device: Any) -> int:
+    """The TPU slice of a device, of several that train together; 0 where there are none. GPUs count hosts by that."""
+    return getattr(device, "slice_index", 0) if getattr(device, "platform", "") == "tpu" else 0
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:

@@ -10,7 +10,8 @@ import pytest
 from support import tiny
 from support.hlo import depths_of_sums_over_devices
 
-from capscale.cli.training import Training, memory_of
+from capscale.cli.memory_options import memory_of
+from capscale.cli.training import Training
 from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.noise import Noise

@@ -70,7 +70,7 @@ class Here:
         return True
 
     def devices(self) -> list[Any]:
-        """All devices."""
+        """All devices of all processes."""
         return jax.devices()
 
     def memory(self) -> int:

@@ -1,8 +1,11 @@
 """How gradients are held, as a value: what it refuses, JSON, and ids of runs that have none of it."""
 
+import jax.numpy as jnp
 import pytest
 from support import tiny
 
+from capscale.adapters import compress
+from capscale.contraction import refuse
 from capscale.errors import UserError
 from capscale.estimators import StraightThrough
 from capscale.formats.catalog import find
@@ -39,6 +42,14 @@ def test_what_draws():
     signs = Gradients(weights=BackwardProduct(find("nvfp4"), hadamard=16, signs="drawn"))
     assert signs.draws
     assert not signs.rounds_by_chance
+
+
+def test_layers_of_other_frameworks_refuse_them():
+    held = Representation(gradients=NVFP4)
+    with pytest.raises(UserError, match=r"layer: .* need a key and an axis of tokens"):
+        refuse("layer", held)
+    with pytest.raises(UserError, match="w: "):
+        compress({"w": jnp.ones((16, 16))}, ((".*", held, 0),))
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def test_power_of_two_of_the_rms():
     np.testing.assert_allclose(projected("e2m1-g32@e8m0-rms"), expected.reshape(X.shape), rtol=1e-6)
 
 
+@pytest.mark.ci
 def test_ms_eden_by_its_algorithm():
     """Levels to the nearest, under scales of E4M3 that are S times as large in the mean and neighbours of that."""
     groups = np.float64(X).reshape(24, 8, 16)

@@ -25,7 +25,11 @@ INT8 = find_recipe("int8-training").gradients
 def records():
     plain = runs({"int4": 0.7, "int2": 0.4})
     compressed = [r for r in runs({"int4": 0.6, "int2": 0.3}, gradients="int8-training") if r["weights"] != "dense"]
-    backward = [{**r, "gradients": "int8-training", "loss": r["loss"] + 0.01} for r in plain if r["weights"] == "dense"]
+    backward = [
+        {**r, "gradients": "int8-training", "loss": float(str(r["loss"])) + 0.01}
+        for r in plain
+        if r["weights"] == "dense"
+    ]
     return [{**r, "run": f"run {i}"} for i, r in enumerate([*plain, *compressed, *backward])]
 
 

@@ -10,6 +10,7 @@ from itertools import product
 from capscale.data.corpus import DataId
 from capscale.models.config import ModelConfig
 from capscale.models.ladder import Ladder
+from capscale.policy import Frozen
 from capscale.representation import DENSE, Representation
 from capscale.train.run import Optimizer, Run
 
@@ -59,7 +60,7 @@ class Grid:
     def run(
         self,
         size: str,
-        representation: Representation = DENSE,
+        representation: Frozen = DENSE,
         *,
         seed: int = 0,
         share: float = 1.0,

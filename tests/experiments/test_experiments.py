@@ -39,6 +39,22 @@ IDS = {
         "92654aecbe4d6b58",
         "94197288be552b63",
     ),
+    "dense_then_qat": (
+        "0f0212fd43504bc5",
+        "8698134a588561a3",
+        "b0cd1d8ff28caf7c",
+        "9b1bd6f03035eccd",
+        "8f8e60e7961b725d",
+        "94b8e9949ec9ed2e",
+    ),
+    "ends_dense": (
+        "0d0fa8be98d1e07f",
+        "d863437bf133b44d",
+        "a4a2e473d8056033",
+        "70ba8a01c39009a7",
+        "4dab878f6167428c",
+        "efb6a83faef89db9",
+    ),
     "ordering": (
         "aba3e92bf317a73e",
         "c66c846fdf1092c1",

@@ -2,8 +2,8 @@
 
 INT4, INT3 and INT2 weights under a Hadamard rotation in every block; in every block but the first, or but the last;
 and, of models with three blocks or more, in all but both. With dense models of the same sizes, at two seeds. A dense
-block takes bytes that the others would have to give back (of two blocks, one dense and one in INT2 take what both take at 9
-bits), so a gain counts beside what `capscale describe --policy` says of its cost.
+block takes bytes that the others would have to give back, so that a gain counts beside what it costs, which
+`capscale describe --policy` says: of two blocks, one dense and one in INT2 take what both take at 9 bits.
 
 Expected, from recipes that leave the last blocks in BF16 (NVIDIA's NVFP4 pretraining, arXiv 2509.25149): dense ends win
 at equal formats, more at 2 bits than at 4, and the last block more than the first.

@@ -131,5 +131,8 @@ def collect(future: Future[Done], runs: list[Run], sweep: Sweep, out: epath.Path
 
 
 def reason_of(error: Exception) -> str:
-    """The message of an error, with its type where it is none of ours."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    """The message of an error, with its type where it is none of ours, and a remedy where memory was short."""
+    if isinstance(error, UserError):
+        return str(error)
+    remedy = "; a device has no memory left: --memory auto finds a setting that fits"
+    return f"{type(error).__name__}: {error}" + (remedy if "RESOURCE_EXHAUSTED" in str(error) else "")

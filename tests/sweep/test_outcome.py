@@ -14,7 +14,7 @@ from capscale.cli.training import _conclude
 from capscale.errors import TRY_AGAIN, Unavailable, UserError
 from capscale.models.ladder import NANO
 from capscale.sweep import outcome as outcomes
-from capscale.sweep.outcome import Done, Outcome, trained_side_by_side
+from capscale.sweep.outcome import Done, Outcome, reason_of, trained_side_by_side
 from capscale.sweep.plan import Sweep
 from capscale.train import distributed
 
@@ -109,3 +109,10 @@ def test_a_step_that_another_process_has_left_may_be_done_again(said, others, ra
     monkeypatch.setattr(distributed.jax, "process_count", lambda: others)
     with pytest.raises(raised, match=said.split(":")[1].strip()), distributed.noticing_the_lost():
         raise JaxRuntimeError(said)
+
+
+def test_a_device_without_memory_left_has_a_remedy():
+    told = reason_of(JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    assert told.endswith("out of memory; a device has no memory left: --memory auto finds a setting that fits")
+    assert reason_of(JaxRuntimeError("INTERNAL: lost")) == "JaxRuntimeError: INTERNAL: lost"
+    assert reason_of(UserError("RESOURCE_EXHAUSTED")) == "RESOURCE_EXHAUSTED"

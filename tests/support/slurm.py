@@ -37,7 +37,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 GresTypes=gpu
-ReturnToService=2
+ReturnToService=1
 JobRequeue=1
 KillWait=10
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1

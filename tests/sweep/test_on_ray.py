@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from capscale.sweep import on_ray
 from capscale.sweep.display import Display
 from capscale.sweep.outcome import Outcome
 from capscale.sweep.plan import Sweep
+from capscale.train.journal import read_journals
 
 ray: Any = pytest.importorskip("ray")
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
@@ -184,3 +186,51 @@ def test_a_run_that_is_killed_in_every_phase_keeps_its_numbers(tmp_path):
     done = script("kill_test.py", tmp_path, "--kills", "4", "--limit", "600")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills, 1 runs: all the same, bit for bit" in done.stdout
+
+
+EXPERIMENT = """
+from support import tiny
+from capscale.train.loop import LoopIntervals
+LoopIntervals.of = classmethod(lambda cls, run, background=False, **_: LoopIntervals(3, 0.5, background))
+
+def runs(ladder, data):
+    return [tiny.run(data=data, seed=seed, tokens=1500 * 64) for seed in range(4)]
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_when_a_node_of_its_cluster_dies(tmp_path, monkeypatch):
+    """Two nodes of one core, on this machine. One is taken away, with the run that it trains, once both have saved."""
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "mine.py").write_text(EXPERIMENT)
+    (tmp_path / "text.txt").write_bytes(tiny.text())
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPTS.parent), str(SCRIPTS.parent / "tests")]))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        lost, _ = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        code = "import sys; from capscale.cli import main; sys.exit(main())"
+        options = ["sweep", "mine.py", "--text", "text.txt", "--out", "out", "--launcher", "ray"]
+        environment = os.environ | {"RAY_ADDRESS": cluster.address, "JAX_PLATFORMS": "cpu"}
+        with subprocess.Popen(
+            [sys.executable, "-c", code, *options], cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True
+        ) as sweep:
+            until, out = time.monotonic() + 300, epath.Path(tmp_path) / "out"
+            while sum(on_ray.newest_checkpoint(path) > 0 for path in out.glob("runs/*")) < 2:
+                assert sweep.poll() is None, sweep.communicate()
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            cluster.remove_node(lost, allow_graceful=False)
+            said, err = sweep.communicate(timeout=LIMIT_S + 300)
+        assert sweep.returncode == 0, err
+        assert f"4 of 4 results in {out.name}" in said
+    finally:
+        cluster.shutdown()
+    results = [json.loads(path.read_text()) for path in out.glob("runs/*/result.json")]
+    assert len(results) == 4
+    resumed = [result for result in results if result["timing"]["resumed_from_step"]]
+    assert len(resumed) == 1, "the run of the node that died goes on elsewhere, and no other was disturbed"
+    (directory,) = (out / "runs" / result["run_id"] for result in resumed)
+    first, second = read_journals(directory)
+    assert [said["event"] for said in first] == ["start"], "no end is told of who was killed"
+    assert [said["event"] for said in second] == ["start", "done"]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 def show_layers(size: str, rules: Sequence[str], *, as_json: bool) -> int:
     """Prints the table of a policy on a model of a size."""
+    from capscale.formats.mse import effective_bits
     from capscale.models.coverage import parameters
     from capscale.models.ladder import find_size
     from capscale.models.mixture import mixture_of
@@ -28,6 +29,7 @@ def show_layers(size: str, rules: Sequence[str], *, as_json: bool) -> int:
         "layer_bits": sum(8 * leaf.bytes for leaf in matrices) / sum(leaf.size for leaf in matrices),
         "weights_gmse": mixture.weights_gmse,
         "activations_gmse": mixture.activations_gmse,
+        "weights_effective_bits": None if mixture.weights_gmse == 0 else effective_bits(mixture.weights_gmse),
         "activation_bits": mixture.activations_bits,
     }
     rows = [by_layer(leaf) for leaf in leaves]
@@ -90,7 +92,8 @@ def _print_layers(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
         f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,}); matrices of layers at "
         f"{totals['layer_bits']:.4g} bits per value, scales, masks and indices included",
         f"mean GMSE over the matrices of layers, each weight counting once: {totals['weights_gmse']:.4g} of weights, "
-        f"{totals['activations_gmse']:.4g} of their inputs",
+        f"{totals['activations_gmse']:.4g} of their inputs"
+        + ("" if (bits := totals["weights_effective_bits"]) is None else f"; effective bits {bits:.3g}"),
         "bits and bytes are exact, and each GMSE is that of `capscale gmse`; that one mean tells what a model loses is "
         "an assumption: no law of GMSE is fitted to runs under a policy, and each policy has a capacity of its own",
     ]

@@ -28,6 +28,7 @@ from capscale.train.executor import Population, Sharded
 from capscale.train.loop import train
 from capscale.train.run import canonical_json
 from capscale.train.sharding import make_mesh
+from capscale.train.state import context_of
 from capscale.train.step import Program, RunScalars, initial_state, train_chunk
 
 HALF = find_policy([".*=int4 hadamard 8 starts 0.5"])
@@ -110,6 +111,26 @@ def test_learned_scales_and_masks_start_from_the_weights_of_that_step():
         mask = formats[f"{path}kernel"]
         np.testing.assert_array_equal(mask[1], operand("rigl50").format.initial_state(weight_rows(kernel[1], DENSE)))
         np.testing.assert_array_equal(mask[2], state.formats[f"{path}kernel"][2])
+
+
+@pytest.mark.ci
+def test_scales_that_start_later_start_in_the_step_that_begins():
+    """Against the dense steps, the new start and the compressed steps, each by itself."""
+    program = Program.of(run(representation=LEARNED))
+    dense, last = program.phases[0].program, program.last
+    whole, _ = chunk(program)(initial_state(program, jnp.int32(0)), windows(), jnp.int32(tiny.STEPS))
+    state, _ = chunk(dense)(initial_state(program, jnp.int32(0)), windows()[:6], jnp.int32(6))
+    params, formats = started(
+        program.model,
+        program.phases[1].begins,
+        program.held,
+        state.params,
+        state.formats,
+        tokens_BT=windows()[6, :1, :-1].astype(jnp.int32),
+        ctx=context_of(state, SCALARS),
+    )
+    state, _ = chunk(last)(state._replace(params=params, formats=formats), windows()[6:], jnp.int32(6))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole.params, state.params)
 
 
 @pytest.fixture(scope="module", params=["int4", "learned"])

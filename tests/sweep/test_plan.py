@@ -60,7 +60,7 @@ def test_experiment_from_a_file(experiment):
     ("name", "message"),
     [
         ("capacity_dmo", r"'capacity_dmo' is unknown; did you mean capacity_demo"),
-        ("zzzzzz", r"did you mean capacity_demo, .*Give one of these names or the path of a .py file"),
+        ("zzzzzz", r"did you mean .*capacity_demo, .*Give one of these names or the path of a .py file"),
         ("missing.py", r"experiment file 'missing.py' does not exist"),
     ],
 )

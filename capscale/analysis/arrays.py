@@ -22,6 +22,7 @@ class Arrays(NamedTuple):
     group: Any  # (R, K) int: which set of the form's numbers, or which free rho
     factor: Factor  # of (R, K)
     curve: Any  # (R,) int: which format's own numbers; -1 for dense runs
+    gradients: Any  # (R,) int: which gradients' own numbers; -1 for dense ones
     weights: Operand  # of (R,)
     activations: Operand
     columns: dict[str, Any]  # of (R,)
@@ -29,11 +30,23 @@ class Arrays(NamedTuple):
     stretch: Any = 1.0  # log rho of each factor is multiplied by this (R, K)
 
 
-def group_of(law: Law, part: Part, curve: str) -> str:
-    """Which set of a law's numbers a factor reads; `curve` is the name of the whole format."""
+def group_of(law: Law, part: Part, row: Row) -> str:
+    """Which set of a law's numbers a factor of a row reads."""
     if law.form is None:
-        return curve if law.sharing == "all" else f"{part.operand} {part.name}"
+        return curve_of(law, row) if law.sharing == "all" else f"{part.operand} {part.name}"
     return {"all": "", "operand": part.operand, "kind": part.kind, "family": f"{part.operand} {part.kind}"}[law.sharing]
+
+
+def curve_of(law: Law, row: Row) -> str:
+    """Name of the format that a law has numbers of: of a law of gradients that of the forward product alone."""
+    return row.forward if law.own_of_gradients else row.curve
+
+
+def _of_training(law: Law, row: Row) -> tuple[Part, ...]:
+    """The one factor of a row whose products are dense forward, and which has a format all the same: by what it says of
+    its gradients or its cache."""
+    curve, nan = curve_of(law, row), float("nan")
+    return () if curve == "dense" else (Part("training", curve, "training", nan, nan, nan),)
 
 
 def row_parts(rows: Sequence[Row], law: Law) -> list[tuple[Part, ...]]:
@@ -44,7 +57,8 @@ def row_parts(rows: Sequence[Row], law: Law) -> list[tuple[Part, ...]]:
     for r in rows:
         parts = parts_of(r, product=law.combination == "product")
         if law.form is None:
-            parts = parts[:1] if law.sharing == "all" else parts
+            if law.sharing == "all":
+                parts = parts[:1] or _of_training(law, r)
         else:
             for part in parts:
                 if not np.isfinite(getattr(part, law.form.needs.replace("effective_bits", "gmse"))):
@@ -62,13 +76,16 @@ def row_parts(rows: Sequence[Row], law: Law) -> list[tuple[Part, ...]]:
 
 
 def gather(
-    rows: Sequence[Row], law: Law, known: tuple[tuple[str, ...], tuple[str, ...]], centre: tuple[float, float]
+    rows: Sequence[Row],
+    law: Law,
+    known: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
+    centre: tuple[float, float],
 ) -> Arrays:
     """Arrays that the law reads of any rows, fitted or to be predicted; UserError for a format it has no numbers for.
 
-    `known`: groups, and formats with numbers of their own; `centre`: N0 and D0.
+    `known`: groups, then formats and gradients with numbers of their own; `centre`: N0 and D0.
     """
-    (groups, curves), (N0, D0) = known, centre
+    (groups, curves, gradients), (N0, D0) = known, centre
     parts = row_parts(rows, law)
     K = max([1, *map(len, parts)])
     shape = (len(rows), K)
@@ -77,7 +94,7 @@ def gather(
     bits, storage, sparsity = np.ones(shape), np.ones(shape), np.zeros(shape)
     for i, (row, mine) in enumerate(zip(rows, parts, strict=True)):
         for k, part in enumerate(mine):
-            label = group_of(law, part, row.curve)
+            label = group_of(law, part, row)
             if label not in groups:
                 raise _no_numbers(law, part.name, label, groups)
             present[i, k], group[i, k] = True, groups.index(label)
@@ -92,6 +109,7 @@ def gather(
         group,
         Factor(bits, storage, sparsity),
         np.array([_own(law, r, curves) for r in rows], np.int64),
+        np.array([_of_gradients(law, r, gradients) for r in rows], np.int64),
         _operand(rows, law, "weights"),
         _operand(rows, law, "activations"),
         {
@@ -109,11 +127,21 @@ def _no_numbers(law: Law, name: str, label: str, known: tuple[str, ...]) -> User
 
 
 def _own(law: Law, row: Row, curves: tuple[str, ...]) -> int:
-    if row.is_dense or not law.own:
+    curve = curve_of(law, row)
+    if curve == "dense" or not law.own_of_format:
         return -1
-    if row.curve not in curves:
-        raise _no_numbers(law, row.curve, row.curve, curves)
-    return curves.index(row.curve)
+    if curve not in curves:
+        raise _no_numbers(law, curve, curve, curves)
+    return curves.index(curve)
+
+
+def _of_gradients(law: Law, row: Row, gradients: tuple[str, ...]) -> int:
+    if row.gradients == "dense" or not law.own_of_gradients:
+        return -1
+    if row.gradients not in gradients:
+        known = ", ".join(gradients) or "dense ones"
+        raise UserError(f"{row.curve}: this {law.name} fit has numbers of gradients for {known} only")
+    return gradients.index(row.gradients)
 
 
 def _column(law: Law, column: Column, row: Row) -> float:
@@ -134,7 +162,12 @@ def _column(law: Law, column: Column, row: Row) -> float:
 
 
 def check_columns(table: Table, law: Law) -> None:
-    """Raises UserError for a table that has none of the columns that make the law what it is."""
+    """Raises UserError for a table that has none of the columns that make the law what it is, or no such gradients."""
+    if law.own_of_gradients and all(r.gradients == "dense" for r in table.rows):
+        raise UserError(
+            f"{table.source}: the {law.name} law is about compressed gradients, and no row has any (column gradients); "
+            "choose a law of the forward formats, such as decoupled"
+        )
     names = [c.name for c in law.columns]
     if names and not any(np.isfinite(r.extra.get(n, np.nan)) for r in table.rows for n in names):
         about = " or ".join(f"{c.name} ({c.meaning})" for c in law.columns)

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 from capscale.analysis.estimators import side_name
-from capscale.analysis.row import RECIPE, Row
+from capscale.analysis.row import GRADIENTS, RECIPE, Row
 
-GRADIENTS = ", gradients "
-"""Words before the name of compressed gradients in that of a format."""
 TOLD = (*RECIPE, "family")
 """Columns that tell two formats of one name apart."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from capscale.analysis.arrays import curve_of
 from capscale.analysis.conditioning import jacobian
 from capscale.analysis.law import Law
 from capscale.analysis.law_check import check_derivatives, check_loss
@@ -123,8 +124,9 @@ class Fit:
         if not self.law.has_rho:
             return {}
         each = np.exp(self.problem.log_rho(self.z))
-        by_curve = {r.curve: float(rho) for r, rho in zip(self.table.rows, each, strict=True)}
-        return {c: by_curve[c] for c in self.table.curves}
+        first = self.table.first_of_curve
+        found = {curve_of(self.law, r): float(rho) for r, rho in zip(self.table.rows, each, strict=True)}
+        return {c: found[c] for c in dict.fromkeys(curve_of(self.law, first[c]) for c in self.table.curves)}
 
     @property
     def bounds_hit(self) -> tuple[str, ...]:

@@ -98,11 +98,17 @@ class Column(NamedTuple):
 
 
 class Own(NamedTuple):
-    """A number that every format has of its own."""
+    """A number that every format has of its own, or every way to hold the gradients.
+
+    Attributes:
+      parameter: the number.
+      dense: its value in dense runs, or where gradients are, where it is not fitted.
+      of: "format" or "gradients". Formats of a law with numbers of gradients are those of the forward product.
+    """
 
     parameter: Parameter
     dense: float
-    """Its value in dense runs, where it is not fitted."""
+    of: Literal["format", "gradients"] = "format"
 
 
 Units = Callable[[Numbers], Mapping[str, tuple[Any, Any]]]
@@ -119,7 +125,7 @@ class Law:
       formula, source: as they are printed; L = formula.
       form: of rho(GMSE, bits or sparsity), whose numbers come per group of formats (`sharing`); None without.
       free: one free rho per format, in place of a form.
-      own: further numbers that every format has of its own.
+      own: further numbers that every format has of its own, or every way to hold the gradients.
       dense: for dense rows only.
       linear: amplitudes, in which the loss is linear: starting points find them by least squares.
       linear_at: values of other numbers for that, where it is linear only then.
@@ -169,7 +175,17 @@ class Law:
     @property
     def per_format(self) -> bool:
         """Whether every format has its own numbers: such a law tells estimators apart, and predicts no new format."""
-        return self.free or bool(self.own)
+        return self.free or bool(self.own_of_format)
+
+    @property
+    def own_of_format(self) -> tuple[Own, ...]:
+        """Numbers that every format has of its own."""
+        return tuple(own for own in self.own if own.of == "format")
+
+    @property
+    def own_of_gradients(self) -> tuple[Own, ...]:
+        """Numbers of every way to hold the gradients: the formats of such a law are those of the forward product."""
+        return tuple(own for own in self.own if own.of == "gradients")
 
     @property
     def has_units(self) -> tuple[bool, bool]:

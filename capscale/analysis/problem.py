@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from capscale.analysis.arrays import Arrays, check_columns, gather, group_of, row_parts
+from capscale.analysis.arrays import Arrays, check_columns, curve_of, gather, group_of, row_parts
 from capscale.analysis.law import RHO_BOUNDS, Law, Numbers, Runs
 from capscale.analysis.table import Row, Table
 from capscale.capacity import Parameter
@@ -27,6 +27,7 @@ class Layout(NamedTuple):
     law: Law
     groups: int
     curves: int
+    gradients: int
     data_term: bool
 
     @property
@@ -67,16 +68,22 @@ class Layout(NamedTuple):
 
     def with_own(self, numbers: Numbers, z: Any, arrays: Arrays) -> Numbers:
         """`numbers` and each format's own ones, gathered over rows (R,)."""
-        if self.curves == 0:
-            return Numbers(numbers | {own.parameter.name: own.dense for own in self.law.own})
-        xp = z.__array_namespace__()
+        xp, found = z.__array_namespace__(), Numbers(numbers)
         first = len(self.law.parameters) + self.groups * len(self.per_group)
-        table = z[first:].reshape(self.curves, len(self.law.own))[arrays.curve]
-        found = Numbers(numbers)
-        for i, own in enumerate(self.law.own):
-            value = xp.exp(table[:, i]) if own.parameter.log else table[:, i]
-            found[own.parameter.name] = xp.where(arrays.curve >= 0, value, own.dense)
-        return found
+        for count, names, chosen in (
+            (self.curves, self.law.own_of_format, arrays.curve),
+            (self.gradients, self.law.own_of_gradients, arrays.gradients),
+        ):
+            if count == 0:
+                found |= {own.parameter.name: own.dense for own in names}
+                continue
+            last = first + count * len(names)
+            table = z[first:last].reshape(count, len(names))[chosen]
+            for i, own in enumerate(names):
+                value = xp.exp(table[:, i]) if own.parameter.log else table[:, i]
+                found[own.parameter.name] = xp.where(chosen >= 0, value, own.dense)
+            first = last
+        return Numbers(found)
 
     def loss(self, numbers: Numbers, z: Any, arrays: Arrays) -> Any:
         """Loss of every row (R,) with these shared numbers, and rho and own numbers from coordinates z (p,)."""
@@ -106,6 +113,8 @@ class Problem:
     groups: tuple[str, ...]
     curves: tuple[str, ...]
     """Formats with numbers of their own, in the order of their coordinates."""
+    gradients: tuple[str, ...]
+    """Ways to hold the gradients that have numbers of their own, in the order of theirs."""
     parameters: tuple[Parameter, ...]
     """In coordinates: bounds and ranges of logarithms where `log` is set."""
     N0: float
@@ -158,7 +167,7 @@ class Problem:
 
     def gather(self, rows: Sequence[Row]) -> Arrays:
         """Arrays that the law reads of any rows, fitted or to be predicted."""
-        return gather(rows, self.law, (self.groups, self.curves), (self.N0, self.D0))
+        return gather(rows, self.law, (self.groups, self.curves, self.gradients), (self.N0, self.D0))
 
     def coordinate(self, name: str, value: float) -> float:
         """Coordinate of a reported value, of a number without units or where N0 = D0 = 1."""
@@ -188,33 +197,41 @@ def pose(table: Table, law: Law, fixed: Sequence[str] = ()) -> Problem:
             raise UserError(f"the {law.name} law takes dense rows only; {compressed} of {len(table)} are not")
     check_columns(table, law)
     parts = row_parts(table.rows, law)
-    used = {group_of(law, p, r.curve) for mine, r in zip(parts, table.rows, strict=True) for p in mine}
+    used = {group_of(law, p, r) for mine, r in zip(parts, table.rows, strict=True) for p in mine}
     groups = tuple(c for c in table.curves if c in used)
     groups += tuple(sorted(used - set(groups)))
-    curves = tuple(c for c in table.curves if c != "dense") if law.own else ()
+    names = dict.fromkeys(curve_of(law, table.first_of_curve[c]) for c in table.curves)
+    curves = tuple(c for c in names if c != "dense") if law.own_of_format else ()
+    ways = dict.fromkeys(table.first_of_curve[c].gradients for c in table.curves)
+    gradients = tuple(g for g in ways if g != "dense") if law.own_of_gradients else ()
     log_n, log_d, loss = np.log(table.column("N")), np.log(table.column("D")), table.column("loss")
     held = [law.exponents[name] for name in fixed if name in law.exponents]
     in_N, in_D = law.has_units
     N0 = float(np.exp(np.mean(log_n))) if in_N and not any(n for n, _ in held) else 1.0
     D0 = float(np.exp(np.mean(log_d))) if in_D and not any(d for _, d in held) else 1.0
     return Problem(
-        layout=Layout(law, len(groups), len(curves), bool(np.ptp(log_d) > 1e-9)),
+        layout=Layout(law, len(groups), len(curves), len(gradients), bool(np.ptp(log_d) > 1e-9)),
         groups=groups,
         curves=curves,
-        parameters=_parameters(law, groups, curves, float(loss.min())),
+        gradients=gradients,
+        parameters=_parameters(law, (groups, curves, gradients), float(loss.min())),
         N0=N0,
         D0=D0,
-        arrays=gather(table.rows, law, (groups, curves), (N0, D0)),
+        arrays=gather(table.rows, law, (groups, curves, gradients), (N0, D0)),
         loss=loss,
         weight=table.column("weight"),
     )
 
 
-def _parameters(law: Law, groups: tuple[str, ...], curves: tuple[str, ...], smallest: float) -> tuple[Parameter, ...]:
+def _parameters(
+    law: Law, owners: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], smallest: float
+) -> tuple[Parameter, ...]:
+    groups, curves, gradients = owners
     found = [_in_coordinates(p, p.name, smallest) for p in law.parameters]
-    each = Layout(law, 0, 0, True).per_group
+    each = Layout(law, 0, 0, 0, True).per_group
     found += [_in_coordinates(p, f"{p.name}[{g}]" if g else p.name, smallest) for g in groups for p in each]
-    found += [_in_coordinates(o.parameter, f"{o.parameter.name}[{c}]", smallest) for c in curves for o in law.own]
+    for names, numbers in ((curves, law.own_of_format), (gradients, law.own_of_gradients)):
+        found += [_in_coordinates(o.parameter, f"{o.parameter.name}[{c}]", smallest) for c in names for o in numbers]
     return tuple(found)
 
 

@@ -12,6 +12,9 @@ TOLD = COLUMNS[1:]
 RECIPE = ("weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "gradients", "cache")
 """Columns that say how a run held the operands of its products."""
 
+GRADIENTS = ", gradients "
+"""Words before the name of compressed gradients in that of a format."""
+
 
 class Remark(NamedTuple):
     """Something about one row that a reader must know."""
@@ -71,6 +74,11 @@ class Row(NamedTuple):
         """How all three products are held, of models of whatever family; of a policy its rules."""
         first = f"{self.weights}: {self.policy}" if self.policy else self.weights
         return (first, *(getattr(self, name) for name in RECIPE[1:]))
+
+    @property
+    def forward(self) -> str:
+        """Name of the format of the forward product: that of the row, without what its gradients are held in."""
+        return self.curve.replace(f"{GRADIENTS}{self.gradients}", "")
 
     @property
     def is_dense(self) -> bool:

@@ -13,8 +13,8 @@ def rows_of(table: Table, law: Law) -> Table:
     """The rows of `table` that `law` is about.
 
     The dense law is about dense runs. A law of the format (GMSE, bits, sparsity) cannot see the gradient estimator, and
-    is about formats with the one that belongs to them. A law with a number for every format and estimator takes all
-    rows. Raises UserError where none is left.
+    is about formats with the one that belongs to them; so is a number of every operand's format. A law with a number
+    for every format as a whole takes all rows. Raises UserError where none is left.
     """
     if law.dense:
         dense = np.array([r.is_dense for r in table.rows])
@@ -23,7 +23,7 @@ def rows_of(table: Table, law: Law) -> Table:
             said = Remark(table.source, f"left out of the dense law: {left} compressed runs")
             chosen = replace(chosen, remarks=(*chosen.remarks, said))
     else:
-        chosen = table if law.per_format else table.plain()
+        chosen = table if law.per_format and law.sharing == "all" else table.plain()
     if not len(chosen):
         wanted = "no dense run" if law.dense else "every run has another gradient estimator than its format's own"
         raise UserError(f"{table.source}: nothing to fit the {law.name} law to: {wanted}; try --form decoupled")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from capscale.analysis.arrays import curve_of
 from capscale.analysis.conditioning import flat_directions
 from capscale.analysis.fit import Fit
 from capscale.analysis.solver import Solution
@@ -85,7 +86,7 @@ class Bootstrap:
     @cached_property
     def rho(self) -> np.ndarray:
         """Capacity of every curve of the table in every resample (S, curves), in the order of `fit.rho`."""
-        where = {r.curve: i for i, r in enumerate(self.fit.table.rows)}
+        where = {curve_of(self.fit.law, r): i for i, r in enumerate(self.fit.table.rows)}
         rows = np.array([where[c] for c in self.fit.rho], np.int64)
         problem = self.fit.problem
         return np.exp(problem.log_rho(self.z)[:, rows])

@@ -40,6 +40,16 @@ def two_efficiencies(x: Runs, p: Numbers) -> Any:
     return p.A * (x.N * p.rho_N) ** -p.alpha + p.B * (x.D * p.rho_D) ** -p.beta + p.E
 
 
+def gradients_on_tokens(x: Runs, p: Numbers) -> Any:
+    """A (N rho)^-alpha + B (D eta)^-beta + E: compressed gradients learn from a token as from eta tokens."""
+    return p.A * (x.N * x.rho) ** -p.alpha + p.B * (x.D * p.eta) ** -p.beta + p.E
+
+
+def gradients_on_size(x: Runs, p: Numbers) -> Any:
+    """A (N rho eta)^-alpha + B D^-beta + E: compressed gradients cost parameters, as the forward product's formats."""
+    return p.A * (x.N * x.rho * p.eta) ** -p.alpha + p.B * x.D**-p.beta + p.E
+
+
 DECOUPLED = Law(
     "decoupled",
     (A, B, ALPHA, BETA, E),
@@ -87,6 +97,22 @@ EFFICIENCIES = replace(
     free=False,
     own=tuple(Own(Parameter(name, *RHO_BOUNDS, (0.1, 1.0), log=True), 1.0) for name in ("rho_N", "rho_D")),
 )
+ETA = (Own(Parameter("eta", *RHO_BOUNDS, (0.3, 1.0), log=True), 1.0, of="gradients"),)
+GRADIENTS = replace(
+    DECOUPLED,
+    name="decoupled-gradients",
+    loss=gradients_on_tokens,
+    formula="A (N rho)^-alpha + B (D eta)^-beta + E; eta of every way to hold the gradients",
+    source="the additive law with a factor of the gradients' format on D; eta = 1 is arXiv 2502.16440",
+    own=ETA,
+)
+GRADIENTS_SIZE = replace(
+    GRADIENTS,
+    name="decoupled-gradients-size",
+    loss=gradients_on_size,
+    formula="A (N rho eta)^-alpha + B D^-beta + E; eta of every way to hold the gradients",
+    source="the additive law with a factor of the gradients' format on N; eta = 1 is arXiv 2502.16440",
+)
 CAPACITY_LAWS = (
     DENSE,
     DECOUPLED,
@@ -98,4 +124,6 @@ CAPACITY_LAWS = (
         for law in (outer, outer.with_form(FORMS["tanh"], outer.name.replace("decoupled", "tanh")))
     ),
     EFFICIENCIES,
+    GRADIENTS,
+    GRADIENTS_SIZE,
 )

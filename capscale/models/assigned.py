@@ -193,7 +193,7 @@ def _refuse(each: Found, held: Representation, tied: bool) -> None:
     if draws(activations):
         raise UserError(f"{each.path}: {activations!r} draws noise, which only inputs of layers do; leave them dense")
     if each.path == "embedding" and not tied and not held.activations.is_dense:
-        raise UserError(f"embedding: ids are looked up in it, and have no format; leave its activations dense")
+        raise UserError("embedding: ids are looked up in it, and have no format; leave its activations dense")
     if each.path == "embedding" and held.rotates_both:
         raise UserError(
             "embedding: it is looked up as well as multiplied, and would stay rotated for the product alone; use "

@@ -129,6 +129,21 @@ def test_two_processes_train_as_one(join, fsdp, place):
     assert not list(place.glob("together/runs/*/result.conflict.json"))
 
 
+def test_two_processes_find_one_memory_setting(place):
+    """All at once takes 132 kB of each device: with less they search together, and the first one keeps the find."""
+
+    def fitted(index, port):
+        options, environment = by_address(index, port)
+        return [*options, "--memory", "auto", "--device-memory", "0.00013"], environment
+
+    for status, out, err in sweep(place, "out", [fitted, fitted]):
+        assert status == 0, err
+        assert "2 of 2 results in out (2 trained now)" in out
+    (kept,) = (json.loads(path.read_text()) for path in place.glob("out/memory/*.json"))
+    assert (kept["on"], kept["fsdp"]) == ("2 x cpu", 2)
+    assert kept["bytes"] <= 130_000
+
+
 @pytest.mark.parametrize("failing", ["0", "1"])
 def test_what_fails_in_one_process_ends_both(failing, place):
     """In the midst of training: the other one would wait for ever, and so would its machine be paid for."""

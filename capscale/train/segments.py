@@ -137,4 +137,7 @@ def read(path: epath.Path) -> dict[int, list[bytes]]:
 
 
 def _lines(path: epath.Path) -> list[bytes]:
-    return path.read_bytes().splitlines(keepends=True)
+    try:
+        return path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:  # a listing that is late still has what was folded into another segment
+        return []

@@ -23,7 +23,7 @@ from capscale.experiments.paper_capacity import SIX
 from capscale.data.corpus import DataId
 from capscale.models.ladder import PAPER
 from capscale.sweep.preflight import Setting, compile_step, device_hours
-from capscale.sweep.slices import find_slice
+from capscale.sweep.slices import Slice, find_slice
 from capscale.train.flops import flops_per_token
 from capscale.train.memory import Memory
 from capscale.train.run import Optimizer, Run
@@ -62,6 +62,7 @@ def setting_of(size: str, topology: str) -> Setting:
 def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
     """One row: compiles the step."""
     run, setting, began = planned(size, name), setting_of(size, topology), time.process_time()
+    assert isinstance(setting.slice, Slice)
     compiled = compile_step(run, setting, quick)
     return {
         "size": size,

@@ -14,6 +14,7 @@ from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.catalog import find
 from capscale.formats.serialize import from_json, to_json
+from capscale.models.assigned import assigned
 from capscale.models.decoder import Decoder
 from capscale.models.initial import initial_params
 from capscale.models.layers import Attention, initializers
@@ -103,6 +104,22 @@ def test_no_token_sees_a_later_one():
     before, after = np.asarray(logits(tokens)), np.asarray(logits(changed))
     np.testing.assert_array_equal(before[0, :9], after[0, :9])
     assert np.abs(before[0, 9:] - after[0, 9:]).max() > 1e-3
+
+
+def test_under_a_policy_the_layer_that_makes_them_says_it():
+    """Rules of the projections `key` and `value` alone, in the last layer alone: earlier layers are as they were."""
+    policy = (("layers/1/attention/(key|value)/.*", BOTH), (".*", DENSE))
+    params = initial_params(MODEL, DENSE, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(3), (1, MODEL.context), 0, MODEL.vocabulary)
+
+    def logits(representation):
+        return np.asarray(Decoder(MODEL, representation).apply({"params": params}, tokens, NO_CONTEXT))
+
+    mixed, everywhere = logits(assigned(MODEL, policy)), logits(BOTH)
+    last = assigned(MODEL, (("layers/1/.*", BOTH), (".*", DENSE)))
+    np.testing.assert_array_equal(mixed, logits(last))
+    assert np.abs(mixed - logits(DENSE)).max() > 1e-3
+    assert np.abs(mixed - everywhere).max() > 1e-3
 
 
 def test_noise_is_drawn_anew_and_apart_for_keys_and_values(inputs):

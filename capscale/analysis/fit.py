@@ -29,6 +29,9 @@ BEYOND = 100.0
 """A Huber threshold beyond any residual: least squares."""
 REFITS = 3
 """Rounds between the optimum and the variances of shared errors: both stand still after one or two."""
+ON_BOUND = 1e-6
+"""Share of the way between both bounds within which a number has ended on one: a step of the numerical derivatives, as
+near as a solver comes where the loss hardly falls any more."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Fit:
     def bounds_hit(self) -> tuple[str, ...]:
         """Fitted numbers that ended on a bound: not measured, only limited."""
         width = self.upper - self.lower
-        near = (self.z - self.lower < 1e-7 * width) | (self.upper - self.z < 1e-7 * width)
+        near = (self.z - self.lower < ON_BOUND * width) | (self.upper - self.z < ON_BOUND * width)
         return tuple(n for n, hit in zip(self.problem.names, near & self.free, strict=True) if hit)
 
     @property

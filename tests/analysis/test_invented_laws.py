@@ -98,8 +98,8 @@ def invented(name, sizes=SIZES, tokens=TOKENS, noise=0.0):
         rows = [{"dense_tokens": row["D"], "qat_tokens": None} | row for row in rows]
     law = LAWS[name]
     table = make_table(rows, name, strict=False)
-    arrays = gather(table.rows, law, ((), ()), (1.0, 1.0))
-    loss = Layout(law, 0, 0, True).loss(Numbers(numbers), np.zeros(len(numbers)), arrays)
+    arrays = gather(table.rows, law, ((), (), ()), (1.0, 1.0))
+    loss = Layout(law, 0, 0, 0, True).loss(Numbers(numbers), np.zeros(len(numbers)), arrays)
     loss = loss + np.random.default_rng(0).normal(0, noise, len(loss))
     by_run = dict(zip((r.run for r in table.rows), loss, strict=True))
     return make_table([row | {"loss": float(by_run[row["run"]])} for row in rows], name, strict=False)

@@ -178,7 +178,7 @@ def test_sizes_under_a_budget_have_intervals_that_hold(fitted, name):
 def test_an_end_of_the_search_is_no_end_of_an_interval(fitted, monkeypatch):
     row = target("int4")
     predictor = Predictor(fitted, (row,), 40)
-    monkeypatch.setattr(planner, "_lowest", lambda sizes, losses: sizes[-1])
+    monkeypatch.setattr(planner, "lowest", lambda sizes, losses: sizes[-1])
     size, ratio = best_size(predictor, row, 1e20)
     assert size.high == np.inf
     assert ratio.low == 0

@@ -4,6 +4,8 @@ import jax
 import pytest
 from support.pages import blocks
 
+pytestmark = pytest.mark.ci
+
 BLOCKS = blocks("own_model")
 
 

@@ -20,6 +20,8 @@ from capscale.analysis.table import Table, make_table
 from capscale.analysis.validation import BeyondCut, Validation
 from capscale.errors import UserError
 
+pytestmark = pytest.mark.ci
+
 QUICK = Settings(starts=16)
 LAWS_ASKED = [LAWS[name] for name in ("kumar", "tanh", "tanh-coupled", "frantar")]
 

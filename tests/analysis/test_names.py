@@ -14,6 +14,8 @@ from capscale.analysis.report import csv_bytes
 from capscale.analysis.rows import read
 from capscale.cli import main
 
+pytestmark = pytest.mark.ci
+
 NAMES = {
     "int1": "$x_{$",
     "int2": "a$b$c",

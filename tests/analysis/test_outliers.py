@@ -25,6 +25,8 @@ from capscale.analysis.sentences.rule import say
 from capscale.analysis.table import make_table
 from capscale.cli import main
 
+pytestmark = pytest.mark.ci
+
 SIZES, RATIOS = (3e7, 1e8, 3e8, 1e9), (25.0, 50.0, 100.0, 200.0)
 FORMATS = ("dense", "int4", "int3", "int2")
 LAW = ("alpha", "beta", "E", "F", "C")

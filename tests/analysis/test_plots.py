@@ -24,6 +24,8 @@ from capscale.analysis.study import study
 from capscale.analysis.table import make_table
 from capscale.analysis.uncertainty import Interval
 
+pytestmark = pytest.mark.ci
+
 NAMES = ("int8", "int4", "int2", "int1", "top50", "2:4", "top75", "2:4+int4", "higgs-d2-n16")
 
 

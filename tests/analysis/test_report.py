@@ -13,6 +13,8 @@ from capscale.analysis.study import study
 from capscale.cli import analysis, bench, factorizing, planning
 from capscale.errors import UserError
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):

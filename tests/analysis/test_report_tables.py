@@ -17,6 +17,8 @@ from capscale.analysis.table import make_table
 from capscale.cli.analysis_tables import print_study
 from capscale.errors import UserError
 
+pytestmark = pytest.mark.ci
+
 SIZES, RATIOS = (3e7, 1e8, 3e8, 1e9), (25.0, 50.0, 100.0, 200.0)
 QUICK = Settings(starts=16)
 

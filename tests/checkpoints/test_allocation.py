@@ -21,6 +21,8 @@ from capscale.models.projected import kernels_of
 from capscale.policy_names import find_policy
 from capscale.representation import DENSE
 
+pytestmark = pytest.mark.ci
+
 NAMES = ("int2", "int4", "int8")
 FORMATS = [find(name) for name in NAMES]
 

@@ -19,6 +19,8 @@ from capscale.representation import DENSE, DENSE_OPERAND, Representation, operan
 from capscale.train.loop import LoopIntervals
 from capscale.train.run import Optimizer
 
+pytestmark = pytest.mark.ci
+
 FORMATS = {
     "dense": DENSE,
     "rotated": Representation(operand("int4"), operand("int8", per_token=True), hadamard=8),

@@ -28,6 +28,8 @@ from capscale.models.initial import initial_params
 from capscale.models.rope import LinearRope, Llama3Rope
 from capscale.representation import DENSE, Operand, Representation, operand
 
+pytestmark = pytest.mark.ci
+
 FIXTURES = Path(__file__).parent / "fixtures"
 MODEL = ModelConfig(2, 2, 32, 64, 16, feed_forward_width=64, kv_heads=1, dtype="float32", init_std=0.3)
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 64, (2, 12)), jnp.int32)

@@ -23,6 +23,8 @@ from capscale.models.decoder import Decoder
 from capscale.models.projected import kernels_of
 from capscale.representation import DENSE, Representation, operand
 
+pytestmark = pytest.mark.ci
+
 BOTH = Representation(operand("int4"), operand("int8", per_token=True), hadamard=8)
 
 

@@ -21,6 +21,8 @@ from capscale.models.layers import Attention, initializers
 from capscale.models.rotary import rotary_embedding
 from capscale.representation import DENSE, Representation, operand, project_activations, project_cached
 
+pytestmark = pytest.mark.ci
+
 MODEL = replace(tiny.MODEL, heads=2, kv_heads=1, width=16)
 BOTH = Representation(keys=operand("int4", per_token=True), values=operand("int2", per_token=True))
 

@@ -28,6 +28,8 @@ from capscale.models.projected import (
 from capscale.policy_names import find_policy
 from capscale.representation import DENSE, Operand, Representation, operand, project_activations, project_weights
 
+pytestmark = pytest.mark.ci
+
 MODEL = replace(tiny.MODEL, layers=4, tied_embeddings=False, init_std=0.3)
 CTX = Context(jnp.float32(1), None)
 TOKENS = jnp.asarray(np.random.default_rng(1).integers(0, 96, (2, 17)), jnp.int32)

@@ -29,6 +29,8 @@ from capscale.analysis.cut_offs import CutOffs
 from capscale.analysis.sentences import alts, bench, caveats, fits, notes, outlying, summary, weights
 from capscale.analysis.sentences.rule import always, say
 
+pytestmark = pytest.mark.ci
+
 EVERY = (*summary.RULES, *caveats.RULES, *fits.RULES, *notes.EVERY, *bench.EVERY, *outlying.BENCH, *alts.EVERY)
 RULES = {rule.name: rule for rule in EVERY}
 

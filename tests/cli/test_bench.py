@@ -8,6 +8,8 @@ from support.synthetic import TRUTH, rho_of, runs
 
 from capscale.cli import main
 
+pytestmark = pytest.mark.ci
+
 SIZES = (3e7, 1e8, 3e8, 1e9)
 LAW = """
 from dataclasses import replace

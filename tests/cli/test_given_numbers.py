@@ -9,6 +9,8 @@ from support.synthetic import NANO, rho_of, runs
 
 from capscale.cli import analysis, bench, planning
 
+pytestmark = pytest.mark.ci
+
 COMMANDS = {
     "fit": (analysis.Fit, ["--starts", "16", "--bootstrap", "20"]),
     "predict": (planning.Predict, ["--weights", "int3", "--draws", "20"]),

@@ -217,7 +217,7 @@ def test_preflight_keeps_settings_for_a_slice(place, capsys, monkeypatch):
     assert main(["sweep", "mine.py", "--text", "text.txt", "--out", "out", "--mode", "mesh"]) == 0
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_users_have_it")
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'capscale[tpu]'")
 def test_a_paper_program_gets_a_setting_that_fits(tmp_path):

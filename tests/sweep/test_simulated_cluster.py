@@ -90,8 +90,13 @@ def test_workers_that_stand_still_do_nothing_twice():
     assert faults(WAITING, Fleet(WAITING).report()) == []
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("what", BROKEN)
+DEAR = ("a lease never ends",)
+"""Faults whose simulation takes a minute."""
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=pytest.mark.slow if what in DEAR else pytest.mark.ci) for what in BROKEN]
+)
 def test_a_fault_in_what_it_runs_is_seen(what, monkeypatch):
     """Each of these costs runs or hours in some history, and the simulation tells."""
     monkeypatch.setattr(*BROKEN[what])

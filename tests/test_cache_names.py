@@ -97,7 +97,7 @@ def test_a_run_says_it(tmp_path):
 
 
 def test_bytes_of_a_token():
-    """Llama's 8B has 32 layers of 8 heads of 128 features; a float32 scale lies beside each head's codes."""
+    """A float32 scale lies beside the codes of each head."""
     model = find_size("30M")
     heads = model.layers * model.keys_and_values
     assert cache_bytes(model, DENSE) == heads * model.features_per_head * 2 * 2

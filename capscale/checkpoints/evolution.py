@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 CHILDREN = 8
-"""Of a generation. The paper takes 16 to 128, most of which it evaluates on a part of the text."""
+"""Children of a generation, all evaluated on all of the calibration text."""
 
 TRIES = 100
 """Mutations for every child of a generation, until one is new."""

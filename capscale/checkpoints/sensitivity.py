@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from capscale.checkpoints.evaluation import WindowLosses
+from capscale.checkpoints.post_training import CLEAR
 from capscale.checkpoints.source import Source
 from capscale.data.source import Source as Text
 from capscale.errors import UserError
@@ -17,9 +18,6 @@ from capscale.formats.storage import Storable, storage_bits
 from capscale.models.projected import kernels_of, path_name
 from capscale.operands import Operand
 from capscale.representation import Representation
-
-CLEAR = 3.0
-"""Standard errors from which a rise is one."""
 
 
 class Matrix(NamedTuple):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-CLEAR = 2.0
+APART = 2.0
 """Standard errors of paired differences from which one mixture is said to be better than another."""
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _line(mixture: "Mixture", allocated: bool) -> tuple[str, ...]:
 
 def _verdict(other: "Mixture") -> str:
     """How the allocated mixture compares with another on held-out text."""
-    if abs(other.less) <= CLEAR * other.less_se:
+    if abs(other.less) <= APART * other.less_se:
         return f"held-out text does not tell the allocated mixture from {other.name} ({other.less:+.4f})"
     word = "lower" if other.less < 0 else "higher"
     return f"the allocated mixture's held-out loss is {word} than that of {other.name}, by {abs(other.less):.4f}"
@@ -145,9 +145,11 @@ def _verdict(other: "Mixture") -> str:
 
 def sentences(found: "Allocation") -> list[str]:
     """Sentences that the tables leave out: whether rises add up, what was unclear, and what was not tried."""
+    from capscale.checkpoints.post_training import CLEAR
+
     told = [
         "rise / error: rise of the loss over the relative squared error of that matrix alone, of the finest format "
-        "whose rise is beyond 3 standard errors; ? where none is",
+        f"whose rise is beyond {CLEAR:g} standard errors; ? where none is",
         f"the rises of single matrices add up to {found.expected:+.4f} where the allocated ones together make "
         f"{found.allocated.calibrated:+.4f}, on the calibration text",
     ]

@@ -78,9 +78,9 @@ class Launch(Selecting):
     at_once: int | None = None
     """Slurm: most tasks that run at once."""
     account: str | None = None
-    """Slurm: who pays."""
+    """Slurm: the account that is charged."""
     partition: str | None = None
-    """Slurm: which machines."""
+    """Slurm: the partition whose machines run it."""
     cpus: int | None = None
     """Slurm: processor cores of a task; compiling uses several."""
     host_memory: str | None = None

@@ -24,9 +24,9 @@ RESAMPLES = 400
 STEPS = 60
 """Rounds of Fisher scoring at most; about ten do."""
 SPREADS = (1e-3, 3.0)
-"""Bounds of s."""
+"""Bounds of the number s."""
 NOISES = (1e-6, 1.0)
-"""Bounds of t."""
+"""Bounds of the number t."""
 TAIL = 0.975
 CHUNK = 50
 """Resamples that are solved at a time, in memory."""

@@ -93,6 +93,14 @@ def test_rises_are_of_the_calibration_windows(dense, found):
     assert told.rise_se == pytest.approx(apart.std(ddof=1) / 8)
 
 
+def test_expected_losses_are_measured_where_they_are_clear(found):
+    for one in found.sensitivities:
+        for rise, expected in zip(one.rises, one.expected, strict=True):
+            clear = rise.rise > 3 * rise.rise_se
+            assert expected == (rise.rise if clear else pytest.approx(one.slope * rise.error))
+    assert any(r.rise > 3 * r.rise_se for one in found.sensitivities for r in one.rises)
+
+
 def test_slopes():
     fine, middle, coarse = Rise(0.01, 0.0002, 1e-4), Rise(0.1, 0.02, 1e-3), Rise(1.0, 0.5, 1e-2)
     assert slope_of([coarse, fine, middle]) == (pytest.approx(0.2), True)  # the fine one is within its error

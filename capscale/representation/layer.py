@@ -1,0 +1,57 @@
+"""Linear layer of a representation, the only place where compression meets a model."""
+
+from jax import Array
+
+from capscale.backward import Factors, compressed_product
+from capscale.errors import UserError
+from capscale.formats.base import NO_CONTEXT, Context
+from capscale.product import product
+from capscale.representation.projecting import (
+    ProjectedActivations,
+    ProjectedWeight,
+    given_activations,
+    given_weights,
+    project_activations,
+    project_weights,
+)
+from capscale.representation.value import DENSE, Representation
+
+
+def linear(
+    x: Array | ProjectedActivations,
+    w: Array | ProjectedWeight,
+    representation: Representation = DENSE,
+    weights_ctx: Context = NO_CONTEXT,
+    activations_ctx: Context = NO_CONTEXT,
+    *,
+    gradients_key: Array | None = None,
+) -> Array:
+    """`y = R(x) R(w)`: x (..., in), w (in, out), y (..., out) in the dtype of x.
+
+    Weights are projected in their own dtype (the float32 masters), unless they are `ProjectedWeight`, then cast to the
+    dtype of x; products accumulate in float32. Activations are projected here, unless `project_once` did it.
+    `gradients_key`: PRNG key of what the backward products draw.
+
+    Raises:
+      UserError: activations that were projected in another representation; weights that were projected without what
+        the backward products take; what `capscale.backward.compressed_product` refuses.
+    """
+    if not isinstance(w, ProjectedWeight):
+        w = ProjectedWeight(project_weights(w, representation, weights_ctx), given_weights(w, representation))
+    if not isinstance(x, ProjectedActivations):
+        given = given_activations(x, representation)
+        x = ProjectedActivations(project_activations(x, representation, activations_ctx), representation, given)
+    if x.representation != representation:
+        raise UserError(
+            f"linear(representation={representation}): the activations were projected for {x.representation}; project "
+            "them for this layer, or hold both layers in one representation"
+        )
+    if representation.gradients.is_dense:
+        return product(x.value, w.value)
+    if representation.needs_given_weights and w.given is None:
+        raise UserError(
+            f"linear(representation={representation}): the gradient of the inputs takes the weights as they were "
+            "before they were projected; make them ProjectedWeight(project_weights(w, representation), "
+            "given_weights(w, representation))"
+        )
+    return compressed_product(Factors(x.value, w.value, x.given, w.given, gradients_key), representation.gradients)

@@ -1,0 +1,126 @@
+"""Operands projected ahead of a product: weights once a step, inputs once for the layers that read them."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from capscale.errors import UserError
+from capscale.formats.base import NO_CONTEXT, Context
+from capscale.fused import project_fused
+from capscale.operands import Operand, project
+from capscale.representation.value import Representation, rotated, rotated_back, rotated_block
+
+
+def project_weights(w: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Array:
+    """`w` of shape (in, out) as `representation` holds it, in the rotated basis where both operands are rotated.
+
+    A function of `w` alone: a train step may call it once per optimizer step, ahead of every use.
+    """
+    if representation.weights.is_dense:
+        return w
+    fused = _project_fused(representation.weights, jnp.swapaxes(w, -1, -2), representation, ctx)
+    if fused is not None:
+        return jnp.swapaxes(fused, -1, -2)
+    projected = jnp.swapaxes(project(representation.weights, weight_rows(w, representation), ctx), -1, -2)
+    return projected if representation.rotates_both else rotated_back(projected, representation, axis=-2)
+
+
+def weight_rows(w: Array, representation: Representation) -> Array:
+    """Rows that the format of the weights sees of `w` (in, out): its columns (out, in), rotated where it asks so.
+
+    Rotated as they lie: on a CPU the additions of many columns at once are several times as fast.
+    """
+    return jnp.swapaxes(rotated(w, representation, axis=-2), -1, -2)
+
+
+def project_activations(x: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Array:
+    """`x` of shape (..., in) as `representation` holds it, token by token."""
+    if representation.activations.is_dense:
+        return x
+    fused = _project_fused(representation.activations, x, representation, ctx)
+    if fused is not None:
+        return fused
+    projected = project(representation.activations, rotated(x, representation), ctx, tokens=True)
+    return projected if representation.rotates_both else rotated_back(projected, representation)
+
+
+def project_cached(
+    x: Array, representation: Representation, side: Literal["keys", "values"], ctx: Context = NO_CONTEXT
+) -> Array:
+    """Keys or values of shape (..., head features) as a cache in `representation` holds them, head and token alone."""
+    held: Operand = getattr(representation, side)
+    if held.is_dense:
+        return x
+    alone = Representation(activations=held, hadamard=representation.hadamard, signs=representation.signs)
+    return project_activations(x, alone, ctx)
+
+
+class ProjectedWeight(NamedTuple):
+    """Weights that `project_weights` has projected already, marked so that `linear` does not do it again.
+
+    `given`: the weights before that, in the same basis, where the gradient of the inputs is taken with them
+    (`given_weights`). No gradient reaches them by that way.
+    """
+
+    value: Array
+    given: Array | None = None
+
+    def __jax_array__(self) -> Array:
+        """Refused: another layer that multiplied these would leave out the activations, or the rotation of both."""
+        raise UserError(
+            f"weights of shape {self.value.shape} are ProjectedWeight, for capscale.linear alone, and met another "
+            "layer; compress models that are not capscale's by capscale.compress(model, policy, inputs)"
+        )
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["value", "given"], meta_fields=["representation"])
+@dataclass(frozen=True)
+class ProjectedActivations:
+    """Activations that are projected already, for several products of `linear`: made by `project_once`.
+
+    Gradients of the products add up before they meet the one mask and the one rotation. `given`: see `ProjectedWeight`.
+    """
+
+    value: Array
+    representation: Representation
+    given: Array | None = None
+
+    def __jax_array__(self) -> Array:
+        """Refused: they are rotated where both operands are, for a product with weights that are as well."""
+        raise UserError(f"ProjectedActivations of shape {self.value.shape} met another operation than capscale.linear")
+
+
+def project_once(x: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> ProjectedActivations:
+    """`x` of shape (..., in) projected for every `linear` that multiplies it in this representation.
+
+    Values are those of as many `linear(x, ...)`, bit for bit. So are float32 gradients under a mask of booleans without
+    a rotation; a rotation of the sum rounds otherwise than a sum of rotated gradients, and XLA may leave a sum of
+    bfloat16 gradients unrounded inside of a program.
+    """
+    projected = project_activations(x, representation, ctx)
+    return ProjectedActivations(projected, representation, given_activations(x, representation))
+
+
+def given_weights(w: Array, representation: Representation) -> Array | None:
+    """`w` (in, out) in the basis that products take it in, not projected, for `needs_given_weights`; None without."""
+    if not representation.needs_given_weights:
+        return None
+    return lax.stop_gradient(rotated(w, representation, axis=-2) if representation.rotates_both else w)
+
+
+def given_activations(x: Array, representation: Representation) -> Array | None:
+    """`x` (..., in) in the basis that products take it in, not projected, for `needs_given_activations`."""
+    if not representation.needs_given_activations:
+        return None
+    return lax.stop_gradient(rotated(x, representation) if representation.rotates_both else x)
+
+
+def _project_fused(operand: Operand, rows: Array, representation: Representation, ctx: Context) -> Array | None:
+    """Rows rotated, projected, and rotated back unless both operands stay rotated, by one kernel; None without one."""
+    block, signs = rotated_block(rows.shape[-1], representation), representation.signs
+    back = block is not None and not representation.rotates_both
+    return project_fused(operand.format, operand.backward(), rows, ctx, rotation=block, signs=signs, back=back)

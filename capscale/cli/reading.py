@@ -22,7 +22,8 @@ class Reading:
     fill: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")] = ()
     """Value of empty cells, or of a column that is not there, such as activations=dense."""
     replace: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="WORD=MEANING")] = ()
-    """Format or status that a word of the table means, such as 4bit=int4 or preempted=diverged."""
+    """Format or status that a word of the table means, such as 4bit=int4 or preempted=diverged; gradients:FP8=fp8-e5m2
+    is of gradients alone."""
     keep_suspect: bool = False
     """Keep rows that look like unit mistakes."""
 

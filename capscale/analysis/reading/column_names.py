@@ -65,6 +65,17 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ),
         ("a_bits", "activation_bits", "activations_bits", "act_bits", "abits", "bits_a", "a_bit"),
     ),
+    "gradients": (
+        ("gradients",),
+        (
+            *("grad_format", "gradient_format", "gradients_format", "g_format", "format_g", "grad_quant", "g_quant"),
+            *("gradient_quant", "gradients_quant", "gradient_quantization", "grad_quantization", "grad_dtype"),
+            *("gradient_dtype", "gradients_dtype", "grad_precision", "gradient_precision", "gradients_precision"),
+            *("backward_format", "bwd_format", "backward_quant", "backward_precision", "bwd_precision"),
+            *("backward_dtype", "bwd_dtype", "backward_recipe", "g_dtype", "g_precision"),
+        ),
+        ("grad_bits", "gradient_bits", "gradients_bits", "g_bits", "gbits", "bits_g", "backward_bits", "bwd_bits"),
+    ),
     "status": (("status",), ("state", "run_state", "run_status")),
     "seed": (("seed",), ("random_seed", "rng_seed", "seed_id", "init_seed")),
     "family": (("family",), ("model_family",)),
@@ -74,7 +85,7 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """Names in lower case with underscores, best first: a later tier is looked at where no earlier one is there."""
 EXACT = (
-    *("weights_estimator", "activations_estimator", "hadamard", "gradients", "default_estimators", "weight"),
+    *("weights_estimator", "activations_estimator", "hadamard", "default_estimators", "weight"),
     *("cache", "policy"),
     *("weights_realised_error", "weights_realised_error_end", "weights_pass_rate", "weights_pass_rate_end"),
     *("weights_pass_rate_gaussian", "bits_per_byte"),

@@ -80,7 +80,7 @@ def meaning(word: str) -> Meaning:
     for candidate in (name, name.replace("-", ""), name.replace("-", "+")):
         if _known(candidate):
             return Meaning(f"{candidate} [{estimator}" if estimator else candidate)
-    if (among := _several(low)) is not None:
+    if (among := several(low)) is not None:
         raise UserError(
             f"{word!r} does not say which format: {', '.join(among)}; say which: --replace '{word}={among[0]}'"
         )
@@ -105,8 +105,8 @@ def _integer(bits: str, word: str) -> str:
     return f"int{bits}"
 
 
-def _several(low: str) -> tuple[str, ...] | None:
-    """The formats that a word could be; None for a word of no known number of bits."""
+def several(low: str) -> tuple[str, ...] | None:
+    """The formats that a word, in lower case with hyphens, could be; None for a word of no known number of bits."""
     if (among := FLOATS.get(low.replace("-", "").replace("float", "fp"))) is not None:
         return among
     if (bits := BITS.fullmatch(low)) is None:

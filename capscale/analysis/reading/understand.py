@@ -9,6 +9,7 @@ from capscale.analysis.names import word
 from capscale.analysis.reading.choices import Choices
 from capscale.analysis.reading.column_names import EXACT, NAMES
 from capscale.analysis.reading.columns import BITS, COUNTS, Column, find_columns, plain_name, remark_on
+from capscale.analysis.reading.gradients import read_gradients
 from capscale.analysis.reading.groups import is_group
 from capscale.analysis.reading.history import last_of_histories
 from capscale.analysis.reading.missing import refuse_missing
@@ -71,6 +72,9 @@ def understand(records: Sequence[Mapping[str, Any]], choices: Choices, source: s
             columns[ours] = column
             found[ours] = numbers
             remarks += remark_on(column)
+        elif ours == "gradients":
+            found[ours], said = read_gradients(cells[column.source], column, choices, places)
+            remarks += said
         elif ours not in (*OPERANDS, "run"):
             found[ours] = cells[column.source]
             remarks += remark_on(column)

@@ -10,6 +10,7 @@ from capscale.analysis.arrays import curve_of
 from capscale.analysis.conditioning import flat_directions
 from capscale.analysis.fit import Fit
 from capscale.analysis.solver import Solution
+from capscale.analysis.starts import starting_points
 from capscale.errors import UserError
 
 
@@ -106,8 +107,10 @@ def bootstrap(fit: Fit, resamples: int = 1000, seed: int | None = None) -> Boots
     sqrt((n - p) / n), and their deviation is known to n - p degrees of freedom only: those of a resample are widened by
     sqrt(n / chi2), chi2 drawn with n - p degrees of freedom, before it is fitted.
 
-    Where the objective is flat every resample starts from a point of its own along the flat directions as well, and
-    ends there unless that is worse: a refit that starts at the optimum would stay beside it, in a sharp interval.
+    Where the objective is flat every resample starts from a point of its own as well, and ends there unless that is
+    worse: a refit that starts at the optimum would stay beside it, in a sharp interval. Such a point is a start as
+    `fit` draws them, not the optimum, which may lie at either end of the valley by chance of rounding, and a step along
+    the flat directions, which may lead beyond where fits start.
     """
     if resamples < 2:
         raise UserError(f"bootstrap={resamples}: at least 2 resamples")
@@ -128,8 +131,10 @@ def bootstrap(fit: Fit, resamples: int = 1000, seed: int | None = None) -> Boots
             found = _chosen(found, other, other.objective < found.objective)
     flat = flat_directions(fit)
     if len(flat):
-        apart = np.clip(fit.z + random.normal(size=(resamples, len(flat))) @ flat, fit.lower, fit.upper)
-        other = fit.solve(fit.batch(apart, **change))
+        seed = int(random.integers(2**32))
+        apart = starting_points(fit.problem, fit.lower, fit.upper, count=resamples, seed=seed)
+        apart += random.normal(size=(resamples, len(flat))) @ flat
+        other = fit.solve(fit.batch(np.clip(apart, fit.lower, fit.upper), **change))
         found = _chosen(found, other, 2 * (other.objective - found.objective) < EQUAL * noise * widen**2)
     return Bootstrap(fit, found.z, found.objective, found.converged)
 

@@ -3,16 +3,24 @@
 Five recipes of `capscale.recipes` (nvfp4-pretraining, quartet, quartet2, mxfp4-backward, int8-training) and dense, each
 with its forward products alone, its backward products alone and all three, at several numbers of tokens per parameter
 and two seeds: whether gradients act on the data's term of a law, as a factor of D, shows where the ratio varies.
-mxfp4-backward has a dense forward pass, so that it is one of these.
+mxfp4-backward has a dense forward pass, so that it is one of these. On the nano ladder the smallest size has all
+ratios, the others the shorter two, as each of the longer ones takes minutes of a CPU.
 
-Expected: backward alone costs less than forward alone at 4 bits, and its cost grows with tokens per parameter.
-Run: `capscale sweep gradients --ladder nano --out runs/gradients`, 224 runs; `--sizes nano-16 --seeds 0` are 56.
-Not run as a whole yet.
+Statements, judged by differences of losses at equal size, tokens and seed (`capscale.analysis.contrasts`): at 4 bits
+backward products cost less than forward products; the cost of either grows with tokens per parameter; the costs add up;
+INT8 costs nothing. How gradients are rounded and rotated is the question of `gradient_rounding`.
+
+Run: `capscale sweep gradients --ladder nano --out runs/gradients`, 168 runs, 112 of them by `--sizes nano-16`; then
+`python scripts/judge_experiment.py gradients experiments/results/gradients.csv`. Rows and verdicts:
+experiments/results/README.md.
 """
 
 from dataclasses import replace
 from itertools import product
 
+from capscale.analysis.claims import Claim, Estimate, above_zero
+from capscale.analysis.contrasts import Contrast, between, combined, estimates_by_name, mean_of
+from capscale.analysis.evidence import Evidence
 from capscale.data.corpus import DataId
 from capscale.models.config import ModelConfig
 from capscale.models.ladder import Ladder
@@ -22,10 +30,65 @@ from capscale.train.grid import SEEDS, Grid
 from capscale.train.run import Run
 
 RECIPES = ("nvfp4-pretraining", "quartet", "quartet2", "mxfp4-backward", "int8-training")
+FOUR_BIT = ("nvfp4-pretraining", "quartet", "quartet2")
+"""Recipes that hold operands of all three products in 4 bits."""
 RATIOS = (25, 50, 100, 200)
 """Tokens per parameter, those of the paper's ladders."""
+SHORT = (25, 50)
+"""Those of all but the smallest size on the nano ladders."""
 TILE, SIZES = 16, 3
 """Side of NVFP4's tiles, which has to divide every matrix, and the number of sizes: the smallest that it does."""
+SMALL = 0.02
+"""Nats per token, a hundredth of the loss of these models."""
+
+
+STATEMENTS = (
+    above_zero(
+        "backward-cheaper",
+        "At 4 bits the backward products cost less than the forward products.",
+        "arXiv 2505.14669, whose law has a capacity of the forward pass and a factor of D of the backward pass",
+        "loss with the forward products alone less that with the backward products alone, mean over the 4-bit recipes",
+        paper=0.05,
+        deviation=0.006,
+    ),
+    above_zero(
+        "backward-grows",
+        "What backward products cost grows with tokens per parameter.",
+        "arXiv 2505.19115: noise counts where gradients are small, late in training; a factor of D has it fall",
+        "slope of the loss with the backward products alone less dense, per e-fold of tokens, mean over the recipes",
+        paper=SMALL,
+        deviation=0.006,
+    ),
+    above_zero(
+        "forward-grows",
+        "What forward products cost grows with tokens per parameter.",
+        "a drift of the capacity with D / N; arXiv 2505.14302 has it of quantization-aware training",
+        "slope of the loss with the forward products alone less dense, per e-fold of tokens, mean over the 4-bit ones",
+        paper=SMALL,
+        deviation=0.006,
+    ),
+    Claim(
+        "costs-add",
+        "What forward and backward products cost adds up.",
+        "any law with a capacity on N and a factor on D, apart",
+        "loss with all three products less both halves' alone, plus dense, mean over the 4-bit recipes",
+        (-SMALL, SMALL),
+        "a hundredth of the loss either way",
+        0.0,
+        deviation=0.007,
+    ),
+    Claim(
+        "int8-for-nothing",
+        "INT8 in all three products costs nothing.",
+        "no number of a paper: 255 levels a row leave a relative error of 1e-4",
+        "loss with the int8 recipe less dense",
+        (-SMALL, SMALL),
+        "a hundredth of the loss either way",
+        0.0,
+        deviation=0.008,
+    ),
+)
+SLOPES = {"backward-grows", "forward-grows"}
 
 
 def representations() -> list[Representation]:
@@ -42,18 +105,51 @@ def sizes(ladder: Ladder) -> list[str]:
     return sorted(whole, key=lambda size: ladder.sizes[size].non_embedding_parameters)[:SIZES][::-1]
 
 
+def ratios(ladder: Ladder, size: str) -> tuple[int, ...]:
+    """Tokens per parameter of a size, the longest first."""
+    short = ladder.name.startswith("nano") and size != sizes(ladder)[-1]
+    return (SHORT if short else RATIOS)[::-1]
+
+
 def runs(ladder: Ladder, data: DataId) -> list[Run]:
     """Every representation at every size, ratio and seed."""
     grid = Grid(ladder, data)
     return [
-        _long(grid.run(size, held, seed=seed), ratio)
-        for size, ratio, held, seed in product(sizes(ladder), RATIOS[::-1], representations(), SEEDS)
+        at_ratio(grid.run(size, held, seed=seed), ratio)
+        for size in sizes(ladder)
+        for ratio, held, seed in product(ratios(ladder, size), representations(), SEEDS)
     ]
+
+
+def contrasts() -> dict[str, Contrast]:
+    """Contrast of every statement; of those in `SLOPES` its slope is meant."""
+
+    def halves(name: str) -> tuple[Contrast, Contrast]:
+        recipe = find_recipe(name)
+        return between(forward_only(recipe), DENSE), between(backward_only(recipe), DENSE)
+
+    def coupling(name: str) -> Contrast:
+        return combined([(between(find_recipe(name), DENSE), 1.0), *((half, -1.0) for half in halves(name))])
+
+    forward, backward = (mean_of(halves(name)[side] for name in FOUR_BIT) for side in (0, 1))
+    return {
+        "backward-cheaper": combined([(forward, 1.0), (backward, -1.0)]),
+        "backward-grows": mean_of(halves(name)[1] for name in RECIPES),
+        "forward-grows": forward,
+        "costs-add": mean_of(map(coupling, FOUR_BIT)),
+        "int8-for-nothing": between(find_recipe("int8-training"), DENSE),
+    }
+
+
+def estimates(evidence: Evidence) -> dict[str, Estimate]:
+    """The contrasts of these rows."""
+    return estimates_by_name(evidence, contrasts(), SLOPES)
+
+
+def at_ratio(run: Run, ratio: int) -> Run:
+    """The run on so many tokens per parameter."""
+    return replace(run, tokens=ratio * run.non_embedding_parameters)
 
 
 def _is_whole(model: ModelConfig) -> bool:
     return all(side % TILE == 0 for shape in model.projections.values() for side in (*shape, model.context))
-
-
-def _long(run: Run, ratio: int) -> Run:
-    return replace(run, tokens=ratio * run.non_embedding_parameters)

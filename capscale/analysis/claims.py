@@ -80,6 +80,11 @@ class Claim:
         return max(0.0, float(norm.cdf(above) - norm.cdf(-below)))
 
 
+def above_zero(name: str, says: str, source: str, effect: str, *, paper: float, deviation: float) -> Claim:
+    """The claim that an effect has the sign of `paper`'s, above none; its size is not part of it."""
+    return Claim(name, says, source, effect, (0.0, math.inf), "its sign", paper, null=0.0, deviation=deviation)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Our number for a claim with the ends of its 95 % interval, or why there is none.

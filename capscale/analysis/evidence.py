@@ -21,7 +21,8 @@ from capscale.errors import UserError
 from capscale.estimator_names import estimator_name
 from capscale.formats.catalog import label
 from capscale.gradient_names import gradients_name
-from capscale.representation import Representation
+from capscale.policy import Frozen
+from capscale.policy_names import policy_name
 
 RESAMPLES = 1000
 
@@ -72,8 +73,11 @@ class Evidence:
         """Of every format, at the tokens of the compressed runs."""
         return capacities_of(self.table)
 
-    def curve(self, representation: Representation) -> str:
-        """Name in this table of a representation; UserError where it has no row with a loss."""
+    def curve(self, policy: Frozen) -> str:
+        """Name in this table of a representation, or of rules; UserError where it has no row with a loss."""
+        if isinstance(policy, tuple):
+            return self._curve_of_rules(policy_name(policy))
+        representation = policy
         rotated = representation.hadamard is not None
         sides = (representation.weights, representation.activations)
         names = tuple(label(side.format) for side in sides)
@@ -89,6 +93,12 @@ class Evidence:
         told = [n if u else f"{n} [{e}]" for n, e, u in zip(names, estimators, usual, strict=True)]
         by = "".join(f", {what} {n}" for what, n in zip(("gradients", "cache"), beyond, strict=True) if n != "dense")
         raise UserError(f"{told[0] if names[1] == 'dense' else ' x '.join(told)}{by}: no result")
+
+    def _curve_of_rules(self, rules: str) -> str:
+        for row in self.table.first_of_curve.values():
+            if row.policy == rules:
+                return row.curve
+        raise UserError(f"{rules}: no result")
 
     def why_not(self, curve: str) -> str:
         """Why the capacity of a format is not measured; empty where it is."""

@@ -32,12 +32,20 @@ IDS = {
         "803fd981bada738d",
     ),
     "gradients": (
-        "defb4636f522b053",
+        "bbc02f3037aa427b",
         "dc2c87ff3a9db8d7",
         "f2fdc1ca73801080",
         "ed51e9ac99fd426e",
         "92654aecbe4d6b58",
         "94197288be552b63",
+    ),
+    "gradient_rounding": (
+        "61d7681e51873348",
+        "373005a72257066c",
+        "4e3d0179027ac184",
+        "97511fd38539f154",
+        "6e73e4afdb7d2d1b",
+        "4874c7a2b62e0eb5",
     ),
     "dense_then_qat": (
         "0f0212fd43504bc5",

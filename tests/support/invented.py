@@ -35,7 +35,7 @@ def planned(experiment: Any, ladder: str = "nano") -> list[Run]:
 
 def records(
     runs: Iterable[Run],
-    rho: Callable[[Representation], float],
+    rho: Callable[[Any], float],
     *,
     law: Scaling = LAW,
     scatter: float = SEED_SCATTER,
@@ -68,6 +68,8 @@ def _told(run: Run) -> dict[str, float | None]:
 
     Share that passes of Gaussian weights is not computed: it takes a second for each format.
     """
+    if not isinstance(run.representation, Representation):
+        return dict.fromkeys(COLUMNS[1:])
     weights = run.representation.weights
     error = None if weights.is_dense else format_gmse(weights.format)
     passes = None if weights.is_dense else 1.0
@@ -76,7 +78,7 @@ def _told(run: Run) -> dict[str, float | None]:
 
 def evidence(
     experiment: Any,
-    rho: Callable[[Representation], float],
+    rho: Callable[[Any], float],
     *,
     ladder: str = "nano",
     keep: Callable[[Run], bool] = lambda run: True,

@@ -1,0 +1,160 @@
+"""Contrasts: differences of losses of runs that share size, tokens and seed, with what seeds leave uncertain of them.
+
+Runs of one seed have their batches and initial weights in common, so that differences scatter less than losses. How much
+is measured on all policies of a table together: what is left of every loss without the mean of its policy and the mean
+of its seed, in each cell of size and tokens. With two seeds one difference tells its own scatter by a single number,
+where a dozen policies tell it by a dozen. That all policies scatter alike is assumed.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t as student
+
+from capscale.analysis.claims import Estimate
+from capscale.analysis.effects import estimates_of
+from capscale.analysis.evidence import Evidence
+from capscale.errors import UserError
+from capscale.policy import Frozen
+
+Contrast = Mapping[Frozen, float]
+"""Weights of policies that sum to 0, so that what a seed adds to all of them cancels."""
+Cell = tuple[float, float]
+"""Size and tokens, N and D."""
+Losses = Mapping[str, Mapping[Cell, Mapping[float, float]]]
+"""Loss in nats per token by curve, cell and seed."""
+LEAST_FREEDOM = 2
+"""Degrees of freedom below which no interval is told: at 1 that of Student's t is 13 deviations wide either way."""
+LEVEL = 0.95
+
+
+class Scatter(NamedTuple):
+    """Standard deviation of a loss beside its policy's and its seed's means, in nats; and its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+
+def between(first: Frozen, second: Frozen) -> Contrast:
+    """The loss of the first less that of the second."""
+    return combined([({first: 1.0}, 1.0), ({second: 1.0}, -1.0)])
+
+
+def combined(parts: Iterable[tuple[Contrast, float]]) -> Contrast:
+    """The sum of contrasts, each times a factor."""
+    total: dict[Frozen, float] = defaultdict(float)
+    for contrast, factor in parts:
+        for policy, weight in contrast.items():
+            total[policy] += factor * weight
+    return {policy: weight for policy, weight in total.items() if weight}
+
+
+def mean_of(contrasts: Iterable[Contrast]) -> Contrast:
+    """The mean of contrasts."""
+    every = list(contrasts)
+    return combined((each, 1 / len(every)) for each in every)
+
+
+def losses_of(evidence: Evidence) -> Losses:
+    """Losses of a table that say their seed, those of one curve, cell and seed averaged."""
+    found: dict[str, dict[Cell, dict[float, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for row in evidence.table.rows:
+        if math.isfinite(row.seed):
+            found[row.curve][row.N, row.D][row.seed].append(row.loss)
+    return {
+        curve: {cell: {seed: float(np.mean(all_of)) for seed, all_of in seeds.items()} for cell, seeds in cells.items()}
+        for curve, cells in found.items()
+    }
+
+
+def scatter_of(losses: Losses) -> Scatter:
+    """The scatter of all policies together, over the cells where several have the same seeds.
+
+    Raises:
+      UserError: seeds do not repeat often enough to tell it.
+    """
+    squares, freedom = 0.0, 0
+    for cell in {cell for cells in losses.values() for cell in cells}:
+        of_cell = [cells[cell] for cells in losses.values() if cell in cells]
+        seeds = sorted({seed for each in of_cell for seed in each})
+        whole = np.array([[each[seed] for seed in seeds] for each in of_cell if len(each) == len(seeds)])
+        if len(whole) < 2 or len(seeds) < 2:
+            continue
+        left = whole - whole.mean(axis=0) - whole.mean(axis=1, keepdims=True) + whole.mean()
+        squares += float(np.square(left).sum())
+        freedom += (len(whole) - 1) * (len(seeds) - 1)
+    if freedom < LEAST_FREEDOM:
+        raise UserError(
+            f"the scatter of seeds rests on {freedom} degrees of freedom, {LEAST_FREEDOM} needed: "
+            "train several policies with two seeds each"
+        )
+    return Scatter(math.sqrt(squares / freedom), freedom)
+
+
+def estimate(evidence: Evidence, contrast: Contrast, *, per_efold: bool = False) -> Estimate:
+    """A contrast with its 95 % interval of Student's t, in nats per token.
+
+    Args:
+      evidence: rows with seeds.
+      contrast: what to tell; cells count where all of its policies have a seed in common.
+      per_efold: its slope along ln D at equal N, in place of its mean over the cells.
+
+    Raises:
+      UserError: a policy has no rows, no cell has them all, or the scatter or the slope is not told.
+    """
+    if not math.isclose(sum(contrast.values()), 0.0, abs_tol=1e-9):
+        raise ValueError(f"weights of a contrast sum to 0, these to {sum(contrast.values())}")
+    by_curve = {evidence.curve(policy): weight for policy, weight in contrast.items()}
+    return of_losses(losses_of(evidence), by_curve, per_efold=per_efold)
+
+
+def estimates_by_name(
+    evidence: Evidence, contrasts: Mapping[str, Contrast], per_efold: Collection[str] = ()
+) -> dict[str, Estimate]:
+    """Contrasts of an experiment's statements, those named as slopes; one that rows do not tell is missing, and why."""
+
+    def told(name: str) -> Callable[[], Estimate]:
+        return lambda: estimate(evidence, contrasts[name], per_efold=name in per_efold)
+
+    return estimates_of({name: told(name) for name in contrasts})
+
+
+def of_losses(losses: Losses, by_curve: Mapping[str, float], *, per_efold: bool = False) -> Estimate:
+    """The same of losses, and of weights by curve."""
+    cells = sorted(set.intersection(*(set(losses.get(curve, {})) for curve in by_curve)))
+    seeds = {cell: sorted(set.intersection(*(set(losses[curve][cell]) for curve in by_curve))) for cell in cells}
+    cells = [cell for cell in cells if seeds[cell]]
+    if not cells:
+        raise UserError(f"no size and tokens with a common seed of {', '.join(by_curve)}")
+    values = [
+        sum(weight * np.mean([losses[curve][cell][seed] for seed in seeds[cell]]) for curve, weight in by_curve.items())
+        for cell in cells
+    ]
+    weights = _slopes(cells) if per_efold else np.full(len(cells), 1 / len(cells))
+    scatter = scatter_of(losses)
+    shares = [len(seeds[cell]) for cell in cells]
+    error = scatter.deviation * math.sqrt(
+        sum(w * w * c * c / n for w, n in zip(weights, shares, strict=True) for c in by_curve.values())
+    )
+    value, width = float(weights @ values), float(student.ppf((1 + LEVEL) / 2, scatter.freedom)) * error
+    return Estimate(value, value - width, value + width, _note(cells, sum(shares), scatter))
+
+
+def _slopes(cells: list[Cell]) -> np.ndarray:
+    """Weights of the cells in the least-squares slope along ln D that all sizes share."""
+    N, x = np.array([cell[0] for cell in cells]), np.log([cell[1] for cell in cells])
+    off = x - np.array([x[n == N].mean() for n in N])
+    if not np.any(off):
+        raise UserError("every size has one number of tokens, so that nothing is told along them")
+    return off / np.square(off).sum()
+
+
+def _note(cells: list[Cell], seeds: int, scatter: Scatter) -> str:
+    sizes: dict[float, list[float]] = defaultdict(list)
+    for N, D in cells:
+        sizes[N].append(D / N)
+    of = "; ".join(f"N {N:.0f} at D/N {', '.join(f'{ratio:.0f}' for ratio in ratios)}" for N, ratios in sizes.items())
+    return f"{of}; {seeds} seeds in all; scatter {scatter.deviation:.4f} nats by {scatter.freedom} degrees of freedom"

@@ -48,7 +48,7 @@ from capscale.formats import (
 from capscale.models import ladder, rope
 from capscale.sweep import fitting, preflight, slices
 from capscale.sweep.launchers import job, slurm
-from capscale.train import loop, memory, run, step
+from capscale.train import corrections, loop, memory, run, step
 
 NEVER = (math.nan, math.inf, -math.inf, True, False, "1", b"1", 1j, [1])
 DOUBTFUL = (-1, 0, 1e-60, 0.5, 1 - 1e-12, 1, 2, 2**70, None)
@@ -68,6 +68,8 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
         "learning_rate": POSITIVE, "clip": POSITIVE, "b1": SHARE, "b2": SHARE, "warmup": SHARE, "final": SHARES,
         "weight_decay": (0, *POSITIVE), "eps": POSITIVE,
     }),
+    (corrections.Cage(), {"strength": POSITIVE, "silence": SHARE}),
+    (corrections.DeltaDecay(0.5), {"decay": (0.5, 1 - 1e-12, 1)}),
     (tiny.run(), {"tokens": (), "batch": COUNT, "seed": SOME}),
     (tiny.MODEL, {
         "layers": COUNT, "heads": COUNT, "width": (2,), "vocabulary": COUNT, "context": COUNT, "multiple_of": COUNT,

@@ -10,7 +10,9 @@ from capscale.analysis.reading.missing import REQUIRED
 from capscale.analysis.row import Row
 from capscale.analysis.table import Table
 
-UNSAID: dict[str, Any] = {"weight": 1.0, "default_estimators": True, "gradients": "dense", "cache": "dense"}
+UNSAID: dict[str, Any] = {"weight": 1.0, "default_estimators": True, "gradients": "dense", "cache": "dense"} | {
+    "correction": "none"
+}
 """Values of columns that are left out where every row has them, beside empty words and NaN."""
 
 

@@ -41,7 +41,8 @@ def _short_name(row: Row) -> str:
     ]
     name = sides[0] if row.activations == "dense" else " x ".join(sides)
     name += "" if row.gradients == "dense" else f"{GRADIENTS}{row.gradients}"
-    return name if row.cache == "dense" else f"{name}, cache {row.cache}"
+    name += "" if row.cache == "dense" else f", cache {row.cache}"
+    return name if row.correction == "none" else f"{name}, {row.correction}"
 
 
 def _full_name(row: Row, differing: set[str]) -> str:

@@ -73,10 +73,13 @@ class Evidence:
         """Of every format, at the tokens of the compressed runs."""
         return capacities_of(self.table)
 
-    def curve(self, policy: Frozen) -> str:
-        """Name in this table of a representation, or of rules; UserError where it has no row with a loss."""
+    def curve(self, policy: Frozen, correction: str = "none") -> str:
+        """Name in this table of a representation, or of rules; UserError where it has no row with a loss.
+
+        `correction`: as rows name what pulled its weights (`capscale.train.corrections`).
+        """
         if isinstance(policy, tuple):
-            return self._curve_of_rules(policy_name(policy))
+            return self._curve_of_rules(policy_name(policy), correction)
         representation = policy
         rotated = representation.hadamard is not None
         sides = (representation.weights, representation.activations)
@@ -85,18 +88,19 @@ class Evidence:
         estimators = tuple(estimator_name(side.backward(rotated)) for side in sides)
         if {*names, *beyond} == {"dense"}:
             return "dense"
-        wanted = (*names, *estimators, str(representation.rotation or ""), *beyond)
+        wanted = (*names, *estimators, str(representation.rotation or ""), *beyond, correction)
         for row in self.table.first_of_curve.values():
             if row.recipe == wanted:
                 return row.curve
         usual = [side.backward(rotated) == default_estimator(side.format, rotated) for side in sides]
         told = [n if u else f"{n} [{e}]" for n, e, u in zip(names, estimators, usual, strict=True)]
         by = "".join(f", {what} {n}" for what, n in zip(("gradients", "cache"), beyond, strict=True) if n != "dense")
+        by += "" if correction == "none" else f", {correction}"
         raise UserError(f"{told[0] if names[1] == 'dense' else ' x '.join(told)}{by}: no result")
 
-    def _curve_of_rules(self, rules: str) -> str:
+    def _curve_of_rules(self, rules: str, correction: str) -> str:
         for row in self.table.first_of_curve.values():
-            if row.policy == rules:
+            if row.policy == rules and row.correction == correction:
                 return row.curve
         raise UserError(f"{rules}: no result")
 

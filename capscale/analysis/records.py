@@ -23,12 +23,12 @@ from capscale.representation import Representation
 
 WORDS = (
     *("run", "weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "family"),
-    *("gradients", "cache", "default_estimators", "policy"),
+    *("gradients", "cache", "correction", "default_estimators", "policy"),
 )
 OPERANDS = ("weights", "activations")
 DENSE_REMEDY = "write dense where nothing is compressed, or --fill {}=dense if that is what empty cells mean"
 KNOWN = {*Row._fields, "status"}
-UNDIGESTED = ("run", "gradients", "cache", "default_estimators", "policy", "extra", *TOLD)
+UNDIGESTED = ("run", "gradients", "cache", "correction", "default_estimators", "policy", "extra", *TOLD)
 RECORDED = ("width", "bits_per_byte", "learning_rate", "steps", "diverged_at_step")
 """Other numbers in rows that capscale writes; no law reads them, and digests of such rows are as old as they are."""
 
@@ -85,6 +85,7 @@ def row_of(record: Mapping[str, Any], index: int, source: str) -> Row:
         seed=number("seed"),
         gradients=gradients_of(words["gradients"]),
         cache=cache_of(words["cache"]),
+        correction=words["correction"] or "none",
         default_estimators=default,
         policy=words["policy"],
         extra=record.get("extra") or {},
@@ -155,9 +156,9 @@ def with_extra(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def digest(rows: Iterable[Row]) -> str:
     """SHA-256 of what a law may see of rows, in their order: names of runs only as far as they are shared.
 
-    Rows say when their estimators were not the default, gradients or cache not dense, by which policy they were held,
-    which other numbers they have and which are of one run; of rows that do none of it the digest is what it was before
-    any did.
+    Rows say when their estimators were not the default, gradients or cache not dense, what corrected their weights, by
+    which policy they were held, which other numbers they have and which are of one run; of rows that do none of it the
+    digest is what it was before any did.
     """
     rows = list(rows)
     digested = [name for name in Row._fields if name not in UNDIGESTED]
@@ -170,6 +171,7 @@ def digest(rows: Iterable[Row]) -> str:
         content += [f"policy {row.policy}"] if row.policy else []
         content += [] if row.gradients == "dense" else [f"gradients {row.gradients}"]
         content += [] if row.cache == "dense" else [f"cache {row.cache}"]
+        content += [] if row.correction == "none" else [f"correction {row.correction}"]
         content += [f"run {shared[row.run]}"] if row.run in shared else []
         content += [(name, value) for name, value in sorted(row.extra.items()) if name not in RECORDED]
         lines.append(repr(tuple(content)))

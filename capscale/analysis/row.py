@@ -9,8 +9,11 @@ from capscale.realised import COLUMNS
 TOLD = COLUMNS[1:]
 """Columns of what weights tell of themselves: nothing is fitted to them, so they are no part of a table's digest."""
 
-RECIPE = ("weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "gradients", "cache")
-"""Columns that say how a run held the operands of its products."""
+RECIPE = (
+    *("weights", "activations", "weights_estimator", "activations_estimator", "hadamard", "gradients", "cache"),
+    "correction",
+)
+"""Columns that say how a run held the operands of its products, and what pulled its weights to their format."""
 
 GRADIENTS = ", gradients "
 """Words before the name of compressed gradients in that of a format."""
@@ -51,6 +54,8 @@ class Row(NamedTuple):
     """How both backward products are held, as `capscale.gradient_names` says it."""
     cache: str = "dense"
     """Formats of attention's keys and values, as `capscale.cache_names` says them."""
+    correction: str = "none"
+    """Pull of the weights to their format beside the gradient, as runs write it; none for those without."""
     default_estimators: bool = True
     """Whether each operand's estimator was the default of its format when the row was written."""
     weights_realised_error: float = math.nan
@@ -87,8 +92,9 @@ class Row(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """True for one format in all layers with its default estimator, and nothing else: of a law of GMSE."""
-        return self.default_estimators and not self.policy and self.gradients == self.cache == "dense"
+        """True for one format in all layers with its default estimator and no more than that: of a law of GMSE."""
+        usual = self.default_estimators and not self.policy and self.correction == "none"
+        return usual and self.gradients == self.cache == "dense"
 
     @property
     def line(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from capscale.policy import Frozen, Rule
 from capscale.policy_names import policy_name
 from capscale.representation import DENSE, DENSE_GRADIENTS, Operand, ProjectedWeight, Representation
 from capscale.train.checkpoint import Checkpoints
+from capscale.train.corrections import CORRECTIONS
 from capscale.train.run import Optimizer
 from capscale.train.step import Program, initial_state
 
@@ -157,7 +158,7 @@ def _of_run(path: Path, step: int | None) -> Source:
     described = read_json(epath.Path(path / RUN), "give the directory of a run that was not altered")
     try:
         model = from_json(described["model"], (ModelConfig, LinearRope, Llama3Rope))
-        optimizer = from_json(described["optimizer"], (Optimizer,))
+        optimizer = from_json(described["optimizer"], (Optimizer, *CORRECTIONS))
         told = described["representation"]
         if isinstance(told, list):
             full: Frozen = tuple(_rule(rule) for rule in told)

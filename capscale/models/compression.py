@@ -42,6 +42,23 @@ def weights_error(params: Any, held: Any, representation: Held) -> Array:
     return _square_distance(params, held, representation) / energy
 
 
+def weight_errors(params: Any, held: Any, representation: Held) -> dict[str, Array]:
+    """Master weights less what they are held as, in the basis of the masters, by path; zeros where they are dense."""
+    leaves, values = values_of(params), values_of(held)
+    pieces = pieces_of(params, representation)
+
+    def error(piece: Piece) -> Array:
+        w, value = piece.of(leaves[piece.path]), piece.of(values[piece.path])
+        if piece.representation.weights.is_dense:
+            return jnp.zeros_like(w)
+        if not piece.representation.rotates_both:
+            return w - value
+        rows = jnp.swapaxes(weight_rows(w, piece.representation), -1, -2)
+        return rotated_back(rows - value, piece.representation, axis=-2)
+
+    return whole(pieces, [error(piece) for piece in pieces])
+
+
 def _compressed(params: Any, representation: Held) -> dict[Piece, Array]:
     """Compressed weights `(..., in, out)` of every piece."""
     leaves = values_of(params)

@@ -128,7 +128,9 @@ def _summary(row: dict[str, Any]) -> str:
     loss = "diverged" if row["loss"] is None else f"loss {row['loss']:.4f}"
     cache = f", cache {row['cache']}," if row.get("cache") else ""
     gradients = f", gradients {row['gradients']}," if row.get("gradients") else ""
-    return f"{row['model']} {row['weights']}/{row['activations']}{gradients}{cache} seed {row['seed']}: {loss}"
+    correction = f", {row['correction']}," if row.get("correction") else ""
+    held = f"{row['weights']}/{row['activations']}{gradients}{cache}{correction}"
+    return f"{row['model']} {held} seed {row['seed']}: {loss}"
 
 
 def _told(row: dict[str, Any]) -> tuple[str, Realised]:

@@ -46,10 +46,12 @@ class Program:
     def start(self) -> "Program":
         """The program that the initial state depends on: formats without learned scales or state share one."""
         representation = self.representation
+        optimizer = dataclasses.replace(self.optimizer, correction=None)
+        start = dataclasses.replace(self, optimizer=optimizer, memory=AT_ONCE)
         if not isinstance(representation, Representation):
             plain = all(_owned_of(each) == DENSE for each in every(self.held))
-            return dataclasses.replace(self, representation=DENSE if plain else representation, memory=AT_ONCE)
-        return dataclasses.replace(self, representation=_owned_of(representation), memory=AT_ONCE)
+            return dataclasses.replace(start, representation=DENSE if plain else representation)
+        return dataclasses.replace(start, representation=_owned_of(representation))
 
     @cached_property
     def held(self) -> Held:

@@ -33,8 +33,8 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
     """The run's line in a table: coordinates, loss in nats per token with its standard error, GMSEs.
 
     The losses are None for a diverged run. `loss_se` is the sampling error of the validation text,
-    shared by all runs scored on it. Gradients have a column where they are compressed: rows of runs without are as they
-    were before there was one.
+    shared by all runs scored on it. Gradients have a column where they are compressed, and so has a correction of the
+    weights: rows of runs without are as they were before there was one.
     """
     return {
         "model": run.size,
@@ -46,6 +46,7 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
         "loss_se": loss_se,
         "bits_per_byte": None if loss is None else loss / math.log(2) / bytes_per_symbol,
         **_formats(run),
+        **({} if run.optimizer.correction is None else {"correction": run.optimizer.correction.name}),
         "seed": run.seed,
         "learning_rate": run.optimizer.learning_rate,
         "steps": run.steps,

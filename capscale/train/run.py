@@ -10,13 +10,16 @@ from typing import Any, ClassVar, Literal
 from capscale.checks import LARGEST_WHOLE, check_choice, check_flag, check_real, check_whole
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
+from capscale.formats.capabilities import draws
+from capscale.formats.catalog import label
 from capscale.formats.schedule import first_step
 from capscale.formats.serialize import to_json
-from capscale.models.assigned import Held, assigned
+from capscale.models.assigned import Held, assigned, every
 from capscale.models.config import ModelConfig
 from capscale.policy import Frozen, frozen
 from capscale.representation import DENSE, Representation
 from capscale.train.code import code_of
+from capscale.train.corrections import Correction
 
 NUMERICS = 1
 """Version of what the package computes of a run, part of the ids of all runs from version 2 on.
@@ -45,9 +48,10 @@ class Optimizer:
       amsgrad: divide by the largest second moment so far, as Theorem 1 of the paper does (Algorithm 3;
         arXiv 1904.09237).
       eps: added to the root of the second moment; Adam's own default (arXiv 1412.6980).
+      correction: pull of compressed weights towards their format (`capscale.train.corrections`); None for none.
     """
 
-    JSON_ADDED: ClassVar[Mapping[str, Any]] = {"eps": 1e-8}
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = {"eps": 1e-8, "correction": None}
 
     learning_rate: float
     b1: float = 0.9
@@ -59,6 +63,7 @@ class Optimizer:
     final: float = 0.0
     amsgrad: bool = False
     eps: float = 1e-8
+    correction: Correction | None = None
 
     def __post_init__(self):
         check_real(self, "learning_rate", "clip", "eps", above=0)
@@ -67,6 +72,8 @@ class Optimizer:
         check_real(self, "final", least=0, most=1)
         check_choice(self, "decay", ("cosine", "linear"))
         check_flag(self, "amsgrad")
+        if not isinstance(self.correction, Correction | None):
+            raise UserError(f"Optimizer(correction={self.correction!r}): use Cage(), DeltaDecay(0.1), or None")
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,26 @@ class Run:
                 )
         agreed = held if isinstance(held, Representation) and not starts else policy
         object.__setattr__(self, "representation", agreed)
+        if self.optimizer.correction is not None:
+            self._check_correction(self.optimizer.correction)
+
+    def _check_correction(self, correction: Correction) -> None:
+        formats = [each.weights.format for each in every(self.held) if not each.weights.is_dense]
+        if not formats:
+            raise UserError(
+                f"Run(optimizer.correction={correction}): its weights are dense, and a correction pulls weights to their "
+                "format; use correction=None, or compress the weights"
+            )
+        if drawn := next((each for each in formats if draws(each)), None):
+            raise UserError(
+                f"Run(optimizer.correction={correction}): {label(drawn)} draws what weights become anew at every step, "
+                "which is nothing to pull them to; use correction=None, or a format that rounds to the nearest"
+            )
+        if (share := correction.largest(self.optimizer.learning_rate)) > 1:
+            raise UserError(
+                f"Run(optimizer.correction={correction}): at the rate {self.optimizer.learning_rate:g} a step would "
+                f"take {share:g} of the error away and move weights past their level; at most 1: lower the strength"
+            )
 
     @property
     def held(self) -> Held:

@@ -14,9 +14,9 @@ from capscale.formats.capabilities import draws
 from capscale.formats.schedule import first_step
 from capscale.kernels.mesh import automatic_axes
 from capscale.models.assigned import every
-from capscale.models.compression import mask_pass_rate, weights_distance, weights_error
+from capscale.models.compression import mask_pass_rate, weight_errors, weights_distance, weights_error
 from capscale.models.layers import NOISE
-from capscale.models.projected import next_format_state, project_params
+from capscale.models.projected import next_format_state, path_name, project_params
 from capscale.train.gradient import gathered_once, mean_of_parts, microbatches, splits_weights
 from capscale.train.metrics import SWITCHED
 from capscale.train.optimizer import gradient_transform, rate_at
@@ -147,6 +147,12 @@ def _step(
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
     rate = scalars.learning_rate * rate_at(program.optimizer, progress)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+    if program.optimizer.correction is not None:
+        share = program.optimizer.correction.share(rate, progress)
+        errors = weight_errors(state.params, held, program.held)
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, p: p - share * errors[path_name(path)] if path_name(path) in errors else p, params
+        )
 
     def measure() -> dict[str, Array]:
         return {

@@ -86,7 +86,7 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """Names in lower case with underscores, best first: a later tier is looked at where no earlier one is there."""
 EXACT = (
     *("weights_estimator", "activations_estimator", "hadamard", "default_estimators", "weight"),
-    *("cache", "policy"),
+    *("cache", "correction", "policy"),
     *("weights_realised_error", "weights_realised_error_end", "weights_pass_rate", "weights_pass_rate_end"),
     *("weights_pass_rate_gaussian", "bits_per_byte"),
 )

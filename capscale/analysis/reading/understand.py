@@ -21,7 +21,7 @@ from capscale.errors import UserError
 
 WORDS = (
     *(*OPERANDS, "run", "status", "family", "weights_estimator", "activations_estimator", "hadamard"),
-    *("gradients", "cache", "policy"),
+    *("gradients", "cache", "correction", "policy"),
 )
 DIVERGED = ("diverged", "is_diverged", "has_diverged")
 TRUE, FALSE = frozenset({"true", "yes", "1", "1.0"}), frozenset({"false", "no", "0", "0.0", "", "nan"})

@@ -136,8 +136,8 @@ class Run:
         formats = [each.weights.format for each in every(self.held) if not each.weights.is_dense]
         if not formats:
             raise UserError(
-                f"Run(optimizer.correction={correction}): its weights are dense, and a correction pulls weights to their "
-                "format; use correction=None, or compress the weights"
+                f"Run(optimizer.correction={correction}): its weights are dense, and a correction pulls weights to "
+                "their format; use correction=None, or compress the weights"
             )
         if drawn := next((each for each in formats if draws(each)), None):
             raise UserError(

@@ -33,7 +33,7 @@ def _short_name(row: Row) -> str:
     if row.is_dense:
         return "dense"  # one curve, whatever estimator and rotation do nothing to it
     if row.policy:
-        return f"mixed: {row.policy}"
+        return f"mixed: {row.policy}{_correction(row)}"
     how = bool(row.hadamard), row.default_estimators
     sides = [
         side_name(name, estimator, *how)
@@ -42,7 +42,11 @@ def _short_name(row: Row) -> str:
     name = sides[0] if row.activations == "dense" else " x ".join(sides)
     name += "" if row.gradients == "dense" else f"{GRADIENTS}{row.gradients}"
     name += "" if row.cache == "dense" else f", cache {row.cache}"
-    return name if row.correction == "none" else f"{name}, {row.correction}"
+    return name + _correction(row)
+
+
+def _correction(row: Row) -> str:
+    return "" if row.correction == "none" else f", {row.correction}"
 
 
 def _full_name(row: Row, differing: set[str]) -> str:

@@ -13,9 +13,10 @@ from capscale.representation import Representation
 
 
 class Pair(NamedTuple):
-    """What two runs of one pair share: N of the law, and the seed."""
+    """Size and seed that the runs of one pair have in common."""
 
     N: float
+    """Parameters, as the law counts them."""
     seed: float
 
 

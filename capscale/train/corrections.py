@@ -53,7 +53,7 @@ class Cage:
 
 @dataclass(frozen=True)
 class DeltaDecay:
-    """What PV-Tuning calls the decay of the straight-through delta: the same share of the error at every step.
+    """The same share of the error at every step, which PV-Tuning calls a decay of the straight-through delta.
 
     0 would be straight-through estimation, the source's default; 1 leaves no memory of steps that changed no level, and
     training stands still where a step is less than half a level. The source limits how many codes a step may change and

@@ -36,6 +36,7 @@ def corrected(correction, representation, step=9):
     return *after, values_of(state.params)
 
 
+@pytest.mark.ci  # two train steps are compiled
 @pytest.mark.parametrize(
     ("correction", "representation", "share"),
     [
@@ -62,6 +63,7 @@ def test_the_share_of_the_error_is_taken_away(correction, representation, share)
             np.testing.assert_array_equal(with_it[path], without[path])
 
 
+@pytest.mark.ci
 def test_nothing_is_corrected_in_the_silence():
     with_it, without, _ = corrected(Cage(10.0, 0.8), PLAIN)
     for path, w in without.items():

@@ -43,7 +43,7 @@ def weights_error(params: Any, held: Any, representation: Held) -> Array:
 
 
 def weight_errors(params: Any, held: Any, representation: Held) -> dict[str, Array]:
-    """Master weights less what they are held as, in the basis of the masters, by path; zeros where they are dense."""
+    """Master weights less what they are held as, in their own basis, by path; zeros where they are dense."""
     leaves, values = values_of(params), values_of(held)
     pieces = pieces_of(params, representation)
 

@@ -3,13 +3,13 @@
 The recipe rounds gradients by chance and all else to the nearest, and rotates both operands of the weights' gradient in
 blocks of 16 under fixed signs. Against it: gradients to the nearest as well; all operands by chance, those of the
 forward pass too; the rotation without signs; no rotation. Four seeds, as one choice moves the loss by a hundredth at
-most, at the smallest size of `gradients` and all of its tokens per parameter, with dense models.
+most, at the smallest size of `gradients` and its shorter two numbers of tokens per parameter, with dense models.
 
 Statements, judged by differences of losses at equal tokens and seed (`capscale.analysis.contrasts`): stochastic
 rounding helps on gradients, and on gradients only (arXiv 2509.25149, 2505.19115); random signs help the weights'
 gradient, and so does its rotation. All operands by chance are evaluated so as well, as they would be served.
 
-Run: `capscale sweep gradient_rounding --ladder nano --out runs/rounding`, 96 runs; then
+Run: `capscale sweep gradient_rounding --ladder nano --out runs/rounding`, 48 runs; then
 `python scripts/judge_experiment.py gradient_rounding experiments/results/gradient_rounding.csv`. Rows and verdicts:
 experiments/results/README.md.
 """
@@ -17,7 +17,7 @@ experiments/results/README.md.
 from dataclasses import replace
 from itertools import product
 
-from capscale.experiments.gradients import SMALL, at_ratio, ratios, sizes
+from capscale.experiments.gradients import SHORT, SMALL, at_ratio, sizes
 
 from capscale.analysis.claims import Claim, Estimate, above_zero
 from capscale.analysis.contrasts import between, estimates_by_name
@@ -96,10 +96,10 @@ STATEMENTS = (
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:
-    """Dense, the recipe and its variants at the smallest size, all ratios and seeds."""
+    """Dense, the recipe and its variants at the smallest size, in short trainings, all seeds."""
     grid, size = Grid(ladder, data), sizes(ladder)[-1]
     held = [DENSE, RECIPE, *variants().values()]
-    every = product(ratios(ladder, size), held, SEEDS)
+    every = product(SHORT[::-1], held, SEEDS)
     return [at_ratio(grid.run(size, each, seed=seed), ratio) for ratio, each, seed in every]
 
 

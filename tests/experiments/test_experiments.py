@@ -40,12 +40,12 @@ IDS = {
         "94197288be552b63",
     ),
     "gradient_rounding": (
-        "61d7681e51873348",
-        "373005a72257066c",
-        "4e3d0179027ac184",
-        "97511fd38539f154",
-        "6e73e4afdb7d2d1b",
-        "4874c7a2b62e0eb5",
+        "b683cdf6b325c5a2",
+        "a3301b705c32c1c3",
+        "b2d333c646f2d733",
+        "7099ba22e74e3aac",
+        "a82b6c645ffa06ac",
+        "df6b85f25d65eecb",
     ),
     "dense_then_qat": (
         "0f0212fd43504bc5",

@@ -1,0 +1,240 @@
+"""What recipes round their operands to, beside what others' training code does: torchao, Transformer Engine and qwix.
+
+    pip install torch torchao triton qwix && pip download --no-deps transformer_engine
+    python scripts/compare_recipes.py transformer_engine-*.whl [--golden tests/formats/outside_recipes.json]
+
+Nothing of their arithmetic is written here: torchao's functions run as they are, and so do the reference quantizers of
+Transformer Engine's wheel, which need no GPU; the base classes that do are left empty. Every pair is compared on the
+tensors of `tests/support/outside.py`: normal, with outliers, with zeros, all zeros, tiny, subnormal, up to the largest
+float32, and on ties. Compared are levels, of the grid times those of its scales: float32 scales may be a rounding
+apart.
+
+With `--golden` it keeps a digest of their levels and, where ours differ in few places, those with their levels, so that
+a test holds ours to theirs without any of the libraries. One step of torchao's INT8 linear layer is compared as well.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+import types
+import zipfile
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import qwix  # pyright: ignore[reportMissingImports]
+import torch  # pyright: ignore[reportMissingImports]
+from torchao.prototype.blockwise_fp8_training import kernels as blocks  # pyright: ignore[reportMissingImports]
+from torchao.prototype.mx_formats.config import ScaleCalculationMode  # pyright: ignore[reportMissingImports]
+from torchao.prototype.mx_formats.kernels import (  # pyright: ignore[reportMissingImports]
+    f4_unpacked_to_f32,
+    unpack_uint4,
+)
+from torchao.prototype.mx_formats.mx_tensor import to_dtype, to_mx  # pyright: ignore[reportMissingImports]
+from torchao.prototype.mx_formats.nvfp4_tensor import (  # pyright: ignore[reportMissingImports]
+    nvfp4_quantize,
+    per_tensor_amax_to_scale,
+)
+from torchao.prototype.quantized_training import int8_mixed_precision as int8_training  # pyright: ignore[reportMissingImports]
+from torchao.prototype.quantized_training.int8 import quantize_int8_rowwise  # pyright: ignore[reportMissingImports]
+
+from capscale.recipes import find_recipe
+from capscale.representation import linear
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from support import outside  # noqa: E402
+
+Tensor = Any
+Theirs = Mapping[str, Callable[[Tensor], Tensor]]
+MOST_LISTED = 24
+"""Places with other values that a golden file lists; of more it holds the share alone."""
+
+
+def transformer_engine(wheel: Path) -> Theirs:
+    """The reference quantizers of a wheel, by pair."""
+    package = "transformer_engine.pytorch"
+    recipes = f"{package}.custom_recipes"
+    for name in ("transformer_engine", package, recipes, f"{package}.tensor"):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = []  # a package
+
+    class Quantizer:
+        """What the references take of their base class: which directions they quantize."""
+
+        def __init__(self, *, rowwise: bool, columnwise: bool):
+            self.rowwise_usage, self.columnwise_usage = rowwise, columnwise
+
+    base = types.ModuleType(f"{package}.quantized_tensor")
+    base.Quantizer, base.QuantizedTensorStorage = Quantizer, type("QuantizedTensorStorage", (), {})
+    utils = types.ModuleType(f"{package}.tensor.utils")
+    utils.is_custom = lambda *_: True
+    sys.modules |= {base.__name__: base, utils.__name__: utils}
+    loaded = {}
+    with TemporaryDirectory() as place, zipfile.ZipFile(wheel) as archive:
+        for name in ("gemm", "reference_utils", "reference_nvfp4", "reference_current_scaling"):
+            path = archive.extract(f"transformer_engine/pytorch/custom_recipes/{name}.py", place)
+            spec = importlib.util.spec_from_file_location(f"{recipes}.{name}", path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = loaded[name] = module
+            setattr(sys.modules[recipes], name, module)
+            spec.loader.exec_module(module)
+    nvfp4, current = loaded["reference_nvfp4"], loaded["reference_current_scaling"]
+
+    def fp4(tile: tuple[int, int] = (1, 16), *, turned: bool = False, **options: Any) -> Callable[[Tensor], Tensor]:
+        """Codes times both scales, the outer one as their matrix product applies it."""
+
+        def values(x: Tensor) -> Tensor:
+            quantizer = nvfp4.NVFP4QuantizerRef(
+                loaded["reference_utils"].Fp4Formats.E2M1, quant_tile_shape=tile, with_rht=turned, **options
+            )
+            found = quantizer.quantize(x)
+            data, scale, amax = (
+                (found.data_t, found.scale_t, found.global_amax_col)
+                if turned
+                else (found.data, found.scale, found.global_amax_row)
+            )
+            levels = nvfp4.cast_from_fp4x2(data, torch.float32)
+            top = options.get("nvfp4_e4m3_max", 448)
+            outer = amax.view(-1, 1) / (6.0 * top)
+            return levels * (scale.to(torch.float32) * outer).repeat_interleave(16, dim=1)
+
+        return values
+
+    def fp8(dtype: Any) -> Callable[[Tensor], Tensor]:
+        def values(x: Tensor) -> Tensor:
+            found = current.CurrentScalingQuantizerRef(dtype=dtype, rowwise=True, columnwise=False).quantize(x)
+            return found.data.to(torch.float32) * found.scale
+
+        return values
+
+    return {
+        "te nvfp4 1x16": fp4(),
+        "te nvfp4 1x16, a scale a row": fp4(row_scaled_nvfp4=True),
+        "te nvfp4 16x16": fp4((16, 16)),
+        "te nvfp4 1x16 rotated": fp4(turned=True),
+        "te nvfp4 1x16 four over six": fp4(nvfp4_use_4over6=True, nvfp4_e4m3_max=256, nvfp4_4over6_err_mode="MSE"),
+        "te e4m3 current": fp8(torch.float8_e4m3fn),
+        "te e5m2 current": fp8(torch.float8_e5m2),
+    }
+
+
+def torchao() -> Theirs:
+    """Functions of torchao's NVFP4, MX, INT8 and blockwise FP8 training, by pair."""
+
+    def nvfp4(x: Tensor) -> Tensor:
+        outer = per_tensor_amax_to_scale(x.abs().max())
+        scales, data = nvfp4_quantize(x, per_tensor_scale=outer)
+        levels = f4_unpacked_to_f32(unpack_uint4(data)).view(x.shape)
+        return levels * (scales.to(torch.float32) * outer).repeat_interleave(16, dim=1)
+
+    def mx(dtype: Any, mode: str) -> Callable[[Tensor], Tensor]:
+        def values(x: Tensor) -> Tensor:
+            scale, data = to_mx(x, dtype, 32, ScaleCalculationMode[mode])
+            return to_dtype(data, scale, dtype, 32, torch.float32)
+
+        return values
+
+    def int8(x: Tensor) -> Tensor:
+        data, scale = quantize_int8_rowwise(x)
+        return data.to(torch.float32) * scale.view(-1, 1)
+
+    def grouped(x: Tensor) -> Tensor:
+        data, scale = blocks.torch_blockwise_scale_act_quant_lhs(x)
+        return data.to(torch.float32) * scale.repeat_interleave(128, dim=1)
+
+    def tiled(x: Tensor) -> Tensor:
+        data, scale = blocks.torch_blockwise_scale_weight_quant(x)
+        return data.to(torch.float32) * scale.repeat_interleave(128, dim=0).repeat_interleave(128, dim=1)
+
+    return {
+        "torchao nvfp4": nvfp4,
+        "torchao mxfp4 floor": mx(torch.float4_e2m1fn_x2, "FLOOR"),
+        "torchao mxfp4 ceil": mx(torch.float4_e2m1fn_x2, "RCEIL"),
+        "torchao mxfp4 even": mx(torch.float4_e2m1fn_x2, "EVEN"),
+        "torchao mxfp8-e4m3 floor": mx(torch.float8_e4m3fn, "FLOOR"),
+        "torchao mxfp8-e5m2 floor": mx(torch.float8_e5m2, "FLOOR"),
+        "torchao int8 row": int8,
+        "torchao e4m3 1x128": grouped,
+        "torchao e4m3 128x128": tiled,
+    }
+
+
+def of_qwix() -> Theirs:
+    """qwix's MXFP4, which rounds its scale up; its other formats stand in `compare_fake_quant.py`."""
+
+    def values(x: Tensor) -> Tensor:
+        held = qwix.quantize(jnp.asarray(x.numpy()), "mxfp4", channelwise_axes=(0,), tiled_axes={1: 32})
+        return torch.from_numpy(np.array(qwix.dequantize(held)))
+
+    return {"qwix mxfp4 ceil": values}
+
+
+def int8_step() -> dict[str, float]:
+    """One INT8 linear layer forward and backward by torchao and by the recipe: largest difference over the largest."""
+    x, w, g = (np.asarray(outside.tensors()[kind])[:, :128] for kind in ("normal", "outliers", "ties"))
+    leaves = [torch.tensor(a, requires_grad=True) for a in (x, w.T.copy())]
+    apply = int8_training._Int8MixedPrecisionTrainingLinearFunction.apply
+    y = apply(*leaves, None, int8_training.Int8MixedPrecisionTrainingConfig())
+    y.backward(torch.tensor(g))
+    theirs = (y.detach(), leaves[0].grad, leaves[1].grad.T)
+    ours, pull = jax.vjp(lambda x, w: linear(x, w, find_recipe("int8-training")), jnp.asarray(x)[None], jnp.asarray(w))
+    dx, dw = pull(jnp.asarray(g)[None])
+    pairs = zip(("y", "dx", "dw"), (ours[0], dx[0], dw), theirs, strict=True)
+    return {name: float(np.abs(a - b.numpy()).max() / np.abs(b.numpy()).max()) for name, a, b in pairs}
+
+
+def compared(theirs: Theirs) -> dict[str, dict[str, Any]]:
+    """Of every pair and tensor: digest of their levels, where ours differ, and how many differ in float32 at all."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, function in theirs.items():
+        print(f"\n{name}")
+        found[name], pair = {}, outside.ours()[name]
+        for kind, x in outside.tensors().items():
+            values = outside.computed(pair, x), function(torch.tensor(x)).numpy()
+            mine, other = (outside.levels(pair, x, each).ravel() for each in values)
+            places = np.flatnonzero(~((mine == other) | (np.isnan(mine) & np.isnan(other))))
+            entry: dict[str, Any] = {"theirs": outside.digest(other)}
+            if len(places):
+                entry["differ"] = len(places)
+                if len(places) <= MOST_LISTED:
+                    entry["at"] = {str(i): other[i] for i in places}
+                first = places[:3]
+                print(
+                    f"  {kind:10s} {len(places)} of {x.size} levels differ: ours {mine[first]}, theirs {other[first]}"
+                )
+            else:
+                rounded = int(np.sum(values[0] != values[1]) - np.sum(np.isnan(values[0]) & np.isnan(values[1])))
+                print(f"  {kind:10s} equal{f', {rounded} values by a rounding apart' * bool(rounded)}")
+            found[name][kind] = entry
+    return found
+
+
+def main() -> None:
+    """Prints what differs, pair by pair, and keeps it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path, help="wheel of transformer_engine")
+    parser.add_argument("--golden", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    pairs = transformer_engine(arguments.wheel) | torchao() | of_qwix()
+    assert set(pairs) == set(outside.ours())
+    found = compared(pairs)
+    step = int8_step()
+    print(f"\nINT8 linear layer, largest difference over the largest value: {step}")
+    versions = {name: version(name) for name in ("torch", "torchao", "qwix", "jax", "numpy")}
+    versions["transformer_engine"] = arguments.wheel.name.split("-")[1]
+    if arguments.golden:
+        content = {"versions": versions, "int8_step": step, "pairs": found}
+        arguments.golden.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

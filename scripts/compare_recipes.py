@@ -49,7 +49,7 @@ from capscale.representation import linear
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from support import outside  # noqa: E402
+from support import outside  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 Tensor = Any
 Theirs = Mapping[str, Callable[[Tensor], Tensor]]
@@ -72,9 +72,9 @@ def transformer_engine(wheel: Path) -> Theirs:
             self.rowwise_usage, self.columnwise_usage = rowwise, columnwise
 
     base = types.ModuleType(f"{package}.quantized_tensor")
-    base.Quantizer, base.QuantizedTensorStorage = Quantizer, type("QuantizedTensorStorage", (), {})
+    vars(base).update(Quantizer=Quantizer, QuantizedTensorStorage=type("QuantizedTensorStorage", (), {}))
     utils = types.ModuleType(f"{package}.tensor.utils")
-    utils.is_custom = lambda *_: True
+    vars(utils).update(is_custom=lambda *_: True)
     sys.modules |= {base.__name__: base, utils.__name__: utils}
     loaded = {}
     with TemporaryDirectory() as place, zipfile.ZipFile(wheel) as archive:
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("wheel", type=Path, help="wheel of transformer_engine")
     parser.add_argument("--golden", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    pairs = transformer_engine(arguments.wheel) | torchao() | of_qwix()
+    pairs = {**transformer_engine(arguments.wheel), **torchao(), **of_qwix()}
     assert set(pairs) == set(outside.ours())
     found = compared(pairs)
     step = int8_step()

@@ -1,9 +1,9 @@
 """Contrasts: differences of losses of runs that share size, tokens and seed, with what seeds leave uncertain of them.
 
-Runs of one seed have their batches and initial weights in common, so that differences scatter less than losses. How much
-is measured on all policies of a table together: what is left of every loss without the mean of its policy and the mean
-of its seed, in each cell of size and tokens. With two seeds one difference tells its own scatter by a single number,
-where a dozen policies tell it by a dozen. That all policies scatter alike is assumed.
+Runs of one seed have their batches and initial weights in common, so that differences scatter less than losses. How
+much is measured on all policies of a table together: what is left of every loss without the mean of its policy and the
+mean of its seed, in each cell of size and tokens. With two seeds one difference tells its own scatter by a single
+number, where a dozen policies tell it by a dozen. That all policies scatter alike is assumed.
 """
 
 import math

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,8 @@ from capscale.formats.scale import TwoLevel
 
 ROWS, COLUMNS = 128, 256
 FULL = np.float32(np.finfo(np.float32).max)
-Values = np.ndarray
+Values = Any
+"""A numpy array of floats."""
 SIGNS = (1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1)
 """Signs ahead of the rotation that Transformer Engine has written down; recipes here draw theirs from a seed."""
 
@@ -40,7 +41,7 @@ def tensors() -> Mapping[str, Values]:
         "nothing": np.zeros((ROWS, COLUMNS), np.float32),
         "tiny": (normal * np.float32(2.0**-120)).astype(np.float32),
         "subnormal": (normal * np.float32(2.0**-130)).astype(np.float32),
-        "largest": np.float32(normal / np.abs(normal).max()) * FULL,
+        "largest": normal / np.abs(normal).max() * FULL,
         "ties": ties,
     }
 

@@ -1,4 +1,4 @@
-"""What recipes round their operands to, beside what others' training code does: torchao, Transformer Engine and qwix.
+"""Values that recipes round their operands to, beside those of others' training code: torchao, Transformer Engine and qwix.
 
     pip install torch torchao triton qwix && pip download --no-deps transformer_engine
     python scripts/compare_recipes.py transformer_engine-*.whl [--golden tests/formats/outside_recipes.json]
@@ -66,7 +66,7 @@ def transformer_engine(wheel: Path) -> Theirs:
         sys.modules[name].__path__ = []  # a package
 
     class Quantizer:
-        """What the references take of their base class: which directions they quantize."""
+        """Base class as far as the references need it: which directions they quantize."""
 
         def __init__(self, *, rowwise: bool, columnwise: bool):
             self.rowwise_usage, self.columnwise_usage = rowwise, columnwise

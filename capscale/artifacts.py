@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from capscale.errors import UserError
-from capscale.files import plain_name, read_json
+from capscale.files import plain_name, read_json, read_json_if_there
 from capscale.storage import children
 
 RESULT_SCHEMA = 2
@@ -17,6 +17,8 @@ RESULT_SCHEMA = 2
 READABLE_RESULTS = (1, 2)
 DIGEST = "sha256"
 """Field of a JSON object that holds the digest of the others."""
+STOPPED = "stopped.json"
+"""File of a run that was stopped early (`capscale.train.early`), for as long as it has not gone on."""
 ADDITION = re.compile(r"sweep-[0-9a-f]{16}\.json")
 """Names of files that list runs which were added to a sweep."""
 
@@ -53,6 +55,21 @@ def check_result(path: epath.PathLike, found: Mapping[str, Any], run_id: str, re
         raise UserError(f"{path} holds no 'status', or no object 'row'; {remedy}")
     if schema > 1:
         check_seal(path, found, remedy)
+
+
+def read_stopped(directory: epath.Path, run_id: str) -> dict[str, Any] | None:
+    """What a run that was stopped early has left, its reason as `words`; None where it was not, or has gone on since.
+
+    `UserError` if it is damaged, altered, or of another run.
+    """
+    path, remedy = directory / STOPPED, "remove it and start the sweep again: the run goes on from its checkpoint"
+    found = read_json_if_there(path, remedy)
+    if found is None:
+        return None
+    if found.get("run_id") != run_id:
+        raise UserError(f"{path} is of run {found.get('run_id')!r}, not of {run_id}: it was copied here; {remedy}")
+    check_seal(path, found, remedy)
+    return found
 
 
 def sweep_listing(directory: epath.Path, remedy: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from capscale.analysis.reading.tensorboard import is_events, read_events
 from capscale.analysis.reading.understand import understand
 from capscale.analysis.reading.wandb import is_run_file, read_runs
 from capscale.analysis.table import Remark, Table, make_table
-from capscale.artifacts import check_result, sweep_listing
+from capscale.artifacts import STOPPED, check_result, read_stopped, sweep_listing
 from capscale.errors import UserError
 from capscale.files import is_there, parse_json, unreadable
 from capscale.storage import files_below
@@ -133,10 +133,16 @@ def _result(directory: epath.Path, run_id: str) -> dict[str, Any] | None:
     return {**row, "loss": loss, "run": run_id, "status": status, SECONDS: seconds}
 
 
+def _why_missing(directory: epath.Path, is_early: bool) -> str:
+    stopped = read_stopped(directory, directory.name) if is_early else None
+    return "missing: not trained yet; start the sweep again" if stopped is None else f"left out: {stopped['words']}"
+
+
 def read_sweep(directory: epath.PathLike, choices: Choices | None = None) -> Reading:
     """The rows of a sweep directory, with its command, versions, corpus and wall time as context.
 
-    Runs that the sweep expects and that have no result yet are remarks, and so are diverged ones. Its units are known:
+    Runs that the sweep expects and that have no result, as yet or since they were stopped early, are remarks, and so
+    are diverged ones. Its units are known:
     a run of fewer tokens than parameters is one. Raises UserError naming a result that is not as it was written, or is
     another run's.
     """
@@ -146,7 +152,8 @@ def read_sweep(directory: epath.PathLike, choices: Choices | None = None) -> Rea
     sweep = sweep_listing(directory, "start the sweep again with another --out")
     expected = sweep["runs"]
     found = sorted(p.parent.name for p in (directory / "runs").glob("*/result.json"))
-    remarks = [Remark(r, "missing: not trained yet; start the sweep again") for r in expected if r not in set(found)]
+    early = {p.parent.name for p in (directory / "runs").glob(f"*/{STOPPED}")}
+    remarks = [Remark(r, _why_missing(directory / "runs" / r, r in early)) for r in expected if r not in set(found)]
     rows, seconds = [], 0.0
     for run_id in found:
         row = _result(directory / "runs" / run_id, run_id)

@@ -62,6 +62,8 @@ class Launch(Selecting):
     """Seconds between checkpoints; if not given, what their own time and --mtbf make of them."""
     mtbf: float = Training.mtbf
     """Hours between failures of the machines, preemptions too, that this assumes."""
+    stop_losers: bool = False
+    """Stop runs early that cannot win any more: see `capscale sweep --help`."""
     script: Path | None = None
     """File to write; printed if not given."""
     runs_per_task: int = 1
@@ -112,17 +114,20 @@ class Launch(Selecting):
         from capscale.files import writing
         from capscale.storage import check_checkpoints
         from capscale.sweep.launchers.job import Job, job_name
+        from capscale.sweep.losers import trials
 
         self._check()
         check_checkpoints(self.out)
         saving_of(self.checkpoint_interval, self.mtbf)
         planned = plan_for(self, self.text, self.vocabulary)
         runs = len(planned.runs)
+        if self.stop_losers:
+            trials(planned.runs)  # which there must be
         about = (self.experiment, "--out", self.out, "--ladder", self.ladder)
         job = Job(
             name=job_name(planned.experiment, planned.ladder.name, runs),
             arguments=("run", *about, *self._training(), *self.selecting),
-            missing=(*about, *self.selecting),
+            missing=(*about, *self.selecting, *(["--stop-losers"] if self.stop_losers else [])),
             runs=runs,
             out=self.out,
             per_task=self.runs_per_task,
@@ -180,6 +185,7 @@ class Launch(Selecting):
         if device_bytes(self, self.device_memory):
             memory += ["--device-memory", str(self.device_memory)]
         every = [] if self.checkpoint_interval is None else ["--checkpoint-interval", str(self.checkpoint_interval)]
+        every += ["--stop-losers"] if self.stop_losers else []
         return [*text, *memory, *every, *(["--mtbf", str(self.mtbf)] if self.mtbf != Training.mtbf else [])]
 
     def _check(self) -> None:

@@ -26,6 +26,8 @@ class Missing(Selecting):
     ladder: LadderName = "nano"
     runs_per_task: int = 1
     """Most runs on a line: a task trains runs of one size, and keeps them whatever is done of the sweep."""
+    stop_losers: bool = False
+    """Leave out runs that were stopped early, as `capscale run --stop-losers` does."""
 
     def __call__(self) -> int:
         """Prints a line for every task of which some run is missing."""
@@ -37,7 +39,7 @@ class Missing(Selecting):
 
         experiment = find_experiment(self.experiment, self.ladder)
         every = tasks(experiment.plan(unread_id(None), self.selection).runs, self.runs_per_task)
-        missing = set(missing_indices(experiment, epath.Path(self.out), self.selection))
+        missing = set(missing_indices(experiment, epath.Path(self.out), self.selection, go_on=not self.stop_losers))
         for task in every:
             if missing & set(task):
                 print(*task)

@@ -65,6 +65,10 @@ class Training:
     and 2 % of the time at most."""
     mtbf: float = 24.0
     """Hours between failures of the machines (preemptions too) that this assumes."""
+    stop_losers: bool = False
+    """Stop runs early that cannot win any more: of those that differ in the learning rate, or other settings of the
+    optimizer, and in nothing else, each that is further behind the best finished one than that one still gained from
+    there on. They keep their checkpoint, and go on when started without this. One run at a time on accelerators."""
     tensorboard: bool = False
     """Write metrics for TensorBoard too, in each run's directory."""
     wandb: str | None = None
@@ -105,6 +109,8 @@ class SideBySide(Training):
                 f"--mode {self.mode} is for --launcher local; on Ray each run has the devices of --devices-per-run to "
                 "itself: drop it"
             )
+        if self.launcher == "ray" and self.stop_losers:
+            raise UserError("--stop-losers is for --launcher local; drop one of them")
 
 
 def saving_of(checkpoint_interval: float | None, mtbf: float) -> "Saving":
@@ -127,8 +133,8 @@ def train(
 ) -> int:
     """Trains the chosen runs of an experiment that have no result in `out` yet; the exit status says how it ended.
 
-    0: all of them have results. 2: runs failed. 75: so did they, and all by what may pass by itself
-    (`capscale.errors.Unavailable`). Of a stopped one, that of its signal (`STOPPED`).
+    0: all of them have results, or were stopped early. 2: runs failed. 75: so did they, and all by what may pass by
+    itself (`capscale.errors.Unavailable`). Of a stopped one, that of its signal (`STOPPED`).
     """
     os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
     import jax
@@ -138,6 +144,7 @@ def train(
     from capscale.sweep.directory import open_directory
     from capscale.sweep.display import Display
     from capscale.sweep.local import launch, mode_of
+    from capscale.sweep.losers import judges
     from capscale.sweep.on_ray import launch_on_ray
     from capscale.sweep.selection import WHOLE
     from capscale.train import distributed
@@ -155,11 +162,12 @@ def train(
     with distributed.all_or_none():
         saving = saving_of(command.checkpoint_interval, command.mtbf)
         memory, fit = memory_of(command), _fit(command, epath.Path(out), on_ray)
-        mode = one_at_a_time(mode) if command.memory == "auto" else mode_of(mode, command.fsdp)
+        mode = one_at_a_time(mode) if command.memory == "auto" else mode_of(mode, command.fsdp, command.stop_losers)
         shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
         selection = command.selection if isinstance(command, Selecting) else WHOLE
         whole, source = planned(experiment, command.ladder, selection, command.text)
         directory, wanted = epath.Path(out), replace(whole, runs=tuple(chosen(whole)))
+        judge = judges(whole, directory) if command.stop_losers else None
         if distributed.is_first():
             open_directory(whole, directory, " ".join(["capscale", *sys.argv[1:]]), versions())
     stop, caught = Event(), []
@@ -199,6 +207,7 @@ def train(
                 saving=saving,
                 trackers=shown,
                 stop=stop,
+                judge=judge,
             )
     status = _conclude(outcome, len(wanted.runs), directory, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
     if outcome.alone or outcome.abandoned:
@@ -272,12 +281,13 @@ def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -
 
     finished = outcome.present + outcome.trained
     diverged = f", {outcome.diverged} of them diverged" if outcome.diverged else ""
-    print(f"{finished} of {total} results in {out} ({outcome.trained} trained now{diverged})")
+    early = f", {outcome.stopped} stopped early" if outcome.stopped else ""
+    print(f"{finished} of {total} results in {out} ({outcome.trained} trained now{diverged}){early}")
     for message in outcome.failed:
         print(f"capscale: {printable(message)}", file=sys.stderr)
     if outcome.failed:
         return TRY_AGAIN if outcome.passing == len(outcome.failed) else 2
-    if finished < total:
+    if finished + outcome.stopped < total:
         print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
         return stopped
     return 0

@@ -47,11 +47,12 @@ class View:
 
 
 def look(view: View) -> int:
-    """Shows the sweep, again and again if asked to, until every run has a result or Ctrl-C."""
+    """Shows the sweep, again and again if asked to, until every run is over or Ctrl-C."""
     from etils import epath
 
     from capscale.storage import is_passing, reason
     from capscale.sweep.history import read_history
+    from capscale.sweep.status import OVER
 
     out, is_first = epath.Path(view.directory), True
     try:
@@ -67,7 +68,7 @@ def look(view: View) -> int:
                     is_first = False
                     _write(view, histories)
                     show(histories, "")
-                    if all(each.status.state in ("done", "diverged") for each in histories):
+                    if all(each.status.state in OVER for each in histories):
                         return 0
                 if view.every_s is None:
                     return 0

@@ -14,6 +14,7 @@ COLORS = {
     "failed": "#d55e00",
     "damaged": "#d55e00",
     "diverged": "#7a3e9d",
+    "stopped early": "#5f5f5f",
 }
 """Colours of states, which pages have a lighter one of for dark screens."""
 POINTS = 200

@@ -8,7 +8,7 @@ from capscale.monitor.curves import PANELS, loss_curves, sizes
 from capscale.sweep.history import BEFORE, DEVIATIONS, SHARE, RunHistory, totals
 from capscale.sweep.status import DeviceHours, counts, device_hours
 
-ORDER = ("failed", "damaged", "diverged", "running", "started", "done", "to do")
+ORDER = ("failed", "damaged", "diverged", "running", "started", "stopped early", "done", "to do")
 """States as a page lists them: what needs a look comes first."""
 
 
@@ -66,7 +66,7 @@ def facts(histories: Sequence[RunHistory], hours: DeviceHours, price: float | No
 
     left = "unknown until a run is done" if hours.left is None else f"about {hours.left:.3g}{cost(hours.left)}"
     told: list[tuple[str, str]] = [
-        ("results", f"{found.done} of {found.runs}"),
+        ("runs that are over", f"{found.done} of {found.runs}"),
         ("device-hours spent", f"{all_h:.3g}{cost(all_h)}"),
         ("device-hours left", left),
         ("goodput", "–" if found.goodput is None else f"{found.goodput:.1%} of them behind steps that count"),

@@ -63,16 +63,19 @@ class Display:
     def __exit__(self, *exc: object) -> None:
         self._bars.stop()
 
-    def begin(self, total: int, present: int) -> None:
-        """`present` of `total` runs have results already."""
-        self._total, self._done = total, present
-        self._sweep = self._bars.add_task("sweep", total=total, completed=present, note=f"{present}/{total} runs")
+    def begin(self, total: int, present: int, stopped: int = 0) -> None:
+        """`present` of `total` runs have results already, and `stopped` others were stopped early."""
+        self._total, self._done = total, present + stopped
+        note = f"{self._done}/{total} runs"
+        self._sweep = self._bars.add_task("sweep", total=total, completed=self._done, note=note)
         if present:
             self._console.print(f"{present} of {total} results are present", highlight=False)
+        if stopped:
+            self._console.print(f"{stopped} of {total} runs were stopped early", highlight=False)
 
     @contextmanager
     def running(self, runs: list[Run]) -> Iterator[Callable[[loop.Progress], None]]:
-        """A bar for runs trained side by side; yields the observer to hand to the loop."""
+        """A bar for runs trained side by side, and a line where one is stopped early; yields the loop's observer."""
         name = run_name(runs[0]) + (f" (+{len(runs) - 1})" if len(runs) > 1 else "")
         bar = self._bars.add_task(name, total=runs[0].steps, note="compiling")
 
@@ -85,6 +88,9 @@ class Display:
 
         try:
             yield observe
+        except loop.StoppedEarly as why:
+            self._ended(runs[0], str(why))
+            raise
         finally:
             self._bars.remove_task(bar)
 
@@ -106,13 +112,12 @@ class Display:
 
     def finished(self, run: Run, result: dict[str, Any]) -> None:
         """One line for a result."""
-        self._done += 1
         row = result["row"]
         loss = f"diverged at step {row['diverged_at_step']}" if row["loss"] is None else f"loss {row['loss']:.4f}"
+        self._ended(run, f"{loss}  ({result['timing']['wall_s']:.1f} s)")
+
+    def _ended(self, run: Run, how: str) -> None:
+        self._done += 1
         self._bars.update(self._sweep, completed=self._done, note=f"{self._done}/{self._total} runs")
-        self._console.print(
-            f"[{self._done}/{self._total}] {run_name(run)}: {loss}  ({result['timing']['wall_s']:.1f} s)",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        said = f"[{self._done}/{self._total}] {run_name(run)}: {how}"
+        self._console.print(said, markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from capscale.artifacts import sweep_listing
 from capscale.errors import UserError
 from capscale.files import read_json_if_there
 from capscale.storage import children
-from capscale.sweep.status import RunStatus, read_status
+from capscale.sweep.status import OVER, RunStatus, read_status
 from capscale.train.journal import read_journals
 from capscale.train.metrics import read_metrics
 
@@ -58,7 +58,7 @@ class Totals(NamedTuple):
     """Sums over a sweep.
 
     Attributes:
-      runs, done: how many there are, and how many have a result.
+      runs, done: how many there are, and how many have a result or were stopped early.
       device_h: hours of devices behind steps that count.
       again_h: behind steps that were done again.
       goodput: the former as a share of both; None before a step is done.
@@ -91,7 +91,7 @@ def totals(histories: Sequence[RunHistory]) -> Totals:
     again = sum(each.again_device_s for each in histories)
     return Totals(
         runs=len(histories),
-        done=sum(each.status.state in ("done", "diverged") for each in histories),
+        done=sum(each.status.state in OVER for each in histories),
         device_h=spent / 3600,
         again_h=again / 3600,
         goodput=spent / (spent + again) if spent + again else None,

@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 from etils import epath
 
+from capscale.artifacts import read_stopped
 from capscale.clock import Waitable, clock
 from capscale.data.source import Source
 from capscale.errors import Unavailable, UserError
@@ -16,13 +17,15 @@ from capscale.files import is_there, refuse_link, writing
 from capscale.storage import is_passing
 from capscale.sweep.directory import check_open
 from capscale.sweep.display import Display
+from capscale.sweep.losers import by_promise
 from capscale.sweep.outcome import Done, Outcome, collect, reason_of, trained_side_by_side
 from capscale.sweep.plan import Sweep
 from capscale.sweep.preflight import Setting
 from capscale.train.distributed import all_or_none, any_process, is_agreed, noticing_the_lost
+from capscale.train.early import Judge
 from capscale.train.executor import Executor, Population, Sharded
 from capscale.train.lease import LENGTH_S, Held, LeaseLost, check_free
-from capscale.train.loop import Interrupted, LoopIntervals, train
+from capscale.train.loop import Interrupted, LoopIntervals, StoppedEarly, train
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.record import read_result
 from capscale.train.run import Run
@@ -51,6 +54,7 @@ def launch(
     saving: Saving = BY_TIME,
     trackers: Sequence[OpenBoard] = (),
     stop: Waitable | None = None,
+    judge: Callable[[Run], Judge | None] | None = None,
 ) -> Outcome:
     """Trains every run of `sweep` that has no result in `out` yet.
 
@@ -74,6 +78,8 @@ def launch(
       saving: how often checkpoints are written.
       trackers: where to show metrics besides metrics.jsonl.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
+      judge: who may stop a run early, None for those that nobody does; runs that were are left alone. Not for
+        "population". Without it those go on.
 
     Returns:
       Counts and failures. A run that fails does not stop the others; its message is also in its error.json.
@@ -83,12 +89,12 @@ def launch(
     """
     stop, outcome = stop or clock().event(), Outcome()
     several, mode = jax.process_count() > 1, mode_of(mode, fsdp)
-    missing = missing_runs(sweep, out, outcome)
+    missing = _unstopped(sweep, out, outcome) if judge else missing_runs(sweep, out, outcome)
     threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
     groups = _alike(missing) if mode == "population" else [[run] for run in missing]
     if threads > 1:
         groups = _staggered(groups, threads)
-    display.begin(total=len(sweep.runs), present=outcome.present)
+    display.begin(total=len(sweep.runs), present=outcome.present, stopped=outcome.stopped)
 
     begun: set[str] = set()
     """The first of each group's runs, once it has made a step here."""
@@ -107,6 +113,8 @@ def launch(
         present = [result for result in found if result is not None]
         if any_process(len(present) == len(runs))[0]:  # another worker, which held them, has finished them
             return Done(present, trained=False)
+        if judge and _was_stopped(directories[0], runs[0]):
+            raise StoppedEarly("stopped early by another worker")
         with all_or_none():
             for directory in directories:
                 if not several and is_there(directory):
@@ -121,8 +129,9 @@ def launch(
                 executor = _executor(runs, threads, setting.fsdp, setting.memory)
             if several:
                 source.check()  # training does as well, but a host whose copy is damaged would leave the others behind
+        judged_by = judge(runs[0]) if judge else None
         # Orbax's background saves cannot run side by side in one process.
-        intervals = LoopIntervals.at(executor, runs, background=threads == 1, saving=saving)
+        intervals = LoopIntervals.at(executor, runs, background=threads == 1, saving=saving, judged=bool(judged_by))
         with display.running(runs) as shown:
             results = train(
                 runs,
@@ -133,6 +142,7 @@ def launch(
                 stop=stop,
                 intervals=intervals,
                 trackers=trackers,
+                judge=judged_by,
             )
         for run, result in zip(runs, results, strict=False):  # none where only other processes see them yet
             display.finished(run, result)
@@ -175,8 +185,11 @@ def _all_go_on(stop: Waitable, outcome: Outcome) -> bool:
         return False
 
 
-def mode_of(asked: Mode, fsdp: int) -> Mode:
-    """Mode that "auto" means here; see `launch`. `UserError` for one that is not to be had."""
+def mode_of(asked: Mode, fsdp: int, judged: bool = False) -> Mode:
+    """Mode that "auto" means here; see `launch`. `UserError` for one that is not to be had.
+
+    `judged`: runs may be stopped one by one.
+    """
     if fsdp < 1:
         raise UserError(f"--fsdp {fsdp} must be at least 1")
     several = jax.process_count() > 1
@@ -190,11 +203,32 @@ def mode_of(asked: Mode, fsdp: int) -> Mode:
                 f"--mode {asked} needs one process, but {jax.process_count()} are connected here: use --mode mesh, or "
                 "drop --coordinator"
             )
+    if judged and asked == "population":
+        raise UserError("--stop-losers stops single runs, which --mode population trains at once; drop one of them")
     if asked != "auto":
         return asked
     if several or fsdp > 1:
         return "mesh"
-    return "threads" if jax.default_backend() == "cpu" else "population"
+    return "threads" if jax.default_backend() == "cpu" else "mesh" if judged else "population"
+
+
+def _unstopped(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
+    """Missing runs that were not stopped early, in the order in which they are judged best; the others are counted."""
+    missing = missing_runs(sweep, out, outcome)
+    left = [run for run in missing if not _was_stopped(sweep.directory_of(run, out), run)]
+    outcome.stopped = len(missing) - len(left)
+    return by_promise(left)
+
+
+def _was_stopped(directory: epath.Path, run: Run) -> bool:
+    """Whether some worker has stopped a run early. Where that cannot be read it goes on, and is judged anew."""
+    try:
+        found = read_stopped(directory, run.run_id) is not None
+    except Exception as error:
+        if not (isinstance(error, UserError) or is_passing(error)):
+            raise
+        found = False
+    return any_process(found)[0]
 
 
 def missing_runs(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:

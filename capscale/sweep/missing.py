@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
-from capscale.artifacts import sweep_listing
+from capscale.artifacts import read_stopped, sweep_listing
 from capscale.data.corpus import DataId
 from capscale.data.load import unread_id
 from capscale.errors import Unavailable, UserError
@@ -38,22 +38,25 @@ def planned_in(experiment: Experiment, out: epath.Path, selection: Selection) ->
     return sweep
 
 
-def missing_indices(experiment: Experiment, out: epath.Path, selection: Selection) -> list[int]:
+def missing_indices(experiment: Experiment, out: epath.Path, selection: Selection, *, go_on: bool = True) -> list[int]:
     """Places of the runs without a result in the list of the selected ones; all of them before a sweep has begun.
 
-    A result that is damaged counts as missing: the worker that meets it says what is wrong.
+    A result that is damaged counts as missing: the worker that meets it says what is wrong. `go_on`: so do runs that
+    were stopped early.
     """
     sweep = planned_in(experiment, out, selection)
     if sweep is None:
         return list(range(len(experiment.plan(unread_id(None), selection).runs)))
     with ThreadPoolExecutor(LOOKS) as pool:
-        done = list(pool.map(lambda run: _has_result(sweep, run, out), sweep.runs))
+        done = list(pool.map(lambda run: _is_over(sweep, run, out, go_on), sweep.runs))
     return [index for index, is_done in enumerate(done) if not is_done]
 
 
-def _has_result(sweep: Sweep, run: Run, out: epath.Path) -> bool:
+def _is_over(sweep: Sweep, run: Run, out: epath.Path, go_on: bool) -> bool:
+    directory = sweep.directory_of(run, out)
     try:
-        return read_result(sweep.directory_of(run, out), run) is not None
+        has_result = read_result(directory, run) is not None
+        return has_result or (not go_on and read_stopped(directory, run.run_id) is not None)
     except Unavailable:
         raise
     except UserError:

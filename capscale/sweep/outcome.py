@@ -15,7 +15,7 @@ from capscale.sweep.directory import check_open
 from capscale.sweep.plan import Sweep
 from capscale.train.distributed import FailedElsewhere
 from capscale.train.lease import Held, LeaseLost
-from capscale.train.loop import Interrupted
+from capscale.train.loop import Interrupted, StoppedEarly
 from capscale.train.run import Run
 
 HEARD_S = 0.5
@@ -25,6 +25,8 @@ HEARD_S = 0.5
 @dataclass
 class Outcome:
     """Outcome of a launch: counts of runs, and the messages of those that failed.
+
+    `stopped` are those that were stopped early, now or before.
 
     `alone` is set where this process failed at something that other processes may still wait for it to do, or was left
     by them: nothing can be agreed with them any more, so it must end at once, for them to notice.
@@ -36,6 +38,7 @@ class Outcome:
     present: int = 0
     trained: int = 0
     diverged: int = 0
+    stopped: int = 0
     failed: list[str] = field(default_factory=list)
     passing: int = 0
     interrupted: bool = False
@@ -102,6 +105,8 @@ def collect(future: Future[Done], runs: list[Run], sweep: Sweep, out: epath.Path
             outcome.diverged += sum(result["status"] == "diverged" for result in results)
         else:
             outcome.present += len(runs)
+    except StoppedEarly:
+        outcome.stopped += len(runs)
     except Interrupted:
         pass
     except (Held, LeaseLost):

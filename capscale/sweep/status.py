@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from etils import epath
 
-from capscale.artifacts import check_result, sweep_listing
+from capscale.artifacts import check_result, read_stopped, sweep_listing
 from capscale.errors import UserError
 from capscale.files import is_there, read_json
 from capscale.realised import UNTOLD, Realised
@@ -15,8 +15,10 @@ from capscale.train.segments import numbers
 
 NOTHING = ("", UNTOLD)
 """Statistics of a run that is not done, or whose weights are dense: no format, and NaN throughout."""
+OVER = ("done", "diverged", "stopped early")
+"""States of runs that nothing is left to do of."""
 
-State = Literal["done", "diverged", "failed", "running", "started", "to do", "damaged"]
+State = Literal["done", "diverged", "stopped early", "failed", "running", "started", "to do", "damaged"]
 
 
 class RunStatus(NamedTuple):
@@ -24,8 +26,8 @@ class RunStatus(NamedTuple):
 
     Attributes:
       run_id: its id and the name of its directory.
-      state: "done" and "diverged" have a result; "running" is held by a live worker; "failed" has an error; "started"
-        has steps behind it and nobody at work on it.
+      state: "done" and "diverged" have a result; "stopped early" could not win, and has none; "running" is held by a
+        live worker; "failed" has an error; "started" has steps behind it and nobody at work on it.
       detail: loss, error message, or how far it is.
       device_s: seconds of training times devices behind its steps; steps that were lost and done again count once.
       flops: planned FLOPs of the whole run; None in sweeps that did not record them.
@@ -105,6 +107,9 @@ def _state(
     lease = current_lease(directory) if directory.exists() else None
     if lease is not None and is_live(lease):
         return "running", ", ".join(filter(None, [how_far, holder(lease)])), NOTHING
+    if (stopped := read_stopped(directory, run_id)) is not None:
+        name = f"{planned['name']}: " if planned else ""
+        return "stopped early", name + str(stopped["words"]).removeprefix("stopped early "), NOTHING
     if (directory / "error.json").exists():
         found = read_json(directory / "error.json", "remove it")
         if found.get("run_id", run_id) != run_id:
@@ -157,10 +162,10 @@ def counts(statuses: list[RunStatus]) -> dict[str, int]:
 
 
 def device_hours(statuses: list[RunStatus]) -> DeviceHours:
-    """Device-hours spent and left. A diverged run has ended early and tells nothing of the time that a run takes."""
+    """Device-hours spent and left. A run that has ended early tells nothing of the time that a run takes."""
     spent = sum(status.device_s for status in statuses) / 3600
     timed = [status for status in statuses if status.state == "done" and status.flops and status.device_s]
-    left = [status for status in statuses if status.state not in ("done", "diverged")]
+    left = [status for status in statuses if status.state not in OVER]
     if not timed or any(status.flops is None for status in left):
         return DeviceHours(spent, None)
     per_flop = sum(status.device_s for status in timed) / sum(status.flops or 0.0 for status in timed)

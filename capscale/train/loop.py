@@ -1,10 +1,9 @@
 """The training loop: resume, chunks of steps, checkpoints, metrics, evaluation, result."""
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -19,6 +18,7 @@ from capscale.storage import make_directory
 from capscale.train import record
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.distributed import agreed, all_or_none, any_process, is_first, wait_for_all
+from capscale.train.early import LINES, Judge, forget_stopped, judged, write_stopped
 from capscale.train.executor import Executor
 from capscale.train.flops import flops_per_token
 from capscale.train.lease import Leases
@@ -32,6 +32,10 @@ from capscale.train.trackers import OpenBoard
 
 class Interrupted(Exception):
     """Training was asked to stop; its checkpoints are on disk."""
+
+
+class StoppedEarly(Interrupted):
+    """The run cannot win, and says why; its checkpoint is on disk, and stopped.json says so too."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,17 @@ class LoopIntervals:
 
     @classmethod
     def at(
-        cls, executor: Executor, runs: list[Run], background: bool = False, saving: Saving = BY_TIME
+        cls,
+        executor: Executor,
+        runs: list[Run],
+        background: bool = False,
+        saving: Saving = BY_TIME,
+        judged: bool = False,
     ) -> "LoopIntervals":
-        """The same for runs that share the devices of an executor."""
+        """The same for runs that share the devices of an executor; finer for one that is `judged`."""
         peak = peak_of(executor.devices / len(runs))
-        return cls.of(runs[0], background=background, peak=peak, saving=saving)
+        found = cls.of(runs[0], background=background, peak=peak, saving=saving)
+        return replace(found, chunk=min(found.chunk, max(1, runs[0].steps // LINES))) if judged else found
 
 
 def train(
@@ -88,6 +98,7 @@ def train(
     stop: Waitable | None = None,
     intervals: LoopIntervals | None = None,
     trackers: Sequence[OpenBoard] = (),
+    judge: Judge | None = None,
 ) -> list[dict[str, Any]]:
     """Trains runs of one program and length side by side, to a result each.
 
@@ -100,6 +111,7 @@ def train(
       stop: when set, checkpoints are saved and `Interrupted` is raised.
       intervals: chunk length and checkpoint interval; derived from the runs by default.
       trackers: where to show metrics besides metrics.jsonl.
+      judge: of a run that is trained alone: may stop it early, with `StoppedEarly`.
 
     Returns:
       The contents of result.json. A loss that is not finite gives a result with status "diverged". Where another worker
@@ -119,9 +131,11 @@ def train(
         leases = stack.enter_context(Leases(directories))
         if any_process((present := _present(paired)) is not None)[0]:  # another worker has been quicker
             return present or []
-        background = intervals.background and len(runs) == 1
+        forget_stopped(directories)
         checkpoints = [
-            stack.enter_context(Checkpoints(directory / "checkpoints", background, run_id=run.run_id))
+            stack.enter_context(
+                Checkpoints(directory / "checkpoints", intervals.background and len(runs) == 1, run_id=run.run_id)
+            )
             for run, directory in paired
         ]
         first, state = _restore(executor, runs, checkpoints)
@@ -153,17 +167,20 @@ def train(
                 break
             loss = float(np.mean(histories["loss"][diverged_at == 0, count - 1]))
             speed = count * tokens_per_step / pace.last_s
-            share = mfu(runs[0].model, speed, executor.devices)
-            observe(Progress(step, steps, loss, speed, pace.left_s(steps - step), share))
+            left_s, share = pace.left_s(steps - step), mfu(runs[0].model, speed, executor.devices)
+            observe(Progress(step, steps, loss, speed, left_s, share))
             stopping, due = any_process(stop.is_set() and step < steps, saves.is_due or step == steps)
-            if stopping or due:
+            lost, why = (False, None) if stopping or step == steps else judged(judge, step, logs.flush)
+            if stopping or due or lost:
                 saves.save(step, executor.unstack(state, runs))
-            if stopping:
+            if stopping or lost:
                 saves.wait()
+                if lost:
+                    leases.check()
+                    write_stopped(directories, runs, why)
+                    raise StoppedEarly("stopped early" if why is None else why.words)
                 raise Interrupted(f"stopped at step {step} of {steps}; start again to go on from there")
-        held_out, blocks = source.validation(runs[0].model.context)
-        losses = _validation_losses(executor, runs, held_out, state)
-        measures = executor.measures(state, runs)
+        endings = _endings(executor, runs, source, state, diverged_at)
         saves.wait()
         timing = {
             "wall_s": round(clock().monotonic() - began, 3),
@@ -175,17 +192,7 @@ def train(
         }
         leases.check()
         logs.finish()
-        endings = [
-            _Ending(
-                losses[number],
-                blocks,
-                int(diverged_at[number]),
-                {name: float(of_runs[number]) for name, of_runs in measures.items()},
-                source.bytes_per_symbol,
-            )
-            for number in range(len(runs))
-        ]
-        results = [_finish(*of_run, ending, timing) for of_run, ending in zip(paired, endings, strict=True)]
+        results = [record.finish(*of_run, ending, timing) for of_run, ending in zip(paired, endings, strict=True)]
         wait_for_all("results")
         return results
 
@@ -248,6 +255,25 @@ def _restore(executor: Executor, runs: list[Run], checkpoints: list[Checkpoints]
     return 0, executor.initial_state(runs)
 
 
+def _endings(
+    executor: Executor, runs: list[Run], source: Source, state: Any, diverged_at: np.ndarray
+) -> list[record.Ending]:
+    """What is measured of each run at the end of its training."""
+    held_out, blocks = source.validation(runs[0].model.context)
+    losses = _validation_losses(executor, runs, held_out, state)
+    measures = executor.measures(state, runs)
+    return [
+        record.Ending(
+            losses[number],
+            blocks,
+            int(diverged_at[number]),
+            {name: float(of_runs[number]) for name, of_runs in measures.items()},
+            source.bytes_per_symbol,
+        )
+        for number in range(len(runs))
+    ]
+
+
 def _validation_losses(executor: Executor, runs: list[Run], window_NU: np.ndarray, state: Any) -> np.ndarray:
     """Mean loss of every validation window in nats per token, `float64 (runs, windows)`."""
     count, batch = len(window_NU), runs[0].batch
@@ -255,27 +281,3 @@ def _validation_losses(executor: Executor, runs: list[Run], window_NU: np.ndarra
     window_SBU = padded_NU.reshape(-1, batch, window_NU.shape[1])
     losses = executor.evaluate(state, window_SBU[:, executor.rows], runs)
     return losses.astype(np.float64).reshape(len(runs), -1)[:, :count]
-
-
-class _Ending(NamedTuple):
-    """Result of one run when its training is over."""
-
-    losses: np.ndarray
-    blocks: np.ndarray
-    diverged_at: int
-    measures: dict[str, float]
-    bytes_per_symbol: float
-
-
-def _finish(run: Run, directory: epath.Path, ending: _Ending, timing: dict[str, Any]) -> dict[str, Any]:
-    """Writes and returns the result; a validation loss that is not finite is a divergence as well."""
-    loss = loss_se = None
-    if not ending.diverged_at and np.isfinite(ending.losses).all():
-        loss, loss_se = record.loss_with_error(ending.losses, ending.blocks)
-    metrics = {name: value if math.isfinite(value) else None for name, value in ending.measures.items()}
-    row = record.result_row(run, loss, loss_se, ending.bytes_per_symbol) | record.weights_row(run, metrics)
-    row["diverged_at_step"] = ending.diverged_at or None
-    new = record.result(run, "diverged" if loss is None else "ok", row, timing, metrics)
-    if is_first():
-        record.write_result(directory, new, run)
-    return new

@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from capscale.models.mixture import format_gmse, mixture_of
 from capscale.policy_names import policy_name
 from capscale.realised import COLUMNS
 from capscale.representation import Representation
+from capscale.train.distributed import is_first
 from capscale.train.run import Run, described
 
 Status = Literal["ok", "diverged"]
@@ -182,3 +183,27 @@ def write_result(directory: epath.Path, new: dict[str, Any], run: Run) -> None:
             f"run {run.run_id} ended twice with different results: compare result.json and "
             f"result.conflict.json in {directory}, and remove the wrong one"
         )
+
+
+class Ending(NamedTuple):
+    """Result of one run when its training is over."""
+
+    losses: np.ndarray
+    blocks: np.ndarray
+    diverged_at: int
+    measures: dict[str, float]
+    bytes_per_symbol: float
+
+
+def finish(run: Run, directory: epath.Path, ending: Ending, timing: dict[str, Any]) -> dict[str, Any]:
+    """Writes and returns the result; a validation loss that is not finite is a divergence as well."""
+    loss = loss_se = None
+    if not ending.diverged_at and np.isfinite(ending.losses).all():
+        loss, loss_se = loss_with_error(ending.losses, ending.blocks)
+    metrics = {name: value if math.isfinite(value) else None for name, value in ending.measures.items()}
+    row = result_row(run, loss, loss_se, ending.bytes_per_symbol) | weights_row(run, metrics)
+    row["diverged_at_step"] = ending.diverged_at or None
+    new = result(run, "diverged" if loss is None else "ok", row, timing, metrics)
+    if is_first():
+        write_result(directory, new, run)
+    return new

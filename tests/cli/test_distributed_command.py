@@ -129,6 +129,25 @@ def test_two_processes_train_as_one(join, fsdp, place):
     assert not list(place.glob("together/runs/*/result.conflict.json"))
 
 
+def test_two_processes_stop_a_loser_together(place):
+    """The first one reads what was published; the other ends with it, and so they do where one has stopped before."""
+    rates = "".join(f"tiny.run(data=data, tokens=60 * 64, optimizer=Optimizer({rate}))," for rate in (1e-5, 0.02, 0.03))
+    code = EXPERIMENT.split("def runs", maxsplit=1)[0] + f"def runs(ladder, data):\n    return [{rates}]\n"
+    (place / "mine.py").write_text("from capscale.train.run import Optimizer\n" + code)
+
+    def judged(index, port):
+        options, environment = by_address(index, port)
+        return [*options, "--stop-losers"], environment
+
+    for trained in (2, 0):
+        for status, out, err in sweep(place, "out", [judged, judged]):
+            assert status == 0, err
+            assert f"2 of 3 results in out ({trained} trained now), 1 stopped early" in out
+    (stopped,) = place.glob("out/runs/*/stopped.json")
+    assert not (stopped.parent / "result.json").exists()
+    assert json.loads(stopped.read_text())["words"].startswith("stopped early at step")
+
+
 def test_two_processes_find_one_memory_setting(place):
     """All at once takes 132 kB of each device: with less they search together, and the first one keeps the find."""
 

@@ -26,6 +26,10 @@ def result(run_id, row, status="ok"):
     return {"schema": 1, "run_id": run_id, "status": status, "row": row}
 
 
+def stopped(run_id):
+    return sealed({"schema": 1, "run_id": run_id, "words": "stopped early at step 20 of 40: it could not win"})
+
+
 # Files of a run's directory, and the state and detail that they are read as.
 STATES = {
     "a": ({"result.json": result("a", ROW)}, "done", "nano-8 int4/dense seed 1: loss 2.3457"),
@@ -50,6 +54,10 @@ STATES = {
     "t": ({"result.json": result("a", ROW)}, "damaged", "t/result.json is the result of run 'a', not of t"),
     "u": ({"error.json": {"run_id": "c", "error": "no luck"}}, "damaged", "u/error.json is of run 'c', not of u"),
     "v": ({"error.json": {"run_id": "v", "error": "no luck"}}, "failed", "no luck"),
+    "w": ({"stopped.json": stopped("w"), "metrics.jsonl": LINES}, "stopped early", "seed 1: at step 20 of 40"),
+    "x": ({"stopped.json": stopped("w")}, "damaged", "x/stopped.json is of run 'w', not of x"),
+    "y": ({"stopped.json": stopped("y") | {"words": "no"}}, "damaged", "stopped.json was altered"),
+    "z": ({"stopped.json": stopped("z"), "lease-2.json": LIVE}, "running", "step 0 of 40"),
 }
 
 
@@ -72,9 +80,15 @@ def test_every_state(out):
         _, state, detail = STATES[status.run_id]
         assert status.state == state, status
         assert detail in status.detail
-    found = {"done": 3, "diverged": 1, "failed": 3, "running": 2, "started": 2, "to do": 2, "damaged": 9}
+    found = {"done": 3, "diverged": 1, "failed": 3, "running": 3, "started": 2, "to do": 2, "damaged": 11}
+    found |= {"stopped early": 1}
     assert counts(statuses) == found
-    assert {status.run_id: status.device_s for status in statuses if status.device_s} == {"d": 4, "k": 4, "l": 4}
+    assert {status.run_id: status.device_s for status in statuses if status.device_s} == {
+        "d": 4,
+        "k": 4,
+        "l": 4,
+        "w": 4,
+    }
 
 
 NO_TEXT, DEEP = b"\xff\xfe{\n" + b"[" * 100_000 + b"\n", b"[" * 100_000

@@ -58,7 +58,7 @@ def check_result(path: epath.PathLike, found: Mapping[str, Any], run_id: str, re
 
 
 def read_stopped(directory: epath.Path, run_id: str) -> dict[str, Any] | None:
-    """What a run that was stopped early has left, its reason as `words`; None where it was not, or has gone on since.
+    """Content of a stopped run's file, its reason as `words`; None where it was not, or has gone on since.
 
     `UserError` if it is damaged, altered, or of another run.
     """

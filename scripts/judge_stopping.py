@@ -12,7 +12,7 @@ import argparse
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -45,7 +45,7 @@ class Whole(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a replay of one group of trials has come to."""
+    """Outcome of a replay of one group of trials."""
 
     is_winner_lost: bool
     regret: float
@@ -113,6 +113,7 @@ def simulated(chance: np.random.Generator) -> list[Whole]:
 def runs(ladder: Ladder, data: DataId) -> list[Run]:
     """The experiment: two sizes, with two schedules, dense and in 2 bits, at seven rates and two seeds."""
     formats = (DENSE, Representation(operand("int2 [trust]"), hadamard=128))
+    sizes: tuple[tuple[str, Literal["linear", "cosine"]], ...] = (("nano-8", "linear"), ("nano-16", "cosine"))
     return [
         Run(
             size=size,
@@ -125,7 +126,7 @@ def runs(ladder: Ladder, data: DataId) -> list[Run]:
             representation=representation,
             seed=seed,
         )
-        for size, decay in (("nano-8", "linear"), ("nano-16", "cosine"))
+        for size, decay in sizes
         for representation in formats
         for doublings in range(-3, 4)
         for seed in range(2)
@@ -136,11 +137,11 @@ class Patient:
     """A judge that stops nobody: runs that have one leave lines that are fine enough to be judged by."""
 
     def is_due(self, step: int) -> bool:
-        """Of `capscale.train.early.Judge`."""
+        """Of `capscale.train.early.Judge`: never is one."""
         return False
 
     def look(self) -> None:
-        """Of the same."""
+        """Of the same: never called."""
 
 
 def trained(out: epath.Path) -> list[list[Whole]]:

@@ -58,7 +58,7 @@ def look_steps(steps: int) -> list[int]:
 
 
 def gained(lines: Lines, step: int, steps: int) -> float | None:
-    """What the loss has fallen by from a step to the end, both as means over a window; None where lines do not tell."""
+    """Fall of the loss from a step to the end, both as means over a window; None where lines do not tell."""
     width = max(1, round(WINDOW * steps))
     there, end = mean_between(lines, step - width, step), mean_between(lines, steps - width, steps)
     return None if there is None or end is None else there - end

@@ -138,7 +138,7 @@ class Trial:
 
 
 def published(directory: epath.Path, run: Run) -> Finished | None:
-    """What a run that has ended well has left; None for one that has not, or diverged."""
+    """Curve and loss of a run that has ended well; None for one that has not, or diverged."""
     result = read_result(directory, run)
     return None if result is None else _finished(directory, result)
 

@@ -258,7 +258,7 @@ def _restore(executor: Executor, runs: list[Run], checkpoints: list[Checkpoints]
 def _endings(
     executor: Executor, runs: list[Run], source: Source, state: Any, diverged_at: np.ndarray
 ) -> list[record.Ending]:
-    """What is measured of each run at the end of its training."""
+    """Measurements of each run at the end of its training."""
     held_out, blocks = source.validation(runs[0].model.context)
     losses = _validation_losses(executor, runs, held_out, state)
     measures = executor.measures(state, runs)

@@ -52,7 +52,7 @@ def start(out, runs=SWEEP.runs, *, stopping: bool, screen=None):
 
 
 def told(out, run):
-    """What a run has left: its row and its loss at each step."""
+    """Row, metrics and the loss at each step of a run."""
     directory = epath.Path(out) / "runs" / run.run_id
     result = json.loads((directory / "result.json").read_text())
     return result["row"], result["metrics"], [(line["step"], line["loss"]) for line in _lines(directory)]

@@ -8,20 +8,34 @@ ratios, the others the shorter two, as each of the longer ones takes minutes of 
 
 Statements, judged by differences of losses at equal size, tokens and seed (`capscale.analysis.contrasts`): at 4 bits
 backward products cost less than forward products; the cost of either grows with tokens per parameter; the costs add up;
-INT8 costs nothing. How gradients are rounded and rotated is the question of `gradient_rounding`.
+INT8 costs nothing; and backward products cost where the gradient has fallen below sqrt(3) times their noise, of which
+`scripts/gradient_noise.py` tells at the end of training. How gradients are rounded and rotated is the question of
+`gradient_rounding`.
 
 Run: `capscale sweep gradients --ladder nano --out runs/gradients`, 168 runs, 112 of them by `--sizes nano-16`; then
 `python scripts/judge_experiment.py gradients experiments/results/gradients.csv`. Rows and verdicts:
 experiments/results/README.md.
 """
 
+import math
 from dataclasses import replace
 from itertools import product
 
 from capscale.analysis.claims import Claim, Estimate, above_zero
-from capscale.analysis.contrasts import Contrast, between, combined, estimates_by_name, mean_of
+from capscale.analysis.contrasts import (
+    Cell,
+    Contrast,
+    between,
+    combined,
+    estimates_by_name,
+    losses_of,
+    mean_of,
+    of_cells,
+)
+from capscale.analysis.effects import estimates_of
 from capscale.analysis.evidence import Evidence
 from capscale.data.corpus import DataId
+from capscale.errors import UserError
 from capscale.models.config import ModelConfig
 from capscale.models.ladder import Ladder
 from capscale.recipes import backward_only, find_recipe, forward_only
@@ -87,7 +101,18 @@ STATEMENTS = (
         0.0,
         deviation=0.008,
     ),
+    above_zero(
+        "below-threshold",
+        "Backward products cost where the gradient is below sqrt(3) times their noise, and not above.",
+        "arXiv 2505.19115, abstract",
+        "loss with the backward products alone less dense, mean over the recipes and tokens whose gradient ends below "
+        "the threshold less that over the others",
+        paper=SMALL,
+        deviation=0.006,
+    ),
 )
+THRESHOLD = math.sqrt(3)
+"""Norm of the gradient over that of its noise below which FP4 All the Way has training lose its effect."""
 SLOPES = {"backward-grows", "forward-grows"}
 
 
@@ -143,7 +168,46 @@ def contrasts() -> dict[str, Contrast]:
 
 def estimates(evidence: Evidence) -> dict[str, Estimate]:
     """The contrasts of these rows."""
-    return estimates_by_name(evidence, contrasts(), SLOPES)
+    found = estimates_by_name(evidence, contrasts(), SLOPES)
+    return found | estimates_of({"below-threshold": lambda: _below_threshold(evidence)})
+
+
+def norm_over_noise(evidence: Evidence) -> dict[tuple[str, Cell], float]:
+    """Of every recipe with its backward products alone, by curve and cell: the mean over seeds, at the end of training.
+
+    Raises:
+      UserError: rows do not tell it.
+    """
+    curves = {evidence.curve(backward_only(find_recipe(name))) for name in RECIPES}
+    found: dict[tuple[str, Cell], list[float]] = {}
+    for row in evidence.table.rows:
+        if row.curve in curves:
+            ratio = row.extra.get("gradient_norm", math.nan) / row.extra.get("gradient_noise", math.nan)
+            found.setdefault((row.curve, (row.N, row.D)), []).append(ratio)
+    means = {place: sum(ratios) / len(ratios) for place, ratios in found.items()}
+    if not all(map(math.isfinite, means.values())):
+        raise UserError(f"{evidence.source}: no noise of gradients; add it by scripts/gradient_noise.py")
+    return means
+
+
+def _below_threshold(evidence: Evidence) -> Estimate:
+    ratios, losses = norm_over_noise(evidence), losses_of(evidence)
+    seeds = {cell: sorted(losses["dense"][cell]) for cell in losses["dense"]}
+    whole = {place: ratio for place, ratio in ratios.items() if set(losses[place[0]][place[1]]) >= set(seeds[place[1]])}
+    below = {place for place, ratio in whole.items() if ratio < THRESHOLD}
+    if not 0 < len(below) < len(whole):
+        side = "below" if below else "above"
+        raise UserError(
+            f"all {len(whole)} recipes and tokens end {side} the threshold, "
+            f"at {min(whole.values()):.3g} to {max(whole.values()):.3g}"
+        )
+    weights: dict[tuple[str, Cell], float] = {}
+    for place in whole:
+        share = 1 / len(below) if place in below else -1 / (len(whole) - len(below))
+        weights[place] = share
+        weights["dense", place[1]] = weights.get(("dense", place[1]), 0.0) - share
+    found = of_cells(losses, weights, seeds)
+    return replace(found, note=f"{len(below)} of {len(whole)} below; {found.note}")
 
 
 def at_ratio(run: Run, ratio: int) -> Run:

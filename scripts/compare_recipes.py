@@ -1,4 +1,4 @@
-"""Values that recipes round their operands to, beside those of others' training code: torchao, Transformer Engine and qwix.
+"""Values that recipes round their operands to, beside those of torchao, Transformer Engine and qwix in training.
 
     pip install torch torchao triton qwix && pip download --no-deps transformer_engine
     python scripts/compare_recipes.py transformer_engine-*.whl [--golden tests/formats/outside_recipes.json]

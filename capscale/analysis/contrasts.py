@@ -129,18 +129,24 @@ def of_losses(losses: Losses, by_curve: Mapping[str, float], *, per_efold: bool 
     cells = [cell for cell in cells if seeds[cell]]
     if not cells:
         raise UserError(f"no size and tokens with a common seed of {', '.join(by_curve)}")
-    values = [
-        sum(weight * np.mean([losses[curve][cell][seed] for seed in seeds[cell]]) for curve, weight in by_curve.items())
-        for cell in cells
-    ]
     weights = _slopes(cells) if per_efold else np.full(len(cells), 1 / len(cells))
+    every = {
+        (curve, cell): float(w * c) for cell, w in zip(cells, weights, strict=True) for curve, c in by_curve.items()
+    }
+    return of_cells(losses, every, seeds)
+
+
+def of_cells(
+    losses: Losses, weights: Mapping[tuple[str, Cell], float], seeds: Mapping[Cell, Collection[float]]
+) -> Estimate:
+    """The sum of losses by curve and cell, means over the seeds of a cell, each times its weight."""
     scatter = scatter_of(losses)
-    shares = [len(seeds[cell]) for cell in cells]
-    error = scatter.deviation * math.sqrt(
-        sum(w * w * c * c / n for w, n in zip(weights, shares, strict=True) for c in by_curve.values())
-    )
-    value, width = float(weights @ values), float(student.ppf((1 + LEVEL) / 2, scatter.freedom)) * error
-    return Estimate(value, value - width, value + width, _note(cells, sum(shares), scatter))
+    means = (np.mean([losses[curve][cell][s] for s in seeds[cell]]) for curve, cell in weights)
+    value = float(sum(w * mean for w, mean in zip(weights.values(), means, strict=True)))
+    variance = sum(w * w / len(seeds[cell]) for (_, cell), w in weights.items())
+    width = float(student.ppf((1 + LEVEL) / 2, scatter.freedom)) * scatter.deviation * math.sqrt(variance)
+    cells = sorted({cell for _, cell in weights})
+    return Estimate(value, value - width, value + width, _note(cells, sum(len(seeds[c]) for c in cells), scatter))
 
 
 def _slopes(cells: list[Cell]) -> np.ndarray:

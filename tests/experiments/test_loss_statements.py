@@ -63,7 +63,32 @@ def gradient_costs(forward, backward, both, grows, int8=0.0):
     ],
 )
 def test_gradients(costs, scatter, expected):
-    assert tuple(verdicts(gradients, costs, scatter=scatter).values()) == expected
+    *found, last = verdicts(gradients, costs, scatter=scatter).values()
+    assert tuple(found) == expected
+    assert last == OPEN, "no noise is told"
+
+
+@pytest.mark.parametrize(
+    ("norm", "costs_below", "costs_above", "expected"),
+    [
+        (1.7, 0.08, 0.02, YES),
+        (1.7, 0.02, 0.08, NO),
+        (1.7, 0.02, 0.02, OPEN),
+        (1.8, 0.08, 0.02, OPEN),  # none below sqrt(3)
+        (1.0, 0.08, 0.02, OPEN),  # none above
+    ],
+)
+def test_the_threshold(norm, costs_below, costs_above, expected):
+    """Noise of 1, and a gradient of `norm` in the two longer trainings, of 1.8 (or 1) in the shorter ones."""
+
+    def told(run):
+        late = run.tokens // run.non_embedding_parameters > 75
+        return {"gradient_noise": 1.0, "gradient_norm": norm if late or norm == 1.0 else 1.8}
+
+    def cost(held, ratio):
+        return costs_below if ratio > 75 else costs_above
+
+    assert verdicts(gradients, cost, columns=told)["below-threshold"] == expected
 
 
 @pytest.mark.parametrize(("sign", "scatter", "expected"), [(1, 0.004, YES), (-1, 0.004, NO), (1, 0.1, OPEN)])

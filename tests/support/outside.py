@@ -93,7 +93,7 @@ def _per_row(format: Format) -> Format:
 
 
 def ours() -> Mapping[str, Pair]:
-    """Projections that recipes round operands by, by the name of the pair; theirs are in `scripts/compare_recipes.py`."""
+    """Projections that recipes round operands by, by the pair's name; theirs are in `scripts/compare_recipes.py`."""
     two_level, row = _largest(6 * 448), _largest(6 * 448, rows=1)
     mx = {
         f"torchao {name}": Pair(_by(find(name.removesuffix(" floor").replace(" ", "-"))), _one)

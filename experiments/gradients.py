@@ -186,7 +186,7 @@ def norm_over_noise(evidence: Evidence) -> dict[tuple[str, Cell], float]:
             found.setdefault((row.curve, (row.N, row.D)), []).append(ratio)
     means = {place: sum(ratios) / len(ratios) for place, ratios in found.items()}
     if not all(map(math.isfinite, means.values())):
-        raise UserError(f"{evidence.source}: no noise of gradients; add it by scripts/gradient_noise.py")
+        raise UserError("rows do not tell the noise of gradients; scripts/gradient_noise.py adds it")
     return means
 
 

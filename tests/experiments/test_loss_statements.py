@@ -164,7 +164,7 @@ def test_what_was_trained_is_what_the_experiments_say():
     assert set(runs) & set(variants), "the recipe and dense are the same runs"
 
 
-@pytest.mark.parametrize("experiment", ["dense_then_qat"])
+@pytest.mark.parametrize("experiment", ["dense_then_qat", "ends_dense", "gradients"])
 def test_committed_rows_say_what_the_text_beside_them_says(experiment, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from judge_experiment import judged
@@ -172,5 +172,5 @@ def test_committed_rows_say_what_the_text_beside_them_says(experiment, monkeypat
     text = (ROOT / "experiments" / "results" / "README.md").read_text()
     for found in judged(experiment, ROOT / "experiments" / "results" / f"{experiment}.csv"):
         said = found.estimate
-        numbers = f" | {said.missing}" if said.missing else f"{said.value:.3f} | {said.low:.3f} to {said.high:.3f}"
+        numbers = f"| {said.missing}" if said.missing else f"{said.value:.3f} | {said.low:.3f} to {said.high:.3f}"
         assert f"| {found.claim.says} | {numbers} | {found.verdict} |" in text

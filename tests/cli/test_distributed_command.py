@@ -49,8 +49,6 @@ def runs(ladder, data):
     return planned
 """
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def place(tmp_path):
@@ -107,7 +105,10 @@ def losses(out):
     }
 
 
-@pytest.mark.parametrize(("join", "fsdp"), [(by_address, "2"), pytest.param(by_slurm, "1", marks=pytest.mark.ci)])
+@pytest.mark.parametrize(
+    ("join", "fsdp"),
+    [pytest.param(by_address, "2", marks=pytest.mark.slow), pytest.param(by_slurm, "1", marks=pytest.mark.ci)],
+)
 def test_two_processes_train_as_one(join, fsdp, place):
     def of_two(index, port):
         options, environment = join(index, port)
@@ -129,6 +130,7 @@ def test_two_processes_train_as_one(join, fsdp, place):
     assert not list(place.glob("together/runs/*/result.conflict.json"))
 
 
+@pytest.mark.slow
 def test_two_processes_stop_a_loser_together(place):
     """The first one reads what was published; the other ends with it, and so they do where one has stopped before."""
     rates = "".join(f"tiny.run(data=data, tokens=60 * 64, optimizer=Optimizer({rate}))," for rate in (1e-5, 0.02, 0.03))
@@ -148,6 +150,7 @@ def test_two_processes_stop_a_loser_together(place):
     assert json.loads(stopped.read_text())["words"].startswith("stopped early at step")
 
 
+@pytest.mark.slow
 def test_two_processes_find_one_memory_setting(place):
     """All at once takes 132 kB of each device: with less they search together, and the first one keeps the find."""
 
@@ -163,6 +166,7 @@ def test_two_processes_find_one_memory_setting(place):
     assert kept["bytes"] <= 130_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", ["0", "1"])
 def test_what_fails_in_one_process_ends_both(failing, place):
     """In the midst of training: the other one would wait for ever, and so would its machine be paid for."""
@@ -175,6 +179,7 @@ def test_what_fails_in_one_process_ends_both(failing, place):
     assert [status for status, *_ in sweep(place, "out", [by_address, by_address])] == [0, 0], "and goes on"
 
 
+@pytest.mark.slow
 def test_what_fails_in_both_alike_leaves_the_next_run_to_be_trained(place):
     """The first process, which alone holds the lease, says so at a place where the other one asks it."""
     found = sweep(place, "out", [by_address, by_address], FULL="1")
@@ -187,6 +192,7 @@ def test_what_fails_in_both_alike_leaves_the_next_run_to_be_trained(place):
     assert "No space left on device" in error
 
 
+@pytest.mark.slow
 def test_what_one_process_cannot_begin_none_begins(place):
     (place / "1" / "text.txt").unlink()
     (first, _, said), (second, _, why) = sweep(place, "out", [by_address, by_address])

@@ -11,6 +11,7 @@ from capscale.train import distributed, lease, loop
 
 SMALL = Plan(runs=40, slices=8, preemptions=8, dead=3, stalls=3)
 LATE = Weather(late_s=10.0)
+SLOW_SEEDS = [pytest.param(k, marks=pytest.mark.slow) for k in (3, 4)]
 USUAL_AGAIN = 0.12
 """Share of the time, at most, that steps take which are done again."""
 
@@ -45,8 +46,7 @@ def test_250_runs_40_preemptions_none_lost_none_twice():
     assert report.other_h / report.up_h < 0.12
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", [*(pytest.param(k, marks=pytest.mark.ci) for k in (1, 2)), *SLOW_SEEDS])
 @pytest.mark.parametrize("weather", [Weather(), LATE], ids=["true-listings", "late-listings"])
 def test_it_holds_by_other_chances(seed, weather):
     plan = replace(SMALL, seed=seed, weather=weather)

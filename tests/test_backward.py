@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import hadamard
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT
@@ -79,14 +80,15 @@ def pull(representation, x=X, w=W, g=G, key=KEY):
     return y, *back(g)
 
 
-@pytest.mark.parametrize(
+@parametrize(
     ("first", "second", "block", "signs"),
     [
-        ("absmax-mid-tread-int8", "mxfp4", None, None),
         ("mxfp4", "absmax-mid-tread-int8", 16, 5),
+        ("absmax-mid-tread-int8", "mxfp4", None, None),
         ("dense", "absmax-e4m3-g16x16", 32, None),
         ("absmax-e4m3-g16x16", "dense", None, None),
     ],
+    default=1,
 )
 def test_both_products_in_float64(first, second, block, signs):
     """dx = dy w^T along outputs and dw = x^T dy along tokens, of operands that numpy turned and rounded."""
@@ -136,6 +138,7 @@ def test_one_quantized_weight_serves_both_directions():
     np.testing.assert_allclose(pull(reused)[1], pull(rounded)[1], rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("name", "block"),
     [
@@ -184,10 +187,7 @@ def test_gradient_of_a_token_is_its_own():
     assert (into_w != into_w_later).any()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [*("mxfp4", "absmax-mid-tread-int8", "absmax-mid-tread-int8-matrix"), pytest.param("nvfp4", marks=pytest.mark.ci)],
-)
+@parametrize("name", ["absmax-mid-tread-int8", "absmax-mid-tread-int8-matrix", "mxfp4", "nvfp4"], default=1)
 def test_sequences_are_rounded_apart(name):
     """So that the sum does not depend on which of them a device, or a micro-batch, has."""
     held = BackwardProduct(find(name), find(name))

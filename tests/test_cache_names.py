@@ -88,6 +88,7 @@ def test_a_table_is_read_back_and_others_are_as_they_were(tmp_path):
     assert b"cache" not in canonical_csv(make_table(without, "x", strict=False))
 
 
+@pytest.mark.ci
 def test_a_run_says_it(tmp_path):
     run = tiny.run(representation=held("keys int4 values int2"))
     assert run_name(run) == "tiny dense, cache keys int4 values int2, seed 0"

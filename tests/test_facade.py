@@ -31,6 +31,7 @@ def test_importing_it_imports_nothing_heavy():
     assert run(f"import sys, capscale; print([name for name in {heavy} if name in sys.modules])") == "[]\n"
 
 
+@pytest.mark.ci
 def test_a_tree_is_compressed_where_no_host_is_loaded():
     code = """
 import flax.linen, jax.numpy as jnp, capscale

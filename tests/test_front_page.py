@@ -40,6 +40,7 @@ def test_the_readme_compresses_a_model(capsys):
     assert "int4" in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_the_blocks_of_usage_run():
     """Those that end within seconds: `check_kernels` takes minutes, and its own tests run it."""
     quick = [

@@ -10,6 +10,7 @@ import pytest
 from capscale.kernels import dispatch
 from capscale.kernels.project import Unsupported, reference
 from capscale.kernels.project.mask import unpack_mask
+from support.cases import parametrize
 
 from capscale.defaults import default_estimator
 from capscale.estimators import ABRms, Both, BRms, Clip, ForwardMask, RmsThreshold, StraightThrough, Trust
@@ -76,7 +77,7 @@ def test_the_rows_root_mean_square_is_measured_where_the_mask_reads_it(name, est
     ("weights", "activations"),
     [
         ("int4", "dense"),
-        (Operand(NM(2, 4), BRms(0.1)), "dense"),
+        pytest.param(Operand(NM(2, 4), BRms(0.1)), "dense", marks=pytest.mark.ci),
         pytest.param("nvfp4", "dense", marks=pytest.mark.slow),
         pytest.param("2:4+int4", "int4", marks=pytest.mark.slow),
         pytest.param("dense", "mxfp4", marks=pytest.mark.slow),
@@ -155,7 +156,7 @@ def test_signs_and_large_blocks_stand_around_the_kernel(weights, block, signs, m
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("blocks", [(128, 256), (256, 128)])
+@parametrize("blocks", [(256, 128), (128, 256)], default=1)
 def test_a_rotation_that_no_kernel_does_is_not_taken_for_one_that_it_does(blocks, monkeypatch):
     """Whichever comes first: what was decided for the same format and shape, rotated otherwise, says nothing."""
     monkeypatch.setattr(dispatch, "_decided", {})

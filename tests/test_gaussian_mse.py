@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from scipy import integrate, stats
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.estimators import (
@@ -312,7 +313,7 @@ PASS_RATES = [  # format, estimator, share of Gaussian values that it passes
 ]
 
 
-@pytest.mark.parametrize(("name", "estimator", "expected"), PASS_RATES, ids=str)
+@parametrize(("name", "estimator", "expected"), PASS_RATES, default=5, ids=str)
 def test_pass_rate_of_gaussian_values(name, estimator, expected):
     assert pass_rate(Operand(catalog.find(name), estimator)) == pytest.approx(expected, abs=2e-3)
 

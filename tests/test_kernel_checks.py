@@ -8,6 +8,7 @@ import pytest
 from capscale.kernels import testing
 from capscale.kernels.aot import Unavailable
 from capscale.kernels.project import LargestOver, Spec, Unsupported
+from support.cases import parametrize
 
 from capscale.defaults import default_estimator
 from capscale.estimators import STRAIGHT_THROUGH, TRUST, Both, BRms, RmsThreshold
@@ -24,7 +25,11 @@ DEFAULT = ("int1", "int4-g64", "nvfp4", "2:4+int4", "lsq4", "higgs-d2-n16")
 COVERED = [name for name, f in catalog.FORMATS.items() if not isinstance(spec_of(f, default_estimator(f)), Unsupported)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in COVERED])
+@parametrize(
+    "name",
+    [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in COVERED],
+    default=["int4-g64", "2:4+int4"],
+)
 def test_the_specification_is_the_format(name):
     """Two separate codes: value and mask of the kernel's reference are those of the format, bit for bit."""
     format = catalog.find(name)
@@ -33,7 +38,7 @@ def test_the_specification_is_the_format(name):
     check_format(format, default_estimator(format), spec)
 
 
-@pytest.mark.parametrize(
+@parametrize(
     ("name", "estimator"),
     [
         ("2:4", RmsThreshold(0.1)),
@@ -42,6 +47,7 @@ def test_the_specification_is_the_format(name):
         ("2:4+int4", Both(BRms(0.3))),
         ("2:4+mxfp4", Both(BRms(0.1))),
     ],
+    default=2,
 )
 def test_a_mask_by_the_rows_root_mean_square_is_the_estimators(name, estimator):
     """That of the dense row, also where scales are those of survivors or of groups."""
@@ -76,6 +82,7 @@ QUICK = {
 }
 
 
+@pytest.mark.ci
 def test_the_kit_takes_a_format(monkeypatch):
     monkeypatch.setattr(testing, "checks", lambda: QUICK)
     told = {}

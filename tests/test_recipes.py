@@ -46,6 +46,7 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-3 * np.abs(expected).max())
 
 
+@pytest.mark.ci
 def test_int8_rounds_six_operands_by_row():
     """torchao's three products of int8 rows: each operand along what its product sums over, of what was given."""
     x, w, g = np.float64(X[0]), np.float64(W), np.float64(G[0])

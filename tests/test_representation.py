@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from capscale.kernels.hadamard.orders import hadamard_matrix
 from scipy.linalg import hadamard
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.estimators import ForwardMask, Lsq, StraightThrough, Trust
@@ -133,7 +134,7 @@ def test_weights_are_scaled_by_output_channel_and_activations_by_token():
     )
 
 
-@pytest.mark.parametrize("hadamard", [None, 16, 48])
+@parametrize("hadamard", [None, 16, 48], default=[16])
 @pytest.mark.parametrize(
     "name",
     [
@@ -180,6 +181,7 @@ def test_a_learned_step_gets_the_gradient_of_lsq():
     assert not inside.all()
 
 
+@pytest.mark.ci
 def test_one_learned_step_for_all_tokens():
     format = Scalar(Int(4), Learned(), "matrix")
     assert format.granularity == "row"

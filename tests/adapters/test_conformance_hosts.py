@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from support.cases import parametrize
 from support.hosts import HOSTS
 
 from capscale.representation import Operand, Representation, linear, operand
@@ -66,7 +67,7 @@ def pair(host, name=None):
     return host.layer(kernel, r), bare, x
 
 
-@pytest.mark.parametrize("name", REPRESENTATIONS)
+@parametrize("name", list(REPRESENTATIONS), default=["int4-int8-signs", "activations"])
 def test_values_and_gradients_are_those_of_linear(host, name):
     if not host.activations and not REPRESENTATIONS[name].activations.is_dense:
         pytest.skip("a tree of parameters has no activations: refused, see test_pytree.py")
@@ -99,6 +100,7 @@ def test_transformed_it_is_linear_transformed_alike(host, transform):
     same_bits(into_x, expected_into_x)
 
 
+@pytest.mark.ci
 def test_on_two_devices_it_is_linear_on_two_devices(host):
     (params, apply, kernel_of), (weight, bare, bare_of), x = pair(host)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -31,6 +31,7 @@ def test_weights_are_projected_along_their_last_axis():
     assert np.abs(jax.vmap(wrong)(X) - jax.vmap(held)(X)).max() > 1e-2, "this test can fail"
 
 
+@pytest.mark.ci
 def test_layers_within_models_are_found():
     model = eqx.nn.MLP(64, "scalar", 32, 2, key=KEY)
     compressed = compress(model, (("layers/2/.*", DENSE), (".*", W4A8)))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from support.cases import parametrize
 
 from capscale.adapters import compress, describe
 from capscale.errors import UserError
@@ -69,7 +70,7 @@ def test_attention_is_projected_along_what_it_contracts():
     assert np.abs(Attention().apply({"params": wrong}, X) - expected).max() > 1e-2, "this test can fail"
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@parametrize("remat", [False, True], default=[True])
 def test_a_scanned_stack_is_its_layers_one_by_one(remat):
     model = scanned(remat)
     compressed = compress(model, W4A8, X)

@@ -46,6 +46,7 @@ def test_weights_go_to_the_law_that_predicts(right):
     assert max(right.weights) < 0.6  # all of them hold the additive law
 
 
+@pytest.mark.ci
 def test_what_the_right_laws_miss_does_not_grow(right):
     found = right.calibration
     assert found.growth["N"] < 0.003
@@ -102,6 +103,7 @@ def test_no_interval_of_a_dense_equivalent_far_below_those_of_the_runs(right):
     assert not any("dense-equivalent" in n for n in trained.notes)
 
 
+@pytest.mark.ci
 def test_a_table_without_rollouts_states_nothing_beyond_itself():
     table = proportional((25.0, 50.0), sizes=(3e7, 1e8, 3e8))
     found = gathered(table, family(LAWS["tanh"]), QUICK)

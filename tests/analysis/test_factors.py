@@ -161,6 +161,7 @@ def run(capsys, *arguments):
     return capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_the_command_prints_every_product_with_intervals(tmp_path, capsys):
     path = tmp_path / "runs.csv"
     pd.DataFrame(rows(THREE)).to_csv(path, index=False)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from support.cases import parametrize
 from support.synthetic import RHO, TRUTH, frame_of, rho_of, well_spread
 
 from capscale.analysis.conditioning import conditioning
@@ -20,6 +21,7 @@ def table_of(frame):
     return make_table(frame.to_dict("records"), "synthetic")
 
 
+NAMES = ("tanh", "decoupled", "tanh-sat", "logistic", "kumar", "tanh-coupled")
 TABLE = table_of(well_spread(60, 0.003, 0))
 
 
@@ -29,8 +31,14 @@ def huber_sum(z, fitted, weight):
     return float(np.sum(weight * np.where(a <= d, 0.5 * r * r, d * (a - 0.5 * d))))
 
 
-@pytest.mark.parametrize("name", ["tanh", "decoupled", "tanh-sat", "logistic", "kumar", "tanh-coupled"])
-@pytest.mark.parametrize("delta", [1e-3, pytest.param(1e-1, marks=pytest.mark.slow)])
+@parametrize(
+    ("delta", "name"),
+    [
+        *((1e-3, name) for name in NAMES),
+        *(pytest.param(1e-1, name, marks=pytest.mark.slow) for name in NAMES),
+    ],
+    default=2,
+)
 def test_objective_is_at_least_as_low_as_scipy_finds(name, delta):
     fitted = fit(TABLE, LAWS[name], Settings(delta=delta))
     assert fitted.converged

@@ -40,6 +40,7 @@ def fitted(seed: int, settings: Settings = INDEPENDENT, name: str = "tanh", **ch
     return fit(drawn(seed, **change), LAWS[name], settings)
 
 
+@pytest.mark.ci
 def test_a_right_law_is_seldom_contradicted():
     assert sum(contradiction(fitted(seed)) is not None for seed in range(100)) <= 5
 

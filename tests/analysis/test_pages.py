@@ -68,6 +68,7 @@ class Reader(HTMLParser):
             self.wrong.append(tag)
 
 
+@pytest.mark.ci
 def test_names_are_text_and_nothing_that_runs(page):
     text = page.read_text()
     read = Reader(text)

@@ -46,6 +46,7 @@ def test_study_averages_what_the_runs_of_a_format_tell(sweep):
     assert found["int8"].gmse == pytest.approx(8.7686e-5, rel=1e-4)
 
 
+@pytest.mark.ci
 def test_report_shows_both_numbers_and_says_what_is_off(sweep, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")  # no cell is folded
     assert main(["report", str(sweep), "--out", str(tmp_path), "--bootstrap", "20"]) == 0

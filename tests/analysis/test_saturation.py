@@ -40,6 +40,7 @@ def test_exact_capacities_give_the_shape_and_the_ends():
     )
 
 
+@pytest.mark.ci
 def test_ends_are_told_apart_and_their_intervals_cover():
     gaps = []
     for seed in range(15):

@@ -50,6 +50,7 @@ def test_single_seeds_tell_nothing():
     assert LEAST_FREEDOM > 1
 
 
+@pytest.mark.ci
 def test_intervals_of_capacities_and_of_their_differences_cover():
     inside, told_apart = [], []
     for seed in range(40):

@@ -46,6 +46,7 @@ def test_any_small_table(seed, tmp_path, capsys):
     assert "In short" in text or "free numbers and small" in text
 
 
+@pytest.mark.ci
 def test_two_sizes_of_three_formats(tmp_path, capsys):
     """A table that printed a rank correlation of -0.866 as an order, and a capacity of 400 %, on its bound."""
     table = make_table(

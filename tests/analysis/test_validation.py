@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.cases import parametrize
 from support.synthetic import RHO, TRUTH, frame_of
 
 from capscale.analysis.ensemble import combined
@@ -42,7 +43,7 @@ def grid() -> Table:
     return make_table(frame.to_dict("records"), "grid")
 
 
-@pytest.mark.parametrize("product", [False, True])
+@parametrize("product", [False, True], default=[True])
 def test_bench_tells_joint_error_from_product_of_stages(product):
     bench = {v.name: v for v in law_bench(sparse_and_quantized(product), [LAWS["tanh"]], QUICK).lines}
     right, wrong = ("tanh-product", "tanh") if product else ("tanh", "tanh-product")
@@ -98,6 +99,7 @@ def test_a_law_that_a_table_cannot_carry_says_why(grid):
     assert not found.beyond
 
 
+@pytest.mark.ci
 def test_a_lone_format_is_not_held_out(grid):
     one = grid.select(np.array([r.weights in ("dense", "int3") for r in grid.rows]))
     assert validate(one, LAWS["qid"], (), QUICK).formats == ()

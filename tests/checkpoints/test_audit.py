@@ -126,7 +126,7 @@ UP = "model.layers.0.mlp.up_proj.weight"
 @pytest.mark.parametrize(
     ("container", "weights", "said", "bits"),
     [
-        ("compressed-tensors", "mxfp4", "mxfp4-pack-quantized float4 g32", 4.25),
+        pytest.param("compressed-tensors", "mxfp4", "mxfp4-pack-quantized float4 g32", 4.25, marks=pytest.mark.ci),
         ("compressed-tensors", "absmax-twos-int3-g32", "pack-quantized int3 g32", 4.0),
         ("compressed-tensors", "absmax-twos-int8", "pack-quantized int8 channel", 9.0),
         ("compressed-tensors", "absmax-e4m3-matrix", "float-quantized float8 tensor", 8 + 32 / 2048),

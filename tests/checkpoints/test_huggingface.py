@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from support.cases import parametrize
 
 from capscale.checkpoints.architecture import parse_config, read_config
 from capscale.checkpoints.config_writer import architecture_of, config_of
@@ -32,7 +33,7 @@ NAMES = sorted(path.name for path in FIXTURES.iterdir())
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("name", NAMES)
+@parametrize("name", NAMES, default=["qwen3"])
 def test_logits_and_gradients_are_those_of_transformers(name):
     reference = load_file(FIXTURES / name / "reference.safetensors")
     model, params = load(FIXTURES / name)

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import safe_open
+from support.cases import parametrize
 
 from capscale.checkpoints import compressed_tensors, gguf_blocks, torchao
 from capscale.checkpoints.safetensors_file import Tensors
@@ -40,7 +41,7 @@ def encoded(container, format, rows, dtype):
     return {"blocks": gguf_blocks.encode(format, rows)}
 
 
-@pytest.mark.parametrize("case", EXACT)
+@parametrize("case", EXACT, default=EXACT[::5])
 def test_bytes_are_those_that_the_library_decodes_to_our_values(case):
     container, name, dtype = case.split("/")
     x, format = TENSORS.read("x"), find(name)

@@ -118,6 +118,7 @@ def test_the_frontier_is_what_no_other_beats():
     assert [row["name"] for row in formats_plot.frontier(rows)] == ["a", "d"]
 
 
+@pytest.mark.ci
 def test_the_picture_of_all_formats_is_quick(tmp_path):
     """As a program of its own: their errors are shipped."""
     command = [sys.executable, "-c", "from capscale.cli import main; raise SystemExit(main())", "plot-formats"]
@@ -150,6 +151,7 @@ def test_the_exact_part_of_the_catalog_is_quick():
     assert time.perf_counter() - start < 30  # 10 on two idle cores
 
 
+@pytest.mark.ci
 def test_accelerators_are_left_to_training():
     """By what does not train: a platform that is not there, or that another process holds, is not asked for."""
     environment = {**os.environ, "JAX_PLATFORMS": "tpu"}

@@ -96,6 +96,7 @@ def test_programs_under_a_policy_say_what_runs_in_each_layer(command, monkeypatc
     assert {row["path"].split("/")[1] for row in program["layers"]} == {"1"}
 
 
+@pytest.mark.ci
 @needs_libtpu
 def test_a_sweep_of_tiny_runs_is_compiled_for_a_slice(command):
     status, text, _ = command("--topology", "v5e:2x2", "--json", "--mfu", "0.25", "--quick")

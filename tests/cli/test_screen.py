@@ -57,6 +57,7 @@ def test_bad_input_keeps_its_status_where_nothing_can_be_said_of_it(monkeypatch)
     assert status_of("gmse int4") == 0
 
 
+@pytest.mark.ci
 def test_a_reader_that_has_seen_enough_is_no_error(place):
     read, write = os.pipe()
     os.close(read)

@@ -86,6 +86,7 @@ def test_mistakes_are_told_before_the_text_is_hashed(command, given, message, ca
         main([*command.format("capacity_demo").split(), "--text", "text.txt", *more])
 
 
+@pytest.mark.ci
 def test_the_text_of_a_command_is_the_one_that_was_checked_but_for_its_hash(place):
     for text in (None, "text.txt"):
         read = load_source(text).id

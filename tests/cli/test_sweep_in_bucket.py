@@ -142,6 +142,7 @@ def test_a_sweep_ends_on_a_bad_day(place, gs_server, tmp_path, monkeypatch, caps
     assert result["row"]["loss"] == pytest.approx(calm["row"]["loss"], rel=1e-6)
 
 
+@pytest.mark.ci
 def test_shards_are_made_of_texts_in_a_bucket_and_read_from_there(gs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "texts" / "deep").mkdir(parents=True)

@@ -23,6 +23,7 @@ def test_size_and_kind(prose):
     assert prose.decode().count("the ") > 10_000
 
 
+@pytest.mark.ci
 def test_same_in_another_process_whatever_the_hash_seed_and_warning_flags(prose):
     code = (
         "import hashlib; from capscale.data.stdlib import standard_library_text as t; "

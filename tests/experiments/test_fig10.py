@@ -30,6 +30,7 @@ def test_where_capacity_follows_the_gaussian_error(seen):
             assert judgement.estimate.value > 0, name
 
 
+@pytest.mark.ci
 def test_where_capacity_follows_the_laplace_error():
     found = invented.judged(fig10, invented.evidence(fig10, by_error_on("Laplace"), scatter=0.003))
     assert found["fits-worse-laplace"].verdict == "not reproduced"

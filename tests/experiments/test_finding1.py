@@ -61,5 +61,6 @@ def test_without_a_kind_the_others_are_decided():
     assert found["order-integers"].verdict == "reproduced"
 
 
+@pytest.mark.ci
 def test_the_figure(seen):
     assert invented.draw(finding1, seen)

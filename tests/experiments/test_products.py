@@ -103,6 +103,7 @@ def test_an_exact_product_has_no_misses(figure):
     assert found["size"] == "reproduced"
 
 
+@pytest.mark.ci
 def test_orders_of_mask_and_rotation_are_judged_apart():
     for order, other in ((fig7.AFTER, fig7.BEFORE), (fig7.BEFORE, fig7.AFTER)):
         evidence = seen(fig7, only=order)

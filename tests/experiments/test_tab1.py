@@ -44,6 +44,7 @@ def test_where_the_claims_are_true(seen):
     assert found["frantar-above-tanh"].estimate.value > 0  # a tenth of the scatter: told or not by chance
 
 
+@pytest.mark.ci
 def test_where_the_other_laws_are_true():
     found = invented.judged(tab1, invented.evidence(tab1, by_names, scatter=0.002))
     assert found["kumar-worst"].verdict == "not reproduced"

@@ -47,6 +47,7 @@ def test_where_the_curves_are_the_printed_ones(found):
     assert own.note.startswith(f"F = {own.value:.3f} ({own.low:.3f} to {own.high:.3f}), C = ")
 
 
+@pytest.mark.ci
 def test_alpha_and_E_are_told_and_beta_is_not_where_all_runs_have_the_same_tokens(found):
     alpha, E = found["alpha-llama"].estimate, found["E-olmo2"].estimate
     assert alpha.low < invented.LAW.alpha < alpha.high
@@ -67,6 +68,7 @@ def test_a_number_on_its_bound_is_not_told():
     assert "E ended on a bound" in found["E-llama"].missing
 
 
+@pytest.mark.ci
 def test_where_llama_has_other_numbers():
     found = invented.verdicts(tab3, drawn(curves(F=0.25, C=1.0)))
     wrong = {"F-llama", "C-llama", "F-olmo2-not-above"}

@@ -25,6 +25,7 @@ def seen():
     return invented.evidence(tab4, following(CURVE))
 
 
+@pytest.mark.ci
 def test_curves_near_each_other_are(seen):
     found = invented.judged(tab4, seen)
     assert found["tanh-near-decoupled"].verdict == "reproduced"
@@ -48,6 +49,7 @@ def test_without_runs_the_print_is_judged_alone():
         assert bool(judgement.estimate.missing) != name.startswith("printed"), name
 
 
+@pytest.mark.ci
 def test_printed_capacities_of_another_curve_would_be_judged_otherwise(monkeypatch):
     names = [f"top{percent}" for percent in range(10, 100, 10)]
     claims = {claim.name: claim for claim in tab4.CLAIMS}

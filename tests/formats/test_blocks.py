@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.formats import catalog
@@ -35,7 +36,7 @@ def test_fp8_of_128_by_128_blocks():
     np.testing.assert_array_equal(value("absmax-e4m3-g128x128", x), (level * scale).reshape(x.shape))
 
 
-@pytest.mark.parametrize("name", ["nvfp4-g16x16", "absmax-e4m3-g128x128"])
+@parametrize("name", ["nvfp4-g16x16", "absmax-e4m3-g128x128"], default=["absmax-e4m3-g128x128"])
 def test_square_blocks_are_those_of_the_transpose(name):
     """The purpose of square blocks: the weights of the backward product are those of the forward one."""
     x = gaussian((128, 256))

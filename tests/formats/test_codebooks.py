@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels.project.spec import SIGNIFICANT
+from support.cases import parametrize
 
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT
@@ -40,7 +41,7 @@ def test_coordinates_have_few_bits_and_codewords_are_in_order(dimension, size):
     assert len(np.unique(words, axis=0)) == size
 
 
-@each
+@parametrize(("dimension", "size"), catalog.CODEBOOKS, default=3, ids=str)
 def test_stated_errors_are_measured_ones(dimension, size):
     """On vectors that neither made nor measured the codebook."""
     words = codebook(dimension, size).astype(np.float64)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import parametrize
 
 from capscale.analysis.operands import facts
 from capscale.errors import UserError
@@ -174,7 +175,7 @@ NEW = [
 ]
 
 
-@pytest.mark.parametrize("name", NEW)
+@parametrize("name", NEW, default=2)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_packed_values_are_the_projected_ones(name, dtype):
     format = catalog.find(name)
@@ -227,6 +228,7 @@ def test_what_does_not_compose_is_refused(make, message):
         make()
 
 
+@pytest.mark.ci
 def test_the_error_of_a_grid_on_blocks_is_exact():
     exact = SparseQuantized(TopK(0.5, unit=4), Scalar(Int(4))).error(NORMAL, None)
     x = jnp.asarray(np.random.default_rng(7).standard_normal((64, 4096)).astype(np.float32))

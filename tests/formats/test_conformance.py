@@ -16,9 +16,10 @@ from capscale.formats.sparse import TopK
 from capscale.formats.vector import Vector
 from capscale.testing import CHECKS, ONE_PROGRAM, Subject, exempt
 
-# One entry for every mechanism runs by default; entries that differ from one of these by a number are held to what one
-# compiled program tells, and to the other contracts with -m slow.
-DEFAULT = frozenset(
+# One entry for every mechanism is held to all contracts at every change, those of few mechanisms by default; entries
+# that differ from one of these by a number are held to what one compiled program tells, and to the rest with -m slow.
+DEFAULT = frozenset(("dense", "int4", "mxfp4", "2:4", "higgs-d2-n16", "noise2"))
+AT_EVERY_CHANGE = frozenset(
     (
         "dense",
         "int4",
@@ -36,6 +37,12 @@ DEFAULT = frozenset(
         "noise2",
     )
 )
+
+
+def marks_of(name: str, check: object) -> list[pytest.MarkDecorator]:
+    if name in DEFAULT:
+        return []
+    return [pytest.mark.ci if name in AT_EVERY_CHANGE or check in ONE_PROGRAM else pytest.mark.slow]
 
 
 def symmetric(format: Format) -> bool:
@@ -69,7 +76,7 @@ SUBJECTS = {name: Subject(f, symmetric=symmetric(f), repeats=repeats(f)) for nam
             name,
             check,
             id=f"{name}-{check.__name__}",
-            marks=[] if name in DEFAULT or check in ONE_PROGRAM else pytest.mark.slow,
+            marks=marks_of(name, check),
         )
         for name in catalog.FORMATS
         for check in CHECKS
@@ -83,7 +90,7 @@ def test_conformance(name, check):
 
 
 def test_default_entries_exist():
-    assert set(catalog.FORMATS) >= DEFAULT
+    assert set(catalog.FORMATS) >= AT_EVERY_CHANGE >= DEFAULT
     assert len(catalog.FORMATS) >= 148
 
 

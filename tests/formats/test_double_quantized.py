@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.estimators import STRAIGHT_THROUGH
@@ -44,7 +45,7 @@ def double_quantized(x: np.ndarray) -> np.ndarray:
     return (nearest(NF4.levels, groups / largest[..., None]) * stored[..., None]).reshape(x.shape)
 
 
-@pytest.mark.parametrize("shape", [(4, 64), (3, 1024), (2, 64 * 300)])
+@parametrize("shape", [(4, 64), (3, 1024), (2, 64 * 300)], default=[(2, 64 * 300)])
 def test_values_are_those_of_the_definition(shape):
     """Runs of fewer scales at the end of rows included; to the rounding of float32."""
     x = rows(shape)
@@ -99,6 +100,7 @@ def test_second_grids_that_are_coarse_are_seen_in_the_error(monkeypatch):
     assert abs(stated.value - found.value) < 5 * found.standard_error + 1e-3 * stated.value
 
 
+@pytest.mark.ci
 def test_rows_have_a_mean_of_their_own_where_activations_ask_for_it():
     format = per_row(FORMAT)
     assert format.granularity == "row"

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.estimators import STRAIGHT_THROUGH
@@ -36,6 +37,7 @@ def test_codes_are_those_of_the_points():
     np.testing.assert_array_equal(jax.jit(lambda codes: _encode(_decode(codes)))(ALL), ALL)
 
 
+@pytest.mark.ci
 def test_the_nearest_of_all_points_is_found():
     u = np.random.default_rng(0).standard_normal((1000, 8)) * np.linspace(0.5, 3, 1000)[:, None]
     u = u.astype(np.float32)
@@ -45,6 +47,7 @@ def test_the_nearest_of_all_points_is_found():
     np.testing.assert_array_equal(found, nearest)
 
 
+@pytest.mark.ci
 def test_bits_and_error():
     """Below that of codebooks of two and four coordinates at two bits; at the scale of QuIP#, which is the best."""
     format = catalog.find("e8p")
@@ -61,7 +64,7 @@ def test_bits_and_error():
     assert min(errors) == errors[1]
 
 
-@pytest.mark.parametrize("group", ["row", "matrix", 32])
+@parametrize("group", ["row", "matrix", 32], default=[32])
 def test_groups_are_packed(group):
     format = replace(catalog.find("e8p"), group=group)
     x = jnp.asarray(np.random.default_rng(2).standard_normal((3, 64)), jnp.float32)

@@ -82,6 +82,7 @@ def test_ragged_groups_come_back():
     assert storage_bits(format, (8, 256)) == 4 + 3 * 32 / 256
 
 
+@pytest.mark.ci
 def test_other_shapes_come_back():
     for shape in ((64,), (2, 3, 64)):
         x = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.linalg import hadamard
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.estimators import STRAIGHT_THROUGH, BRms, Clip, ForwardMask, StraightThrough, Trust
@@ -41,7 +42,7 @@ def by_hand(x, g, block, bits=3, p=0.1):
     return level * scale @ h, passes * (np.where(trusted, g @ h, 0) @ h)
 
 
-@pytest.mark.parametrize(("width", "block"), [(48, 16), (256, 128), (12, 4)])
+@parametrize(("width", "block"), [(48, 16), (256, 128), (12, 4)], default=1)
 @pytest.mark.parametrize("p", [0.1, None])
 def test_value_and_gradient_by_hand(width, block, p):
     x, g = RNG.standard_normal((2, ROWS * 4, width)).astype(np.float32)
@@ -68,6 +69,7 @@ def test_the_two_orders_differ_and_the_seam_takes_both():
     np.testing.assert_allclose(linear(x, w, before), x @ values[0], atol=1e-4)
 
 
+@pytest.mark.ci
 def test_error_is_that_of_the_pruned_and_of_the_grid_on_what_is_left():
     """Rotated survivors are nearly Gaussian, of the energy that pruning leaves."""
     for name, scalar in (("top50+rotated-int4", "int4"), ("top80+rotated-int2", "int2")):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import parametrize
 
 from capscale.formats import catalog
 from capscale.formats.base import NO_CONTEXT
@@ -14,7 +15,7 @@ from capscale.formats.scale import Absmax, PowerOfTwo
 NAMES = ("absmax-int3", "absmax-int6", "e4m3", "mxfp4", "mxfp4-ceil", "mxfp8-e5m2", "nvfp4")
 
 
-@pytest.mark.parametrize("rows", [1, 64])
+@parametrize("rows", [1, 64], default=[64])
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_or_not(name, rows):
     """In bfloat16, where values lie on ties: a scale that is off in its last bit moves them to other levels."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import parametrize
 
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
@@ -83,7 +84,7 @@ def test_known_errors():
     assert gmse(catalog.find("int4-stochastic")).method == "closed form"
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "format",
     [
         Scalar(StochasticRounding(Int(3)), Absmax(), 32),
@@ -92,6 +93,7 @@ def test_known_errors():
         Scalar(StochasticRounding(E2M1), TwoLevel(), 16),
         Scalar(StochasticRounding(TERNARY), Absmax(), 8),
     ],
+    default=1,
     ids=catalog.label,
 )
 def test_the_error_is_that_of_draws(format):

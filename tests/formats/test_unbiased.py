@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import parametrize
 
 from capscale.defaults import default_estimator
 from capscale.errors import UserError
@@ -38,9 +39,10 @@ def gaussian(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape) * 3, jnp.float32)
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "name",
-    [*(f"{n}-unbiased" for n in NAMES), "int4-g16-unbiased", "absmax-int4-g16x16-unbiased", "int3-matrix-unbiased"],
+    ["int4-g16-unbiased", "absmax-int4-g16x16-unbiased", "int3-matrix-unbiased", *(f"{n}-unbiased" for n in NAMES)],
+    default=3,
 )
 def test_products_with_the_values_are_those_of_the_values_themselves(name):
     format, x = catalog.find(name), gaussian((32, 64))
@@ -55,7 +57,7 @@ def test_products_with_the_values_are_those_of_the_values_themselves(name):
     assert np.abs(jnp.sum(split * plain, axis=axes) / jnp.sum(split * split, axis=axes) - 1).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["lloyd1", "lloyd2", "lloyd4"])
+@parametrize("name", ["lloyd1", "lloyd2", "lloyd4"], default=1)
 def test_the_error_is_d_over_one_less_d(name):
     """Of centroids; and as it is measured on long rows. One bit is DRIVE's: pi / 2 - 1."""
     plain, found = gmse(catalog.find(name)).value, gmse(catalog.find(f"{name}-unbiased"))

@@ -5,7 +5,8 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
-from test_conformance import DEFAULT
+from support.cases import parametrize
+from test_conformance import AT_EVERY_CHANGE
 from test_golden import GOLDEN, digests
 
 from capscale.formats import catalog
@@ -20,14 +21,16 @@ def x64():
         yield
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in catalog.FORMATS]
+@parametrize(
+    "name",
+    [n if n in AT_EVERY_CHANGE else pytest.param(n, marks=pytest.mark.slow) for n in catalog.FORMATS],
+    default=["int4", "mxfp4", "2:4"],
 )
 def test_values_and_gradients_are_those_of_32_bits(name):
     assert digests(name) == json.loads(GOLDEN.read_text())[name]
 
 
 @pytest.mark.parametrize("check", [check_forward, check_batches, check_gradient, check_storage, check_levels])
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) for n in sorted(DEFAULT)])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) for n in sorted(AT_EVERY_CHANGE)])
 def test_contracts(name, check):
     check(Subject(catalog.find(name)))

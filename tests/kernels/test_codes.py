@@ -118,6 +118,7 @@ def test_rotated_rows_decode_to_their_projection(how, back):
     np.testing.assert_array_equal(*run(X))
 
 
+@pytest.mark.ci
 def test_transformations():
     """jit, vmap, two devices, no rows, and a gradient that does not pass."""
     run = jax.jit(lambda x: encode(SPEC, x, how=KERNEL))

@@ -10,6 +10,7 @@ from capscale.kernels.project import RmsTimes, Spec, Unsupported, on_grid
 from capscale.kernels.project.reference import Projected
 from capscale.kernels.project.tpu import project as tpu
 from capscale.kernels.project.tpu.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
+from support.cases import parametrize
 
 from capscale.defaults import default_estimator
 from capscale.estimators import Both, BRms, RmsThreshold, Trust
@@ -37,7 +38,7 @@ ROTATED |= {
 }
 # Several checks of one format by default; with -m ci all checks of it, and one format of every mechanism; all with
 # -m slow.
-DEFAULT = {("int4", check) for check in ("interpret-float32", "interpret-codes", "tpu-v5e", "cuda-sm90")}
+DEFAULT = {("int4", check) for check in ("interpret-float32", "cuda-sm90")}
 AT_EVERY_CHANGE = {("int4", check) for check in CHECKS if check not in (*BFLOAT16, "interpret-gpu")}
 AT_EVERY_CHANGE |= {(name, "interpret-bfloat16") for name in ("higgs-d2-n16",)}
 AT_EVERY_CHANGE |= {
@@ -105,9 +106,14 @@ class Squares:
 
 
 QUICK = ("interpret-float32", "interpret-codes", "tpu-v5p", "tpu-v4-codes", "cuda-sm90")
+"""Without -m slow; by default the second of them alone."""
 
 
-@pytest.mark.parametrize("check", [pytest.param(c, marks=[] if c in QUICK else pytest.mark.slow) for c in CHECKS])
+@parametrize(
+    "check",
+    [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CHECKS],
+    default=["interpret-codes"],
+)
 def test_a_grid_from_outside(check, record_property):
     spec = spec_of(Scalar(Squares(), Absmax(), 32), Trust(), 64)
     assert not isinstance(spec, Unsupported)

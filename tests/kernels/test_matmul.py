@@ -9,6 +9,7 @@ import pytest
 from capscale.kernels import dispatch
 from capscale.kernels.matmul import Layout, Weights, matmul
 from capscale.kernels.matmul.reference import dequantize, tolerance
+from support.cases import parametrize
 from support.products import LAYOUTS, RNG, inputs, layout, oracle, weights
 
 
@@ -58,7 +59,7 @@ INTERPRETERS = [
 
 @pytest.mark.kernel("matmul", "interpret-{platform}")
 @pytest.mark.parametrize("platform", INTERPRETERS)
-@pytest.mark.parametrize("of", LAYOUTS)
+@parametrize("of", LAYOUTS, default=4)
 def test_kernels_agree_with_the_reference(of, platform):
     w, x = weights(of, 128), inputs(9, of.width)
     found, expected = both(x, w, platform, jnp.bfloat16)
@@ -79,7 +80,7 @@ def test_scales_of_groups_are_in_rounded_weights_and_those_of_outputs_are_not(of
 
 @pytest.mark.kernel("matmul", "interpret-{platform}")
 @pytest.mark.parametrize("platform", INTERPRETERS)
-@pytest.mark.parametrize("of", [p for p in LAYOUTS if p.values[0].even and not p.marks])
+@parametrize("of", [p for p in LAYOUTS if p.values[0].even and not p.marks], default=2)
 def test_kernels_are_exact_on_integers(of, platform):
     """Sums of half-integers below 2^23 are exact in any order."""
     w, x = weights(of, 64, powers=True), inputs(8, of.width, whole=True)

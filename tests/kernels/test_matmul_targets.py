@@ -6,6 +6,7 @@ from capscale.kernels import aot, dispatch
 from capscale.kernels.aot import CHIPS, lower_for_hopper
 from capscale.kernels.matmul import matmul
 from capscale.kernels.matmul.tpu import blocks, vmem_bytes
+from support.cases import parametrize
 from support.products import inputs, layout, named, weights
 from support.targets import compile_for_tpu
 
@@ -31,7 +32,7 @@ COMPILED = [
 
 @pytest.mark.kernel("matmul", "tpu-{generation}")
 @pytest.mark.parametrize("generation", CHIPS)
-@pytest.mark.parametrize("of", COMPILED)
+@parametrize("of", COMPILED, default=1)
 def test_tpu_compile(of, generation):
     with dispatch.force("require"), dispatch.target("tpu"):
         compiled = compile_for_tpu(generation, matmul, inputs(8, of.width), weights(of, 640))

@@ -13,6 +13,7 @@ from capscale.kernels.project.codes import decode
 from capscale.kernels.project.gpu import encode as gpu_codes
 from capscale.kernels.project.gpu import project as gpu
 from capscale.kernels.testing import check_cuda, check_gpu_interpreted, rows
+from support.cases import parametrize
 
 from capscale.defaults import default_estimator
 from capscale.estimators import Both, BRms
@@ -39,9 +40,9 @@ def spec(name: str | Format | Operand, rotation: int | None = None, back: bool =
     return found
 
 
-CASES = [("int4", 128, True), ("e2m1", None, False), ("int4-g32", None, False), ("mxfp4", None, False)]
+FEW = [("int4", 128, True), ("e2m1", None, False), ("int4-g32", None, False), ("mxfp4", None, False)]
 SLOW = [("lloyd4", 64, False), ("nvfp4", None, False), ("int1", 128, False)]
-CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
+CASES = [*FEW, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 
 # Neighbours change places: patterns, codebooks, and groups that a tile holds several of.
 EXCHANGED = {
@@ -96,8 +97,15 @@ def run(of, shape, dtype, interpret: bool):
 
 
 @pytest.mark.kernel("project", "interpret-gpu")
-@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
-@pytest.mark.parametrize(("name", "rotation", "back"), CASES)
+@parametrize(
+    ("name", "rotation", "back", "dtype"),
+    [
+        *((*case, jnp.bfloat16) for case in FEW),
+        *(pytest.param(*case, jnp.bfloat16, marks=pytest.mark.slow) for case in SLOW),
+        *(pytest.param(*case, jnp.float32, marks=pytest.mark.slow) for case in (*FEW, *SLOW)),
+    ],
+    default=2,
+)
 def test_interpreted(name, rotation, back, dtype):
     shape = (70, 256) if name == "e2m1" else (3, 256)  # one of them in two blocks, the second one ragged
     found = run(spec(name, rotation, back), shape, dtype, interpret=True)
@@ -140,7 +148,7 @@ def test_the_root_mean_square_is_that_of_all_groups(group, rotation):
 
 
 @pytest.mark.kernel("project", "cuda-sm90")
-@pytest.mark.parametrize("group", [4, pytest.param(16, marks=pytest.mark.slow), 256])
+@parametrize("group", [4, pytest.param(16, marks=pytest.mark.slow), 256], default=[4])
 def test_groups_and_a_mask_by_the_row_lower(group):
     of = spec(Operand(SparseQuantized(NM(2, 4), Scalar(Int(4), Absmax(), group)), Both(BRms(0.1))))
     check_cuda(of, (100, 512))
@@ -213,14 +221,16 @@ def test_another_grid_would_be_seen():
 
 
 @pytest.mark.kernel("project", "cuda-sm90")
-@pytest.mark.parametrize(("name", "rotation", "back"), CASES)
+@parametrize(("name", "rotation", "back"), CASES, default=2)
 def test_cuda_lowering(name, rotation, back):
     check_cuda(spec(name, rotation, back), (100, 640))
 
 
 @pytest.mark.kernel("project", "cuda-sm90")
-@pytest.mark.parametrize(
-    "group", [8, pytest.param(16, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow), 96]
+@parametrize(
+    "group",
+    [8, pytest.param(16, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow), 96],
+    default=[96],
 )
 def test_groups_below_a_tile_lower(group):
     """Whole rows of the kernel where bytes of that width can be copied, else several groups to a tile."""

@@ -23,6 +23,7 @@ from capscale.kernels.project.tpu import columns, encode, strip_bytes
 from capscale.kernels.project.tpu import project as tpu
 from capscale.kernels.rms.reference import limb_bits, limbs
 from capscale.kernels.select import tpu as select
+from support.cases import parametrize
 
 from capscale.estimators import BRms, Hypersphere, Trust
 from capscale.formats.grids import Int
@@ -45,15 +46,17 @@ def agree(spec, x, tile=None, given=None):
     compare.same(found, reference.project(spec, x, given), x.shape[1], x)
 
 
-@pytest.mark.parametrize(
-    ("group", "dtype"), [(2, jnp.float32), (4, jnp.bfloat16), (16, jnp.float32), (64, jnp.bfloat16), (128, jnp.float32)]
+@parametrize(
+    ("group", "dtype"),
+    [(4, jnp.bfloat16), (128, jnp.float32), (2, jnp.float32), (16, jnp.float32), (64, jnp.bfloat16)],
+    default=2,
 )
 def test_groups_of_every_size(group, dtype):
     """Within a register, in several, a tile, and more."""
     agree(Spec(GRID, RmsTimes(0.3), group, mask=Trust(0.4)), rows((7, 256), dtype))
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "spec",
     [
         Spec(pattern=Pattern(4, 16), mask=BRms(0.1)),
@@ -65,6 +68,7 @@ def test_groups_of_every_size(group, dtype):
         Spec(scale=RmsTimes(1.0), group=32, codebook=PAIRS, mask=Hypersphere()),
         Spec(scale=RmsTimes(1.0), codebook=CUBES, mask=Hypersphere()),
     ],
+    default=3,
     ids=str,
 )
 def test_patterns_offsets_and_codebooks(spec):

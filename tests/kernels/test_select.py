@@ -7,6 +7,7 @@ import pytest
 from capscale.kernels.select import kth_magnitude, largest, search
 from capscale.kernels.select.reference import kth_magnitude as bisected
 from jax.sharding import NamedSharding, PartitionSpec
+from support.cases import parametrize
 
 RNG = np.random.default_rng(0)
 DATA = {
@@ -76,7 +77,7 @@ def misleading(low: float, high: float) -> np.ndarray:
     return x
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=str)
+@parametrize("dtype", [jnp.float32, jnp.bfloat16], default=1, ids=str)
 @pytest.mark.parametrize("name", [*DATA, "misled up", "misled down", "far up", "not finite"])
 def test_a_sample_changes_no_result(name, dtype, monkeypatch):
     """Of Gaussian values, of ties, and where every value of the sample lies on one side of the k-th."""
@@ -116,6 +117,7 @@ def passes(monkeypatch):
     return taken
 
 
+@pytest.mark.ci
 def test_a_sample_saves_passes(passes):
     """Of a normal matrix, by the count of passes over all of its values."""
     x = jnp.asarray(np.random.default_rng(1).standard_normal((512, 384)), jnp.float32)
@@ -130,6 +132,7 @@ def test_a_sample_saves_passes(passes):
         assert after_sample < of_all
 
 
+@pytest.mark.ci
 def test_a_sample_is_taken_on_every_device_by_itself(monkeypatch):
     """Inside of shard_map, where each device has whole matrices, and under vmap."""
     monkeypatch.setattr(search, "SAMPLED", 1024)

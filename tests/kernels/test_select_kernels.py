@@ -10,6 +10,7 @@ from capscale.kernels import dispatch
 from capscale.kernels.aot import CHIPS, lower_for_hopper
 from capscale.kernels.select import kth_magnitude, largest
 from jax.sharding import NamedSharding, PartitionSpec
+from support.cases import parametrize
 from support.targets import compile_for_tpu
 
 from capscale.models.ladder import LADDERS
@@ -48,7 +49,7 @@ def both(platform, axes, x, k):
 @pytest.mark.kernel("select", "interpret-{platform}")
 @pytest.mark.parametrize(("platform", "axes"), CASES)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("name", DATA)
+@parametrize("name", list(DATA), default=1)
 def test_kernels_select_as_the_search_does(name, dtype, platform, axes):
     x = jnp.asarray(DATA[name], dtype)
     size = x.shape[-1] if axes == (-1,) else x.size
@@ -68,7 +69,7 @@ def test_a_mask_of_all_ties_would_be_seen():
 
 @pytest.mark.kernel("select", "interpret-{platform}")
 @pytest.mark.parametrize(("platform", "axes"), CASES)
-@pytest.mark.parametrize("shape", [(1, 1), (2, 40, 33)])
+@parametrize("shape", [(1, 1), (2, 40, 33)], default=1)
 def test_shapes_and_maps(shape, platform, axes):
     x = jnp.asarray(RNG.integers(-9, 10, shape), jnp.float32)
     k = max(1, (shape[-1] if axes == (-1,) else shape[-1] * shape[-2]) // 2)
@@ -126,6 +127,7 @@ def test_on_a_mesh_xla_counts(caplog):
     assert "XLA adds up the counts" in caplog.text
 
 
+@pytest.mark.ci
 def test_inside_shard_map_every_device_has_rows_of_its_own():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     x = jnp.asarray(DATA["ties"][:36], jnp.float32)
@@ -136,9 +138,15 @@ def test_inside_shard_map_every_device_has_rows_of_its_own():
 
 
 @pytest.mark.kernel("select", "tpu-{generation}")
-@pytest.mark.parametrize("generation", CHIPS)
 @pytest.mark.parametrize("axes", [(-1,), (-2, -1)])
-@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
+@parametrize(
+    ("dtype", "generation"),
+    [
+        *((jnp.float32, chip) for chip in CHIPS),
+        *(pytest.param(jnp.bfloat16, chip, marks=pytest.mark.slow) for chip in CHIPS),
+    ],
+    default=[(jnp.float32, "v5e")],
+)
 def test_tpu_compile(dtype, axes, generation):
     x = jax.ShapeDtypeStruct((640, 1792), dtype)
     with dispatch.force("require"), dispatch.target("tpu"):
@@ -148,7 +156,7 @@ def test_tpu_compile(dtype, axes, generation):
 
 
 @pytest.mark.kernel("select", "tpu-{generation}")
-@pytest.mark.parametrize("generation", CHIPS)
+@parametrize("generation", CHIPS, default=["v5e"])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_tpu_compile_of_several_matrices(mapped, generation):
     """Each fills VMEM by itself: the next one must not be read meanwhile."""

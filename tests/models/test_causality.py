@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import tiny
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.formats import catalog
@@ -77,11 +78,12 @@ def check_causal(representation: Representation, model: ModelConfig = MODEL) -> 
         assert np.all(direction[np.tri(T, dtype=bool)] > 0.0), "every token sees itself and all before"
 
 
-@pytest.mark.parametrize("name", REPRESENTATIONS)
+@parametrize("name", list(REPRESENTATIONS), default=["int4 both, rotated"])
 def test_causal(name):
     check_causal(REPRESENTATIONS[name])
 
 
+@pytest.mark.ci
 def test_olmo2_is_causal():
     check_causal(REPRESENTATIONS["int4 both, rotated"], replace(MODEL, family="olmo2"))
 
@@ -99,6 +101,7 @@ def test_without_the_mask_the_check_fails(monkeypatch):
         assert sees_the_future(direction)
 
 
+@pytest.mark.ci
 def test_a_format_over_all_tokens_is_refused_and_would_fail_the_check(monkeypatch):
     leaking = Operand(catalog.find("top50"))
     with pytest.raises(UserError, match="would let one token see others"):

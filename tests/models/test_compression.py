@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.linalg import hadamard
 from support import tiny
+from support.cases import parametrize
 
 from capscale.estimators import ForwardMask
 from capscale.formats import catalog
@@ -67,12 +68,13 @@ def by_hand(representation, params):
     return np.sqrt(squares), squares / energy, passed / count
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow) if name in ("int2", "int2 rotated") else name
         for name in REPRESENTATIONS
     ],
+    default=["int2 both, rotated"],
 )
 def test_measures_are_those_by_hand(name):
     representation = REPRESENTATIONS[name]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import tiny
+from support.cases import parametrize
 
 from capscale.formats.base import Context
 from capscale.models.decoder import Decoder
@@ -159,7 +160,7 @@ def test_feed_forward(mlp, equation):
     )
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "changes",
     [
         {"heads": 2, "layers": 2},
@@ -169,6 +170,7 @@ def test_feed_forward(mlp, equation):
         {"heads": 4, "kv_heads": 1, "rope_scaling": Llama3Rope(8.0, 1.0, 4.0, 64), "biases": ("query", "key", "value")},
         {"heads": 2, "kv_heads": 1, "family": "olmo2", "mlp": "swiglu", "biases": ("out", "gate", "up", "down")},
     ],
+    default=3,
     ids=["tied, unrolled", "untied, scanned", "olmo2", "as qwen3", "as qwen2", "as olmo2 published"],
 )
 def test_logits(changes):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from support.cases import parametrize
 from support.hlo import depths_of_sums_over_devices
 
 from capscale.models.loss import LOGITS, cross_entropy, mean_cross_entropy, tokens_at_once
@@ -32,8 +33,8 @@ def test_losses_are_those_of_the_equation(at_once):
     np.testing.assert_allclose(found, oracle(x, head, target), rtol=1e-5)
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 8])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@parametrize("at_once", [1, 2, 8], default=[2])
+@parametrize("dtype", [jnp.float32, jnp.bfloat16], default=[jnp.bfloat16])
 def test_mean_and_its_gradients_are_those_of_the_equation(dtype, at_once):
     """Against autodiff of the losses of all tokens at once, with a cotangent that is not one."""
     x, head, target = arguments(dtype)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import tiny
+from support.cases import parametrize
 
 from capscale.formats.base import Context
 from capscale.models import projected
@@ -88,7 +89,7 @@ def test_model_with_held_weights_computes_the_same_bit_for_bit(representation):
     same(ahead, inside)
 
 
-@pytest.mark.parametrize("name", ["int4 rotated", "top50"])
+@parametrize("name", ["int4 rotated", "top50"], default=1)
 def test_stacked_is_one_by_one(name, monkeypatch):
     stacked = jax.jit(lambda p: project_params(p, REPRESENTATIONS[name], CTX))(params_of(3))
     monkeypatch.setattr(projected, "STACKED_BELOW", 0)

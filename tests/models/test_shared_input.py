@@ -11,6 +11,7 @@ import pytest
 from capscale.kernels import dispatch
 from jax.extend.core import jaxprs_in_params
 from support import tiny
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.estimators import Lsq
@@ -53,13 +54,14 @@ def kernels(family, memory):
     return count["capscale_project"], count["capscale_project_backward"]
 
 
-@pytest.mark.parametrize("memory", [Memory(), Memory(remat=True), Memory(microbatches=2)], ids=repr)
+@parametrize("memory", [Memory(), Memory(remat=True), Memory(microbatches=2)], default=1, ids=repr)
 @pytest.mark.parametrize("family", ["llama", "olmo2"])
 def test_four_projections_a_layer(family, memory):
     """Input and output of attention, of the feed-forward layers; again where the backward pass computes them again."""
     assert kernels(family, memory) == (8 if memory.remat else 4, 4)
 
 
+@pytest.mark.ci
 def test_the_count_sees_projections_that_are_not_shared(monkeypatch):
     monkeypatch.setattr(layers, "shared_input", lambda x, *_: x)
     assert kernels("llama", Memory()) == (7, 7)
@@ -70,7 +72,8 @@ def test_the_count_sees_projections_that_are_not_shared(monkeypatch):
     ("activations", "shared", "single"),
     [
         (INT4, 4, 7),
-        (Operand(Scalar(Int(4), Learned(), "matrix"), Lsq()), 7, 7),  # each layer has a step of its own
+        # each layer has a step of its own
+        pytest.param(Operand(Scalar(Int(4), Learned(), "matrix"), Lsq()), 7, 7, marks=pytest.mark.ci),
     ],
     ids=["int4", "learned"],
 )

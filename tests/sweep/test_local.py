@@ -269,6 +269,7 @@ def test_two_launchers_share_a_sweep_and_train_each_run_once(done, tmp_path, mon
     assert rows(tmp_path) == rows(done[0])
 
 
+@pytest.mark.ci
 def test_a_directory_that_went_away_is_not_made_again(tmp_path, monkeypatch):
     """Removed by hand in the midst: error.json in a new one would have the next start refuse it."""
     out, real = tmp_path / "out", Leases.check

@@ -165,6 +165,7 @@ def script(name, place, *options):
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600 + LIMIT_S)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["kill_test.py", "ray_kill_test.py"])
 def test_a_script_that_kills_comes_to_an_end(name, tmp_path):
     done = script(name, tmp_path, "--limit", "0.1")

@@ -14,6 +14,7 @@ from capscale.formats import NM, Int, Scalar
 from capscale.testing import CHECKS, check_format, check_kernels
 
 
+@pytest.mark.ci
 def test_a_format_is_held_to_all_contracts():
     told = []
     outcomes = check_format(Scalar(Int(4)), Trust(), tell=lambda name, outcome: told.append((name, outcome)))
@@ -64,6 +65,7 @@ print(sum(outcome == "held" for outcome in outcomes.values()), "held")
 """
 
 
+@pytest.mark.ci
 def test_one_device_is_said_and_pytest_is_not_needed(tmp_path):
     block = "import sys; sys.modules['pytest'] = None\n"
     environment = {"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path)}

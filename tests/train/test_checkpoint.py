@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.train import distributed
@@ -123,7 +124,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_both_names_and_stays(step, tm
         assert set(checkpoints.steps()) == {9, step}
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"custom_metadata": {}}', None])
+@parametrize("damage", ["", "{", '{"custom_metadata": {}}', None], default=[None])
 def test_arrays_of_another_run_are_none_of_ours_even_if_nothing_says_so(damage, tmp_path):
     """Their fingerprints do: what says whose they are may be lost, or was altered."""
     saved_by(tmp_path / "theirs", THEIRS, 9)

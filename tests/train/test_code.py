@@ -215,6 +215,7 @@ def test_runs_of_the_packages_own_classes_hold_no_code():
     assert described(tiny.run()).keys().isdisjoint({"code", "numerics"})
 
 
+@pytest.mark.ci
 def test_equal_code_has_one_id_in_every_process(load, tmp_path):
     run = run_of(load().Mine())
     folder = next(path.parent for path in tmp_path.rglob("mine.py"))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 from jax import Array
 from support import tiny
+from support.cases import parametrize
 
 from capscale.estimators import StraightThrough
 from capscale.formats.base import Context, Granularity, Projection
@@ -35,7 +36,7 @@ class BreaksAt:
         return 0.0
 
 
-@pytest.mark.parametrize("step", [1, pytest.param(7, marks=pytest.mark.slow), tiny.STEPS])
+@parametrize("step", [1, pytest.param(7, marks=pytest.mark.slow), tiny.STEPS], default=1)
 def test_nan_at_a_step_is_a_result_that_names_the_step(step, tmp_path, monkeypatch):
     monkeypatch.setattr("capscale.train.record.format_gmse", lambda fmt: 0.0)
     broken = Representation(Operand(BreaksAt(step, tiny.STEPS), StraightThrough()))
@@ -45,6 +46,7 @@ def test_nan_at_a_step_is_a_result_that_names_the_step(step, tmp_path, monkeypat
     assert result["row"]["loss"] is None
 
 
+@pytest.mark.ci
 def test_nan_that_never_comes_is_no_divergence(tmp_path, monkeypatch):
     monkeypatch.setattr("capscale.train.record.format_gmse", lambda fmt: 0.0)
     whole = Representation(Operand(BreaksAt(tiny.STEPS + 2, tiny.STEPS), StraightThrough()))

@@ -83,7 +83,7 @@ def test_gradients_of_whole_weights_are_the_mean_over_devices():
     assert {shard.data.shape for shard in found[1]["kernel"].addressable_shards} == {(4, 3)}
 
 
-@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.ci)])
 def test_weights_and_gradients_are_sent_once_whatever_the_micro_batches(parts):
     """Two devices send half of what they share forth and back; the gradients of the rest, the loss and norms of two."""
     compiled, _ = step(RUN, 2, Memory(microbatches=parts, gather="step"))

@@ -90,6 +90,7 @@ def test_what_lies_behind_a_link_is_not_touched(linked, tmp_path):
     assert {path: path.is_file() and path.read_bytes() for path in elsewhere.rglob("*")} == before
 
 
+@pytest.mark.ci
 def test_a_users_format_is_trained_under_the_hash_of_its_code(tmp_path):
     run = tiny.run(representation=Representation(Operand(Halved(), StraightThrough())))
     result = tiny.train_one(run, tmp_path)
@@ -97,7 +98,10 @@ def test_a_users_format_is_trained_under_the_hash_of_its_code(tmp_path):
     assert tiny.train_one(run, tmp_path) == result, "present, and its run.json is that of the run"
 
 
-@pytest.mark.parametrize("chunk", [1, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (5, 100))])
+@pytest.mark.parametrize(
+    "chunk",
+    [pytest.param(1, marks=pytest.mark.ci), *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (5, 100))],
+)
 def test_chunk_length_changes_nothing(chunk, undisturbed, tmp_path):
     result, _ = undisturbed
     again = tiny.train_one(tiny.run(), tmp_path, intervals=LoopIntervals(chunk=chunk))

@@ -70,7 +70,7 @@ def check_same(found):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradient, expected)
 
 
-@pytest.mark.parametrize("fsdp", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fsdp", [pytest.param(1, marks=pytest.mark.ci), pytest.param(2, marks=pytest.mark.slow)])
 def test_evaluation_is_the_same_to_rounding(fsdp):
     """In micro-batches, on two devices: every window keeps its place."""
     state = jax.jit(lambda: initial_state(Program.of(RUN), jnp.int32(1)))()

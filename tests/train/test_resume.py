@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 from support import tiny
+from support.cases import parametrize
 
 from capscale.errors import UserError
 from capscale.representation import Representation, operand
@@ -89,6 +90,7 @@ def test_interrupted_again_and_again_in_other_chunks(undisturbed, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), undisturbed[1])
 
 
+@pytest.mark.ci
 def test_resuming_takes_the_memory_of_one_state(tmp_path, monkeypatch):
     """Where a state fills half of a device, a second one beside it would end every resumption."""
     run = tiny.dense_run(model=replace(tiny.MODEL, width=64))
@@ -171,7 +173,7 @@ def remove_arrays(directory, step):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads that still read
-@pytest.mark.parametrize("damage", [truncate, flip, remove_arrays])
+@parametrize("damage", [truncate, flip, remove_arrays], default=1)
 def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage, undisturbed, tmp_path):
     tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at=9)
     damage(tmp_path, 9)
@@ -210,6 +212,7 @@ def test_checkpoints_that_cannot_be_read_for_a_while_are_left_for_the_next_start
     check_same(undisturbed, result, tmp_path)
 
 
+@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_all_checkpoints_damaged_is_an_error_and_the_next_start_works(undisturbed, tmp_path):
     tiny.interrupt([RUN], [tmp_path], tiny.one_device(RUN), at=9)

@@ -58,6 +58,7 @@ def test_golden_runs(name, regenerate):
     hold(found, GOLDEN, name, regenerate=regenerate)
 
 
+@pytest.mark.ci
 def test_id_is_the_same_in_processes_with_other_hash_seeds():
     code = "import json, test_run as t; print(json.dumps({name: run.run_id for name, run in t.RUNS.items()}))"
     ids = []

@@ -96,6 +96,7 @@ def test_run_goes_on_over_other_devices(alone, tmp_path):
     check_close(result["row"], losses(tmp_path), alone[0])
 
 
+@pytest.mark.ci
 def test_projected_weights_and_masks_are_the_same_bit_for_bit():
     """Sharded over either axis, int4 weights and the gradients that their estimator lets through."""
     program = Program.of(RUN)
@@ -110,6 +111,7 @@ def test_projected_weights_and_masks_are_the_same_bit_for_bit():
     jax.tree.map(np.testing.assert_array_equal, held_and_pulled(split), held_and_pulled(params))
 
 
+@pytest.mark.ci
 def test_population_is_its_runs(alone, tmp_path):
     """Three runs over two devices: seeds and learning rates of their own."""
     directories = [tmp_path / str(number) for number in range(3)]

@@ -99,6 +99,7 @@ def test_first_not_finite_loss_is_remembered():
         assert int(poisoned.diverged_at) == 1
 
 
+@pytest.mark.ci
 def test_validation_is_under_the_formats_of_the_end_of_training():
     """A gradual format ends as the constant one of its sparsity, and is none at the beginning."""
     state = initial_state(Program.of(tiny.dense_run()), jnp.int32(0))

@@ -57,6 +57,7 @@ def wandb_directory(tmp_path_factory):
     return place / "wandb"
 
 
+@pytest.mark.ci
 def test_offline_runs_of_wandb(wandb_directory):
     table = read(wandb_directory)
     check(table)

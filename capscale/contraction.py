@@ -138,7 +138,13 @@ def refuse(path: str, representation: Representation, stacked: bool = False) -> 
 
 
 def refuse_beyond_weights(path: str, representation: Representation) -> None:
-    """Raises `UserError` for what only the caller of a product could compress: its backward products, and a cache."""
+    """Raises `UserError` for what only the caller of a product could do: its backward products, a cache, parameters."""
+    if representation.parametrization is not None:
+        raise UserError(
+            f"{path}: {representation.parametrization} stores other numbers than the matrix, and the parameters of "
+            "this model are matrices; make them yourself: capscale.linear(x, ProjectedWeight(parametrization.value("
+            "stored, shape)), representation)"
+        )
     if representation.caches_compressed:
         raise UserError(
             f"{path}: keys={label(representation.keys.format)} and values={label(representation.values.format)} are of "

@@ -4,6 +4,7 @@
     int4 cache int8                         and attention's keys and values; see `capscale.cache_names`
     int4 gradients quartet                  and how backward products are held; see `capscale.gradient_names`
     quartet                                 a whole recipe; see `capscale.recipes`
+    shared4 x int8                          weights of a parametrization; see `capscale.parametrizations`
     layers/(0|5)/.*=dense                   a rule: PATTERN=REPRESENTATION
     .*=int4 starts 0.9                      one that is dense until that share of training
 
@@ -16,7 +17,8 @@ from collections.abc import Sequence
 from capscale.cache_names import cache_name, find_cache
 from capscale.errors import UserError
 from capscale.gradient_names import find_gradients, gradients_name
-from capscale.operands import operand
+from capscale.operands import DENSE_OPERAND, Operand, operand
+from capscale.parametrizations import Parametrization, find_parametrization
 from capscale.policy import Policy, Rule, rules_of
 from capscale.recipes import RECIPES, recipe_name
 from capscale.representation import Representation
@@ -42,6 +44,7 @@ def representation_name(held: Representation) -> str:
         return recipe
     rotated = held.hadamard is not None
     sides = [side.name(rotated) for side in (held.weights, held.activations)]
+    sides[0] = sides[0] if held.parametrization is None else held.weights_label
     name = sides[0] if held.activations.is_dense else " x ".join(sides)
     name += f" hadamard {held.rotation}" if rotated else ""
     name += f" cache {cache_name(held)}" if held.caches_compressed else ""
@@ -65,7 +68,19 @@ def find_representation(text: str) -> Representation:
     activations = operand(found["activations"] or "dense", per_token=True)
     gradients = find_gradients(found["gradients"] or "dense")
     cache = find_cache(found["cache"] or "dense")
-    return Representation(operand(found["weights"]), activations, block, signs, gradients, *cache)
+    weights, parametrization = find_weights(found["weights"])
+    return Representation(weights, activations, block, signs, gradients, *cache, parametrization=parametrization)
+
+
+def find_weights(text: str) -> tuple[Operand, Parametrization | None]:
+    """Meaning of a name of weights: an operand, or a parametrization with the operand dense.
+
+    Example:
+      >>> find_weights("shared4")[1]
+      Shared(share=4, seed=0)
+    """
+    parametrization = find_parametrization(text)
+    return (operand(text), None) if parametrization is None else (DENSE_OPERAND, parametrization)
 
 
 def rule_name(rule: Rule) -> str:

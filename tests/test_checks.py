@@ -18,7 +18,7 @@ from flax import linen as nn
 from support import tiny
 
 import capscale
-from capscale import capacity, estimators, gradients, policy, representation
+from capscale import capacity, estimators, gradients, parametrizations, policy, representation
 from capscale.analysis import fit, planner
 from capscale.data import corpus, manifest, prepare, tokenize, tokenizer
 from capscale.errors import UserError
@@ -103,6 +103,12 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
         "A": WIDE, "alpha": WIDE, "g": WIDE, "B": (0, *WIDE), "beta": (0, *WIDE), "E": (-1, 0, *WIDE),
     }),
     (representation.Representation(hadamard=2, signs=0), {"hadamard": (2,), "signs": (0, *COUNT, None)}),
+    (parametrizations.Shared(2), {"share": (2,), "seed": SOME}),
+    (parametrizations.LowRank(2), {"rank": COUNT, "share": (None,)}),
+    (parametrizations.LowRank(share=0.5), {"rank": (None,), "share": SHARES[1:]}),
+    (parametrizations.KroneckerSum(2), {"terms": COUNT, "share": (None,)}),
+    (parametrizations.Monarch(2), {"blocks": (2,)}),
+    (parametrizations.Nola(0.5, 2), {"share": SHARES[1:], "rank": COUNT, "seed": SOME}),
     (gradients.BackwardProduct(scalar.Scalar(grids.Int(4)), hadamard=2, signs=0), {
         "hadamard": (2,), "signs": (0, *COUNT, None),
     }),

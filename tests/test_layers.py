@@ -22,6 +22,7 @@ ORDER = (
     "artifacts",
     "outside",
     "kernels",
+    "parametrizations",
     "formats",
     "masks",
     "estimators",

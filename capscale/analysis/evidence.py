@@ -83,7 +83,7 @@ class Evidence:
         representation = policy
         rotated = representation.hadamard is not None
         sides = (representation.weights, representation.activations)
-        names = tuple(label(side.format) for side in sides)
+        names = representation.weights_label, label(representation.activations.format)
         beyond = gradients_name(representation.gradients), cache_name(representation)
         estimators = tuple(estimator_name(side.backward(rotated)) for side in sides)
         if {*names, *beyond} == {"dense"}:

@@ -12,6 +12,7 @@ from capscale.formats.capabilities import learns
 from capscale.formats.catalog import find, label
 from capscale.formats.floats import Float
 from capscale.formats.stages import stages_of
+from capscale.parametrizations import find_parametrization
 
 
 class Part(NamedTuple):
@@ -107,6 +108,8 @@ def kind_of(row: Any) -> str:
     Finding 1 of arXiv 2506.01863 is about the instances of one kind: all bit widths of integers, all sparsities.
     Learned steps are a kind of their own, as in Figure 1a; so is one with compressed gradients or cache.
     """
+    if (held := find_parametrization(row.weights)) is not None:
+        return f"parametrized ({type(held).__name__})" + ("" if row.activations == "dense" else ", both operands")
     each = [facts(name) for name in (row.weights, row.activations)]
     weights, activations = (f"{'learned ' if of.learned else ''}{kind_words(of.kind)}" for of in each)
     by = "" if row.gradients == "dense" else ", compressed gradients"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from capscale.parametrizations import find_parametrization
 from capscale.realised import COLUMNS
 
 TOLD = COLUMNS[1:]
@@ -94,7 +95,12 @@ class Row(NamedTuple):
     def is_plain(self) -> bool:
         """True for one format in all layers with its default estimator and no more than that: of a law of GMSE."""
         usual = self.default_estimators and not self.policy and self.correction == "none"
-        return usual and self.gradients == self.cache == "dense"
+        return usual and self.gradients == self.cache == "dense" and not self.is_parametrized
+
+    @property
+    def is_parametrized(self) -> bool:
+        """Whether its weights are made of other numbers, which are what is stored and trained."""
+        return find_parametrization(self.weights) is not None
 
     @property
     def line(self) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def _why(row: Row) -> str:
     """Reason why a law of GMSE is not about a row."""
     if row.policy:
         return "holds its layers in several formats"
+    if row.is_parametrized:
+        return "trains stored numbers of a parametrization, and no nearest point"
     if row.gradients != "dense":
         return "compresses its gradients"
     if row.cache != "dense":

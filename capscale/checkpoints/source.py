@@ -21,9 +21,11 @@ from capscale.formats.catalog import label
 from capscale.formats.serialize import from_json
 from capscale.models.assigned import Held, assigned, every, mapped, weights_alone
 from capscale.models.config import ModelConfig
+from capscale.models.parametrized import with_matrices
 from capscale.models.projected import FormatState, project_params
 from capscale.models.rope import LinearRope, Llama3Rope
 from capscale.operands import DENSE_OPERAND
+from capscale.parametrizations import CLASSES
 from capscale.policy import Frozen, Rule
 from capscale.policy_names import policy_name
 from capscale.representation import DENSE, DENSE_GRADIENTS, Operand, ProjectedWeight, Representation
@@ -40,7 +42,7 @@ class Source(NamedTuple):
 
     Attributes:
       path: it was read from.
-      model, params: of a `Decoder`, float32 master weights.
+      model, params: of a `Decoder`, float32 master weights; matrices, also of a run that stores other numbers.
       weights: their operand and rotation, activations being left as they are; under a policy, of every layer.
       activations: their operand in the run, which no container here says; dense under a policy, which says them.
       keys, values: those of attention's cache, alike.
@@ -83,7 +85,7 @@ class Source(NamedTuple):
     def inputs(self) -> Held:
         """Representations of inputs and of attention's cache, where weights are in the basis of their masters."""
         if self.policy:
-            alone = partial(replace, weights=DENSE_OPERAND, gradients=DENSE_GRADIENTS)
+            alone = partial(replace, weights=DENSE_OPERAND, gradients=DENSE_GRADIENTS, parametrization=None)
             return mapped(assigned(self.model, self.policy), alone)
         held = Representation(activations=self.activations, keys=self.keys, values=self.values)
         if held == DENSE:
@@ -190,7 +192,7 @@ def _of_run(path: Path, step: int | None) -> Source:
     return Source(
         path,
         model,
-        state.params,
+        with_matrices(state.params, model, program.held),
         weights_alone(program.held),
         alone.activations,
         state.formats,
@@ -216,4 +218,6 @@ def _forward(told: Any) -> Representation:
     keys, values = (
         Operand(from_json(told[side]["format"])) if side in told else DENSE_OPERAND for side in ("keys", "values")
     )
-    return Representation(weights, activations, told["hadamard"], told.get("signs"), keys=keys, values=values)
+    stored = from_json(told.get("parametrization"), CLASSES)
+    rotation = told["hadamard"], told.get("signs")
+    return Representation(weights, activations, *rotation, keys=keys, values=values, parametrization=stored)

@@ -11,6 +11,8 @@ from capscale.errors import UserError
 from capscale.models.ladder import LADDERS
 
 if TYPE_CHECKING:
+    from capscale.models.config import ModelConfig
+    from capscale.policy import Policy
     from capscale.representation import Representation
 
 _NAMES = [list(ladder.sizes) for ladder in LADDERS.values()]
@@ -32,7 +34,8 @@ class Describe:
 
     model: Annotated[str, tyro.conf.arg(help=f"Name of a size: {SIZES}.")]
     weights: str = "dense"
-    """Format of the linear layers' weights: a name that `capscale gmse` lists."""
+    """Format of the linear layers' weights: a name that `capscale gmse` lists. Or a parametrization: shared4,
+    lowrank0.25, lowrank-r8, kronecker0.25, monarch4, nola0.25-r8."""
     activations: str = "dense"
     """Format of the linear layers' inputs, per token."""
     hadamard: int | None = None
@@ -78,6 +81,7 @@ class Describe:
         totals = {
             "parameters": sum(leaf.size for leaf in leaves),
             "non_embedding_parameters": sum(leaf.size for leaf in leaves if leaf.in_n),
+            **stored_in(model, representation),
             "bytes": sum(leaf.bytes for leaf in leaves),
             "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
             "activations": self.activations if self.recipe is None else label(representation.activations.format),
@@ -111,6 +115,7 @@ class Describe:
         """Representation that the options say."""
         from capscale.cache_names import find_cache
         from capscale.gradient_names import find_gradients
+        from capscale.policy_names import find_weights
         from capscale.recipes import find_recipe
         from capscale.representation import Representation, operand
 
@@ -118,10 +123,20 @@ class Describe:
             activations = operand(self.activations, per_token=True)
             gradients = find_gradients(self.gradients or "dense")
             cache = find_cache(self.cache)
-            return Representation(operand(self.weights), activations, self.hadamard, self.signs, gradients, *cache)
+            weights, stored = find_weights(self.weights)
+            rotation = self.hadamard, self.signs
+            return Representation(weights, activations, *rotation, gradients, *cache, parametrization=stored)
         if other := self._said():
             raise UserError(f"--recipe {self.recipe} says all operands; leave out --{' and --'.join(other)}")
         return find_recipe(self.recipe)
+
+
+def stored_in(model: "ModelConfig", policy: "Policy") -> dict[str, int]:
+    """Numbers that are stored in place of N, where some are."""
+    from capscale.models.parametrized import counted
+
+    found = counted(model, policy)
+    return {"stored_numbers": model.non_embedding_parameters - found.entries + found.stored} if found.names else {}
 
 
 def _print(leaves: list, estimator: str, totals: dict) -> None:
@@ -143,7 +158,9 @@ def _print(leaves: list, estimator: str, totals: dict) -> None:
     console.width = max(console.width, needed)  # a narrow terminal wraps lines; numbers are never cut
     console.print(table)
     console.print(
-        f"parameters {totals['parameters']:,}; non-embedding N = {totals['non_embedding_parameters']:,}\n"
+        f"parameters {totals['parameters']:,}; non-embedding N = {totals['non_embedding_parameters']:,}"
+        + (f", of which {totals['stored_numbers']:,} numbers are stored" if "stored_numbers" in totals else "")
+        + "\n"
         f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,})\n"
         f"weights are compressed along their axis `in`; Hadamard block: {totals['hadamard'] or 'none'}\n"
         f"activations of linear layers: {totals['activations']}, {totals['activation_bits']:.4g} bits per value, "

@@ -1,6 +1,7 @@
 """The describe command's table of a policy: every run of layers that are held alike, and means over all."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 def show_layers(size: str, rules: Sequence[str], *, as_json: bool) -> int:
     """Prints the table of a policy on a model of a size."""
+    from capscale.cli.describe import stored_in
     from capscale.formats.mse import effective_bits
     from capscale.models.coverage import parameters
     from capscale.models.ladder import find_size
@@ -27,9 +29,10 @@ def show_layers(size: str, rules: Sequence[str], *, as_json: bool) -> int:
         "bytes": sum(leaf.bytes for leaf in leaves),
         "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
         "layer_bits": sum(8 * leaf.bytes for leaf in matrices) / sum(leaf.size for leaf in matrices),
-        "weights_gmse": mixture.weights_gmse,
+        **stored_in(model, policy),
+        "weights_gmse": mixture.weights_gmse if math.isfinite(mixture.weights_gmse) else None,
         "activations_gmse": mixture.activations_gmse,
-        "weights_effective_bits": None if mixture.weights_gmse == 0 else effective_bits(mixture.weights_gmse),
+        "weights_effective_bits": effective_bits(mixture.weights_gmse) if mixture.weights_gmse > 0 else None,
         "activation_bits": mixture.activations_bits,
     }
     rows = [by_layer(leaf) for leaf in leaves]
@@ -88,16 +91,21 @@ def _print_layers(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
     console.print(table)
     lines = [
         f"policy: {totals['policy']}",
-        f"parameters {totals['parameters']:,}; non-embedding N = {totals['non_embedding_parameters']:,}",
+        f"parameters {totals['parameters']:,}; non-embedding N = {totals['non_embedding_parameters']:,}"
+        + (f", of which {totals['stored_numbers']:,} numbers are stored" if "stored_numbers" in totals else ""),
         f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,}); matrices of layers at "
         f"{totals['layer_bits']:.4g} bits per value, scales, masks and indices included",
-        f"mean GMSE over the matrices of layers, each weight counting once: {totals['weights_gmse']:.4g} of weights, "
-        f"{totals['activations_gmse']:.4g} of their inputs"
+        "mean GMSE over the matrices of layers, each weight counting once: "
+        f"{_known(totals['weights_gmse'])} of weights, {totals['activations_gmse']:.4g} of their inputs"
         + ("" if (bits := totals["weights_effective_bits"]) is None else f"; effective bits {bits:.3g}"),
         "bits and bytes are exact, and each GMSE is that of `capscale gmse`; that one mean tells what a model loses is "
         "an assumption: no law of GMSE is fitted to runs under a policy, and each policy has a capacity of its own",
     ]
     console.print("\n".join(lines), highlight=False, markup=False)
+
+
+def _known(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.4g}"
 
 
 def _plain(cell: str) -> str:

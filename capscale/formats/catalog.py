@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from capscale.errors import UserError
+from capscale.parametrizations import find_parametrization
 
 from .affine import Range, SignedMax
 from .base import Format, per_row
@@ -208,6 +209,12 @@ def find(name: str) -> Format:
         return scalar
     if (spelled := parse(name, find)) is not None:
         return spelled
+    if (other := find_parametrization(name)) is not None:
+        raise UserError(
+            f"{name!r} is no format but a parametrization, {other!r}, of weights alone: their stored numbers are "
+            "trained, no nearest point is, and so GMSE tells neither their capacity nor their loss; train it, by "
+            "Representation(parametrization=...) or a policy, and measure"
+        )
     close = get_close_matches(name, FORMATS, n=3, cutoff=0.4)
     hint = f"; closest: {', '.join(close)}" if close else ""
     raise UserError(

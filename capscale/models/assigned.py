@@ -74,6 +74,14 @@ def representation_of(held: Representation | Block, name: Projection) -> Represe
     return held if isinstance(held, Representation) else held.of(name)
 
 
+def stored_of(held: Assigned) -> Representation | Block:
+    """Representation that the parameters of a block are made by: its parametrizations, which all blocks share."""
+    block = Block(
+        tuple((name, Representation(parametrization=each.parametrization)) for name, each in held.layers[0].projections)
+    )
+    return DENSE if all(each == DENSE for _, each in block.projections) else block
+
+
 Held = Representation | Assigned
 """Representations of a decoder's weights: one representation for all linear layers, or one for each."""
 
@@ -104,7 +112,7 @@ def mapped(held: Held, function: Callable[[Representation], Representation]) -> 
 
 
 def weights_alone(held: Held) -> Held:
-    """Representations of weights where all else stays dense: activations, gradients, keys and values."""
+    """Representations of matrices where all else stays dense: activations, gradients, keys, values, what is stored."""
     return mapped(held, lambda each: Representation(each.weights, hadamard=each.hadamard, signs=each.signs))
 
 
@@ -116,7 +124,7 @@ def assigned(model: ModelConfig, policy: Policy) -> Held:
 
     Raises:
       UserError: a rule that matches no weight, a weight that no rule matches, a representation that a weight cannot
-        have.
+        have, layers of one kind with several parametrizations.
     """
     return _assigned(model, frozen(policy))
 
@@ -124,12 +132,16 @@ def assigned(model: ModelConfig, policy: Policy) -> Held:
 @lru_cache(1024)
 def _assigned(model: ModelConfig, policy: Frozen) -> Held:
     if isinstance(policy, Representation):
+        if (stored := policy.parametrization) is not None:
+            for shape in model.projections.values():
+                stored.arrays(shape)  # raises where it has no such matrix
         return policy
     found = {each.path: each.representation or DENSE for each in coverage(model, policy).parameters}
     blocks = [
         Block(tuple((name, found[f"layers/{layer}/{_module(name)}/kernel"]) for name in model.projections))
         for layer in range(model.layers)
     ]
+    _refuse_parametrizations(model, blocks, policy)
     return _simplest(Assigned(tuple(blocks), found["embedding"], found.get("head", DENSE)))
 
 
@@ -143,6 +155,27 @@ def coverage(model: ModelConfig, policy: Policy) -> Coverage:
                 "name 'embedding', which is then compressed for both"
             )
     return cover(_found(model), policy, lambda each, held: _refuse(each, held, model.tied_embeddings), in_training=True)
+
+
+def _refuse_parametrizations(model: ModelConfig, blocks: list[Block], policy: Frozen) -> None:
+    """Raises `UserError` for parametrizations that cannot be: their arrays are of all layers, and from the start."""
+    for name, shape in model.projections.items():
+        path, found = f"layers/*/{_module(name)}/kernel", {block.of(name).parametrization for block in blocks}
+        if len(found) > 1:
+            told = " and ".join(sorted(str(each or "dense") for each in found))
+            raise UserError(f"{path}: layers store {told}, and share their arrays; name one for all layers")
+        (own,) = found
+        if own is None:
+            continue
+        if starts := [rule.starts for rule in rules_of(policy) if rule.starts]:
+            raise UserError(
+                f"{path}: {own} stores other numbers from the first step on, and a rule of the policy starts at "
+                f"{starts[0]:g}; leave one of them out"
+            )
+        try:
+            own.arrays(shape)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
 
 def _simplest(held: Assigned) -> Held:
@@ -177,6 +210,11 @@ def _found(model: ModelConfig) -> list[Found]:
 def _refuse(each: Found, held: Representation, tied: bool) -> None:
     if each.path not in TABLES:
         return
+    if held.parametrization is not None:
+        raise UserError(
+            f"{each.path}: {held.parametrization} is of linear layers, and this table is looked up as well; leave it "
+            "dense, or hold it in a format"
+        )
     weights, activations = held.weights.format, held.activations.format
     for format in (weights, activations):
         if learns(format) or isinstance(format, Stateful):

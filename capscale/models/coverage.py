@@ -13,7 +13,7 @@ from capscale.formats.base import Format, granularity_of
 from capscale.formats.capabilities import learns
 from capscale.formats.storage import Storable, storage_bits
 from capscale.models.assigned import TABLES, Assigned, assigned, runs
-from capscale.models.config import ModelConfig
+from capscale.models.config import ModelConfig, Projection
 from capscale.models.initial import initial_params
 from capscale.policy import Policy
 from capscale.representation import DENSE, Representation
@@ -35,7 +35,8 @@ class Parameter(NamedTuple):
       path: `layers/attention/query/kernel`.
       shape: with the layer axis first for scanned layers.
       format: name of its format.
-      bits: storage bits per value of this shape, scales, masks and indices included.
+      bits: storage bits per value of this shape, scales, masks and indices included; of a parametrization those of
+        its stored numbers, as dense ones are counted.
       in_n: whether it counts in N; embeddings, the head and learned scales do not.
       axis: the one of `shape` that it is compressed along, the inputs; None for what is not compressed.
       group: values on that axis, or on it and the next, that share a scale, a count or a threshold.
@@ -74,7 +75,7 @@ def parameters(model: ModelConfig, policy: Policy) -> list[Parameter]:
     representation = assigned(model, policy)
     params = jax.eval_shape(partial(initial_params, model, representation), jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    found = [(tuple(key.key for key in path), leaf.shape) for path, leaf in leaves]
+    found = _matrices([(tuple(key.key for key in path), leaf.shape) for path, leaf in leaves], model)
     uncovered = ["/".join(path) for path, _ in found if path[-1] not in {*_COMPRESSED, *_DENSE, *_LEARNED}]
     if uncovered:
         raise UserError(f"parameters declared neither compressed nor dense: {', '.join(uncovered)}")
@@ -82,6 +83,18 @@ def parameters(model: ModelConfig, policy: Policy) -> list[Parameter]:
         own = {path: DENSE if path[-1] in TABLES else representation for path, _ in found}
         return [_parameter(path, shape, own[path]) for path, shape in found]
     return [leaf for path, shape in found for leaf in _by_run(path, shape, representation)]
+
+
+def _matrices(found: list[tuple[tuple[str, ...], tuple[int, ...]]], model: ModelConfig) -> list:
+    """Leaves with one matrix in place of the stored arrays of each kernel, by its shape."""
+    kept = {}
+    for path, shape in found:
+        inside = next((place for place, name in enumerate(path[:-1]) if name in _COMPRESSED), None)
+        if inside is None:
+            kept[path] = shape
+        else:
+            kept[path[: inside + 1]] = (model.layers, *model.projections[cast(Projection, path[inside - 1])])
+    return list(kept.items())
 
 
 def _by_run(path: tuple[str, ...], shape: tuple[int, ...], held: Assigned) -> list[Parameter]:
@@ -107,6 +120,9 @@ def _parameter(path: tuple[str, ...], shape: tuple[int, ...], representation: Re
     label, bits, axis, group = "dense", float(DENSE_BITS), None, None
     if name in _LEARNED:
         label, bits = "learned", _LEARNED[name]
+    elif name in _COMPRESSED and (stored := representation.parametrization) is not None:
+        label = representation.weights_label
+        bits = DENSE_BITS * stored.stored_numbers((shape[-2], shape[-1])) / math.prod(shape[-2:])
     elif (name in _COMPRESSED or table) and not representation.weights.is_dense:
         if not isinstance(fmt, Storable):
             raise UserError(f"{fmt!r} does not say how it is stored; give it `layout`, `store` and `load`")

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array
 
 from capscale.formats.base import Context
-from capscale.models.assigned import Assigned, Block, Held, table_of
+from capscale.models.assigned import Assigned, Block, Held, stored_of, table_of
 from capscale.models.config import ModelConfig
 from capscale.models.layers import NOISE, RMSNorm
 from capscale.models.learned_steps import joined_steps, start_steps
@@ -49,7 +49,8 @@ class Decoder(nn.Module):
             unroll=cfg.layers if cfg.layers <= 2 else 1,
         )
         # Of several representations it makes the parameters alone: `_segments` applies them.
-        self.layers = layers(cfg, DENSE if isinstance(self.representation, Assigned) else self.representation)
+        held = self.representation
+        self.layers = layers(cfg, stored_of(held) if isinstance(held, Assigned) else held)
         self.final_norm = RMSNorm(cfg.norm_epsilon)
         self.head = self.embedding if cfg.tied_embeddings else self.param("head", init, shape, jnp.float32)
 

@@ -1,8 +1,8 @@
 """Layers shared by the model families. Array axes: B batch, T tokens, M width, H heads, K head width, F hidden."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,31 +18,46 @@ from capscale.kernels.attention import causal_attention
 from capscale.models.assigned import Block, representation_of
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.rotary import rotary_embedding
-from capscale.representation import ProjectedActivations, Representation, linear, project_cached, project_once
-
-Initializer = Callable[..., Array]
-
+from capscale.parametrizations import Parametrization, Shape
+from capscale.representation import (
+    ProjectedActivations,
+    ProjectedWeight,
+    Representation,
+    linear,
+    project_cached,
+    project_once,
+)
 
 NOISE = "formats"
 """Name of the random stream that formats of activations draw from, and those of gradients."""
 
 
-def initializers(config: ModelConfig) -> tuple[Initializer, Initializer]:
+class Gaussian(NamedTuple):
+    """First weights: Gaussian, of mean 0 and deviation `std`."""
+
+    std: float
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Weights of this shape."""
+        return nn.initializers.normal(self.std)(key, shape, dtype)
+
+
+def initializers(config: ModelConfig) -> tuple[Gaussian, Gaussian]:
     """First weights: Gaussian, and smaller by sqrt(2 layers) for the matrices that add to the residual stream."""
-    normal = nn.initializers.normal
-    return normal(config.init_std), normal(config.init_std / (2 * config.layers) ** 0.5)
+    return Gaussian(config.init_std), Gaussian(config.init_std / (2 * config.layers) ** 0.5)
 
 
 class Linear(nn.Module):
     """Linear layer whose operands are stored in `representation`; a bias, where it has one, stays dense.
 
-    The fp32 master weight `kernel: (in, out)` may come projected, by `capscale.models.projected.project_params`.
+    The fp32 master weight `kernel: (in, out)` may come projected, by `capscale.models.projected.project_params`. Of a
+    parametrization `kernel` holds the stored arrays by their names, or comes as the matrix that they make.
     Learned numbers of the activations' format are the parameter `activations_step`.
     """
 
     features: int
     representation: Representation
-    kernel_init: Initializer
+    kernel_init: Gaussian
     dtype: DTypeLike
     bias: bool = False
 
@@ -50,7 +65,10 @@ class Linear(nn.Module):
     def __call__(self, x: Array | ProjectedActivations, ctx: Context) -> Array:
         """`(..., in) -> (..., features)` in the compute dtype."""
         width = (x.value if isinstance(x, ProjectedActivations) else x).shape[-1]
-        kernel = self.param("kernel", self.kernel_init, (width, self.features), jnp.float32)
+        held, shape = self.representation.parametrization, (width, self.features)
+        kernel: Any = (
+            self.param("kernel", self.kernel_init, shape, jnp.float32) if held is None else self._made(held, shape)
+        )
         own = ctx
         if not isinstance(x, ProjectedActivations):
             x = x.astype(self.dtype)
@@ -60,6 +78,14 @@ class Linear(nn.Module):
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
+
+    def _made(self, held: Parametrization, shape: Shape) -> ProjectedWeight:
+        """The matrix that stored numbers make, unless it came so."""
+        if self.has_variable("params", "kernel"):
+            stored: Any = self.get_variable("params", "kernel")
+        else:
+            stored = self.param("kernel", lambda key: held.init(key, shape, self.kernel_init.std))
+        return stored if isinstance(stored, ProjectedWeight) else ProjectedWeight(held.value(stored, shape))
 
     def _gradients_key(self) -> Array | None:
         """Key of what the backward products of this layer draw at this step."""
@@ -128,8 +154,8 @@ class Attention(nn.Module):
 
     config: ModelConfig
     representation: Representation | Block
-    kernel_init: Initializer
-    residual_init: Initializer
+    kernel_init: Gaussian
+    residual_init: Gaussian
     dtype: DTypeLike
 
     @nn.compact
@@ -140,7 +166,7 @@ class Attention(nn.Module):
         of = partial(representation_of, self.representation)
         inputs = shared_inputs(x_BTM, (of("query"), of("key"), of("value")), self.dtype, ctx)
 
-        def layer(name: Projection, features: int, init: Initializer) -> Linear:
+        def layer(name: Projection, features: int, init: Gaussian) -> Linear:
             return Linear(features, of(name), init, self.dtype, name in cfg.biases, name=name)
 
         def heads(name: Projection, count: int, normalised: bool) -> Array:
@@ -174,8 +200,8 @@ class FeedForward(nn.Module):
 
     config: ModelConfig
     representation: Representation | Block
-    kernel_init: Initializer
-    residual_init: Initializer
+    kernel_init: Gaussian
+    residual_init: Gaussian
     dtype: DTypeLike
 
     @nn.compact
@@ -183,7 +209,7 @@ class FeedForward(nn.Module):
         """`(B, T, M) -> (B, T, M)`."""
         cfg, of = self.config, partial(representation_of, self.representation)
 
-        def layer(name: Projection, features: int, init: Initializer) -> Linear:
+        def layer(name: Projection, features: int, init: Gaussian) -> Linear:
             return Linear(features, of(name), init, self.dtype, name in cfg.biases, name=name)
 
         up = layer("up", cfg.hidden, self.kernel_init)

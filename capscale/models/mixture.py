@@ -7,6 +7,7 @@ suffer more from an error, no mean of GMSE says. Embedding and head are not in N
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 from capscale.formats.base import Format
@@ -48,23 +49,29 @@ def format_gmse(fmt: Format) -> float:
 def mixture_of(model: ModelConfig, policy: Policy) -> Mixture:
     """Means of a model's linear layers under a policy."""
     held = assigned(model, policy)
-    layers, sizes = _layers(model, held), [inputs * outputs for inputs, outputs in model.projections.values()]
+    layers, shapes = _layers(model, held), list(model.projections.values())
+    sizes = [inputs * outputs for inputs, outputs in shapes]
     total = sum(sizes) * model.layers
 
     def mean(values: list[list[float]]) -> float:
         return sum(value * size for row in values for value, size in zip(row, sizes, strict=True)) / total
 
-    sides = [[[each.weights.format for each in row] for row in layers]]
-    sides.append([[each.activations.format for each in row] for row in layers])
-    errors = [mean([[format_gmse(fmt) for fmt in row] for row in side]) for side in sides]
-    bits = [mean([[float(fmt.bits) for fmt in row] for row in side]) for side in sides]
-    dense = [all(operand.is_dense for operand in side) for side in zip(*_operands(held), strict=True)]
-    weights, activations = ("dense" if each else MIXED for each in dense)
-    return Mixture(weights, activations, *errors, *bits)
+    weights = [[_of_weights(each, shape) for each, shape in zip(row, shapes, strict=True)] for row in layers]
+    inputs = [[each.activations.format for each in row] for row in layers]
+    errors = mean([[error for error, _ in row] for row in weights]), mean([[format_gmse(f) for f in r] for r in inputs])
+    bits = mean([[bits for _, bits in row] for row in weights]), mean([[float(f.bits) for f in r] for r in inputs])
+    plain = all(each.weights_label == "dense" for each in every(held))
+    alone = all(each.activations.is_dense for each in every(held))
+    return Mixture("dense" if plain else MIXED, "dense" if alone else MIXED, *errors, *bits)
 
 
-def _operands(held: Held) -> list[tuple]:
-    return [(each.weights, each.activations) for each in every(held)]
+def _of_weights(each: Representation, shape: tuple[int, int]) -> tuple[float, float]:
+    """Error and bits of a matrix; of a parametrization with an error that nobody knows NaN, and 16 a stored number."""
+    format, held = each.weights.format, each.parametrization
+    if held is None:
+        return format_gmse(format), float(format.bits)
+    error = held.gmse(shape)
+    return math.nan if error is None else error, float(format.bits) * held.stored_numbers(shape) / math.prod(shape)
 
 
 def _layers(model: ModelConfig, held: Held) -> list[list[Representation]]:

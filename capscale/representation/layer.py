@@ -34,9 +34,15 @@ def linear(
 
     Raises:
       UserError: activations that were projected in another representation; weights that were projected without what
-        the backward products take; what `capscale.backward.compressed_product` refuses.
+        the backward products take, or that a parametrization has not made; what
+        `capscale.backward.compressed_product` refuses.
     """
     if not isinstance(w, ProjectedWeight):
+        if (held := representation.parametrization) is not None:
+            raise UserError(
+                f"linear(representation={representation}): weights of {held} are made of stored numbers; give "
+                "ProjectedWeight(parametrization.value(stored, (inputs, outputs)))"
+            )
         w = ProjectedWeight(project_weights(w, representation, weights_ctx), given_weights(w, representation))
     if not isinstance(x, ProjectedActivations):
         given = given_activations(x, representation)

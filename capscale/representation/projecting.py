@@ -60,7 +60,7 @@ def project_cached(
 
 
 class ProjectedWeight(NamedTuple):
-    """Weights that `project_weights` has projected already, marked so that `linear` does not do it again.
+    """Weights that `project_weights` has projected, or a parametrization has made, so that `linear` does neither.
 
     `given`: the weights before that, in the same basis, where the gradient of the inputs is taken with them
     (`given_weights`). No gradient reaches them by that way.

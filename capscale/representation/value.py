@@ -17,6 +17,7 @@ from capscale.formats.stages import stages_of
 from capscale.gradients import DENSE_GRADIENTS, Gradients
 from capscale.kernels.hadamard import BASES, base_of
 from capscale.operands import DENSE_OPERAND, Operand
+from capscale.parametrizations import Parametrization, parametrization_name
 
 _BY_TOKEN = ("activations", "keys", "values")
 """Operands that are projected token by token."""
@@ -36,6 +37,8 @@ class Representation:
     `keys`, `values`: what attention reads of earlier tokens, each head and token by itself, as a cache would hold them:
     keys after their rotary positions. A rotation is along a head's features, forth and back. Linear layers do not see
     them.
+    `parametrization`: what the weights are computed from, where other numbers than they are stored and trained; None
+    where the weights are. They are not rounded then: a format would be of numbers that nobody stores.
     Estimators that an operand leaves open become the defaults for its format and this rotation.
 
     Example: `Representation(operand("int4"), operand("int8", per_token=True), hadamard=128)`.
@@ -43,6 +46,7 @@ class Representation:
 
     JSON_ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"signs": None, "gradients": DENSE_GRADIENTS, "keys": DENSE_OPERAND, "values": DENSE_OPERAND}
+        | {"parametrization": None}
     )
 
     weights: Operand = DENSE_OPERAND
@@ -52,6 +56,7 @@ class Representation:
     gradients: Gradients = DENSE_GRADIENTS
     keys: Operand = DENSE_OPERAND
     values: Operand = DENSE_OPERAND
+    parametrization: Parametrization | None = None
 
     def __post_init__(self) -> None:
         check_whole(self, "hadamard", "signs", optional=True)
@@ -72,6 +77,7 @@ class Representation:
                 f"weights={self.weights.format!r} keep a mask of the matrix itself, so they cannot be rotated; "
                 "use hadamard=None"
             )
+        self._refuse_parametrization()
         for operand in (self.weights, self.activations, self.keys, self.values):
             stages = stages_of(operand.format)
             if block is not None and stages.rotates_between and stages.sparse and stages.rounding:
@@ -97,6 +103,15 @@ class Representation:
                     "measures its scale"
                 )
 
+    def _refuse_parametrization(self) -> None:
+        if not isinstance(self.parametrization, Parametrization | None):
+            raise UserError(f"Representation(parametrization={self.parametrization!r}): use Shared(4), LowRank(8), ...")
+        if self.parametrization is not None and not self.weights.is_dense:
+            raise UserError(
+                f"weights={label(self.weights.format)} with parametrization={self.parametrization}: formats round a "
+                "matrix, and what is stored of this one are other numbers; leave weights dense"
+            )
+
     @property
     def rotates_both(self) -> bool:
         """True where both operands are compressed in the rotated basis and stay there."""
@@ -106,6 +121,12 @@ class Representation:
     def rotation(self) -> int | str | None:
         """The rotation as tables tell it: 128, `128 signs 7` with random signs, None for none."""
         return self.hadamard if self.signs is None else f"{self.hadamard} signs {self.signs}"
+
+    @property
+    def weights_label(self) -> str:
+        """Name in tables of what the weights are held in: a format, or a parametrization."""
+        held = self.parametrization
+        return label(self.weights.format) if held is None else parametrization_name(held)
 
     @property
     def caches_compressed(self) -> bool:

@@ -32,6 +32,7 @@ def run_name(run: Run) -> str:
     if (recipe := recipe_name(chosen)) is not None:
         return f"{run.size} {recipe} seed {run.seed}"
     sides = [operand.name(chosen.hadamard is not None) for operand in (chosen.weights, chosen.activations)]
+    sides[0] = sides[0] if chosen.parametrization is None else chosen.weights_label
     gradients = "" if chosen.gradients.is_dense else f", gradients {gradients_name(chosen.gradients)},"
     cache = f", cache {cache_name(chosen)}," if chosen.caches_compressed else ""
     return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)}{gradients}{cache} seed {run.seed}"

@@ -24,9 +24,13 @@ def gradient_transform(optimizer: Optimizer) -> optax.GradientTransformation:
 
 
 def decayed(params: Any) -> Any:
-    """True for the leaves that weight decay acts on: kernels, embedding and head; not gains or learned steps."""
-    matrices = ("kernel", "embedding", "head")
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in matrices, params)
+    """True for the leaves that weight decay acts on: kernels, embedding and head; not gains or learned steps.
+
+    So are stored numbers of kernels, which lie below them: a linear map's matrix decays at the same rate as they do, a
+    product of two factors at twice that.
+    """
+    matrices = {"kernel", "embedding", "head"}
+    return jax.tree_util.tree_map_with_path(lambda path, _: not matrices.isdisjoint(key.key for key in path), params)
 
 
 def rate_at(optimizer: Optimizer, progress: Array) -> Array:

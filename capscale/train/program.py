@@ -112,12 +112,13 @@ class Phase(NamedTuple):
 
 
 def _owned_of(representation: Representation) -> Representation:
-    """The representation with operands of learned scales or state alone; dense where there are none."""
+    """The representation with what it stores: operands of learned scales or state, and its parametrization."""
     owns = [
         operand if learns(operand.format) or isinstance(operand.format, Stateful) else DENSE_OPERAND
         for operand in (representation.weights, representation.activations)
     ]
     plain = all(operand.is_dense for operand in owns)
     if plain:
-        return DENSE
-    return Representation(owns[0], owns[1], representation.hadamard, representation.signs)
+        return Representation(parametrization=representation.parametrization)
+    rotation = representation.hadamard, representation.signs
+    return Representation(owns[0], owns[1], *rotation, parametrization=representation.parametrization)

@@ -21,6 +21,7 @@ from capscale.gaussian_mse import pass_rate
 from capscale.gradient_names import gradients_name
 from capscale.models.assigned import every
 from capscale.models.mixture import format_gmse, mixture_of
+from capscale.models.parametrized import Counted, counted
 from capscale.policy_names import policy_name
 from capscale.realised import COLUMNS
 from capscale.representation import Representation
@@ -60,7 +61,7 @@ def _formats(run: Run) -> dict[str, Any]:
     Of a policy the words are `mixed`, so that no reader takes its rows for those of one format, and its estimators and
     rotations stand in its rules. See `capscale.models.mixture` for the means.
     """
-    held = run.representation
+    held, stored = run.representation, counted(run.model, run.representation)
     if not isinstance(held, Representation):
         mixture = mixture_of(run.model, held)
         return {
@@ -73,9 +74,10 @@ def _formats(run: Run) -> dict[str, Any]:
             "hadamard": None,
             "weights_gmse": mixture.weights_gmse,
             "activations_gmse": mixture.activations_gmse,
+            **_stored(run, stored),
         }
     return {
-        "weights": catalog.label(held.weights.format),
+        "weights": held.weights_label,
         "activations": catalog.label(held.activations.format),
         "weights_estimator": estimator_name(held.weights.backward()),
         "activations_estimator": estimator_name(held.activations.backward()),
@@ -83,9 +85,15 @@ def _formats(run: Run) -> dict[str, Any]:
         "hadamard": held.rotation,
         **({} if held.gradients.is_dense else {"gradients": gradients_name(held.gradients)}),
         **({"cache": cache_name(held)} if held.caches_compressed else {}),
-        "weights_gmse": format_gmse(held.weights.format),
+        "weights_gmse": format_gmse(held.weights.format) if held.parametrization is None else stored.gmse,
         "activations_gmse": format_gmse(held.activations.format),
+        **_stored(run, stored),
     }
+
+
+def _stored(run: Run, found: Counted) -> dict[str, int]:
+    """Numbers that are stored in place of N, in a column that only rows of a parametrization have."""
+    return {"stored_numbers": run.non_embedding_parameters - found.entries + found.stored} if found.names else {}
 
 
 def _usual(held: Representation) -> bool:

@@ -16,6 +16,7 @@ from capscale.kernels.mesh import automatic_axes
 from capscale.models.assigned import every
 from capscale.models.compression import mask_pass_rate, weight_errors, weights_distance, weights_error
 from capscale.models.layers import NOISE
+from capscale.models.parametrized import with_matrices
 from capscale.models.projected import next_format_state, path_name, project_params
 from capscale.train.gradient import gathered_once, mean_of_parts, microbatches, splits_weights
 from capscale.train.metrics import SWITCHED
@@ -117,6 +118,12 @@ def train_step(
     return state, metrics | {SWITCHED: switched}
 
 
+def _held(program: Program, params: Any, ctx: Context, formats: Any) -> Any:
+    """Parameters as products take them: matrices made of what is stored, and projected."""
+    matrices = with_matrices(params, program.model, program.held)
+    return split_as_state(project_params(matrices, program.held, ctx, formats))
+
+
 class Averaging(NamedTuple):
     """Steps that averages are taken over, of a run whose rules start later.
 
@@ -138,9 +145,7 @@ def _step(
 ) -> tuple[TrainState, dict[str, Array]]:
     ctx = context_of(state, scalars)
     progress = jnp.asarray(ctx.progress)
-    held, vjp_to_master = jax.vjp(
-        lambda params: split_as_state(project_params(params, program.held, ctx, state.formats)), state.params
-    )
+    held, vjp_to_master = jax.vjp(lambda params: _held(program, params, ctx, state.formats), state.params)
     loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis)
     (gradient,) = vjp_to_master(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
@@ -230,7 +235,7 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
     def losses(state: TrainState, window_SBU: Array) -> Array:
         key = jax.random.wrap_key_data(state.key)
         ctx = Context(jnp.float32(1), key)
-        held = split_as_state(project_params(state.params, program.held, ctx, state.formats))
+        held = _held(program, state.params, ctx, state.formats)
         devices_apart = 1 if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
 
         def losses_b(part: tuple[Array, Array]) -> Array:

@@ -7,7 +7,7 @@ from capscale.analysis.capacities import CapacityRow
 from capscale.analysis.curves import GRADIENTS
 from capscale.analysis.differences import Difference
 from capscale.analysis.kinds import Kind
-from capscale.analysis.sentences import outlying, quotable, weights
+from capscale.analysis.sentences import outlying, quotable, stored, weights
 from capscale.analysis.sentences.rule import Rule, always, listing, plural
 from capscale.analysis.study import Study
 from capscale.analysis.uncertainty import Interval
@@ -236,4 +236,5 @@ RULES = (
     ),
     Rule("near-tie", always, _tie, each=lambda study: study.ties),
     *weights.RULES,
+    *stored.RULES,
 )

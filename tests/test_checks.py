@@ -46,7 +46,7 @@ from capscale.formats import (
     vector,
 )
 from capscale.models import ladder, rope
-from capscale.sweep import fitting, preflight, slices
+from capscale.sweep import fitting, preflight, ray_unit, slices
 from capscale.sweep.launchers import job, slurm
 from capscale.train import corrections, loop, memory, run, step
 
@@ -95,6 +95,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (slurm.Asked(), {"devices": COUNT, "hours": COUNT, "at_once": (*COUNT, None), "cpus": (*COUNT, None)}),
     (preflight.Setting(slices.find_slice("v5e:2x2")), {"fsdp": COUNT}),
     (slices.Slice("v5e", "2x2"), {"count": COUNT}),
+    (ray_unit.Unit("GPU", 1, "pod"), {"devices": COUNT, "hosts": COUNT}),
     (fitting.Here(), {"given": (*COUNT, None)}),
     (fit.Settings(), {"delta": WIDE, "starts": COUNT, "seed": SOME}),
     (planner.Budget(memory=1.0, tokens=1.0), {"memory": WIDE, "flops": (None,), "loss": (None,), "tokens": WIDE,

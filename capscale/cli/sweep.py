@@ -29,6 +29,7 @@ class Sweep(Selecting, SideBySide):
       capscale sweep paper_capacity --ladder micro --out runs/paper --dry-run
       capscale sweep capacity_demo --sizes nano-8 nano-12 --seeds 0 1 2 --out runs/demo
       capscale sweep capacity_demo --ladder-file my_ladder.json --out runs/mine
+      capscale sweep my_experiment.py --ladder micro --text shards --out runs/mine --mode processes
       capscale sweep my_experiment.py --ladder micro --text shards --out gs://bucket/mine --launcher ray
     """
 

@@ -39,6 +39,8 @@ CPU_FLAGS = (
 )
 """Read by XLA's CPU client when it starts, without effect on GPU and TPU; the user's own XLA_FLAGS come after."""
 
+DeviceKind = Literal["auto", "cpu", "gpu", "tpu"]
+
 
 @dataclass(kw_only=True)
 class Training:
@@ -82,19 +84,35 @@ class Training:
     process_index: int | None = None
     """Which of them this one is, from 0."""
 
+    @property
+    def joins(self) -> bool:
+        """Whether this process trains each run together with others."""
+        address = (self.coordinator, self.processes, self.process_index)
+        return self.distributed or any(value is not None for value in address)
+
 
 @dataclass(kw_only=True)
 class SideBySide(Training):
     """Options shared by the commands that train many runs."""
 
-    mode: Literal["auto", "threads", "population", "mesh"] = "auto"
-    """How runs share the devices: see `capscale.sweep.local.launch`."""
+    mode: Literal["auto", "threads", "population", "mesh", "processes"] = "auto"
+    """How runs share the devices: see `capscale.sweep.local.launch`. By processes each run has --devices-per-run
+    GPUs or TPU chips of this host, in a process that sees these alone; there are as many as there are devices for."""
     jobs: int | None = None
     """Runs trained side by side on a CPU; its cores if not given."""
     launcher: Literal["local", "ray"] = "local"
     """Who trains: this process, or the Ray cluster that RAY_ADDRESS names (one is started here without it)."""
     devices_per_run: int = 1
-    """With Ray: accelerators that one run gets; CPU cores where there are none."""
+    """With Ray: accelerators of one host that a run gets; CPU cores where there are none. With --mode processes: those
+    of this host."""
+    device_kind: DeviceKind = "auto"
+    """With Ray: what --devices-per-run counts; by auto GPUs or TPU chips where the cluster has some now, CPU cores
+    elsewhere. Say it where an autoscaler has yet to add them."""
+    slice: str | None = None
+    """With Ray: TPU slice, such as v5e:4x4, whose hosts train each run together, in place of --devices-per-run."""
+    wait_for_nodes: float = 30.0
+    """With Ray: minutes to wait while the cluster has no devices such as a run needs, busy or not, for an autoscaler to
+    add them."""
     retries: int = 3
     """With Ray: attempts in a row that may end without progress before a run counts as failed."""
 
@@ -104,13 +122,36 @@ class SideBySide(Training):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}")
+        if not 0 <= self.wait_for_nodes < math.inf:
+            raise UserError(f"--wait-for-nodes {self.wait_for_nodes} must be 0 minutes or more, and finite")
+        if self.slice is not None and self.launcher != "ray":
+            raise UserError("--slice is for --launcher ray; on the hosts of a slice start this with --distributed")
+        check_devices(self.slice, self.devices_per_run, self.device_kind)
+        if self.joins and self.launcher == "ray":
+            raise UserError("--distributed joins processes that were started together; Ray's workers are not")
+        if self.joins and self.mode == "processes":
+            raise UserError("--mode processes starts processes that train apart; drop --distributed and --coordinator")
         if self.launcher == "ray" and self.mode != "auto":
             raise UserError(
                 f"--mode {self.mode} is for --launcher local; on Ray each run has the devices of --devices-per-run to "
                 "itself: drop it"
             )
-        if self.launcher == "ray" and self.stop_losers:
-            raise UserError("--stop-losers is for --launcher local; drop one of them")
+        if self.stop_losers and (self.launcher == "ray" or self.mode == "processes"):
+            raise UserError("--stop-losers is for --launcher local, and not for --mode processes; drop one of them")
+        if self.mode == "processes":
+            from capscale.sweep.chip_groups import group_environments, host_devices
+
+            group_environments(host_devices(), self.devices_per_run)
+
+
+def check_devices(slice_: str | None, devices: int, kind: str) -> None:
+    """Raises `UserError` for a slice that there is none of, or that other devices are given beside."""
+    from capscale.sweep.slices import find_slice
+
+    if slice_ is not None and (devices != 1 or kind != "auto"):
+        raise UserError("a TPU slice says what devices a run gets: drop --devices-per-run and --device-kind")
+    if slice_ is not None:
+        find_slice(slice_)
 
 
 def saving_of(checkpoint_interval: float | None, mtbf: float) -> "Saving":
@@ -128,7 +169,7 @@ def train(
     command: Training,
     experiment: str,
     out: str,
-    mode: "Mode",
+    mode: "Mode | Literal['processes']",
     chosen: "Callable[[Sweep], Sequence[Run]]" = lambda sweep: sweep.runs,
 ) -> int:
     """Trains the chosen runs of an experiment that have no result in `out` yet; the exit status says how it ended.
@@ -141,31 +182,30 @@ def train(
     from etils import epath
     from rich.console import Console
 
+    from capscale.cli.elsewhere import launch_elsewhere
     from capscale.sweep.directory import open_directory
     from capscale.sweep.display import Display
     from capscale.sweep.local import launch, mode_of
     from capscale.sweep.losers import judges
-    from capscale.sweep.on_ray import launch_on_ray
     from capscale.sweep.selection import WHOLE
     from capscale.train import distributed
     from capscale.train.record import versions
 
     on_ray = isinstance(command, SideBySide) and command.launcher == "ray"
-    address = (command.coordinator, command.processes, command.process_index)
-    if command.distributed or any(value is not None for value in address):
-        if on_ray:
-            raise UserError("--distributed joins processes that were started together; Ray's workers are not")
-        distributed.connect(*address)
-    if on_ray:
+    elsewhere = on_ray or mode == "processes"
+    if command.joins:
+        distributed.connect(command.coordinator, command.processes, command.process_index)
+    if elsewhere:
         jax.config.update("jax_platforms", "cpu")  # this process only plans; the workers need the accelerators
 
     with distributed.all_or_none():
-        saving = saving_of(command.checkpoint_interval, command.mtbf)
-        memory, fit = memory_of(command), _fit(command, epath.Path(out), on_ray)
-        mode = one_at_a_time(mode) if command.memory == "auto" else mode_of(mode, command.fsdp, command.stop_losers)
-        shown = [] if on_ray else _boards(command)  # Ray's workers show what they train
-        selection = command.selection if isinstance(command, Selecting) else WHOLE
-        whole, source = planned(experiment, command.ladder, selection, command.text)
+        saving, memory = saving_of(command.checkpoint_interval, command.mtbf), memory_of(command)
+        fit = _fit(command, epath.Path(out), elsewhere)
+        asked = "mesh" if mode == "processes" else mode
+        own = one_at_a_time(asked) if command.memory == "auto" else mode_of(asked, command.fsdp, command.stop_losers)
+        shown = [] if elsewhere else _boards(command)  # the workers show what they train
+        selected = command.selection if isinstance(command, Selecting) else WHOLE
+        whole, source = planned(experiment, command.ladder, selected, command.text)
         directory, wanted = epath.Path(out), replace(whole, runs=tuple(chosen(whole)))
         judge = judges(whole, directory) if command.stop_losers else None
         if distributed.is_first():
@@ -182,24 +222,16 @@ def train(
     for number in STOPPED:
         signal.signal(number, on_signal)
     with Display(Console(quiet=not distributed.is_first())) as display:
-        if isinstance(command, SideBySide) and on_ray:
-            outcome = launch_on_ray(
-                wanted,
-                _run_elsewhere(command, experiment, out, [whole.runs.index(run) for run in wanted.runs]),
-                directory,
-                display,
-                devices=command.devices_per_run,
-                jobs=command.jobs,
-                retries=command.retries,
-                stop=stop,
-            )
+        if isinstance(command, SideBySide) and elsewhere:
+            places = [whole.runs.index(run) for run in wanted.runs]
+            outcome = launch_elsewhere(command, experiment, directory, wanted, places, display=display, stop=stop)
         else:
             outcome = launch(
                 wanted,
                 source,
                 directory,
                 display,
-                mode=mode,
+                mode=own,
                 jobs=command.jobs if isinstance(command, SideBySide) else 1,
                 fsdp=command.fsdp,
                 memory=memory,
@@ -209,7 +241,7 @@ def train(
                 stop=stop,
                 judge=judge,
             )
-    status = _conclude(outcome, len(wanted.runs), directory, STOPPED[caught[0]] if caught else STOPPED[signal.SIGINT])
+    status = _conclude(outcome, len(wanted.runs), directory, STOPPED[caught[0] if caught else signal.SIGINT])
     if outcome.alone or outcome.abandoned:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -217,10 +249,10 @@ def train(
     return status
 
 
-def _fit(command: Training, out: "epath.Path", on_ray: bool) -> "Callable[[Run], Setting] | None":
-    """The search for memory settings on the devices here; None where they are given, or are those of Ray's workers."""
+def _fit(command: Training, out: "epath.Path", elsewhere: bool) -> "Callable[[Run], Setting] | None":
+    """The search for memory settings on the devices here; None where they are given, or of workers elsewhere."""
     given = device_bytes(command, command.device_memory)
-    if command.memory != "auto" or on_ray:
+    if command.memory != "auto" or elsewhere:
         return None
     from capscale.sweep.fitting import Here, fitted
 
@@ -234,46 +266,6 @@ def _boards(command: Training) -> "list[OpenBoard]":
 
     shown = [trackers.open_tensorboard()] if command.tensorboard else []
     return [*shown, *([trackers.open_wandb(command.wandb)] if command.wandb else [])]
-
-
-def _run_elsewhere(command: SideBySide, experiment: str, out: str, places: list[int]) -> Callable[[int], int]:
-    """A function that is `capscale run` of one of the chosen runs, in the process that calls it.
-
-    `places`: where the chosen runs stand in the experiment's list.
-    """
-    arguments = _run_arguments(command, experiment, out)
-
-    def run_at(index: int) -> int:
-        from capscale.cli import main
-
-        return main([*arguments, "--index", str(places[index])])
-
-    return run_at
-
-
-def _run_arguments(command: Training, experiment: str, out: str) -> list[str]:
-    """Arguments of `capscale run`, but for --index, that mean the same in a process started elsewhere."""
-    from capscale.models.ladder_files import SUFFIXES
-
-    found = _absolute(experiment) if experiment.endswith(".py") else experiment
-    ladder = _absolute(command.ladder) if command.ladder.endswith(SUFFIXES) else command.ladder
-    arguments = ["run", found, "--out", _absolute(out), "--ladder", ladder]
-    text = [] if command.text is None else ["--text", _absolute(command.text)]
-    options = ["--fsdp", str(command.fsdp), "--microbatches", str(command.microbatches)]
-    options += ["--gather", command.gather, "--mtbf", str(command.mtbf)]
-    options += ["--memory", command.memory]
-    if command.device_memory is not None:
-        options += ["--device-memory", str(command.device_memory)]
-    if command.checkpoint_interval is not None:
-        options += ["--checkpoint-interval", str(command.checkpoint_interval)]
-    switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]
-    project = [] if command.wandb is None else ["--wandb", command.wandb]
-    selecting = command.selecting if isinstance(command, Selecting) else []
-    return [*arguments, *text, *options, *switches, *project, *selecting]
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
 
 
 def _conclude(outcome: "Outcome", total: int, out: "epath.Path", stopped: int) -> int:

@@ -45,7 +45,7 @@ class Display:
         self._console = console
         self._done = 0
         self._total = 0
-        self._waiting_for = 0
+        self._waiting_for = ""
         self._said: dict[str, float] = {}
         self._bars = Progress(
             TextColumn("{task.description}", justify="left", markup=False),  # an estimator stands in brackets
@@ -107,9 +107,13 @@ class Display:
 
     def waiting(self, runs: int) -> None:
         """`runs` that are missing are held by other workers; said once for every number."""
-        if runs != self._waiting_for:
-            self._console.print(f"waiting for {runs} runs that other workers hold", highlight=False)
-        self._waiting_for = runs
+        self.say(f"waiting for {runs} runs that other workers hold")
+
+    def say(self, waiting: str) -> None:
+        """One line on what is waited for, said once as long as it stays the same."""
+        if waiting != self._waiting_for:
+            self._console.print(waiting, markup=False, highlight=False, soft_wrap=True)
+        self._waiting_for = waiting
 
     def finished(self, run: Run, result: dict[str, Any]) -> None:
         """One line for a result."""

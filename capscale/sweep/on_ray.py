@@ -1,10 +1,9 @@
-"""Trains what is missing of a sweep on a Ray cluster, one run per accelerator."""
+"""Trains what is missing of a sweep on a Ray cluster, each run on devices of one host or on a TPU slice."""
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from etils import epath
 
@@ -16,11 +15,16 @@ from capscale.sweep.display import Display
 from capscale.sweep.local import missing_runs
 from capscale.sweep.outcome import Outcome
 from capscale.sweep.plan import Sweep
+from capscale.sweep.ray_unit import Kind, Unit, largest, unit
+from capscale.sweep.ray_work import Train, Work, starting
+from capscale.sweep.slices import Slice
 from capscale.train.record import read_result
 from capscale.train.run import Run
 from capscale.train.unmarked import MARK
 
 _POLL_S = 1.0
+SAVING_S = 120.0
+"""Seconds that workers have to save when the sweep is stopped."""
 
 
 @dataclass
@@ -35,20 +39,26 @@ class _Attempt:
 
 def launch_on_ray(
     sweep: Sweep,
-    train: Callable[[int], int],
+    train: Train,
     out: epath.Path,
     display: Display,
     *,
     devices: int = 1,
+    kind: Kind | None = None,
+    slice_: Slice | None = None,
     jobs: int | None = None,
     retries: int = 3,
+    wait_s: float = 1800.0,
     stop: Waitable | None = None,
 ) -> Outcome:
-    """Trains every run of `sweep` that has no result in `out` yet, each in a Ray task.
+    """Trains every run of `sweep` that has no result in `out` yet, each in a Ray task, or one on every host of a slice.
 
     The cluster is the one that RAY_ADDRESS names, else one is started on this machine. The directory, the text and the
     experiment must be readable at the same path on every node, and this process must not have taken the accelerators.
-    Whoever kills a worker, or a node, loses the steps since its last checkpoint.
+    Whoever kills a worker, or a node, loses the steps since its last checkpoint. Where one of a slice's hosts dies, the
+    others' processes end, and the run goes on from there on a slice that is whole.
+
+    All runs are asked for at once, so that an autoscaler sees them, and nothing is held for a run that has ended.
 
     Args:
       sweep: the runs.
@@ -56,24 +66,47 @@ def launch_on_ray(
         wants a function; a partial is none.
       out: directory opened for this sweep.
       display: shown progress and results.
-      devices: accelerators a run: GPUs, chips of a TPU host, or CPU cores where there are neither. A slice of several
-        hosts needs a process on each; see `capscale launch gcloud` for those.
+      devices: accelerators a run, of one host: GPUs, chips of a TPU host, or CPU cores where there are neither.
+      kind: which of them; where not given, what the cluster has now.
+      slice_: TPU slice that trains each run, a process on each of its hosts, in place of these.
       jobs: CPU cores of a cluster that is started here; those of the machine by default.
       retries: attempts in a row that may end without a new checkpoint before a run counts as failed.
+      wait_s: seconds to wait while the cluster has no such devices, busy or not, as an autoscaler may add them; none
+        are waited on a cluster that is started here.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
 
     Returns:
       Counts and failures.
 
     Raises:
-      UserError: Ray is not installed or does not answer, or no node has the devices that a run needs.
+      UserError: Ray is not installed or does not answer, or does not give such devices to a run.
     """
     try:
         import ray
     except ImportError as error:
         raise UserError("--launcher ray needs Ray; install it: pip install 'capscale[ray]'") from error
-    stop, outcome = stop or clock().event(), Outcome()
     address = os.environ.get("RAY_ADDRESS")
+    _connect(address, jobs)
+    stop, outcome = stop or clock().event(), Outcome()
+    try:
+        wanted = unit(ray.cluster_resources(), devices, kind=kind, slice_=slice_)
+        lack, begin = _Lack(wanted, wait_s if address else 0.0, display), starting(wanted, train)
+        missing = set(missing_runs(sweep, out, outcome))
+        display.begin(total=len(sweep.runs), present=outcome.present)
+        attempts = [
+            _Attempt(run, index, step=newest_checkpoint(sweep.directory_of(run, out)))
+            for index, run in enumerate(sweep.runs)
+            if run in missing
+        ]
+        _train(sweep, attempts, begin, out, lack=lack, display=display, outcome=outcome, retries=retries, stop=stop)
+    finally:
+        ray.shutdown()
+    return outcome
+
+
+def _connect(address: str | None, jobs: int | None) -> None:
+    import ray
+
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, num_cpus=None if address else jobs, log_to_driver=False, include_dashboard=False)
@@ -86,43 +119,84 @@ def launch_on_ray(
         ) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray has put its own there
+
+
+def _train(
+    sweep: Sweep,
+    attempts: list[_Attempt],
+    begin: Callable[[int], Work],
+    out: epath.Path,
+    *,
+    lack: "_Lack",
+    display: Display,
+    outcome: Outcome,
+    retries: int,
+    stop: Waitable,
+) -> None:
+    """Makes the attempts, and others where they end without a result, until all have one, failed, or are stopped."""
+    said = lack.over() if attempts else None
+    waiting = {} if said else {begin(attempt.index): attempt for attempt in attempts}
     try:
-        task: Any = ray.remote(max_retries=0, **_resources(ray.cluster_resources(), devices))(train)
-        waiting: dict[Any, _Attempt] = {}
-        missing = set(missing_runs(sweep, out, outcome))
-        for index, run in enumerate(sweep.runs):
-            if run in missing:
-                attempt = _Attempt(run, index, step=newest_checkpoint(sweep.directory_of(run, out)))
-                waiting[task.remote(index)] = attempt
-        display.begin(total=len(sweep.runs), present=outcome.present)
-        while waiting and not stop.is_set():
-            for reference in ray.wait(list(waiting), timeout=_POLL_S)[0]:
-                attempt = waiting.pop(reference)
+        while waiting and not stop.is_set() and not (said := lack.over()):
+            _hear(waiting)
+            for work, reason in [(work, reason) for work in waiting if (reason := work.ended()) is not None]:
+                attempt = waiting.pop(work)
+                work.close()
                 directory = sweep.directory_of(attempt.run, out)
-                if not _is_over(reference, attempt, directory, display=display, outcome=outcome, retries=retries):
-                    waiting[task.remote(attempt.index)] = attempt
-        for reference in waiting:
-            ray.cancel(reference)  # a running one hears it as Ctrl-C, and saves
-        if waiting:
-            ray.wait(list(waiting), num_returns=len(waiting), timeout=120)
-            outcome.interrupted = True
+                if not _is_over(reason, attempt, directory, display=display, outcome=outcome, retries=retries):
+                    waiting[begin(attempt.index)] = attempt
+        if said:
+            outcome.failed.append(said)
+            outcome.passing += 1
+        outcome.interrupted = stop.is_set() and bool(waiting)
+        for work in waiting:
+            work.cancel()
+        until = clock().monotonic() + SAVING_S
+        while any(work.ended() is None for work in waiting) and clock().monotonic() < until:
+            _hear(waiting)
     finally:
-        ray.shutdown()
-    return outcome
+        for work in waiting:
+            work.close()
 
 
-def _resources(there: Mapping[str, float], devices: int) -> dict[str, Any]:
-    """Resources that a task asks of Ray: accelerators where the cluster has some."""
-    asked: dict[str, dict[str, Any]] = {
-        "GPU": {"num_cpus": 1, "num_gpus": devices},
-        "TPU": {"num_cpus": 1, "resources": {"TPU": devices}},
-        "CPU": {"num_cpus": devices},
-    }
-    kind = next((kind for kind in asked if there.get(kind, 0.0) > 0), "CPU")
-    found = there.get(kind, 0.0)
-    if found < devices:
-        raise UserError(f"--devices-per-run {devices}: the cluster has {found:.0f} {kind} in all; ask for fewer")
-    return asked[kind]
+def _hear(waiting: dict[Work, _Attempt]) -> None:
+    """Waits a little for what is ready, and tells the attempt that waits for it."""
+    import ray
+
+    awaited = {reference: work for work in waiting for reference in work.awaited}
+    for reference in ray.wait(list(awaited), timeout=_POLL_S)[0] if awaited else ():
+        awaited[reference].hear(reference)
+
+
+class _Lack:
+    """Time for which the cluster has no devices such as a run needs, busy or not, up to a limit."""
+
+    def __init__(self, wanted: Unit, limit_s: float, display: Display):
+        self._wanted, self._limit_s, self._display = wanted, limit_s, display
+        self._since: float | None = None
+        self._looked = -_POLL_S
+
+    def over(self) -> str | None:
+        """Says what was waited for in vain, once that has taken as long as it may; None until then."""
+        import ray
+
+        now = clock().monotonic()
+        if now - self._looked < _POLL_S:
+            return None
+        self._looked, nodes = now, ray.nodes()
+        if self._wanted.is_there(nodes):
+            self._since = None
+            return None
+        self._since = now if self._since is None else self._since
+        minutes = f"{self._limit_s / 60:g} minutes"
+        if now - self._since < self._limit_s:
+            self._display.say(f"waiting for {self._wanted}, {minutes} at most: the cluster has {largest(nodes)} now")
+            return None
+        return (
+            f"the cluster has {largest(nodes)}, and no {str(self._wanted).removeprefix('a ')}"
+            + (f", after {minutes} of waiting (--wait-for-nodes)" if self._limit_s else "")
+            + "; ask for fewer by --devices-per-run or --slice, or see to its nodes and start again"
+        )
 
 
 def newest_checkpoint(directory: epath.Path) -> int:
@@ -135,16 +209,9 @@ def newest_checkpoint(directory: epath.Path) -> int:
 
 
 def _is_over(
-    reference: Any, attempt: _Attempt, directory: epath.Path, *, display: Display, outcome: Outcome, retries: int
+    reason: str, attempt: _Attempt, directory: epath.Path, *, display: Display, outcome: Outcome, retries: int
 ) -> bool:
     """Whether a run needs no other attempt, now that one has ended: it has a result, or has failed too often."""
-    import ray
-    from ray.exceptions import RayError
-
-    try:
-        reason = f"worker ended with status {ray.get(reference)}"
-    except RayError as error:
-        reason = f"worker died ({type(error).__name__})"
     try:
         result = read_result(directory, attempt.run)
     except UserError as error:

@@ -8,7 +8,7 @@ from support import tiny
 
 from capscale.cli import main
 from capscale.cli.commands import parse
-from capscale.cli.training import _run_arguments
+from capscale.cli.elsewhere import run_arguments
 from capscale.data.load import load_source, unread_id
 
 EXPERIMENT = """
@@ -95,7 +95,7 @@ def test_the_text_of_a_command_is_the_one_that_was_checked_but_for_its_hash(plac
 
 def test_workers_elsewhere_are_asked_for_the_same_runs(place):
     told = ["mine.py", "--out", "out", "--ladder", "mine.json", "--sizes", "mine-4", "mine-8", "--seeds", "0", "3"]
-    arguments = _run_arguments(parse(["sweep", *told]), "mine.py", "out")
+    arguments = run_arguments(parse(["sweep", *told]), "mine.py", "out")
     found = parse([*arguments, "--index", "1"])
     assert (found.sizes, found.seeds, found.ladder) == (("mine-4", "mine-8"), (0, 3), str(place / "mine.json"))
 

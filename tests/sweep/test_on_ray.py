@@ -18,7 +18,7 @@ from support.limits import LIMIT_S
 from capscale.cli import main
 from capscale.errors import UserError
 from capscale.models.ladder import NANO
-from capscale.sweep import on_ray
+from capscale.sweep import on_ray, ray_work
 from capscale.sweep.display import Display
 from capscale.sweep.outcome import Outcome
 from capscale.sweep.plan import Sweep
@@ -26,24 +26,6 @@ from capscale.train.journal import read_journals
 
 ray: Any = pytest.importorskip("ray")
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
-
-
-@pytest.mark.parametrize(
-    ("there", "devices", "asked"),
-    [
-        ({"CPU": 8.0, "GPU": 4.0}, 2, {"num_cpus": 1, "num_gpus": 2}),
-        ({"CPU": 8.0, "TPU": 4.0, "TPU-v5e-4-head": 1.0}, 4, {"num_cpus": 1, "resources": {"TPU": 4}}),
-        ({"CPU": 2.0}, 1, {"num_cpus": 1}),
-    ],
-)
-def test_a_run_asks_for_accelerators_where_there_are_some(there, devices, asked):
-    assert on_ray._resources(there, devices) == asked
-
-
-@pytest.mark.parametrize("there", [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0}, {}])
-def test_more_than_the_cluster_has_is_refused_ahead(there):
-    with pytest.raises(UserError, match=r"--devices-per-run 2: the cluster has \d .PU in all; ask for fewer"):
-        on_ray._resources(there, 2)
 
 
 class Endings:
@@ -59,8 +41,9 @@ class Endings:
     def end(self, ending, saved):
         if saved:
             (self.directory / "checkpoints" / str(saved)).mkdir(parents=True, exist_ok=True)
+        reason, _ = ray_work.ending(ending)
         return on_ray._is_over(
-            ending, self.attempt, self.directory, display=self._display, outcome=self.outcome, retries=2
+            reason, self.attempt, self.directory, display=self._display, outcome=self.outcome, retries=2
         )
 
 
@@ -118,7 +101,7 @@ def test_cluster_that_does_not_answer_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
     sweep = Sweep("mine", NANO, tiny.corpus().id, (tiny.run(),))
     with pytest.raises(UserError, match=r"RAY_ADDRESS='nowhere:1' .Could not connect to GCS.; check it, or unset it"):
-        on_ray.launch_on_ray(sweep, lambda index: 0, epath.Path(tmp_path), Display(Console()))
+        on_ray.launch_on_ray(sweep, lambda index, joined: 0, epath.Path(tmp_path), Display(Console()))
 
 
 def test_ray_that_cannot_be_started_here_is_not_told_of_an_address(tmp_path, monkeypatch):
@@ -131,7 +114,7 @@ def test_ray_that_cannot_be_started_here_is_not_told_of_an_address(tmp_path, mon
     with pytest.raises(
         UserError, match=r"Ray cannot be started on this machine \(no space for .*\); mend that, or name"
     ):
-        on_ray.launch_on_ray(sweep, lambda index: 0, epath.Path(tmp_path), Display(Console()))
+        on_ray.launch_on_ray(sweep, lambda index, joined: 0, epath.Path(tmp_path), Display(Console()))
 
 
 def test_a_damaged_result_is_one_failed_run(tmp_path, monkeypatch):
@@ -141,7 +124,9 @@ def test_a_damaged_result_is_one_failed_run(tmp_path, monkeypatch):
     directory = sweep.directory_of(sweep.runs[0], epath.Path(tmp_path))
     directory.mkdir(parents=True)
     (directory / "result.json").write_text("{")
-    outcome = on_ray.launch_on_ray(sweep, lambda index: 0, epath.Path(tmp_path), Display(Console(file=io.StringIO())))
+    outcome = on_ray.launch_on_ray(
+        sweep, lambda index, joined: 0, epath.Path(tmp_path), Display(Console(file=io.StringIO()))
+    )
     (message,) = outcome.failed
     assert "result.json is not readable JSON" in message
 

@@ -21,3 +21,9 @@ def accelerator_type(slice_: Slice) -> str:
     """Cloud TPU's name of a slice: v5e:4x4 is v5litepod-16, v4:2x2x1 is v4-8."""
     prefix, units = _TYPES[slice_.generation]
     return f"{prefix}-{slice_.chips * units}"
+
+
+def hosts_of(slice_: Slice) -> int:
+    """Hosts of a slice: four chips each, but for v5e and v6e of up to eight, which one host has."""
+    alone = 8 if len(slice_.shape.split("x")) == 2 else CHIPS_A_HOST
+    return 1 if slice_.chips <= alone else slice_.chips // CHIPS_A_HOST

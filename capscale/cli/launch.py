@@ -10,7 +10,7 @@ import tyro
 
 from capscale.cli.memory_options import HowMemory, device_bytes, memory_of
 from capscale.cli.selecting import LadderName, Selecting
-from capscale.cli.training import Training, saving_of
+from capscale.cli.training import DeviceKind, Training, check_devices, saving_of
 from capscale.errors import UserError
 from capscale.sweep.launchers.job import Capacity
 from capscale.train.memory import Gather
@@ -18,12 +18,12 @@ from capscale.train.memory import Gather
 if TYPE_CHECKING:
     from capscale.sweep.launchers.job import Job
 
-Where = Literal["slurm", "gcloud", "xpk", "jobset", "skypilot"]
+Where = Literal["slurm", "gcloud", "xpk", "jobset", "skypilot", "ray"]
 
 
 @dataclass(kw_only=True)
 class Launch(Selecting):
-    """Write a script that starts a sweep on Slurm, Cloud TPU VMs, GKE (xpk, JobSet), or any cloud through SkyPilot.
+    """Write a script that starts a sweep on Slurm, Cloud TPU VMs, GKE (xpk, JobSet), Ray, or a cloud through SkyPilot.
 
     Start it with bash, and again whenever you like: it submits the runs that have no result and are not under way.
     Paths and names in the script are those that the workers will see. A worker started twice trains nothing twice.
@@ -74,7 +74,9 @@ class Launch(Selecting):
     available on a fresh machine, which may have a Python older than 3.11; if not given, uv installs it with a Python
     3.12 of its own, JAX for the accelerators, and what gs:// or s3:// need."""
     devices_per_run: int = 1
-    """Slurm: GPUs of a task."""
+    """Slurm: GPUs of a task. Ray: accelerators of one host that a run gets."""
+    device_kind: DeviceKind = "auto"
+    """Ray: what --devices-per-run counts; see `capscale sweep --help`."""
     hours: int = 24
     """Slurm: time limit of a task; it is queued again when that is over."""
     at_once: int | None = None
@@ -87,8 +89,8 @@ class Launch(Selecting):
     """Slurm: processor cores of a task; compiling uses several."""
     host_memory: str | None = None
     """Slurm: memory of a task's host, such as 64G."""
-    topology: str = "v5e:4x4"
-    """gcloud, xpk, JobSet: the TPU slice."""
+    topology: str | None = None
+    """gcloud, xpk, JobSet: the TPU slice; v5e:4x4 if not given. Ray: that which trains each run, if any."""
     slices: int = 1
     """xpk, JobSet: slices that train each run together, each a part of every batch."""
     zone: str | None = None
@@ -144,7 +146,7 @@ class Launch(Selecting):
         return 0
 
     def _script(self, job: "Job") -> str:
-        from capscale.sweep.launchers import gcloud, jobset, skypilot, slurm, xpk
+        from capscale.sweep.launchers import gcloud, jobset, ray_job, skypilot, slurm, xpk
         from capscale.sweep.slices import find_slice
 
         if self.where == "slurm":
@@ -165,7 +167,14 @@ class Launch(Selecting):
                     "give --capacity on-demand"
                 )
             return skypilot.skypilot(job, self.accelerators, spot=self.capacity == "spot", nodes=self.nodes)
-        slice_ = find_slice(self.topology)
+        if self.where == "ray":
+            if self.stop_losers:
+                raise UserError("--stop-losers is not for --launcher ray, which launch ray submits; drop it")
+            check_devices(self.topology, self.devices_per_run, self.device_kind)
+            slice_ = ["--slice", self.topology] if self.topology else []
+            given = {"--devices-per-run": self.devices_per_run, "--device-kind": self.device_kind}
+            return ray_job.ray_job(job, *(slice_ or [str(word) for option in given.items() for word in option]))
+        slice_ = find_slice(self.topology or "v5e:4x4")
         if self.where == "jobset":
             return jobset.jobset(job, slice_, image=self._named("image"), queue=self.queue, slices=self.slices)
         zone = self._named("zone")
@@ -227,8 +236,10 @@ def _flag(name: str) -> str:
 _OF: dict[str, tuple[Where, ...]] = {
     "runs_per_task": ("slurm", "xpk", "jobset", "skypilot"),
     "setup": ("slurm", "gcloud", "skypilot"),
-    **dict.fromkeys(("devices_per_run", "hours", "at_once", "account", "partition", "cpus", "host_memory"), ("slurm",)),
-    "topology": ("gcloud", "xpk", "jobset"),
+    "devices_per_run": ("slurm", "ray"),
+    "device_kind": ("ray",),
+    **dict.fromkeys(("hours", "at_once", "account", "partition", "cpus", "host_memory"), ("slurm",)),
+    "topology": ("gcloud", "xpk", "jobset", "ray"),
     "zone": ("gcloud", "xpk"),
     "slices": ("xpk", "jobset"),
     "capacity": ("gcloud", "skypilot"),

@@ -120,6 +120,24 @@ for step in ("setup", "run"):
     subprocess.run(["bash", "-c", task[step]], check=True)
 END
 """,
+    # A job is a file with its state; it runs where it is submitted, in the files that were sent.
+    "ray": """
+case "$2" in
+status) if [ -e "$PLACE/job" ]; then cat "$PLACE/job"; else echo "Job ${ANSWER-does not exist}" >&2; exit 1; fi ;;
+delete) rm "$PLACE/job" ;;
+submit)
+  if [ -n "$(pop refusals)" ]; then exit 1; fi
+  while [ "$1" != -- ]; do
+    if [ "$1" = --working-dir ]; then cd "$2"; fi
+    shift
+  done
+  shift
+  echo "Status for job: RUNNING" >"$PLACE/job"
+  "$@"
+  echo "Status for job: SUCCEEDED" >"$PLACE/job"
+  ;;
+esac
+""",
     "python3": "",
     "pip": "",
 }
@@ -130,6 +148,7 @@ OPTIONS = {
     "xpk": ["--topology", "v4:2x2x1", "--zone", "us-central2-b", "--cluster", "pod", "--image", "gcr.io/p/capscale"],
     "jobset": ["--topology", "v4:2x2x2", "--image", "gcr.io/p/capscale", "--queue", "q"],
     "skypilot": ["--accelerators", "H100:1"],
+    "ray": ["--topology", "v4:2x2x2"],
 }
 
 

@@ -12,14 +12,15 @@ INT8 costs nothing; and backward products cost where the gradient has fallen bel
 `scripts/gradient_noise.py` tells at the end of training. How gradients are rounded and rotated is the question of
 `gradient_rounding`.
 
-Run: `capscale sweep gradients --ladder nano --out runs/gradients`, 168 runs, 112 of them by `--sizes nano-16`; then
-`python scripts/judge_experiment.py gradients experiments/results/gradients.csv`. Rows and verdicts:
+Run: `capscale sweep gradients --ladder nano --out runs/gradients`, 168 runs, of which the 112 of `--sizes nano-16` were
+trained; then `python scripts/judge_experiment.py gradients experiments/results/gradients.csv`. Rows and verdicts:
 experiments/results/README.md.
 """
 
 import math
 from dataclasses import replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 from capscale.analysis.claims import Claim, Estimate, above_zero
 from capscale.analysis.contrasts import (
@@ -32,6 +33,7 @@ from capscale.analysis.contrasts import (
     mean_of,
     of_cells,
 )
+from capscale.analysis.cost_figure import cost_figure
 from capscale.analysis.effects import estimates_of
 from capscale.analysis.evidence import Evidence
 from capscale.data.corpus import DataId
@@ -42,6 +44,9 @@ from capscale.recipes import backward_only, find_recipe, forward_only
 from capscale.representation import DENSE, Representation
 from capscale.train.grid import SEEDS, Grid
 from capscale.train.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RECIPES = ("nvfp4-pretraining", "quartet", "quartet2", "mxfp4-backward", "int8-training")
 FOUR_BIT = ("nvfp4-pretraining", "quartet", "quartet2")
@@ -170,6 +175,19 @@ def estimates(evidence: Evidence) -> dict[str, Estimate]:
     """The contrasts of these rows."""
     found = estimates_by_name(evidence, contrasts(), SLOPES)
     return found | estimates_of({"below-threshold": lambda: _below_threshold(evidence)})
+
+
+def figure(evidence: Evidence) -> "Figure":
+    """Costs of all recipes by the products that are compressed, at the smallest size of the rows."""
+    recipes = {name: find_recipe(name) for name in RECIPES}
+    forward = {name: forward_only(recipe) for name, recipe in recipes.items()}
+    compressed = {name for name, held in forward.items() if held != DENSE}
+    parts = {
+        "forward products": {name: forward[name] for name in RECIPES if name in compressed},
+        "backward products": {name: backward_only(recipe) for name, recipe in recipes.items()},
+        "all three": {name: recipes[name] for name in RECIPES if name in compressed},
+    }
+    return cost_figure(evidence, parts, min(row.N for row in evidence.table.rows))
 
 
 def norm_over_noise(evidence: Evidence) -> dict[tuple[str, Cell], float]:

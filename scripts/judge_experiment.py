@@ -3,6 +3,7 @@
     python scripts/judge_experiment.py bitnet experiments/results/bitnet.csv
 
 An experiment that is judged here has `STATEMENTS` and `estimates(evidence)`; `capscale reproduce` judges the paper's.
+With `--figure FILE`, one that has `figure(evidence)` is drawn as well.
 """
 
 import argparse
@@ -15,12 +16,17 @@ from capscale.analysis.evidence import Evidence
 
 
 def judged(experiment: str, table: Path, ladder: str = "nano") -> list[Judgement]:
-    """Every statement with its estimate and verdict; rows are numbers where they look like it."""
+    """Every statement with its estimate and verdict."""
     module = importlib.import_module(f"capscale.experiments.{experiment}")
+    found = module.estimates(evidence_of(table, ladder))
+    return [judge(claim, found[claim.name]) for claim in module.STATEMENTS]
+
+
+def evidence_of(table: Path, ladder: str = "nano") -> Evidence:
+    """Rows of a table, whose values are numbers where they look like it."""
     with table.open(newline="") as file:
         records = tuple({name: _value(text) for name, text in row.items()} for row in csv.DictReader(file))
-    found = module.estimates(Evidence(records, str(table), ladder))
-    return [judge(claim, found[claim.name]) for claim in module.STATEMENTS]
+    return Evidence(records, str(table), ladder)
 
 
 def _value(text: str) -> str | float | bool | None:
@@ -38,11 +44,15 @@ def main() -> None:
     parser.add_argument("experiment", help="name of an experiment with STATEMENTS")
     parser.add_argument("table", type=Path, help="CSV of its rows, by scripts/collect_rows.py")
     parser.add_argument("--ladder", default="nano", help="that it was trained on")
+    parser.add_argument("--figure", type=Path, help="picture to draw")
     arguments = parser.parse_args()
     for found in judged(arguments.experiment, arguments.table, arguments.ladder):
         said = found.estimate
         numbers = said.missing or f"{said.value:.3g} ({said.low:.3g} to {said.high:.3g})"
         print(f"{found.verdict}: {found.claim.says} {found.claim.effect}: {numbers}. {found.reason}.")
+    if arguments.figure:
+        module = importlib.import_module(f"capscale.experiments.{arguments.experiment}")
+        module.figure(evidence_of(arguments.table, arguments.ladder)).savefig(arguments.figure, dpi=110)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from capscale.experiments import dense_then_qat, ends_dense, gradient_rounding, gradients
 from support import invented
@@ -174,3 +175,23 @@ def test_committed_rows_say_what_the_text_beside_them_says(experiment, monkeypat
         said = found.estimate
         numbers = f"| {said.missing}" if said.missing else f"{said.value:.3f} | {said.low:.3f} to {said.high:.3f}"
         assert f"| {found.claim.says} | {numbers} | {found.verdict} |" in text
+
+
+@pytest.mark.ci
+def test_the_figure_has_a_line_for_every_recipe_and_a_mark_for_every_seed():
+    drawn = gradients.figure(invented.evidence(gradients, lambda _: 0.8))
+    titles = {axes.get_title(): axes for axes in drawn.axes}
+    lines = {
+        title: [line for line in axes.get_lines() if line.get_label() in gradients.RECIPES]
+        for title, axes in titles.items()
+    }
+    assert {title: len(found) for title, found in lines.items()} == {
+        "forward products": 4,
+        "backward products": 5,
+        "all three": 4,
+    }
+    for title, found in lines.items():
+        assert all(np.size(line.get_xdata()) == len(gradients.RATIOS) for line in found)
+        every = titles[title].get_lines()
+        marks = [line for line in every if np.size(line.get_xdata()) == 2 and line.get_marker() != "None"]
+        assert len(marks) == len(found) * len(gradients.RATIOS)

@@ -30,7 +30,7 @@ from capscale.sweep.on_ray import newest_checkpoint
 from capscale.sweep.status import progress
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.lease import Held, Lease, current_lease
-from capscale.train.metrics import Metrics
+from capscale.train.metrics import Metrics, read_metrics
 from capscale.train.unmarked import MARK, METADATA
 
 
@@ -82,7 +82,7 @@ def test_metrics_are_one_file_in_the_end(directory):
             write(metrics, step)
         metrics.flush()
         assert names(directory) == ["metrics-00001.jsonl"]
-        assert progress(directory) == (9, 6.0), "and status has its device-seconds"
+        assert progress(read_metrics(directory / "metrics.jsonl")) == (9, 6.0), "and status has its device-seconds"
     with Metrics(path, keep_to=6) as metrics:
         write(metrics, 8)
         metrics.finish()

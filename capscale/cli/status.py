@@ -19,7 +19,8 @@ class Status:
     """Show what has been done of a sweep, and the device-hours spent and left.
 
     A format whose trained weights realise another error than its GMSE (by a factor of 1.3 or more), or whose gradient
-    mask passes less than half of what it would pass of Gaussian weights, is named with both numbers.
+    mask passes less than half of what it would pass of Gaussian weights, is named with both numbers. So is a run whose
+    loss jumps.
 
     With --watch it looks again and again, until every run has a result or Ctrl-C. With --html it makes a page: curves
     of the loss, speed, starts, what was done again, failures. The page is a file that asks nothing of a network; with
@@ -65,8 +66,9 @@ class Status:
         left = "unknown until a run is done" if hours.left is None else f"about {hours.left:.3g}"
         print(f"device-hours: {hours.spent:.3g} spent, {left} left")
         for status in statuses:
-            if status.state not in ("done", "to do"):
-                print(printable(f"{status.run_id} {status.state} {status.detail}"))
+            jumped = f"; its loss jumps at step {', '.join(map(str, status.spikes[:8]))}" if status.spikes else ""
+            if jumped or status.state not in ("done", "to do"):
+                print(printable(f"{status.run_id} {status.state} {status.detail}{jumped}"))
         for each in told:
             if each.realised.words:
                 runs = "1 run" if each.runs == 1 else f"{each.runs} runs"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from capscale.analysis.inline_svg import inline_svg
 from capscale.analysis.report import environment
 from capscale.monitor.curves import PANELS, loss_curves, sizes
-from capscale.sweep.history import BEFORE, DEVIATIONS, SHARE, RunHistory, totals
+from capscale.sweep.history import RunHistory, totals
+from capscale.sweep.jumps import BEFORE, DEVIATIONS, SHARE
 from capscale.sweep.status import DeviceHours, counts, device_hours
 
 ORDER = ("failed", "damaged", "diverged", "running", "started", "stopped early", "done", "to do")

@@ -1,10 +1,7 @@
 """How a sweep went so far: curves, speed, starts and what was done again, read from its files alone."""
 
-import math
-import statistics
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -13,15 +10,11 @@ from capscale.artifacts import sweep_listing
 from capscale.errors import UserError
 from capscale.files import read_json_if_there
 from capscale.storage import children
+from capscale.sweep.jumps import finite
 from capscale.sweep.status import OVER, RunStatus, read_status
 from capscale.train.journal import read_journals
 from capscale.train.metrics import read_metrics
 
-BEFORE = 10
-"""Lines of metrics that a loss is held against."""
-DEVIATIONS, SHARE = 8.0, 0.05
-"""A loss jumps where it exceeds the median of the three lines before by so many of the median step from line to line,
-and by this share of it: curves that hardly move have small steps."""
 READERS = 16
 """Threads that read runs: of a store each file takes a request, most of it waiting."""
 
@@ -38,7 +31,7 @@ class RunHistory(NamedTuple):
       tokens_per_s: in its latest line; None before there is one.
       starts: how often a worker began it.
       again_device_s: device-seconds behind steps that were done again.
-      spikes: steps at which the loss jumped, see `spikes`.
+      spikes: steps at which the loss jumped, see `capscale.sweep.jumps`.
       said: its latest start: what it began with, and how it ended.
     """
 
@@ -101,33 +94,6 @@ def totals(histories: Sequence[RunHistory]) -> Totals:
     )
 
 
-def spikes(curve: Sequence[tuple[int, float | None]]) -> list[int]:
-    """Steps at which a loss stands out from the lines before it, the first of each jump.
-
-    Args:
-      curve: step and loss of each line.
-
-    Example:
-      >>> calm = [(step, 5.0 - step / 1000 + 0.01 * (step % 3)) for step in range(50)]
-      >>> spikes(calm), spikes([*calm, (50, 9.0), (51, 8.0), *[(step, 4.9) for step in range(52, 60)]])
-      ([], [50])
-    """
-    found: list[int] = []
-    before: list[float] = []
-    is_high = False
-    for step, loss in curve:
-        if loss is None:
-            continue
-        if len(before) == BEFORE:
-            usual, level = statistics.median(abs(b - a) for a, b in pairwise(before)), statistics.median(before[-3:])
-            was_high, is_high = is_high, loss - level > max(DEVIATIONS * usual, SHARE * abs(level))
-            if is_high and not was_high:
-                found.append(step)
-        if not is_high:  # what stands out is no measure of what comes next
-            before = [*before[-BEFORE + 1 :], loss]
-    return found
-
-
 def _history(out: epath.Path, status: RunStatus, planned: dict[str, Any]) -> RunHistory:
     directory = out / "runs" / status.run_id
     name = str(planned.get("name", ""))
@@ -138,8 +104,8 @@ def _history(out: epath.Path, status: RunStatus, planned: dict[str, Any]) -> Run
         described = read_json_if_there(directory / "run.json", "") or {}
     except (UserError, OSError):  # which its status tells
         lines, journals, described = [], [], {}
-    curve = [(line["step"], _number(line.get("loss"))) for line in lines]
-    again = [_number(start[0].get("again_device_seconds")) or 0.0 for start in journals if start]
+    curve = [(line["step"], finite(line.get("loss"))) for line in lines]
+    again = [finite(start[0].get("again_device_seconds")) or 0.0 for start in journals if start]
     return RunHistory(
         status=status,
         name=name,
@@ -149,7 +115,7 @@ def _history(out: epath.Path, status: RunStatus, planned: dict[str, Any]) -> Run
         tokens_per_s=_speed(lines, described),
         starts=len(journals),
         again_device_s=sum(again),
-        spikes=spikes(curve),
+        spikes=list(status.spikes),
         said=_said(journals),
     )
 
@@ -182,8 +148,3 @@ def _said(journals: list[list[dict[str, Any]]]) -> str:
         return f"{began}, no end told"
     error = f": {last['error']}" if last["event"] == "failed" and last.get("error") else ""
     return f"{began}, {last['event']} at step {last.get('step')}{error}"
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None

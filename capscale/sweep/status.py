@@ -1,6 +1,7 @@
 """Status of a sweep, read from its files alone."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from etils import epath
@@ -9,6 +10,7 @@ from capscale.artifacts import check_result, read_stopped, sweep_listing
 from capscale.errors import UserError
 from capscale.files import is_there, read_json
 from capscale.realised import UNTOLD, Realised
+from capscale.sweep.jumps import finite, spikes
 from capscale.train.lease import current_lease, holder, is_live
 from capscale.train.metrics import read_metrics
 from capscale.train.segments import numbers
@@ -33,6 +35,7 @@ class RunStatus(NamedTuple):
       flops: planned FLOPs of the whole run; None in sweeps that did not record them.
       format: of its weights, with estimator and rotation; empty where it is not done or its weights are dense.
       realised: what its weights tell of themselves, in that case NaN throughout.
+      spikes: steps at which its loss jumped, see `capscale.sweep.jumps`.
     """
 
     run_id: str
@@ -42,6 +45,7 @@ class RunStatus(NamedTuple):
     flops: float | None = None
     format: str = ""
     realised: Realised = UNTOLD
+    spikes: tuple[int, ...] = ()
 
 
 class FormatStatus(NamedTuple):
@@ -83,9 +87,11 @@ def read_status(out: epath.Path) -> list[RunStatus]:
 def _status(directory: epath.Path, run_id: str, planned: dict[str, Any]) -> RunStatus:
     device_s = 0.0
     try:
-        step, device_s = progress(directory)
+        lines = read_metrics(directory / "metrics.jsonl")
+        step, device_s = progress(lines)
         state, detail, told = _state(directory, run_id, step, planned)
-        return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"), *told)
+        jumps = tuple(spikes([(line["step"], finite(line.get("loss"))) for line in lines]))
+        return RunStatus(run_id, state, detail, round(device_s, 3), planned.get("flops"), *told, jumps)
     except (UserError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         detail = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         flops = planned.get("flops") if isinstance(planned, dict) else None
@@ -118,10 +124,10 @@ def _state(
     return ("started", how_far, NOTHING) if numbers(directory / "metrics.jsonl") else ("to do", "", NOTHING)
 
 
-def progress(directory: epath.Path) -> tuple[int, float]:
-    """Newest step in the run's metrics, and the device-seconds of all their lines; damaged lines are passed over."""
+def progress(lines: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    """Newest step in a run's metrics, and the device-seconds of all their lines; damaged lines are passed over."""
     step, device_s = 0, 0.0
-    for metrics in read_metrics(directory / "metrics.jsonl"):
+    for metrics in lines:
         try:
             step, device_s = metrics["step"], device_s + metrics["device_seconds"]
         except (KeyError, TypeError):

@@ -7,13 +7,27 @@ import pytest
 from etils import epath
 from support.watched import write_sweep
 
-from capscale.sweep.history import read_history, spikes, totals
+from capscale.cli import main
+from capscale.sweep.history import read_history, totals
+from capscale.sweep.jumps import spikes
 
 
 @pytest.fixture
 def histories(tmp_path):
     write_sweep(tmp_path, seeds=6)
     return {each.status.run_id: each for each in read_history(epath.Path(tmp_path))}
+
+
+def test_status_names_runs_whose_loss_jumps(tmp_path, capsys):
+    write_sweep(tmp_path, seeds=6)
+    assert main(["status", str(tmp_path)]) == 0
+    jumped = [line for line in capsys.readouterr().out.splitlines() if "loss jumps" in line]
+    assert jumped
+    assert all("; its loss jumps at step " in line for line in jumped)
+    assert any(" running " in line and line.endswith("its loss jumps at step 400") for line in jumped)
+    assert main(["status", str(tmp_path), "--json"]) == 0
+    found = {run["state"]: run["spikes"] for run in json.loads(capsys.readouterr().out)["runs"]}
+    assert found["running"] == [400]
 
 
 def test_every_run_tells_how_it_went(histories):

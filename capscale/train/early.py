@@ -12,7 +12,7 @@ from capscale.train.run import Run
 
 SCHEMA = 1
 """Version of the fields of stopped.json."""
-LINES = 20
+LINES = 40
 """Lines of metrics that a run has at least which is judged, for its losses to be told apart by step."""
 
 

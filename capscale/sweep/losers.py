@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from etils import epath
@@ -15,25 +15,25 @@ from capscale.sweep.plan import Sweep
 from capscale.train.early import Judge, Lost
 from capscale.train.metrics import read_metrics
 from capscale.train.record import read_result
-from capscale.train.run import Optimizer, Run
+from capscale.train.run import Run
 
-SHAPE = ("warmup", "decay", "final")
-"""Settings of the schedule: runs that differ in one of these are at different places of it at the same step, so that
-their losses in the midst do not compare."""
-TUNED = tuple(field.name for field in fields(Optimizer) if field.name not in SHAPE)
-"""Settings of the optimizer that trials differ in."""
+TUNED = {"learning_rate": 1.0, "b1": 0.9, "b2": 0.95, "weight_decay": 0.1, "clip": 1.0, "eps": 1e-8}
+"""Settings of the optimizer that trials differ in, and a value of each.
+
+The schedule is none: runs that differ in its shape are at different places of it at the same step, so that their losses
+in the midst do not compare. Nor are other algorithms, which are compared for their own sake, and what comes later.
+"""
 
 
 def setting(run: Run) -> Run:
     """The run with all that is tuned left out: equal for trials of one thing, whatever their seeds."""
-    plain = Optimizer(1.0, **{name: getattr(run.optimizer, name) for name in SHAPE})
-    return replace(run, optimizer=plain, seed=0)
+    return replace(run, optimizer=replace(run.optimizer, **TUNED), seed=0)
 
 
 def trials(runs: Sequence[Run]) -> dict[Run, list[Run]]:
-    """Runs by what they are trials of, where these have several optimizers: a format, size or length is no trial.
+    """Runs by what they are trials of, where these have several settings of the optimizer.
 
-    Runs that differ in seed alone are one trial, repeated: of them none is better than another.
+    A format, size or length is no trial. Runs that differ in seed alone are one trial, repeated: of them none is better than another.
 
     Raises:
       UserError: there are none; with what would be one.
@@ -44,8 +44,8 @@ def trials(runs: Sequence[Run]) -> dict[Run, list[Run]]:
     several = {key: group for key, group in found.items() if len({run.optimizer for run in group}) > 1}
     if not several:
         raise UserError(
-            f"--stop-losers: no two of the {len(runs)} runs differ in the optimizer ({', '.join(TUNED)}) and in "
-            "nothing else but the seed, so that none is a trial that another one could beat: each is a point of its "
+            f"--stop-losers: no two of the {len(runs)} runs differ in settings of the optimizer ({', '.join(TUNED)}) "
+            "and in nothing else but the seed, so that none is a trial that another one could beat: each is a point of its "
             "own, however bad its format; drop it"
         )
     return several

@@ -73,6 +73,6 @@ def test_it_is_refused_where_no_run_is_a_trial(place, capsys):
     assert (
         main(["launch", "slurm", "capacity_demo", "--text", "text.txt", "--out", "out", "--stop-losers"]) == BAD_INPUT
     )
-    assert "no two of the 84 runs differ in the optimizer" in capsys.readouterr().err
+    assert "no two of the 84 runs differ in settings of the optimizer" in capsys.readouterr().err
     assert main(["sweep", "mine.py", "--out", "out", "--stop-losers", "--launcher", "ray"]) == BAD_INPUT
     assert "--stop-losers is for --launcher local" in capsys.readouterr().err

@@ -150,9 +150,12 @@ def test_two_workers_judge_alike_and_stop_a_run_once(calm, tmp_path):
 def test_trials_differ_in_the_optimizer_alone():
     other_seed, longer, schedule = trial(0.04, 1), tiny.run(tokens=128 * 64), trial(0.02)
     schedule = replace(schedule, optimizer=Optimizer(0.02, decay="linear"))
-    (group,) = trials([BAD, GOOD, other_seed, longer, schedule, ELSEWHERE]).values()
+    algorithm = replace(GOOD, optimizer=Optimizer(0.02, amsgrad=True))
+    (group,) = trials([BAD, GOOD, other_seed, longer, schedule, algorithm, ELSEWHERE]).values()
     assert group == [BAD, GOOD, other_seed]
-    with pytest.raises(UserError, match=r"no two of the 4 runs differ in the optimizer \(learning_rate, .*drop it"):
+    with pytest.raises(
+        UserError, match=r"no two of the 4 runs differ in settings of the optimizer \(learning_rate, .*drop it"
+    ):
         trials([GOOD, trial(0.02, 1), ELSEWHERE, schedule])
     decays = [GOOD, replace(GOOD, optimizer=Optimizer(0.02, weight_decay=0.0))]
     assert list(trials(decays).values()) == [decays]

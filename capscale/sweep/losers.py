@@ -33,7 +33,8 @@ def setting(run: Run) -> Run:
 def trials(runs: Sequence[Run]) -> dict[Run, list[Run]]:
     """Runs by what they are trials of, where these have several settings of the optimizer.
 
-    A format, size or length is no trial. Runs that differ in seed alone are one trial, repeated: of them none is better than another.
+    A format, size or length is no trial. Runs that differ in seed alone are one trial, repeated: of them none is better
+    than another.
 
     Raises:
       UserError: there are none; with what would be one.
@@ -45,8 +46,8 @@ def trials(runs: Sequence[Run]) -> dict[Run, list[Run]]:
     if not several:
         raise UserError(
             f"--stop-losers: no two of the {len(runs)} runs differ in settings of the optimizer ({', '.join(TUNED)}) "
-            "and in nothing else but the seed, so that none is a trial that another one could beat: each is a point of its "
-            "own, however bad its format; drop it"
+            "and in nothing else but the seed, so that none is a trial that another one could beat: each is a point of "
+            "its own, however bad its format; drop it"
         )
     return several
 

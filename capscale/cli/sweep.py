@@ -37,17 +37,23 @@ class Sweep(Selecting, SideBySide):
     """Name of an experiment, or the path of a .py file that defines runs(ladder, data)."""
     out: str
     """Directory of the sweep: made if absent, continued if it holds this sweep."""
+    stop_losers: bool = False
+    """Stop runs early that cannot win any more: of those that differ in the learning rate, or other settings of the
+    optimizer, and in nothing else, each that is further behind the best finished one than that one still gained from
+    there on. They keep their checkpoint, and go on when started without this. One run at a time on accelerators."""
     dry_run: bool = False
     """List the runs and what they cost, and train nothing."""
 
     def __call__(self) -> int:
         """Trains; the exit status tells whether all results are there."""
         self.check_launcher()
+        if self.stop_losers and (self.launcher == "ray" or self.mode == "processes"):
+            raise UserError("--stop-losers is for --launcher local, and not for --mode processes; drop one of them")
         if self.dry_run:
             from capscale.cli.listing import show_runs
 
             return show_runs(self.experiment, self.ladder, self.selection, self.text, self.out)
-        return train(self, self.experiment, self.out, self.mode)
+        return train(self, self.experiment, self.out, self.mode, stop_losers=self.stop_losers)
 
 
 @dataclass(kw_only=True)
@@ -71,6 +77,8 @@ class Run(Selecting, Training):
     mode: Literal["auto", "population", "mesh"] = "auto"
     """How runs use the devices. By population, runs that differ in seed and learning rate only are trained at once, as
     auto does on accelerators; by mesh each has all devices."""
+    stop_losers: bool = False
+    """Stop runs early that cannot win any more: see `capscale sweep --help`."""
 
     def __call__(self) -> int:
         """Trains the runs; see `Sweep`."""
@@ -84,4 +92,4 @@ class Run(Selecting, Training):
 
         if not self.index:
             raise UserError("--index names no run; give the place of one, from 0")
-        return train(self, self.experiment, self.out, self.mode, chosen)
+        return train(self, self.experiment, self.out, self.mode, chosen, stop_losers=self.stop_losers)

@@ -67,10 +67,6 @@ class Training:
     and 2 % of the time at most."""
     mtbf: float = 24.0
     """Hours between failures of the machines (preemptions too) that this assumes."""
-    stop_losers: bool = False
-    """Stop runs early that cannot win any more: of those that differ in the learning rate, or other settings of the
-    optimizer, and in nothing else, each that is further behind the best finished one than that one still gained from
-    there on. They keep their checkpoint, and go on when started without this. One run at a time on accelerators."""
     tensorboard: bool = False
     """Write metrics for TensorBoard too, in each run's directory."""
     wandb: str | None = None
@@ -136,8 +132,6 @@ class SideBySide(Training):
                 f"--mode {self.mode} is for --launcher local; on Ray each run has the devices of --devices-per-run to "
                 "itself: drop it"
             )
-        if self.stop_losers and (self.launcher == "ray" or self.mode == "processes"):
-            raise UserError("--stop-losers is for --launcher local, and not for --mode processes; drop one of them")
         if self.mode == "processes":
             from capscale.sweep.chip_groups import group_environments, host_devices
 
@@ -171,6 +165,8 @@ def train(
     out: str,
     mode: "Mode | Literal['processes']",
     chosen: "Callable[[Sweep], Sequence[Run]]" = lambda sweep: sweep.runs,
+    *,
+    stop_losers: bool = False,
 ) -> int:
     """Trains the chosen runs of an experiment that have no result in `out` yet; the exit status says how it ended.
 
@@ -202,12 +198,12 @@ def train(
         saving, memory = saving_of(command.checkpoint_interval, command.mtbf), memory_of(command)
         fit = _fit(command, epath.Path(out), elsewhere)
         asked = "mesh" if mode == "processes" else mode
-        own = one_at_a_time(asked) if command.memory == "auto" else mode_of(asked, command.fsdp, command.stop_losers)
+        own = one_at_a_time(asked) if command.memory == "auto" else mode_of(asked, command.fsdp, stop_losers)
         shown = [] if elsewhere else _boards(command)  # the workers show what they train
         selected = command.selection if isinstance(command, Selecting) else WHOLE
         whole, source = planned(experiment, command.ladder, selected, command.text)
         directory, wanted = epath.Path(out), replace(whole, runs=tuple(chosen(whole)))
-        judge = judges(whole, directory) if command.stop_losers else None
+        judge = judges(whole, directory) if stop_losers else None
         if distributed.is_first():
             open_directory(whole, directory, " ".join(["capscale", *sys.argv[1:]]), versions())
     stop, caught = Event(), []

@@ -65,7 +65,7 @@ def _lines(directory) -> Iterable[dict]:
 @pytest.fixture(scope="module", autouse=True)
 def short_chunks():
     with pytest.MonkeyPatch.context() as patch:
-        short = replace(tiny.SHORT, checkpoint_s=1e9)
+        short = replace(tiny.SHORT, chunk=1, checkpoint_s=1e9)
         patch.setattr("capscale.train.loop.LoopIntervals.of", classmethod(lambda cls, run, **options: short))
         yield
 

@@ -155,7 +155,7 @@ def test_skypilot_reads_the_task(accelerators, options, chip, runtime, place):
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["nodes"] == (2 if "--nodes" in options else 1)
     assert found["spot"] is ("--capacity" not in options)
-    assert found["recovery"]["recover_on_exit_codes"] == [75, 143]
+    assert found["recovery"]["recover_on_exit_codes"] == [75, 134, 143]
     assert found["chips"] == [chip]
     assert (found["more"] or {}).get("runtime_version") == runtime
     assert found["run"] == json.loads(text)["run"]

@@ -9,6 +9,8 @@ from capscale.errors import UserError
 
 PREEMPTED = 143
 """Exit status of a worker after SIGTERM."""
+ABORTED = 134
+"""That of one of several processes which JAX aborts, with signal 6, where its heartbeat finds another one gone."""
 RESTARTS = 100
 """Most times that a task is started again."""
 LONGEST_NAME = 40

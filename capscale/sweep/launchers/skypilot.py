@@ -5,7 +5,7 @@ import re
 
 from capscale.errors import TRY_AGAIN
 from capscale.sweep.launchers.cloud_tpu import RUNTIMES
-from capscale.sweep.launchers.job import DRY_RUN, INSTALLED, PREEMPTED, PYTHON, Job
+from capscale.sweep.launchers.job import ABORTED, DRY_RUN, INSTALLED, PREEMPTED, PYTHON, Job
 
 _GENERATIONS = {"v4": "v4", "v5litepod": "v5e", "v5p": "v5p", "v6e": "v6e"}
 """Our names of TPUs by Cloud TPU's, for their software: SkyPilot's own choice for v5litepod is that of v5p."""
@@ -24,7 +24,7 @@ def skypilot(job: Job, accelerators: str, *, spot: bool = True, nodes: int = 1) 
             "accelerators": accelerators,
             **runtime,
             "use_spot": spot,
-            "job_recovery": {"recover_on_exit_codes": [TRY_AGAIN, PREEMPTED]},
+            "job_recovery": {"recover_on_exit_codes": [TRY_AGAIN, ABORTED, PREEMPTED]},
         },
         "num_nodes": nodes,
         "envs": {"CAPSCALE_INDEX": ""},

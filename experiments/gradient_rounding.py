@@ -10,8 +10,7 @@ rounding helps on gradients, and on gradients only (arXiv 2509.25149, 2505.19115
 gradient, and so does its rotation. All operands by chance are evaluated so as well, as they would be served.
 
 Run: `capscale sweep gradient_rounding --ladder nano --out runs/rounding`, 48 runs; then
-`python scripts/judge_experiment.py gradient_rounding experiments/results/gradient_rounding.csv`. Rows and verdicts:
-experiments/results/README.md.
+`python scripts/judge_experiment.py gradient_rounding gradient_rounding.csv` of its rows. Not run as a whole yet.
 """
 
 from dataclasses import replace

@@ -114,6 +114,11 @@ class Predictor:
         if not 0 < self.level < 1:
             raise UserError(f"level={self.level:g}: must lie strictly between 0 and 1, such as 0.95")
         for row in self.rows:
+            if row.is_parametrized and not self.ensemble.best.law.per_format:
+                raise UserError(
+                    f"{row.curve}: what is trained of a parametrization are its stored numbers, and no nearest point, "
+                    "so a law of GMSE says nothing of its capacity; train it, and read its own in `capscale report`"
+                )
             if not row.is_plain and not self.ensemble.best.law.per_format:
                 raise UserError(
                     f"{row.curve}: a law of GMSE cannot see the estimator and would say of it what it says of the "

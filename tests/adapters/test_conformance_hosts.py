@@ -67,7 +67,7 @@ def pair(host, name=None):
     return host.layer(kernel, r), bare, x
 
 
-@parametrize("name", list(REPRESENTATIONS), default=["int4-int8-signs", "activations"])
+@parametrize("name", list(REPRESENTATIONS), default=["int4-int8-signs"])
 def test_values_and_gradients_are_those_of_linear(host, name):
     if not host.activations and not REPRESENTATIONS[name].activations.is_dense:
         pytest.skip("a tree of parameters has no activations: refused, see test_pytree.py")

@@ -67,7 +67,7 @@ def test_more_dimensions_lose_less_at_equal_bits():
         assert all(low < high * 1.001 for high, low in pairwise(errors)), bits
 
 
-@each
+@parametrize(("dimension", "size"), catalog.CODEBOOKS, default=3, ids=str)
 def test_the_nearest_codeword_is_chosen(dimension, size):
     x = np.random.default_rng(1).standard_normal((8, 256)).astype(np.float32)
     rms = np.sqrt(np.mean(np.float64(x) ** 2, axis=1, keepdims=True))

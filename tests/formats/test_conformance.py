@@ -18,7 +18,7 @@ from capscale.testing import CHECKS, ONE_PROGRAM, Subject, exempt
 
 # One entry for every mechanism is held to all contracts at every change, those of few mechanisms by default; entries
 # that differ from one of these by a number are held to what one compiled program tells, and to the rest with -m slow.
-DEFAULT = frozenset(("dense", "int4", "mxfp4", "2:4", "higgs-d2-n16", "noise2"))
+DEFAULT = frozenset(("dense", "int4", "mxfp4", "2:4", "noise2"))
 AT_EVERY_CHANGE = frozenset(
     (
         "dense",

@@ -104,7 +104,7 @@ def run(of, shape, dtype, interpret: bool):
         *(pytest.param(*case, jnp.bfloat16, marks=pytest.mark.slow) for case in SLOW),
         *(pytest.param(*case, jnp.float32, marks=pytest.mark.slow) for case in (*FEW, *SLOW)),
     ],
-    default=2,
+    default=1,
 )
 def test_interpreted(name, rotation, back, dtype):
     shape = (70, 256) if name == "e2m1" else (3, 256)  # one of them in two blocks, the second one ragged
@@ -221,7 +221,7 @@ def test_another_grid_would_be_seen():
 
 
 @pytest.mark.kernel("project", "cuda-sm90")
-@parametrize(("name", "rotation", "back"), CASES, default=2)
+@parametrize(("name", "rotation", "back"), CASES, default=1)
 def test_cuda_lowering(name, rotation, back):
     check_cuda(spec(name, rotation, back), (100, 640))
 

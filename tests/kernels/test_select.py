@@ -78,7 +78,11 @@ def misleading(low: float, high: float) -> np.ndarray:
 
 
 @parametrize("dtype", [jnp.float32, jnp.bfloat16], default=1, ids=str)
-@pytest.mark.parametrize("name", [*DATA, "misled up", "misled down", "far up", "not finite"])
+@parametrize(
+    "name",
+    ["gaussian", "misled up", "misled down", "far up", "not finite", *(name for name in DATA if name != "gaussian")],
+    default=5,
+)
 def test_a_sample_changes_no_result(name, dtype, monkeypatch):
     """Of Gaussian values, of ties, and where every value of the sample lies on one side of the k-th."""
     monkeypatch.setattr(search, "SAMPLED", 1024)

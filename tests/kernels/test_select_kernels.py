@@ -48,7 +48,7 @@ def both(platform, axes, x, k):
 
 @pytest.mark.kernel("select", "interpret-{platform}")
 @pytest.mark.parametrize(("platform", "axes"), CASES)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@parametrize("dtype", [jnp.float32, jnp.bfloat16], default=[jnp.bfloat16])
 @parametrize("name", list(DATA), default=1)
 def test_kernels_select_as_the_search_does(name, dtype, platform, axes):
     x = jnp.asarray(DATA[name], dtype)

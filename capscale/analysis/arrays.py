@@ -38,8 +38,9 @@ def group_of(law: Law, part: Part, row: Row) -> str:
 
 
 def curve_of(law: Law, row: Row) -> str:
-    """Name of the format that a law has numbers of: of a law of gradients that of the forward product alone."""
-    return row.forward if law.own_of_gradients else row.curve
+    """Name of the format that a law has numbers of: of a law of gradients that of the forward product alone, unless it
+    is of pairs."""
+    return row.forward if law.own_of_gradients and not law.pairs else row.curve
 
 
 def _of_training(law: Law, row: Row) -> tuple[Part, ...]:

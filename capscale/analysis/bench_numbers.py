@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capscale.analysis.leaderboard import RANKED, Standing, TableBench, standings
-from capscale.analysis.numbers import comparison_numbers, outlying_numbers
+from capscale.analysis.numbers import comparison_numbers, further_numbers, outlying_numbers
 from capscale.analysis.sentences import given, outlying
 from capscale.analysis.sentences.bench import ALL_TABLES, BENCH
 from capscale.analysis.sentences.rule import listing, texts
@@ -55,6 +55,7 @@ def table_numbers(bench: TableBench) -> dict[str, Any]:
         "outlying": {name: outlying_numbers(i.outlying) for name, i in names.items()},
         "notes": texts(BENCH, bench),
         "outlying_runs": texts(outlying.BENCH, bench.inspections),
+        "further": further_numbers(bench.further),
         "given": [f"{name}: {text}" for name, i in names.items() for text in texts(given.RULES, i)],
         "remarks": [r._asdict() for r in bench.table.remarks],
     }

@@ -103,7 +103,8 @@ class Own(NamedTuple):
     Attributes:
       parameter: the number.
       dense: its value in dense runs, or where gradients are, where it is not fitted.
-      of: "format" or "gradients". Formats of a law with numbers of gradients are those of the forward product.
+      of: "format" or "gradients". Formats of a law with numbers of gradients are those of the forward product, unless
+        it is of pairs.
     """
 
     parameter: Parameter
@@ -126,6 +127,7 @@ class Law:
       form: of rho(GMSE, bits or sparsity), whose numbers come per group of formats (`sharing`); None without.
       free: one free rho per format, in place of a form.
       own: further numbers that every format has of its own, or every way to hold the gradients.
+      pairs: of a law with numbers of gradients: formats differ by their gradients too, so that each pair has its rho.
       dense: for dense rows only.
       linear: amplitudes, in which the loss is linear: starting points find them by least squares.
       linear_at: values of other numbers for that, where it is linear only then.
@@ -146,6 +148,7 @@ class Law:
     form: Form | None = None
     free: bool = False
     own: tuple[Own, ...] = ()
+    pairs: bool = False
     dense: bool = False
     linear: tuple[str, ...] = ()
     linear_at: tuple[tuple[str, float], ...] = ()

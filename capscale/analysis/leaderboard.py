@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from capscale.analysis.cut_offs import CutOffs
 from capscale.analysis.ensemble import MOST_CUTS, Ensemble, combined
+from capscale.analysis.extensions import Extensions, additive_law, extensions
 from capscale.analysis.families import family
 from capscale.analysis.fit import Constraints, Settings
 from capscale.analysis.inspection import Inspection, inspect
@@ -43,6 +44,8 @@ class TableBench:
       ensemble: None where none of its laws could be fitted.
       impossible: cut-offs asked for that leave this table nothing to fit or nothing to predict.
       left_out: laws that the table cannot carry, with the reason.
+      further: the number that the additive law lacks, of all rows that it is about; None where no law of its kind is
+        compared, or the table carries none.
     """
 
     table: Table
@@ -52,6 +55,7 @@ class TableBench:
     ensemble: Ensemble | None
     impossible: tuple[str, ...]
     left_out: dict[str, str]
+    further: Extensions | None = None
 
     @property
     def fitted(self) -> tuple[Validation, ...]:
@@ -151,7 +155,24 @@ def law_bench(
         lines.append(validate_ensemble(ensemble))
     left_out |= {v.name: v.why for v in lines if v.why}
     inspections = tuple(i for _, i in done if i is not None)
-    return TableBench(rows, cuts, tuple(lines), inspections, ensemble, cut_offs.impossible(rows), left_out)
+    further = _further(table, compared, settings, () if constraints else inspections)
+    return TableBench(rows, cuts, tuple(lines), inspections, ensemble, cut_offs.impossible(rows), left_out, further)
+
+
+def _further(
+    table: Table, laws: Sequence[Law], settings: Settings | None, inspections: Sequence[Inspection]
+) -> Extensions | None:
+    """The further number of the additive law: of free capacities where some law has them, else of a form."""
+    about = [base for law in laws if (base := additive_law(law)) is not None]
+    law = next((base for base in about if base.free), about[0] if about else None)
+    if law is None:
+        return None
+    try:
+        mine = rows_of(table, law)
+        known = [i.outlying.without for i in inspections if i.fit.law == law and len(i.fit.table) == len(mine)]
+        return extensions(mine, law, settings, known[0] if known else None)
+    except UserError:
+        return None  # the law itself is among those left out, with the reason
 
 
 def _compared(table: Table, laws: Sequence[Law]) -> tuple[list[Law], dict[str, str]]:

@@ -18,7 +18,8 @@ from scipy.stats import f as f_distribution
 from capscale.analysis.conditioning import column_norms, jacobian
 from capscale.analysis.families import Wider, wider
 from capscale.analysis.fit import Fit
-from capscale.analysis.problem import pose
+from capscale.analysis.law import Law
+from capscale.analysis.problem import Problem, pose
 from capscale.analysis.shared_errors import infer
 
 LEVEL = 0.02
@@ -52,27 +53,43 @@ def contradiction(fit: Fit) -> Contradiction | None:
     """
     if np.sqrt(np.mean(fit.loss_units[fit.problem.weight > 0] ** 2)) < EXACT:
         return None
-    chances = [(chance, shape) for shape, extra in _directions(fit) if (chance := _chance(fit, extra)) is not None]
+    chances = [(found, shape) for shape, extra in _directions(fit) if (found := chance(fit, extra)) is not None]
     if not chances:
         return None
-    chance, shape = min(chances, key=lambda found: found[0])
-    bound = min(len(chances) * chance, 1.0)
+    least, shape = min(chances, key=lambda found: found[0])
+    bound = min(len(chances) * least, 1.0)
     return Contradiction(shape, bound) if bound < LEVEL else None
 
 
 def _directions(fit: Fit) -> Iterator[tuple[Wider | None, np.ndarray]]:
     """Of each wider law what it adds to the derivatives of the loss (R, q)."""
     for shape in wider(fit.law):
-        problem = pose(fit.table, shape.law, tuple(fit.constraints.fixed))
-        place = problem.names.index(shape.number)
-        z = np.insert(fit.z, place, problem.coordinate(shape.number, shape.at))
-        yield shape, problem.jacobian(z)[:, [place]]
+        yield shape, added(fit, shape.law, shape)
+    yield None, curvature(fit)
+
+
+def added(fit: Fit, law: Law, shape: Wider) -> np.ndarray:
+    """Derivatives of the loss (R, q) by what `law`, which has the number of `shape` besides, adds to the fitted law."""
+    problem = pose(fit.table, law, tuple(fit.constraints.fixed))
+    z, new = placed(fit, problem, shape)
+    return problem.jacobian(z)[:, new]
+
+
+def placed(fit: Fit, problem: Problem, shape: Wider) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (p,) of a wider law at which it is the fitted one, and which of them that one has not (p,), bool."""
+    known = dict(zip(fit.problem.names, fit.z, strict=True))
+    z = [known[n] if n in known else problem.coordinate(n, shape.at) for n in problem.names]
+    return np.array(z), np.array([n not in known for n in problem.names])
+
+
+def curvature(fit: Fit) -> np.ndarray:
+    """Squares and products of log N, log D and log rho of every row (R, q)."""
     axes = [np.log(fit.table.column("N")), np.log(fit.table.column("D")), fit.problem.log_rho(fit.z)]
     axes = [x - x.mean() for x in axes]
-    yield None, np.stack([x * y for i, x in enumerate(axes) for y in axes[i:]], axis=1)
+    return np.stack([x * y for i, x in enumerate(axes) for y in axes[i:]], axis=1)
 
 
-def _chance(fit: Fit, extra: np.ndarray) -> float | None:
+def chance(fit: Fit, extra: np.ndarray) -> float | None:
     """How often residuals of a right law lie along further directions (R, q) as much; None if it spans them itself."""
     own = jacobian(fit)
     if fit.settings.logarithmic:

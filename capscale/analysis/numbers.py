@@ -10,11 +10,12 @@ from capscale.analysis.capacities import CapacityRow
 from capscale.analysis.conditioning import conditioning
 from capscale.analysis.constraints import Comparison
 from capscale.analysis.differences import Difference
+from capscale.analysis.extensions import Extensions
 from capscale.analysis.fit import Fit
 from capscale.analysis.inspection import Inspection
 from capscale.analysis.measure import CapacityLaw
 from capscale.analysis.outliers import Outliers
-from capscale.analysis.sentences import caveats, fits, notes, summary
+from capscale.analysis.sentences import caveats, fits, further, notes, summary
 from capscale.analysis.sentences.rule import say, texts
 from capscale.analysis.study import Study
 from capscale.realised import COLUMNS
@@ -94,6 +95,32 @@ def contradiction_numbers(inspected: Inspection) -> dict[str, Any] | None:
     shape = found.wider
     named = {"law": shape.law.name, "number": shape.number, "instead_of": shape.at} if shape else {"law": None}
     return {**named, "chance": found.chance}
+
+
+def further_numbers(found: Extensions | None) -> dict[str, Any] | None:
+    """Further numbers of the additive law, what the table says of them and in words, for JSON; None where not asked."""
+    if found is None:
+        return None
+    return {
+        "law": found.fit.law.name,
+        "verdict": found.verdict,
+        "chance": found.chance,
+        "rmse_held_out": found.held_out,
+        "cuts": found.cuts,
+        "numbers": [
+            {
+                "law": asked.shape.law.name,
+                "number": asked.shape.number,
+                "instead_of": asked.shape.at,
+                "chance": asked.chance,
+                "intervals": {name: interval._asdict() for name, interval in asked.intervals.items()},
+                "allowed": asked.allowed,
+                "rmse_held_out": asked.held_out,
+            }
+            for asked in found.asked
+        ],
+        "words": texts(further.RULES, found),
+    }
 
 
 def outlying_numbers(found: Outliers) -> dict[str, Any]:

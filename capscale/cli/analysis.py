@@ -55,6 +55,7 @@ class Fit:
 
     def __call__(self) -> int:
         """Fits the law and prints it."""
+        from capscale.analysis.extensions import extensions
         from capscale.analysis.fit import Settings, fit
         from capscale.analysis.images import image_files
         from capscale.analysis.inspection import inspect
@@ -63,6 +64,7 @@ class Fit:
             contradiction_numbers,
             findings,
             fit_numbers,
+            further_numbers,
             json_ready,
             outlying_numbers,
         )
@@ -80,6 +82,8 @@ class Fit:
             fitted = fit(table, law, settings, constraints)
             draws = bootstrap(fitted, self.bootstrap)
             inspected = inspect(fitted, draws=draws)
+            plain = not (constraints.fixed or constraints.priors)
+            further = extensions(table, law, settings, inspected.outlying.without if plain else None)
         curves = inspected.profiles
         content = fit_numbers(fitted) | {
             "command": command_line(),
@@ -96,6 +100,7 @@ class Fit:
             "bootstrap_converged": float(draws.converged.mean()),
             "profiles": {n: p.interval()._asdict() for n, p in curves.items()},
             "against_free_fit": comparison_numbers(inspected.comparison),
+            "further": further_numbers(further),
             "findings": findings(inspected),
             "remarks": [r._asdict() for r in table.remarks],
         }
@@ -110,7 +115,7 @@ class Fit:
         else:
             from capscale.cli.analysis_tables import print_fit
 
-            print_fit(inspected, draws)
+            print_fit(inspected, draws, further)
         return 0
 
 

@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from capscale.analysis.extensions import Extensions
 from capscale.analysis.inspection import Inspection
 from capscale.analysis.sentences import caveats, fits, quotable, summary
+from capscale.analysis.sentences import further as further_number
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.study import Study
 from capscale.analysis.uncertainty import Bootstrap, Interval
@@ -68,8 +70,8 @@ def sentences(title: str, lines: Sequence[str]) -> None:
             console.print(f"- {line}", markup=False, highlight=False)
 
 
-def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
-    """Capacities first, then the law's numbers, then what is not identified."""
+def print_fit(inspected: Inspection, draws: Bootstrap, further: Extensions | None = None) -> None:
+    """Capacities first, then the law's numbers, what is not identified, and which further number the table asks for."""
     fit, profiles = inspected.fit, inspected.profiles
     capacities = inspected.rho.items()
     if capacities:
@@ -101,6 +103,8 @@ def print_fit(inspected: Inspection, draws: Bootstrap) -> None:
     )
     sentences("Fit", [quality])
     sentences("Not identified, or to be known", [s.text for s in say(fits.RULES, inspected)])
+    if further is not None:
+        sentences("What the table asks of the additive law", [s.text for s in say(further_number.RULES, further)])
     sentences("Rows", [f"{r.row}: {r.what}" for r in fit.table.remarks])
 
 

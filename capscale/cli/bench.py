@@ -111,6 +111,7 @@ def _print(numbers: dict[str, Any]) -> None:
         grid(f"{t['table']}: RMSE of the loss of {t['runs']} runs in nats", columns, [_line(v) for v in t["laws"]])
         one = numbers["notes"] if len(tables) == 1 else []
         sentences("To be known", [*one, *t["notes"]])
+        sentences("What the table asks of the additive law", (t["further"] or {}).get("words", []))
         sentences("Rows", [f"{r['row']}: {r['what']}" for r in t["remarks"]])
         sentences("Outlying runs", t["outlying_runs"])
         sentences("Given numbers", t["given"])

@@ -113,6 +113,14 @@ GRADIENTS_SIZE = replace(
     formula="A (N rho eta)^-alpha + B D^-beta + E; eta of every way to hold the gradients",
     source="the additive law with a factor of the gradients' format on N; eta = 1 is arXiv 2502.16440",
 )
+GRADIENTS_PAIRS = replace(
+    GRADIENTS,
+    name="decoupled-gradients-pairs",
+    formula="A (N rho)^-alpha + B (D eta)^-beta + E; eta of every way to hold the gradients, rho of every pair",
+    source="the additive law of all three products with a factor of the gradients' format on D; eta = 1 is decoupled",
+    pairs=True,
+)
+"""A law that is `decoupled` where eta is 1: whatever the pair costs in parameters is in its rho."""
 CAPACITY_LAWS = (
     DENSE,
     DECOUPLED,
@@ -126,4 +134,5 @@ CAPACITY_LAWS = (
     EFFICIENCIES,
     GRADIENTS,
     GRADIENTS_SIZE,
+    GRADIENTS_PAIRS,
 )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capscale.analysis.law import Column, Law, Operand
-from capscale.analysis.operands import Part, facts, parts_of
+from capscale.analysis.operands import Part, cache_bits, facts, parts_of
 from capscale.analysis.table import Row, Table
 from capscale.capacity import LOG4, Factor
 from capscale.errors import UserError
@@ -26,6 +26,7 @@ class Arrays(NamedTuple):
     weights: Operand  # of (R,)
     activations: Operand
     columns: dict[str, Any]  # of (R,)
+    cache: Operand
     shift: Any = 0.0  # added to log rho of the rows (R,)
     stretch: Any = 1.0  # log rho of each factor is multiplied by this (R, K)
 
@@ -117,6 +118,7 @@ def gather(
             c.name: np.array([_column(law, c, r) for r in rows]) / {"N": N0, "D": D0, "": 1.0}[c.unit]
             for c in law.columns
         },
+        _cache(rows, law),
     )
 
 
@@ -169,12 +171,31 @@ def check_columns(table: Table, law: Law) -> None:
             f"{table.source}: the {law.name} law is about compressed gradients, and no row has any (column gradients); "
             "choose a law of the forward formats, such as decoupled"
         )
+    if law.cache and all(r.cache == "dense" for r in table.rows):
+        raise UserError(
+            f"{table.source}: the {law.name} law is about compressed keys and values, and no row has any (column "
+            f"cache); choose {law.name.removesuffix('-kv')}"
+        )
     names = [c.name for c in law.columns]
     if names and not any(np.isfinite(r.extra.get(n, np.nan)) for r in table.rows for n in names):
         about = " or ".join(f"{c.name} ({c.meaning})" for c in law.columns)
         raise UserError(
             f"{table.source}: the {law.name} law reads column {about}, and no row has one; add it to the table"
         )
+
+
+def _cache(rows: Sequence[Row], law: Law) -> Operand:
+    """Keys and values of the rows of a law that reads them; of others harmless numbers."""
+    present = np.array([r.cache != "dense" and law.cache for r in rows])
+    bits = np.array([cache_bits(r.cache) if there else 16.0 for r, there in zip(rows, present, strict=True)])
+    for row, number in zip(rows, bits, strict=True):
+        if not np.isfinite(number):
+            raise UserError(
+                f"{row.run}: the {law.name} law reads the bits of keys and values, and {row.cache!r} is no format of "
+                "the catalog; name one, or leave its rows out by --where"
+            )
+    nothing = np.ones(len(rows))
+    return Operand(present, nothing * 0.25, nothing, bits, nothing * 0, nothing * 2, nothing * 8, nothing * 7)
 
 
 def _operand(rows: Sequence[Row], law: Law, side: str) -> Operand:

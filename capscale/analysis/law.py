@@ -75,6 +75,8 @@ class Runs(NamedTuple):
     activations: Operand
     columns: Mapping[str, Any]
     """The further columns that the law asks for, by name."""
+    cache: Operand
+    """Attention's keys and values together: of numbers `bits` alone, their mean, 16 of a side that is dense."""
 
     @property
     def compressed(self) -> Any:
@@ -137,6 +139,7 @@ class Law:
         without, in N and D as they stand.
       columns: further columns that it reads.
       needs: fields of `Operand` that a compressed operand must have, of those that some formats are without.
+      cache: whether it reads the bits of keys and values, and is about rows that compress them too.
       sharing, combination: see `Sharing` and `Combination`.
     """
 
@@ -156,6 +159,7 @@ class Law:
     units: Units | None = None
     columns: tuple[Column, ...] = ()
     needs: tuple[str, ...] = ()
+    cache: bool = False
     sharing: Sharing = "all"
     combination: Combination = "joint"
 

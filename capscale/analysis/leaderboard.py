@@ -198,7 +198,8 @@ def _common_rows(table: Table, laws: Sequence[Law]) -> Table:
     of_formats = [law for law in laws if not law.dense]
     if not of_formats:
         return rows_of(table, laws[0])
-    of_error = [law for law in of_formats if not law.per_format]
+    # A law that reads the cache is about the rows of the others, and more.
+    of_error = sorted((law for law in of_formats if not law.per_format), key=lambda law: law.cache)
     plain = any(r.is_plain for r in table.rows)
     return rows_of(table, of_error[0] if of_error and plain else of_formats[0])
 

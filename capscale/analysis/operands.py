@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from capscale.cache_names import find_cache
 from capscale.capacity import law_bits
 from capscale.errors import UserError
 from capscale.formats.base import Format
@@ -130,6 +131,16 @@ def gaussian_error(name: str) -> float:
     except UserError:
         return float("nan")
     return float(gmse(format).value)
+
+
+@cache
+def cache_bits(name: str) -> float:
+    """Bits per value of keys and values together, 16 of a side that is dense; NaN for names outside the catalog."""
+    try:
+        sides = find_cache(name)
+    except UserError:
+        return float("nan")
+    return float(np.mean([16.0 if side.is_dense else side.format.bits for side in sides]))
 
 
 def parts_of(row: Any, *, product: bool) -> tuple[Part, ...]:

@@ -97,6 +97,7 @@ class Layout(NamedTuple):
             arrays.weights,
             arrays.activations,
             arrays.columns,
+            arrays.cache,
         )
         return self.law.loss(runs, self.with_own(numbers, z, arrays))
 

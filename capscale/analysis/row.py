@@ -94,8 +94,13 @@ class Row(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """True for one format in all layers with its default estimator and no more than that: of a law of GMSE."""
+        return self.is_plain_but_for_cache and self.cache == "dense"
+
+    @property
+    def is_plain_but_for_cache(self) -> bool:
+        """True for one that is plain whatever its keys and values are held in: of a law that reads their bits."""
         usual = self.default_estimators and not self.policy and self.correction == "none"
-        return usual and self.gradients == self.cache == "dense" and not self.is_parametrized
+        return usual and self.gradients == "dense" and not self.is_parametrized
 
     @property
     def is_parametrized(self) -> bool:

@@ -23,7 +23,7 @@ def rows_of(table: Table, law: Law) -> Table:
             said = Remark(table.source, f"left out of the dense law: {left} compressed runs")
             chosen = replace(chosen, remarks=(*chosen.remarks, said))
     else:
-        chosen = table if law.per_format and law.sharing == "all" else table.plain()
+        chosen = table if law.per_format and law.sharing == "all" else table.plain(cache=law.cache)
     if not len(chosen):
         wanted = "no dense run" if law.dense else "every run has another gradient estimator than its format's own"
         raise UserError(f"{table.source}: nothing to fit the {law.name} law to: {wanted}; try --form decoupled")

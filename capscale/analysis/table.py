@@ -67,16 +67,19 @@ class Table:
         rows = tuple(r for r, k in zip(self.rows, keep, strict=True) if k)
         return replace(self, rows=rows)
 
-    def plain(self) -> "Table":
+    def plain(self, *, cache: bool = False) -> "Table":
         """The rows of one format with an estimator of its own, which a law of GMSE is about; a remark names each other.
 
         GMSE cannot see the gradient: in one fit with the others, a format trained in two ways would have one rho, and
         gradients that are compressed themselves are such another way. Nor is the mean GMSE of a policy the error of a
-        format: which layers it falls on matters too.
+        format: which layers it falls on matters too. With `cache` those with compressed keys and values stay.
         """
-        plain = self.select(np.array([r.is_plain for r in self.rows]))
+        kept = np.array([r.is_plain_but_for_cache if cache else r.is_plain for r in self.rows])
+        plain = self.select(kept)
         others = (
-            Remark(r.run, f"left out of the law of GMSE: {r.curve} {_why(r)}") for r in self.rows if not r.is_plain
+            Remark(r.run, f"left out of the law of GMSE: {r.curve} {_why(r)}")
+            for r, keep in zip(self.rows, kept, strict=True)
+            if not keep
         )
         return replace(plain, remarks=(*self.remarks, *others))
 

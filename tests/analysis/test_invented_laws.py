@@ -43,6 +43,13 @@ CASES = {
             for w in ("dense", "int4", "int8") for a in ("dense", "int8") for b in (2, 3, 4, 16)
         ],
     ),
+    "kumar-kv": (
+        HOFFMANN | {"gamma_w": 2.6745, "gamma_a": 2.2102, "gamma_kv": 0.9578},
+        [
+            (w, a, {"cache": c})
+            for w in ("dense", "int3") for a in ("dense", "int4") for c in ("dense", "int2", "keys int4 values int2")
+        ],
+    ),
     "qid": (
         {"N_c": 6.4e13, "alpha_N": 0.076, "D_c": 1.8e13, "alpha_D": 0.103}
         | {"k": 0.017, "b": 0.5251, "a": 0.2261, "g": 5.4967},
@@ -153,6 +160,9 @@ def small(**columns):
     ("name", "columns", "said"),
     [
         ("kumar-ptq", {}, "kumar-ptq law reads column post_training_bits .bits of the weights after training"),
+        ("kumar-kv", {}, r"kumar-kv law is about compressed keys and values, and no row has any .*choose kumar$"),
+        ("kumar-ptq-kv", {"cache": "int4"}, "kumar-ptq-kv law reads column post_training_bits"),
+        ("kumar-kv", {"cache": "ours"}, "reads the bits of keys and values, and 'ours' is no format of the catalog"),
         ("data-constrained", {}, "data-constrained law reads column unique_tokens .* or epochs"),
         ("dremov", {"qat_tokens": 1e9}, "dremov law reads column dense_tokens .* and this row has none"),
         ("dremov", {"qat_tokens": 0.0, "dense_tokens": 1e9}, "qat_tokens .* must be above 0, and this row has 0"),

@@ -7,7 +7,7 @@ import pytest
 import tyro
 from support.synthetic import rho_of, runs
 
-from capscale.analysis import capacities, constraints, ensemble, study_laws, validation
+from capscale.analysis import capacities, constraints, ensemble, extensions, study_laws, validation
 from capscale.analysis.fit import fit as real_fit
 from capscale.analysis.laws import LAWS
 from capscale.analysis.selection import rows_of
@@ -20,7 +20,7 @@ RECORDS = [
     *({**r, "D": 4e6, "run": f"long {i}"} for i, r in enumerate(runs({}, seed=0))),
 ]
 ALL, DENSE, PLAIN = 24, 12, 20
-FITTING = (capacities, constraints, ensemble, study_laws, validation)
+FITTING = (capacities, constraints, ensemble, extensions, study_laws, validation)
 """Modules that hold `fit` by name: imported here, none of them binds a test's stand-in for good."""
 
 

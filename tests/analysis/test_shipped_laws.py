@@ -20,12 +20,12 @@ def operand(facts):
     return Operand(present=np.array(facts is not None), **{name: np.array(x) for name, x in about.items()})
 
 
-def loss_at(name, numbers, N, D, *, weights=None, activations=None, **columns):
+def loss_at(name, numbers, N, D, *, weights=None, activations=None, cache=None, **columns):
     """Loss by a law with these numbers at N parameters and D tokens, in their own units."""
     N, D = np.asarray(N, np.float64), np.asarray(D, np.float64)
     law = LAWS[name]
     columns = {c.name: columns.get(c.name, c.missing) for c in law.columns}
-    runs = Runs(np, N, D, D / N, np.asarray(1.0), operand(weights), operand(activations), columns)
+    runs = Runs(np, N, D, D / N, np.asarray(1.0), operand(weights), operand(activations), columns, operand(cache))
     return law.loss(runs, Numbers(numbers))
 
 
@@ -74,6 +74,17 @@ def test_kumar_keeps_what_its_table_keeps_and_rounds_as_much_as_its_law_says():
     assert loss_at("kumar-ptq", flat, N, D, post_training_bits=3.0) == pytest.approx(expected, rel=1e-12)
     assert loss_at("kumar-ptq", flat, N, D, weights={"bits": 4.0}, post_training_bits=4.0) == 0
     assert loss_at("kumar-ptq", flat, N, D) == 0
+    # Keys and values are one factor more of either kind, and none where the law has no numbers of theirs.
+    cached, given = {"gamma_kv": 1.2, "C_kv": 0.4}, {"cache": {"bits": 3.0}}
+    kept = 1 - math.exp(-3 / 1.2)
+    for name in ("kumar-kv", "kumar-ptq-kv"):
+        assert 1 / loss_at(name, alone | cached, 1.0, 1.0, **given) == pytest.approx(kept, rel=1e-12)
+        assert loss_at(name, alone | cached, 1.0, 1.0) == 1
+    rounded = loss_at("kumar-ptq-kv", flat | cached, N, D, post_training_bits=2.0, **given)
+    expected = 0.0598 * math.exp(-2 / 0.5907) * D**0.5068 / (N * kept) ** 0.3439 * (1 - math.exp(-0.4))
+    assert rounded == pytest.approx(expected, rel=1e-12)
+    assert loss_at("kumar-ptq-kv", flat | cached, N, D, post_training_bits=3.0, **given) == 0
+    assert loss_at("kumar-ptq", flat, N, D, post_training_bits=2.0, **given) > rounded
 
 
 def test_qid_has_the_published_numbers_and_its_table_of_tokens():

@@ -3,6 +3,7 @@
 Sizes and tokens are in their own units in the equations; each docstring names the equation's source.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from capscale.analysis.law import ALPHA, BETA, A, B, Column, E, Law, Numbers, Operand, Runs, size_and_tokens
@@ -71,17 +72,27 @@ def robustified(x: Runs, bits: Any, post: Any, C: Any) -> Any:
     return -x.xp.expm1(-C * x.xp.maximum(bits - post, 0.0))
 
 
+def kumar_in_training(x: Runs, p: Numbers) -> Any:
+    """Chinchilla in N_eff = N (1 - exp(-P_w / gamma_w)) (1 - exp(-P_a / gamma_a)) (1 - exp(-P_kv / gamma_kv))."""
+    N = x.N * kept_by(x, x.weights, p.gamma_w) * kept_by(x, x.activations, p.gamma_a) * kept_by(x, x.cache, p.gamma_kv)
+    return p.A * N**-p.alpha + p.B * x.D**-p.beta + p.E
+
+
 def kumar_after_training(x: Runs, p: Numbers) -> Any:
     """Chinchilla in N_eff, and what rounding weights to P_post bits after training adds: arXiv 2411.04330.
 
     N_eff = N (1 - exp(-P_w / gamma_w)) (1 - exp(-P_a / gamma_a)). The addition is C_T exp(-P_post / gamma_post)
     D^g_D N_eff^-g_N times 1 - exp(-C_x (P_x - P_post)) of weights and of activations; P_x is 16 where the training
-    was dense.
+    was dense. Keys and values have a factor of either kind in a law with numbers of theirs.
     """
     post = x.columns["post_training_bits"]
     N = x.N * kept_by(x, x.weights, p.gamma_w) * kept_by(x, x.activations, p.gamma_a)
+    if "gamma_kv" in p:
+        N = N * kept_by(x, x.cache, p.gamma_kv)
     rounded = p.C_T * x.xp.exp(-post / p.gamma_post) * x.D**p.g_D * N**-p.g_N
     robust = robustified(x, x.weights.bits, post, p.C_w) * robustified(x, x.activations.bits, post, p.C_a)
+    if "C_kv" in p:
+        robust = robust * robustified(x, x.cache.bits, post, p.C_kv)
     return p.A * N**-p.alpha + p.B * x.D**-p.beta + p.E + rounded * robust
 
 
@@ -131,6 +142,16 @@ def suffixed(parameter: Parameter, suffix: str) -> Parameter:
     return parameter._replace(name=parameter.name + suffix)
 
 
+def sensitivity(operand: str) -> Parameter:
+    """Bits gamma over which the capacity of a quantized operand rises."""
+    return Parameter(f"gamma_{operand}", 0.05, 50.0, (0.5, 8.0), log=True)
+
+
+def robustness(operand: str) -> Parameter:
+    """How fast rounding further than in training costs its whole amount."""
+    return Parameter(f"C_{operand}", 1e-3, 50.0, (0.05, 5.0), log=True)
+
+
 CHEN = Law(
     "chen",
     (*DENSE_NUMBERS, amplitude("k"), *GROUP_EXPONENTS),
@@ -160,12 +181,12 @@ KUMAR_AFTER_TRAINING = Law(
     "kumar-ptq",
     (
         *DENSE_NUMBERS,
-        *(Parameter(f"gamma_{o}", 0.05, 50.0, (0.5, 8.0), log=True) for o in ("w", "a")),
+        *(sensitivity(o) for o in ("w", "a")),
         amplitude("C_T")._replace(upper=1e8, start=(0.1, 1e3)),
         exponent("g_D"),
         exponent("g_N"),
         Parameter("gamma_post", 0.05, 10.0, (0.3, 2.0), log=True),
-        *(Parameter(f"C_{o}", 1e-3, 50.0, (0.05, 5.0), log=True) for o in ("w", "a")),
+        *(robustness(o) for o in ("w", "a")),
     ),
     kumar_after_training,
     formula="A N_eff^-alpha + B D^-beta + E + C_T exp(-P_post / gamma_post) D^g_D N_eff^-g_N "
@@ -176,6 +197,26 @@ KUMAR_AFTER_TRAINING = Law(
     units=lambda p: size_and_tokens(p) | {"C_T": (p.g_N, -p.g_D)},
     needs=("bits",),
     columns=(Column("post_training_bits", "bits of the weights after training; rows without were not rounded", 16.0),),
+)
+KUMAR_CACHE = Law(
+    "kumar-kv",
+    (*DENSE_NUMBERS, *(sensitivity(o) for o in ("w", "a", "kv"))),
+    kumar_in_training,
+    formula="A N_eff^-alpha + B D^-beta + E; N_eff = N prod_x (1 - exp(-P_x / gamma_x)), x weights, activations, cache",
+    source="Kumar et al. 2024, arXiv 2411.04330, training with weights, activations and KV cache",
+    linear=("A", "B", "E"),
+    data_term=("B", "beta"),
+    units=size_and_tokens,
+    needs=("bits",),
+    cache=True,
+)
+KUMAR_CACHE_AFTER_TRAINING = replace(
+    KUMAR_AFTER_TRAINING,
+    name="kumar-ptq-kv",
+    parameters=(*KUMAR_AFTER_TRAINING.parameters, sensitivity("kv"), robustness("kv")),
+    formula=KUMAR_AFTER_TRAINING.formula.replace("weights, activations", "weights, activations, cache"),
+    source="Kumar et al. 2024, arXiv 2411.04330, the unified law",
+    cache=True,
 )
 QID = Law(
     "qid",
@@ -233,4 +274,6 @@ DREMOV = Law(
         ),
     ),
 )
-QUANTIZED_LAWS = (CHEN, CHEN_OPERANDS, KUMAR_AFTER_TRAINING, QID, SUN, DREMOV)
+QUANTIZED_LAWS = (
+    *(CHEN, CHEN_OPERANDS, KUMAR_CACHE, KUMAR_AFTER_TRAINING, KUMAR_CACHE_AFTER_TRAINING, QID, SUN, DREMOV),
+)

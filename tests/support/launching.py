@@ -132,9 +132,9 @@ submit)
     shift
   done
   shift
-  echo "Status for job: RUNNING" >"$PLACE/job"
+  echo "Status for job 'it': RUNNING" >"$PLACE/job"
   "$@"
-  echo "Status for job: SUCCEEDED" >"$PLACE/job"
+  echo "Job 'it' succeeded" >"$PLACE/job"
   ;;
 esac
 """,

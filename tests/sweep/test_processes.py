@@ -2,14 +2,19 @@
 
 import io
 import json
+import os
 import sys
+from pathlib import Path
 from threading import Event, Timer
 
+import pytest
 from etils import epath
 from rich.console import Console
 from support import tiny
 
+from capscale.cli import main
 from capscale.models.ladder import NANO
+from capscale.sweep import chip_groups
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
 from capscale.sweep.processes import launch_processes
@@ -23,6 +28,16 @@ if group in sys.argv[3:]:
     sys.exit(int(sys.argv[2]))
 time.sleep(60 if sys.argv[2] == "wait" else 0)
 """
+EXPERIMENT = """
+import os
+from support import tiny
+
+def runs(ladder, data):
+    with open("seen", "a") as seen:
+        seen.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES', '-')} {os.getpid()}\\n")
+    return [tiny.run(data=data, seed=seed) for seed in range(3)]
+"""
+TESTS = Path(tiny.__file__).parents[1]
 RUNS = tuple(tiny.run(seed=seed) for seed in range(3))
 SWEEP = Sweep("mine", NANO, tiny.corpus().id, RUNS)
 
@@ -83,3 +98,23 @@ def test_a_stop_reaches_every_process_once(tmp_path):
     assert outcome.interrupted
     assert outcome.failed == []
     assert len(list(tmp_path.glob("saved-*"))) == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_by_processes_trains_each_run_once(tmp_path, monkeypatch, capfd):
+    """The command as a whole, on a host that is said to have two GPUs; the processes train on its CPU."""
+    (tmp_path / "mine.py").write_text(EXPERIMENT)
+    (tmp_path / "text.txt").write_bytes(tiny.text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS.parent), str(TESTS)]))
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    monkeypatch.setattr("signal.signal", lambda *args: None)
+    monkeypatch.setattr(chip_groups, "host_devices", lambda: chip_groups.HostDevices("GPU", ("3", "5")))
+    assert main(["sweep", "mine.py", "--text", "text.txt", "--out", "out", "--mode", "processes"]) == 0
+    said, _ = capfd.readouterr()
+    assert "3 of 3 results in out (3 trained now)" in said
+    lines = (tmp_path / "seen").read_text().splitlines()
+    assert {line.split()[0] for line in lines} == {"-", "3", "5"}, "each process sees a device of its own"
+    assert len(list(tmp_path.glob("out/runs/*/result.json"))) == 3
+    assert not list(tmp_path.glob("out/runs/*/result.conflict.json"))

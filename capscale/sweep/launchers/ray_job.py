@@ -29,7 +29,7 @@ folder=$(mktemp -d) || exit
 trap 'rm -rf "$folder"' EXIT  # ray has sent what is in it when it returns
 if [ "$dry_run" = no ]; then
   if ray job status "$name" >"$folder/state" 2>&1 </dev/null; then
-    if grep -qE 'SUCCEEDED|FAILED|STOPPED' "$folder/state"; then  # it left runs without a result
+    if grep -qiE "' (succeeded|failed|was stopped)" "$folder/state"; then  # it left runs without a result
       ray job delete "$name" </dev/null || exit {TRY_AGAIN}
     else
       echo "$name is under way"

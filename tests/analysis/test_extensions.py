@@ -69,6 +69,7 @@ def test_laws_of_several_numbers_are_those_of_fewer_where_the_others_do_nothing(
     }  # fmt: skip
 
 
+@pytest.mark.ci
 def test_the_direction_of_a_factor_of_gradients_is_its_derivative():
     plain = fit(drawn(1), LAWS["decoupled"], SETTINGS)
     (direction,) = added(plain, GRADIENTS_FACTOR.law, GRADIENTS_FACTOR).T

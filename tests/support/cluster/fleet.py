@@ -22,7 +22,7 @@ from capscale.sweep import local, outcome
 from capscale.sweep.directory import open_directory
 from capscale.sweep.display import Display
 from capscale.sweep.plan import Sweep
-from capscale.train import checkpoint, lease, loop
+from capscale.train import checkpoint, lease, record
 from capscale.train.loop import LoopIntervals
 from capscale.train.record import read_result
 from capscale.train.run import Run
@@ -191,7 +191,7 @@ class Fleet:
             host = self.simulation.process()
             return host.index if isinstance(host, Host) else 0
 
-        real = loop._finish
+        real = record.finish
 
         def finish(run: Run, directory: epath.Path, ending: Any, timing: dict[str, Any]) -> dict[str, Any]:
             new = real(run, directory, ending, timing)
@@ -214,10 +214,12 @@ class Fleet:
                 (
                     LoopIntervals,
                     "at",
-                    lambda *args, background, saving: LoopIntervals(CHUNK, background=background, mtbf_s=saving.mtbf_s),
+                    lambda *args, background, saving, judged: LoopIntervals(
+                        CHUNK, background=background, mtbf_s=saving.mtbf_s
+                    ),
                 ),
                 (local, "_executor", self._executor),
-                (loop, "_finish", finish),
+                (record, "finish", finish),
                 (outcome, "HEARD_S", LOOK_S),
                 (jax, "process_count", count),
                 (jax, "process_index", index),

@@ -51,7 +51,8 @@ def default_estimator(format: Format, rotated: bool = False) -> Estimator:
       where the grid is in a basis of its own, RBBM in the given one and the grid's there, `BothRotated`.
     - Codebooks, also on survivors: Algorithm 2 of the paper, `Hypersphere`. Noise: `ThroughScale`, after the authors'
       noise quantizer.
-    - E8P, which its authors round trained weights to, and formats from outside: straight-through.
+    - Nested integers (MatQuant), E8P, which its authors round trained weights to, and formats from outside:
+      straight-through.
     """
     stages = stages_of(format)
     scalar = format.inner if isinstance(format, Outliers) else stages.rounding

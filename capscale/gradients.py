@@ -12,6 +12,7 @@ from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.capabilities import Stateful, draws, learns
 from capscale.formats.dense import UNCOMPRESSED
+from capscale.formats.nested import Nested
 from capscale.kernels.hadamard import BASES, base_of
 
 Source = Literal["projected", "given"]
@@ -57,6 +58,11 @@ class BackwardProduct:
             raise UserError(f"BackwardProduct(signs={self.signs!r}): signs belong to a rotation; give hadamard=16 too")
         for name in ("gradient", "operand"):
             format: Format = getattr(self, name)
+            if isinstance(format, Nested):
+                raise UserError(
+                    f"BackwardProduct({name}={format!r}): nested widths are of stored weights; use Int(8), or another "
+                    "format that is made anew at every product"
+                )
             if isinstance(format, Stateful) or learns(format):
                 raise UserError(
                     f"BackwardProduct({name}={format!r}): the backward pass has no learned scales and no state from "

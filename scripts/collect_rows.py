@@ -16,7 +16,7 @@ from typing import Any
 
 
 def rows_of(directory: Path) -> list[dict[str, Any]]:
-    """One mapping a finished run, in the order of sweep.json."""
+    """One mapping a finished run, and one for each further slice of nested weights, in the order of sweep.json."""
     sweep = json.loads((directory / "sweep.json").read_text())
     rows = []
     for run in sweep["runs"]:
@@ -26,6 +26,7 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
             made = {"run": run, "data_sha256": result["run"]["data"]["sha256"], "jax": result["versions"]["jax"]}
             made |= {"device": result["versions"]["device"], "status": result["status"]}
             rows.append(result["row"] | made | {"wall_s": round(result["timing"]["wall_s"], 1)})
+            rows += [row | made for row in result.get("slices", [])]
     return rows
 
 
@@ -34,7 +35,7 @@ def about(directory: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     sweep = json.loads((directory / "sweep.json").read_text())
     made = {name: sorted({row[name] for row in rows}) for name in ("jax", "device")}
     told = {"ladder": sweep["ladder"], "data": sweep["data"], "expected": len(sweep["runs"]), "rows": len(rows)}
-    return told | made | {"run_minutes": round(sum(row["wall_s"] for row in rows) / 60, 1)}
+    return told | made | {"run_minutes": round(sum(row.get("wall_s", 0) for row in rows) / 60, 1)}
 
 
 def main() -> None:

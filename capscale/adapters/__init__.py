@@ -9,7 +9,9 @@ from typing import Any
 
 from capscale.coverage import Coverage
 from capscale.errors import UserError
-from capscale.policy import Policy
+from capscale.formats.catalog import label
+from capscale.formats.nested import Nested
+from capscale.policy import Policy, rules_of
 
 
 def compress(model: Any, policy: Policy, *inputs: Any, **kwargs: Any) -> Any:
@@ -37,6 +39,13 @@ def compress(model: Any, policy: Policy, *inputs: Any, **kwargs: Any) -> Any:
       params = compressed.init(key, x)["params"]
       loss = lambda params: mean_loss(compressed.apply({"params": params}, x))
     """
+    for rule in rules_of(policy):
+        format = rule.representation.weights.format
+        if isinstance(format, Nested) and format.at is None:
+            raise UserError(
+                f"{label(format)} trains a loss for every width, which the steps of `capscale sweep` have and a loop "
+                f"of one's own does not; name one slice, such as {label(format.sliced(format.widths[-1]))}"
+            )
     return _adapter(model).compress(model, policy, *inputs, **kwargs)
 
 

@@ -119,18 +119,25 @@ def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def _result(directory: epath.Path, run_id: str) -> dict[str, Any] | None:
-    """The row of a run with its id, status and wall seconds; None where it has no result."""
+def _result(directory: epath.Path, run_id: str) -> list[dict[str, Any]]:
+    """Rows of a run with its id, status and wall seconds: one, and one for each further slice of nested weights.
+
+    Slices take no time of their own. Empty where the run has no result.
+    """
     file = directory / "result.json"
     if not file.exists():
-        return None
+        return []
     remedy = f"delete {file.parent} and start the sweep again: only this run is trained"
     result = read_json(file, remedy)
     check_result(file, result, run_id, remedy)
-    row, status = result["row"], result.get("status")
+    status, told = result.get("status"), [result["row"], *result.get("slices", [])]
     seconds = float((result.get("timing") or {}).get("wall_s") or 0.0)
-    loss = row.get("loss") if status == "ok" else None
-    return {**row, "loss": loss, "run": run_id, "status": status, SECONDS: seconds}
+    return [
+        row
+        | {"loss": row.get("loss") if status == "ok" else None, "run": run_id, "status": status}
+        | {SECONDS: 0.0 if number else seconds}
+        for number, row in enumerate(told)
+    ]
 
 
 def _why_missing(directory: epath.Path, is_early: bool) -> str:
@@ -156,15 +163,14 @@ def read_sweep(directory: epath.PathLike, choices: Choices | None = None) -> Rea
     remarks = [Remark(r, _why_missing(directory / "runs" / r, r in early)) for r in expected if r not in set(found)]
     rows, seconds = [], 0.0
     for run_id in found:
-        row = _result(directory / "runs" / run_id, run_id)
-        assert row is not None  # its file was found
+        own = _result(directory / "runs" / run_id, run_id)
         if expected and run_id not in expected:
             remarks.append(Remark(run_id, "kept, though this sweep does not list it"))
-        seconds += row.pop(SECONDS)
-        rows.append(row)
+        seconds += sum(row.pop(SECONDS) for row in own)
+        rows += own
     if not rows:
         raise UserError(f"{directory}: no finished run of {len(expected)}; start the sweep again")
-    context = {**sweep, "training_seconds": seconds, "finished": len(rows), "expected": len(expected)}
+    context = {**sweep, "training_seconds": seconds, "finished": len(found), "expected": len(expected)}
     return _made(rows, directory, choices or Choices(), strict=False, remarks=tuple(remarks), context=context)
 
 
@@ -176,7 +182,7 @@ def read_run_records(path: epath.PathLike, runs: Collection[str]) -> list[dict[s
     """
     path = epath.Path(path)
     if path.is_dir():
-        return [record for run in runs if (record := _result(path / "runs" / run, run)) is not None]
+        return [record for run in runs for record in _result(path / "runs" / run, run)]
     if not is_there(path):
         raise UserError(f"{path}: {ABSENT}")
     records = read_file(path, Choices()).records

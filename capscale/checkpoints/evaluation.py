@@ -1,7 +1,7 @@
 """Loss of a trained decoder on the text that was held out, as the run holds its weights and activations."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +17,12 @@ from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.catalog import label
-from capscale.models.assigned import Held
+from capscale.models.assigned import Held, mapped
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.loss import tokens_at_once
 from capscale.models.mixture import MIXED
+from capscale.models.slices import at_width, nested_in, sliced
 from capscale.representation import DENSE
 from capscale.train.executor import PROGRAMS_HELD
 from capscale.train.record import loss_with_error
@@ -63,15 +64,42 @@ class Evaluated(NamedTuple):
         return self.said is None or abs(self.loss - self.said) <= ROUNDING
 
 
-def evaluated(source: Source, text: Text) -> Evaluated:
+def widths(source: Source, text: Text, width: int | None = None) -> list[Evaluated]:
+    """The loss of a run's checkpoint; of nested weights that of every width, the widest first, or of `width` alone.
+
+    Raises:
+      UserError: a width that the weights have not, and what `evaluated` raises.
+    """
+    nested = nested_in(source.weights)
+    known = () if nested is None else nested.widths
+    if width is not None and width not in known:
+        have = (
+            f"has the widths {', '.join(map(str, known))}" if known else "has weights of one width; leave --width out"
+        )
+        raise UserError(f"--width {width}: {source.path} {have}")
+    if not known:
+        return [evaluated(source, text)]
+    return [_at(source, text, number, bits) for number, bits in enumerate(known) if width in (None, bits)]
+
+
+def _at(source: Source, text: Text, number: int, bits: int) -> Evaluated:
+    policy = at_width(source.policy, bits) if source.policy else ()
+    assert isinstance(policy, tuple)
+    held = mapped(source.weights, partial(sliced, bits=bits))
+    return evaluated(source._replace(weights=held, policy=policy), text, number)
+
+
+def evaluated(source: Source, text: Text, number: int = 0) -> Evaluated:
     """The loss of a run's checkpoint on all held-out windows, with its formats as at the end of training.
+
+    `number`: of the row in result.json that it is held against, those of narrower slices coming behind the run's.
 
     Raises:
       UserError: another text than the run's, a loss that is not finite, or a result.json of another run.
     """
     check_text(source, text)
     windows, blocks = text.validation(source.model.context)
-    said = _said(source)
+    said = _said(source, number)
     loss, loss_se = loss_with_error(WindowLosses(source, windows)(source.held()), blocks)
     in_bits = loss / np.log(2) / text.bytes_per_symbol
     names = (
@@ -81,14 +109,15 @@ def evaluated(source: Source, text: Text) -> Evaluated:
     return Evaluated(*names, source.step, loss, loss_se, float(in_bits), len(windows), said)
 
 
-def _said(source: Source) -> float | None:
+def _said(source: Source, number: int) -> float | None:
     path = epath.Path(source.path / RESULT)
     if source.run_id is None or not path.exists():
         return None
     remedy = "remove it and start the sweep again to train this run once more"
     found = read_json(path, remedy)
     check_result(path, found, source.run_id, remedy)
-    return found["row"].get("loss") if found["row"].get("steps") == source.step else None
+    row = [found["row"], *found.get("slices", [])][number]
+    return row.get("loss") if row.get("steps") == source.step else None
 
 
 def check_text(source: Source, text: Text) -> None:

@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 class Evaluate:
     """Loss of trained runs on all of the text that was held out, by their checkpoints, beside what result.json says.
 
-    Weights and activations are held in the run's own formats, as at the end of training. Sweeps keep the last two
-    checkpoints of every run. Also takes a checkpoint of Hugging Face, with --text a directory of token shards of its
-    tokenizer (`capscale data`).
+    Weights and activations are held in the run's own formats, as at the end of training; nested weights at each width.
+    Sweeps keep the last two checkpoints of every run. Also takes a checkpoint of Hugging Face, with --text a directory
+    of token shards of its tokenizer (`capscale data`).
 
     Examples:
       capscale evaluate runs/demo/runs/*
       capscale evaluate runs/demo/runs/0123456789abcdef --step 3000 --json
+      capscale evaluate runs/nested/runs/* --width 2
     """
 
     runs: tyro.conf.Positional[tuple[str, ...]]
     """Directories of runs, or of checkpoints."""
     step: int | None = None
     """Step of the checkpoint; of each run its last one if not given."""
+    width: int | None = None
+    """Bits of one slice of nested weights; every width of them if not given."""
     text: str | None = None
     """Text file or token shards that the runs were trained on; the prose of Python's standard library if not given."""
     csv: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
@@ -42,7 +45,7 @@ class Evaluate:
         from etils import epath
 
         from capscale.analysis.numbers import json_ready
-        from capscale.checkpoints.evaluation import check_text, evaluated
+        from capscale.checkpoints.evaluation import check_text, widths
         from capscale.checkpoints.safetensors_file import local_path
         from capscale.checkpoints.source import read_source
         from capscale.cli.selecting import read_text
@@ -59,7 +62,7 @@ class Evaluate:
         found: list[tuple[Source, Evaluated]] = []
         for source in each(sources, "runs"):
             with waiting(f"evaluating {source.path}"):
-                found.append((source, evaluated(source, text)))
+                found += [(source, one) for one in widths(source, text, self.width)]
         rows = [_row(*pair) for pair in found]
         if self.csv is not None:
             write_text(epath.Path(local_path(self.csv)), _csv(rows))

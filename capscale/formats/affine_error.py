@@ -17,8 +17,17 @@ PIECE = 0.5  # of the range, in standard deviations
 FAR = 1e-18  # probability beyond which an end is not looked for
 
 
-def range_error(grid: Grid, size: int, distribution: Distribution, zero_point: bool) -> float:
+def range_error(
+    grid: Grid,
+    size: int,
+    distribution: Distribution,
+    zero_point: bool,
+    cut: tuple[Array64, Array64] | None = None,
+) -> float:
     """Mean squared error of groups of `size` values, on whose ends the ends of a grid of equal steps stand.
+
+    `cut`: levels that values go to in place of the grid's own, and the edges between which each is chosen, both in
+    steps from the lowest level; the nearest of the grid's if not given.
 
     `zero_point`: the grid is moved so that zero is a level. Groups whose values have one sign, 2^(1 - size) of all, are
     left out.
@@ -35,8 +44,9 @@ def range_error(grid: Grid, size: int, distribution: Distribution, zero_point: b
         inside = distribution.cdf(high) - distribution.cdf(low)
         scale = ranges / span
         zero = np.round(share * steps) / steps * span if zero_point else share * span
-        placed = (levels - zero) * scale[:, None]
-        error = _interior(placed, low, high, distribution)
+        placed = ((levels if cut is None else cut[0]) - zero) * scale[:, None]
+        edges = (placed[:, 1:] + placed[:, :-1]) / 2 if cut is None else (cut[1] - zero) * scale[:, None]
+        error = _interior(placed, edges, low, high, distribution)
         ends = sum(np.square(placed[:, at] - end) for at, end in ((0, low), (-1, high)))
         density = (size - 2) * inside ** (size - 3) * error + inside ** (size - 2) * ends
         both = (size - 1) * distribution.pdf(low) * distribution.pdf(high) * ranges
@@ -44,10 +54,9 @@ def range_error(grid: Grid, size: int, distribution: Distribution, zero_point: b
     return total
 
 
-def _interior(levels: Array64, low: Array64, high: Array64, distribution: Distribution) -> Array64:
-    """`int_low^high (x - nearest)^2 p(x) dx` for every row of ascending levels."""
-    middle = (levels[:, 1:] + levels[:, :-1]) / 2
-    edges = np.clip(np.concatenate([low[:, None], middle, high[:, None]], axis=1), low[:, None], high[:, None])
+def _interior(levels: Array64, inner: Array64, low: Array64, high: Array64, distribution: Distribution) -> Array64:
+    """`int_low^high (x - level)^2 p(x) dx` for every row of ascending levels with the edges between them."""
+    edges = np.clip(np.concatenate([low[:, None], inner, high[:, None]], axis=1), low[:, None], high[:, None])
     m0, m1, m2 = distribution.moments(edges[:, :-1], edges[:, 1:])
     return np.sum(m2 - 2 * levels * m1 + np.square(levels) * m0, axis=1)
 

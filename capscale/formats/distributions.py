@@ -129,8 +129,12 @@ class Pieces(NamedTuple):
 
 def nearest_pieces(levels: Array64) -> Pieces:
     """Of the nearest of ascending levels, (..., levels)."""
-    edges = _closed((levels[..., 1:] + levels[..., :-1]) / 2)
-    return Pieces(edges, np.ones_like(levels), -2 * levels, np.square(levels))
+    return cut_pieces(levels, (levels[..., 1:] + levels[..., :-1]) / 2)
+
+
+def cut_pieces(levels: Array64, inner: Array64) -> Pieces:
+    """Of levels each of which is chosen between two neighbouring edges, (..., levels - 1) of them ascending."""
+    return Pieces(_closed(inner), np.ones_like(levels), -2 * levels, np.square(levels))
 
 
 def between_pieces(levels: Array64) -> Pieces:

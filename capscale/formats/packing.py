@@ -20,6 +20,7 @@ from capscale.artifacts import DIGEST, digest
 from capscale.errors import UserError
 
 from .base import NO_CONTEXT, Context, Format
+from .nested import Nested
 from .serialize import from_json, to_json
 from .stated import PACKING, unstated
 from .storage import Codes, Field, Shape, Storable
@@ -67,6 +68,20 @@ def unpack(packed: Packed) -> Array:
     fields = packed.format.layout(packed.shape, packed.dtype)
     codes = {f.name: from_bytes(packed.fields[f.name], f) for f in fields}
     return packed.format.load(codes, packed.shape, packed.dtype)
+
+
+def sliced(packed: Packed, bits: int) -> Packed:
+    """The model of so many bits that a tensor of nested integers holds, by its codes alone.
+
+    Raises:
+      UserError: another format, a slice of one, or bits that are none of its widths.
+    """
+    if not isinstance(packed.format, Nested) or packed.format.at is not None:
+        raise UserError(f"{packed.format!r} holds one width; slices are of nested integers, such as nested-8-4-2")
+    narrow = packed.format.sliced(bits)
+    codes = {f.name: from_bytes(packed.fields[f.name], f) for f in packed.format.layout(packed.shape, packed.dtype)}
+    cut, fields = narrow.narrowed(codes), narrow.layout(packed.shape, packed.dtype)
+    return Packed(narrow, packed.shape, packed.dtype, {f.name: to_bytes(cut[f.name], f) for f in fields})
 
 
 def expected_bytes(format: Storable, shape: Shape, dtype: DTypeLike) -> int:
@@ -227,4 +242,4 @@ def _bits(number: int, width: int) -> np.ndarray:
     return np.unpackbits(raw, bitorder="little")[:width]
 
 
-__all__ = ["Packed", "expected_bytes", "load", "pack", "save", "unpack"]
+__all__ = ["Packed", "expected_bytes", "load", "pack", "save", "sliced", "unpack"]

@@ -93,6 +93,7 @@ def own_classes() -> tuple[type, ...]:
         kquant,
         levels,
         magnitude,
+        nested,
         noise,
         outliers,
         pattern,
@@ -120,6 +121,7 @@ def own_classes() -> tuple[type, ...]:
             vector.Vector,
             outliers.Outliers,
             noise.Noise,
+            nested.Nested,
         ),
         *(grids.Int, floats.Float, levels.Levels, scale.Rms, scale.Absmax, scale.PowerOfTwo, scale.TwoLevel),
         *(

@@ -3,11 +3,13 @@
     [absmax-|affine-]GRID[-gN|-gRxC|-matrix][-bf16|-fp16|@e8m0[-even|-ceil|-three-quarters|-rms]|@e4m3[-ms-eden]]
     topP[-unitsU|-unitsRxC]   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   vq@FILE   SCALAR-outliersP
     noiseB   noise-as-SCALAR   noise-gmseX, each with -matrix or without
+    [absmax-]nested-B-B-...[-gN][-weighted-W-W-...][-atB]
 
 GRID: `intB`, `mid-tread-intB`, `twos-intB`, `lloydB`, `eXmY`, `ternary`, or `nf4` and `af4`, in groups of 64 where it
 says none. One scale a row, unless it says. `@` names the float that scales are stored in, and how they come to it:
 `e2m1-g32@e8m0` is MXFP4, `e2m1-g16@e4m3` NVFP4; see `STORED_AS`.
-P is percent, with decimals if need be.
+P is percent, with decimals if need be. `nested-8-4-2` is one tensor of three widths, `nested-8-4-2-at2` its slice of 2
+bits, W are weights of the losses.
 """
 
 import re
@@ -23,6 +25,7 @@ from .floats import E4M3, E5M2, Float
 from .grids import Grid, Int
 from .groups import GroupSize
 from .levels import AF4, NF4, TERNARY, lloyd_max
+from .nested import Nested
 from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
@@ -165,6 +168,25 @@ def _noise_as(found: re.Match[str], inner: Format) -> Noise:
     return Noise(gmse, *_matrix(found))
 
 
+def _nested(found: re.Match[str]) -> Nested:
+    return Nested(
+        tuple(int(width) for width in found["widths"].split("-")),
+        Absmax() if found["rule"] else Range(),
+        int(found["group"]) if found["group"] else "row",
+        tuple(float(weight) for weight in found["weights"].split("-")[1:]) if found["weights"] else (),
+        int(found["at"]) if found["at"] else None,
+    )
+
+
+def _nested_name(format: Nested) -> str:
+    rule = "absmax-" if isinstance(format.scale, Absmax) else ""
+    group = "" if format.group == "row" else f"-g{format.group}"
+    weights = "".join(f"-{weight:g}" for weight in format.weights)
+    slice_ = "" if format.at is None else f"-at{format.at}"
+    widths = "-".join(map(str, format.widths))
+    return f"{rule}nested-{widths}{group}{f'-weighted{weights}' if weights else ''}{slice_}"
+
+
 def _pattern(found: re.Match[str]) -> NM:
     unit = 2 if found["pairs"] else int(found["unit"] or 1)
     return NM(int(found["n"]), int(found["m"]), unit=unit)
@@ -182,6 +204,8 @@ _RULES: dict[str, Callable[..., Format]] = {
     r"noise-gmse(?P<gmse>0?\.\d+)(?P<matrix>-matrix)?": lambda m: Noise(float(m["gmse"]), *_matrix(m)),
     r"noise-as-(?P<scalar>.+?)(?P<matrix>-matrix)?": _noise_as,
     rf"(?P<scalar>.+)-outliers{PERCENT}": _outliers,
+    r"(?P<rule>absmax-)?nested-(?P<widths>\d(?:-\d)+)(?:-g(?P<group>\d+))?"
+    r"(?:-weighted(?P<weights>(?:-\d+(?:\.\d+)?)+))?(?:-at(?P<at>\d))?": _nested,
 }
 
 
@@ -216,6 +240,8 @@ def _spelled(format: Format) -> str | None:
             name = f"higgs-d{format.dimension}-n{format.codewords}"
         case Noise():
             name = f"noise-gmse{format.gmse!r}{'-matrix' if format.granularity == 'matrix' else ''}"
+        case Nested():
+            name = _nested_name(format)
         case _:
             name = None
     return name

@@ -12,6 +12,7 @@ from capscale.errors import UserError
 from capscale.formats.base import granularity_of
 from capscale.formats.capabilities import Stateful, learns
 from capscale.formats.catalog import label
+from capscale.formats.nested import Nested
 from capscale.formats.rotation import hadamard_block, turned, turned_back
 from capscale.formats.stages import stages_of
 from capscale.gradients import DENSE_GRADIENTS, Gradients
@@ -86,8 +87,17 @@ class Representation:
                     f"{label(operand.format)} rotates what it keeps by itself, and hadamard={block} would rotate "
                     f"before that as well; use hadamard=None, or {other} to prune in the rotated basis"
                 )
+        self._check_by_token()
+
+    def _check_by_token(self) -> None:
+        """Raises `UserError` for formats that cannot hold a token by itself."""
         for side in _BY_TOKEN:
             format = getattr(self, side).format
+            if isinstance(format, Nested):
+                raise UserError(
+                    f"{side}={label(format)}: nested widths are of one stored tensor, the weights; use affine-int8, or "
+                    "another format that is made anew for every token"
+                )
             if isinstance(format, Stateful):
                 raise UserError(f"{side}={format!r} have no state from step to step; use TopK")
             if granularity_of(format) != "row":

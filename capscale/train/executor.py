@@ -48,8 +48,8 @@ class Executor(Protocol):
         """`count` steps of every run; the state passed in is consumed."""
         ...
 
-    def evaluate(self, state: Any, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
-        """Mean loss of every window, `float32 (R, S, B)`."""
+    def evaluate(self, state: Any, window_SBU: np.ndarray, runs: list[Run], width: int | None = None) -> np.ndarray:
+        """Mean loss of every window, `float32 (R, S, B)`; of nested weights those of `width` bits, else the widest."""
         ...
 
     def diverged_at(self, state: Any, runs: list[Run]) -> np.ndarray:
@@ -141,7 +141,8 @@ class Sharded:
     """One run over a Mesh: parameters split over "fsdp", batches over both axes."""
 
     def __init__(self, run: Run, mesh: Mesh, memory: Memory = AT_ONCE):
-        self._functions = _sharded(Program.of(run, memory, mesh.size), mesh)
+        self._program = Program.of(run, memory, mesh.size)
+        self._functions = _sharded(self._program, mesh)
         self._mesh, self._batch = mesh, run.batch
         self.devices, self.rows = mesh.size, local_rows(mesh, run.batch)
 
@@ -166,11 +167,14 @@ class Sharded:
             state, history = self._functions.train_chunk(state, windows, np.int32(count), _pace(run))
         return state, {name: np.asarray(values)[None] for name, values in history.items()}
 
-    def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
+    def evaluate(
+        self, state: TrainState, window_SBU: np.ndarray, runs: list[Run], width: int | None = None
+    ) -> np.ndarray:
         """Of `Executor`, for runs of this kind."""
         windows = self._batches(window_SBU)
+        functions = self._functions if width is None else _sharded(self._program.at(width), self._mesh)
         with jax.set_mesh(self._mesh):
-            return np.asarray(self._functions.evaluate(state, windows))[None]
+            return np.asarray(functions.evaluate(state, windows))[None]
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
         """Of `Executor`, for runs of this kind."""
@@ -261,9 +265,12 @@ class Population:
         state, history = self._functions.train_chunk(state, self._spread(list(window_RSBU)), np.int32(count), paces)
         return state, {name: self._gather(values, runs) for name, values in history.items()}
 
-    def evaluate(self, state: TrainState, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
+    def evaluate(
+        self, state: TrainState, window_SBU: np.ndarray, runs: list[Run], width: int | None = None
+    ) -> np.ndarray:
         """Of `Executor`, for runs of this kind."""
-        return self._gather(self._functions.evaluate(state, window_SBU), runs)
+        functions = self._functions if width is None else _mapped(self._program.at(width), self._devices)
+        return self._gather(functions.evaluate(state, window_SBU), runs)
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:
         """Of `Executor`, for runs of this kind."""

@@ -14,6 +14,7 @@ from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import read_json, refuse_link, write_json, writing
 from capscale.kernels import dispatch
+from capscale.models.slices import nested_in
 from capscale.storage import make_directory
 from capscale.train import record
 from capscale.train.checkpoint import Checkpoints
@@ -261,6 +262,7 @@ def _endings(
     """Measurements of each run at the end of its training."""
     held_out, blocks = source.validation(runs[0].model.context)
     losses = _validation_losses(executor, runs, held_out, state)
+    narrower = {width: _validation_losses(executor, runs, held_out, state, width) for width in _narrower(runs[0])}
     measures = executor.measures(state, runs)
     return [
         record.Ending(
@@ -269,15 +271,24 @@ def _endings(
             int(diverged_at[number]),
             {name: float(of_runs[number]) for name, of_runs in measures.items()},
             source.bytes_per_symbol,
+            {width: of_runs[number] for width, of_runs in narrower.items()},
         )
         for number in range(len(runs))
     ]
 
 
-def _validation_losses(executor: Executor, runs: list[Run], window_NU: np.ndarray, state: Any) -> np.ndarray:
-    """Mean loss of every validation window in nats per token, `float64 (runs, windows)`."""
+def _narrower(run: Run) -> tuple[int, ...]:
+    """Widths of nested weights below the widest."""
+    nested = nested_in(run.held)
+    return () if nested is None else nested.widths[1:]
+
+
+def _validation_losses(
+    executor: Executor, runs: list[Run], window_NU: np.ndarray, state: Any, width: int | None = None
+) -> np.ndarray:
+    """Mean loss of every validation window in nats per token, `float64 (runs, windows)`; `width`: of nested weights."""
     count, batch = len(window_NU), runs[0].batch
     padded_NU = np.pad(window_NU, ((0, -count % batch), (0, 0)))  # cut off again below
     window_SBU = padded_NU.reshape(-1, batch, window_NU.shape[1])
-    losses = executor.evaluate(state, window_SBU[:, executor.rows], runs)
+    losses = executor.evaluate(state, window_SBU[:, executor.rows], runs, width)
     return losses.astype(np.float64).reshape(len(runs), -1)[:, :count]

@@ -12,6 +12,7 @@ from capscale.models.assigned import Held, assigned, every
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.loss import tokens_at_once
+from capscale.models.slices import at_width, nested_in
 from capscale.policy import Frozen, Rule
 from capscale.representation import DENSE, DENSE_OPERAND, Representation
 from capscale.train.memory import AT_ONCE, Memory
@@ -82,6 +83,20 @@ class Program:
             for share in shares
         )
 
+    @cached_property
+    def slices(self) -> tuple["Slice", ...]:
+        """One for every width of nested weights, the widest first; none where no weight is nested."""
+        nested = nested_in(self.held)
+        if nested is None or nested.at is not None:
+            return ()
+        return tuple(
+            Slice(width, share, self.at(width)) for width, share in zip(nested.widths, nested.shares, strict=True)
+        )
+
+    def at(self, width: int) -> "Program":
+        """The program of one width of nested weights, with the same state."""
+        return dataclasses.replace(self, representation=at_width(self.representation, width))
+
     @property
     def last(self) -> "Program":
         """The program of the steps from which on all rules hold."""
@@ -95,6 +110,20 @@ class Program:
     def tokens_at_once(self, sequences: int) -> int:
         """Tokens of each of so many sequences, of all devices, whose logits exist together."""
         return tokens_at_once(sequences // self.devices, self.model.context, self.model.vocabulary)
+
+
+class Slice(NamedTuple):
+    """One width of nested weights.
+
+    Attributes:
+      width: bits.
+      share: of its loss in that of a step.
+      program: with the weights of this width.
+    """
+
+    width: int
+    share: float
+    program: Program
 
 
 class Phase(NamedTuple):

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,6 +22,8 @@ from capscale.gradient_names import gradients_name
 from capscale.models.assigned import every
 from capscale.models.mixture import format_gmse, mixture_of
 from capscale.models.parametrized import Counted, counted
+from capscale.models.slices import at_width, nested_in
+from capscale.policy import Frozen
 from capscale.policy_names import policy_name
 from capscale.realised import COLUMNS
 from capscale.representation import Representation
@@ -31,12 +33,15 @@ from capscale.train.run import Run, described
 Status = Literal["ok", "diverged"]
 
 
-def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_symbol: float) -> dict[str, Any]:
+def result_row(
+    run: Run, loss: float | None, loss_se: float | None, bytes_per_symbol: float, held: Frozen | None = None
+) -> dict[str, Any]:
     """The run's line in a table: coordinates, loss in nats per token with its standard error, GMSEs.
 
     The losses are None for a diverged run. `loss_se` is the sampling error of the validation text,
     shared by all runs scored on it. Gradients have a column where they are compressed, and so has a correction of the
-    weights: rows of runs without are as they were before there was one.
+    weights: rows of runs without are as they were before there was one. `held`: what the weights were held in for this
+    loss, where not as the run says.
     """
     return {
         "model": run.size,
@@ -47,7 +52,7 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
         "loss": loss,
         "loss_se": loss_se,
         "bits_per_byte": None if loss is None else loss / math.log(2) / bytes_per_symbol,
-        **_formats(run),
+        **_formats(run, run.representation if held is None else held),
         **({} if run.optimizer.correction is None else {"correction": run.optimizer.correction.name}),
         "seed": run.seed,
         "learning_rate": run.optimizer.learning_rate,
@@ -55,13 +60,26 @@ def result_row(run: Run, loss: float | None, loss_se: float | None, bytes_per_sy
     }
 
 
-def _formats(run: Run) -> dict[str, Any]:
+def slice_row(
+    run: Run, width: int, loss: float | None, loss_se: float | None, bytes_per_symbol: float
+) -> dict[str, Any]:
+    """The line of one slice of a run with nested weights: a point of its own, of weights that all widths trained.
+
+    `slice_of` names the format that was trained; what weights tell of themselves is told of the widest alone.
+    """
+    nested = nested_in(run.held)
+    assert nested is not None
+    row = result_row(run, loss, loss_se, bytes_per_symbol, at_width(run.representation, width))
+    return row | dict.fromkeys(COLUMNS[1:]) | {"slice_of": catalog.label(nested)}
+
+
+def _formats(run: Run, held: Frozen) -> dict[str, Any]:
     """Columns of the formats; of a policy its rules, and means over the weights of the layers.
 
     Of a policy the words are `mixed`, so that no reader takes its rows for those of one format, and its estimators and
     rotations stand in its rules. See `capscale.models.mixture` for the means.
     """
-    held, stored = run.representation, counted(run.model, run.representation)
+    stored = counted(run.model, held)
     if not isinstance(held, Representation):
         mixture = mixture_of(run.model, held)
         return {
@@ -142,13 +160,19 @@ def result(
     row: dict[str, Any],
     timing: dict[str, Any],
     metrics: dict[str, float | None] | None = None,
+    *,
+    slices: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The content of result.json; `metrics`: averages over the run of what training measured, and their `_end`."""
+    """The content of result.json; `metrics`: averages over the run of what training measured, and their `_end`.
+
+    `slices`: rows of the slices of nested weights, beside that of the widest.
+    """
     content = {
         "schema": RESULT_SCHEMA,
         "run_id": run.run_id,
         "status": status,
         "row": row,
+        **({"slices": list(slices)} if slices else {}),
         "metrics": metrics or {},
         "run": described(run),
         "timing": timing,
@@ -185,7 +209,7 @@ def write_result(directory: epath.Path, new: dict[str, Any], run: Run) -> None:
     if write_json(directory / "result.json", new, new=True):
         return
     old = read_result(directory, run)
-    if old is None or (old["status"], old["row"]) != (new["status"], new["row"]):
+    if old is None or _said(old) != _said(new):
         write_json(directory / "result.conflict.json", new)
         raise UserError(
             f"run {run.run_id} ended twice with different results: compare result.json and "
@@ -201,6 +225,8 @@ class Ending(NamedTuple):
     diverged_at: int
     measures: dict[str, float]
     bytes_per_symbol: float
+    narrower: Mapping[int, np.ndarray] = {}
+    """Losses of the slices of nested weights, by their bits."""
 
 
 def finish(run: Run, directory: epath.Path, ending: Ending, timing: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +237,16 @@ def finish(run: Run, directory: epath.Path, ending: Ending, timing: dict[str, An
     metrics = {name: value if math.isfinite(value) else None for name, value in ending.measures.items()}
     row = result_row(run, loss, loss_se, ending.bytes_per_symbol) | weights_row(run, metrics)
     row["diverged_at_step"] = ending.diverged_at or None
-    new = result(run, "diverged" if loss is None else "ok", row, timing, metrics)
+    slices = []
+    for width, losses in ending.narrower.items():
+        told = (None, None) if loss is None else loss_with_error(losses, ending.blocks)
+        slices.append(slice_row(run, width, *told, ending.bytes_per_symbol))
+    new = result(run, "diverged" if loss is None else "ok", row, timing, metrics, slices=slices)
     if is_first():
         write_result(directory, new, run)
     return new
+
+
+def _said(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    """All that two results of one run have to agree in."""
+    return result["status"], result["row"], result.get("slices")

@@ -16,6 +16,7 @@ from capscale.formats.schedule import first_step
 from capscale.formats.serialize import to_json
 from capscale.models.assigned import Held, assigned, every
 from capscale.models.config import ModelConfig
+from capscale.models.slices import nested_in
 from capscale.policy import Frozen, frozen
 from capscale.representation import DENSE, Representation
 from capscale.train.code import code_of
@@ -127,6 +128,13 @@ class Run:
                     f"a rule starts at {share:g}, which is step {first} of {self.steps}: nothing would be trained "
                     f"{'before' if first == 0 else 'from'} there; choose another share, or more tokens"
                 )
+        nested = nested_in(held)
+        if nested is not None and nested.at is not None:
+            raise UserError(
+                f"Run(representation={label(nested)}): a slice is read off a run of all widths, "
+                f"{label(nested.sliced(nested.widths[0]))}; to train it alone give the others the weight 0, such as "
+                "nested-8-4-2-weighted-0-0-1"
+            )
         agreed = held if isinstance(held, Representation) and not starts else policy
         object.__setattr__(self, "representation", agreed)
         if self.optimizer.correction is not None:
@@ -143,6 +151,11 @@ class Run:
             raise UserError(
                 f"Run(optimizer.correction={correction}): {label(drawn)} draws what weights become anew at every step, "
                 "which is nothing to pull them to; use correction=None, or a format that rounds to the nearest"
+            )
+        if nested := nested_in(self.held):
+            raise UserError(
+                f"Run(optimizer.correction={correction}): {label(nested)} holds its weights in several widths, and a "
+                "correction pulls them to one; use correction=None, or one width"
             )
         if (share := correction.largest(self.optimizer.learning_rate)) > 1:
             raise UserError(

@@ -1,6 +1,7 @@
 """The compiled part of training: one step, a chunk of steps, an evaluation."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -146,8 +147,11 @@ def _step(
     ctx = context_of(state, scalars)
     progress = jnp.asarray(ctx.progress)
     held, vjp_to_master = jax.vjp(lambda params: _held(program, params, ctx, state.formats), state.params)
-    loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis)
-    (gradient,) = vjp_to_master(held_gradient)
+    if program.slices:
+        loss, gradient, held_gradient = _over_widths(program, state, window_BU, ctx, data_parallel_axis)
+    else:
+        loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis)
+        (gradient,) = vjp_to_master(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
     rate = scalars.learning_rate * rate_at(program.optimizer, progress)
@@ -184,6 +188,27 @@ def _step(
     )
     diverged_at = jnp.where((state.diverged_at == 0) & ~jnp.isfinite(loss), state.step + 1, state.diverged_at)
     return TrainState(params, formats, moments, state.step + 1, state.key, diverged_at, averages, latest), metrics
+
+
+def _over_widths(
+    program: Program, state: TrainState, window_BU: Array, ctx: Context, data_parallel_axis: str | None
+) -> tuple[Array, Any, Any]:
+    """Mean loss over the widths of nested weights; its gradient by master weights and, summed, by those held.
+
+    Widths whose loss does not count are left out.
+    """
+    total: tuple[Array, Any, Any] | None = None
+    for _, share, each in program.slices:
+        if not share:
+            continue
+
+        held, vjp_to_master = jax.vjp(partial(_held, each, ctx=ctx, formats=state.formats), state.params)
+        loss, held_gradient = loss_and_gradient(each, held, window_BU, ctx, data_parallel_axis)
+        own = loss, *vjp_to_master(held_gradient), held_gradient
+        own = jax.tree.map(lambda value, share=share: jnp.float32(share) * value, own)
+        total = own if total is None else jax.tree.map(jnp.add, total, own)
+    assert total is not None
+    return total
 
 
 def train_chunk(

@@ -111,7 +111,7 @@ class Trainer:
         losses = 3 + 5 * np.exp(-np.arange(first, first + count) / 300)
         return state, {"loss": losses[None].astype(np.float32), "grad_norm": np.ones((1, count), np.float32)}
 
-    def evaluate(self, state: Any, window_SBU: np.ndarray, runs: list[Run]) -> np.ndarray:
+    def evaluate(self, state: Any, window_SBU: np.ndarray, runs: list[Run], width: int | None = None) -> np.ndarray:
         self._simulation.sleep(2.0)
         return np.full((1, *window_SBU.shape[:2]), loss_of(int(state["total"])), np.float64)
 

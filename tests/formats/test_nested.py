@@ -64,6 +64,7 @@ def oracle(nested, draws=2000, values=256):
     return errors.mean(), errors.std() / np.sqrt(draws)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["nested-8-4-2-at4", "nested-8-4-2-at2", "absmax-nested-8-4-2-at2", "nested-6-3-at3"])
 def test_errors_of_slices_are_exact(name):
     found, (mean, error) = gmse(find(name), NORMAL, 256), oracle(find(name))
@@ -71,6 +72,7 @@ def test_errors_of_slices_are_exact(name):
     assert abs(found.value - mean) < 4 * error < 0.03 * mean
 
 
+@pytest.mark.ci
 def test_a_slice_is_another_grid_than_the_one_of_its_bits():
     """At 2 bits the slice has less error than integers over the same range, whose outer levels lie at its ends."""
     slices = [gmse(find(f"nested-8-4-2-at{bits}"), NORMAL, 256).value for bits in (4, 2)]

@@ -148,11 +148,11 @@ def decoded(container: str, name: str, dtype: str, parts: Mapping[str, np.ndarra
         return gguf.quants.dequantize(parts["blocks"], kind).reshape(x.shape)
     tensors = {part: tensor(value) for part, value in parts.items()}
     if container == "torchao":
-        metadata = as_torchao.header({"m.weight": True}, find(name), dtype)
+        metadata = as_torchao.header({"m.weight": find(name)}, dtype)
         found, left = unflatten_tensor_state_dict({f"m.{part}": value for part, value in tensors.items()}, metadata)
         assert not left
         return found["m.weight"].dequantize().float().numpy()
-    config = compressed_tensors.config(find(name))
+    config = compressed_tensors.config({"m.weight": find(name)})
     scheme = QuantizationScheme.model_validate(config["config_groups"]["group_0"])
     compressor = BaseCompressor.get_value_from_registry(config["format"])
     return compressor.decompress(tensors, scheme)["weight"].float().numpy()

@@ -7,6 +7,7 @@ is given: without speeds no format trains cheaper than dense, and dense wins any
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t as student
@@ -21,6 +22,7 @@ from capscale.capacity import FLOPS_PER_PARAMETER_TOKEN
 from capscale.checks import check_finite
 from capscale.errors import UserError
 
+Cache = Callable[[float], float]
 SIZES = 241
 """Sizes among which the best one under a FLOP budget is looked for, over seven decades; a parabola refines it."""
 
@@ -60,7 +62,7 @@ class Option:
 
     prediction: Prediction
     memory: float
-    """Bytes of the compressed weights."""
+    """Bytes of the compressed weights, and of the cache where it is counted."""
     flops: float
     behind: float
     """Expected loss behind the winner (nats); for a target loss, memory over the winner's."""
@@ -70,6 +72,8 @@ class Option:
     """Of least loss under a FLOP budget, with its 95 % interval; open where no interval of the loss is stated."""
     ratio: Interval | None = None
     """Tokens per parameter there."""
+    cache: float = 0.0
+    """Bytes of attention's cache among them."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,35 @@ class NextRun:
     row: Row
     deviation_before: float
     deviation_after: float
+
+
+class Room(NamedTuple):
+    """Memory that weights take, and attention's cache where it is counted.
+
+    `cache`: its bytes, of a model of N parameters.
+    """
+
+    cache: Cache | None = None
+
+    def cached(self, N: float) -> float:
+        """Bytes of the cache; none where it is not counted."""
+        return 0.0 if self.cache is None else self.cache(N)
+
+    def taken(self, N: float, bits: float) -> float:
+        """Bytes of N weights, and of the cache."""
+        return N * bits / 8 + self.cached(N)
+
+    def size(self, memory: float, bits: float) -> float:
+        """The N whose weights and cache take so many bytes; `UserError` where the cache leaves nothing."""
+        most = 8 * memory / bits
+        if self.cache is None:
+            return most
+        if self.taken(1.0, bits) >= memory:
+            raise UserError(
+                f"--memory {memory:g}: the cache alone takes more; give a shorter --context, fewer sequences by "
+                "--batch, or smaller formats by --keys and --values"
+            )
+        return float(np.exp(bisect(lambda log_n: memory - self.taken(float(np.exp(log_n)), bits), 0.0, np.log(most))))
 
 
 @dataclass(frozen=True)
@@ -95,12 +128,24 @@ def plan(
     formats: Sequence[tuple[str, str]],
     speed: Mapping[str, float] | None = None,
     count: int = 1000,
+    *,
+    cache: Cache | None = None,
 ) -> Plan:
-    """The best (N, D) of every (weights, activations) pair under the budget, ranked."""
+    """The best (N, D) of every (weights, activations) pair under the budget, ranked.
+
+    Args:
+      ensemble: of fitted laws.
+      budget: of which `memory` is of the weights, and of the cache where it is counted.
+      formats: pairs of catalog names.
+      speed: factors by which weight formats train faster than dense.
+      count: draws.
+      cache: bytes of attention's cache of a model of N parameters; None: it is not counted.
+    """
     if not formats:
         raise UserError("no formats to choose from; give catalog names")
     predictor = Predictor(ensemble, tuple(target(w, a, runs=ensemble.table) for w, a in formats), count)
-    found = [_best_use(predictor, budget, row, (speed or {}).get(row.weights, 1.0)) for row in predictor.rows]
+    room = Room(cache)
+    found = [_best_use(predictor, budget, row, (speed or {}).get(row.weights, 1.0), room) for row in predictor.rows]
     goal = budget.loss is not None
     found.sort(key=(lambda f: f.memory) if goal else (lambda f: f.prediction.loss.estimate))
     winner = found[0]
@@ -108,11 +153,15 @@ def plan(
     for use in found:
         # The same draws judge both formats: what they share cancels. Equal losses are compared at the winner's memory,
         # where the other format's model is smaller and its loss higher.
-        row = _of_memory(use.prediction.row, winner.memory, budget) if goal else use.prediction.row
+        row = use.prediction.row
+        if goal:
+            N = room.size(winner.memory, storage_bits(row.weights))
+            row = row._replace(N=N, D=budget.tokens_of(N))
         there = predictor.predict(row) if goal else use.prediction
         behind = use.memory / winner.memory if goal else use.prediction.loss.estimate - winner.prediction.loss.estimate
         apart = True if use is winner else _apart(ensemble, there, winner.prediction)
-        options.append(Option(use.prediction, use.memory, use.flops, float(behind), apart, use.size, use.ratio))
+        told = use.size, use.ratio, room.cached(use.prediction.row.N)
+        options.append(Option(use.prediction, use.memory, use.flops, float(behind), apart, *told))
     pair = [o.prediction.row for o in options[:2]]
     return Plan(tuple(options), _next_run(ensemble.best, pair) if len(pair) == 2 else None)
 
@@ -128,11 +177,6 @@ def _apart(ensemble: Ensemble, other: Prediction, winner: Prediction) -> bool | 
     return bool(middle - widen * (middle - float(np.quantile(difference, 0.05))) > 0)
 
 
-def _of_memory(row: Row, memory: float, budget: Budget) -> Row:
-    N = 8 * memory / storage_bits(row.weights)
-    return row._replace(N=N, D=budget.tokens_of(N))
-
-
 @dataclass(frozen=True)
 class _Use:
     """A format's best use of the budget."""
@@ -144,7 +188,7 @@ class _Use:
     ratio: Interval | None = None
 
 
-def _best_use(predictor: Predictor, budget: Budget, row: Row, speed: float) -> _Use:
+def _best_use(predictor: Predictor, budget: Budget, row: Row, speed: float, room: "Room") -> _Use:
     bits = storage_bits(row.weights)
 
     def at(N: float) -> Row:
@@ -152,7 +196,7 @@ def _best_use(predictor: Predictor, budget: Budget, row: Row, speed: float) -> _
 
     size = ratio = None
     if budget.memory is not None:
-        row = at(8 * budget.memory / bits)
+        row = at(room.size(budget.memory, bits))
     elif budget.flops is not None:
         size, ratio = best_size(predictor, row, budget.flops * speed)
         row = row._replace(N=size.estimate, D=size.estimate * ratio.estimate)
@@ -173,7 +217,7 @@ def _best_use(predictor: Predictor, budget: Budget, row: Row, speed: float) -> _
     prediction = predictor.predict(row)
     if size and ratio and not prediction.stated:
         size, ratio = (Interval(i.estimate, -np.inf, np.inf) for i in (size, ratio))
-    return _Use(prediction, row.N * bits / 8, flops, size, ratio)
+    return _Use(prediction, room.taken(row.N, bits), flops, size, ratio)
 
 
 def best_size(predictor: Predictor, row: Row, flops: float) -> tuple[Interval, Interval]:

@@ -19,6 +19,7 @@ from capscale.data.source import Source as Text
 from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.catalog import find, label
+from capscale.models.assigned import full
 from capscale.operands import Operand
 from capscale.policy import Rule
 from capscale.representation import Representation
@@ -76,17 +77,15 @@ class Allocation(NamedTuple):
 
 def rules_of_mixture(source: Source, found: Allocation, hadamard: int | None) -> tuple[Rule, ...]:
     """The allocated formats as a policy that trains: one rule a format, which names its matrices."""
-    by_format: dict[str, list[str]] = {}
+    inputs = full(source.model, source.inputs)
+    by_held: dict[Representation, list[str]] = {}
     for one, name in zip(found.sensitivities, found.allocated.weights, strict=True):
         stack, rest = one.matrix.path.split("/", 1)
-        by_format.setdefault(name, []).append(f"{one.matrix.layer}/{rest}")
         assert stack == STACK
-    inputs = Representation(activations=source.activations, keys=source.keys, values=source.values)
-
-    def held(name: str) -> Representation:
-        return replace(inputs, weights=Operand(find(name)), hadamard=hadamard)
-
-    return tuple(Rule(f"{STACK}/({'|'.join(paths)})", held(name)) for name, paths in by_format.items())
+        own = inputs.of(one.matrix.path)[one.matrix.layer]
+        held = replace(own, weights=Operand(find(name)), hadamard=own.hadamard if hadamard is None else hadamard)
+        by_held.setdefault(held, []).append(f"{one.matrix.layer}/{rest}")
+    return tuple(Rule(f"{STACK}/({'|'.join(paths)})", held) for held, paths in by_held.items())
 
 
 def allocate(

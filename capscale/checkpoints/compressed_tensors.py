@@ -32,6 +32,8 @@ from capscale.formats.scale import Absmax, PowerOfTwo, Rms, TwoLevel
 from capscale.formats.stages import scalar_alone
 
 NAME = "compressed-tensors"
+MIXED = "mixed-precision"
+"""Word for a model whose groups are laid out in several ways (`CompressionFormat.mixed_precision`)."""
 WORD = 32  # codes of a row that are packed together, into as many int32 as they have bits
 NVFP4, MXFP4 = find("nvfp4"), find("mxfp4")
 
@@ -97,17 +99,38 @@ def _arguments(bits: int, kind: str, format: Scalar, symmetric: bool = True) -> 
     return found | {"strategy": strategy, "group_size": group if isinstance(group, int) else None}
 
 
-def config(format: Format) -> dict[str, Any]:
-    """`quantization_config` of a model whose linear layers, but for the head, are held in `format`."""
-    found = layout_of(format)
-    group = {"targets": ["Linear"], "weights": found.arguments, "input_activations": None, "output_activations": None}
+def config(formats: Mapping[str, Format | None]) -> dict[str, Any]:
+    """`quantization_config` of a model.
+
+    Args:
+      formats: of the weights of all linear layers but the head, by the names of tensors; None for dense ones.
+
+    Returns:
+      One group a format: of all linear layers where they agree, else of the modules that it names, whose own `format`
+      says the layout where the groups' differ ("mixed-precision").
+    """
+    modules: dict[Format, list[str]] = {}
+    dense = [name.removesuffix(".weight") for name, format in formats.items() if format is None]
+    for name, format in formats.items():
+        if format is not None:
+            modules.setdefault(format, []).append(name.removesuffix(".weight"))
+    alike, groups, layouts = len(modules) == 1 and not dense, {}, []
+    for number, (format, names) in enumerate(modules.items()):
+        found = layout_of(format)
+        layouts.append(found.name)
+        group = {"targets": ["Linear"] if alike else names, "weights": found.arguments}
+        groups[f"group_{number}"] = group | {
+            "input_activations": None,
+            "output_activations": None,
+            "format": found.name,
+        }
     return {
         "quant_method": NAME,
-        "format": found.name,
+        "format": layouts[0] if len(set(layouts)) == 1 else MIXED,
         "quantization_status": "compressed",
-        "ignore": ["lm_head"],
+        "ignore": ["lm_head", *dense],
         "kv_cache_scheme": None,
-        "config_groups": {"group_0": group | {"format": found.name}},
+        "config_groups": groups,
     }
 
 

@@ -16,12 +16,12 @@ from capscale.data.source import Source as Text
 from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.formats.base import NO_CONTEXT, Context
-from capscale.formats.catalog import label
-from capscale.models.assigned import Held, mapped
+from capscale.formats.capabilities import draws
+from capscale.models.assigned import Held, every, mapped
 from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
+from capscale.models.layers import NOISE
 from capscale.models.loss import tokens_at_once
-from capscale.models.mixture import MIXED
 from capscale.models.slices import at_width, nested_in, sliced
 from capscale.representation import DENSE
 from capscale.train.executor import PROGRAMS_HELD
@@ -36,7 +36,7 @@ class Evaluated(NamedTuple):
     """The loss of a checkpoint, beside the one in result.json.
 
     Attributes:
-      weights, activations: names of their formats.
+      weights, activations, cache: names of their formats; under a policy, its text in place of the weights'.
       step: of the checkpoint; None for one of Hugging Face.
       loss, loss_se: in nats per token on the held-out text, and its standard error.
       bits_per_byte: the same loss.
@@ -46,6 +46,7 @@ class Evaluated(NamedTuple):
 
     weights: str
     activations: str
+    cache: str
     step: int | None
     loss: float
     loss_se: float
@@ -102,10 +103,7 @@ def evaluated(source: Source, text: Text, number: int = 0) -> Evaluated:
     said = _said(source, number)
     loss, loss_se = loss_with_error(WindowLosses(source, windows)(source.held()), blocks)
     in_bits = loss / np.log(2) / text.bytes_per_symbol
-    names = (
-        source.weights_name,
-        MIXED if source.policy and source.compressed_activations else label(source.activations.format),
-    )
+    names = source.weights_name, source.activations_name, source.cache_name
     return Evaluated(*names, source.step, loss, loss_se, float(in_bits), len(windows), said)
 
 
@@ -157,10 +155,15 @@ class WindowLosses:
 def _of_windows(model: ModelConfig, inputs: Held, batch: int) -> Callable[[Any, np.ndarray, Context], Array]:
     """The program that runs of one shape share."""
     module, at_once = Decoder(model, inputs), tokens_at_once(batch, model.context, model.vocabulary)
+    drawn = any(
+        draws(getattr(each, side).format) for each in every(inputs) for side in ("activations", "keys", "values")
+    )
 
     def of_windows(params: Any, windows_SBU: Array, ctx: Context) -> Array:
         def of_batch(window_BU: Array) -> Array:
-            found = module.apply({"params": params}, window_BU.astype(jnp.int32), ctx, at_once, method="losses")
+            tokens_BU = window_BU.astype(jnp.int32)
+            rngs = {NOISE: ctx.key} if drawn and ctx.key is not None else None
+            found = module.apply({"params": params}, tokens_BU, ctx, at_once, rngs=rngs, method="losses")
             return jnp.mean(jnp.asarray(found), axis=-1)
 
         return jax.lax.map(of_batch, windows_SBU)

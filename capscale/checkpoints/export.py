@@ -1,24 +1,30 @@
 """A decoder written for other libraries: dense, rounded, or packed in the layout of one of them."""
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from capscale.checkpoints import compressed_tensors, gguf_blocks, gguf_model, torchao
+from capscale.checkpoints import compressed_tensors, gguf_blocks, gguf_model, packed_model, torchao
 from capscale.checkpoints.config_writer import config_of
-from capscale.checkpoints.huggingface import NUMPY, Place, places, rows_of
-from capscale.checkpoints.source import Source
-from capscale.checkpoints.writing import Folder, copy_tokenizer
+from capscale.checkpoints.huggingface import NUMPY, places, rows_of
+from capscale.checkpoints.rounding import under_policy
+from capscale.checkpoints.source import Source, described
+from capscale.checkpoints.writing import Folder, copy_tokenizer, new_directory
 from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.capabilities import learns
 from capscale.formats.catalog import label
-from capscale.representation import Operand, Representation
+from capscale.formats.dense import Dense
+from capscale.models.assigned import TABLES, every, full, table_of
+from capscale.policy import Policy
+from capscale.representation import DENSE, Operand, Representation
 
-Container = Literal["hf", "compressed-tensors", "torchao", "gguf"]
+Container = Literal["hf", "capscale", "compressed-tensors", "torchao", "gguf"]
 CONTAINERS: tuple[Container, ...] = get_args(Container)
+DENSE_WEIGHTS = "packs compressed weights, and these are dense; name a format by --weights, or rules by --policy"
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -27,14 +33,14 @@ class Written(NamedTuple):
 
     Attributes:
       files: all of them.
-      format: of the packed matrices; None where there are none.
-      layout: as the container calls it.
+      formats: of the packed matrices, by the names of tensors; empty where there are none.
+      layout: as the container calls it; several with commas between.
       packed_values, packed_bytes: of these matrices, scales included.
       other_bytes: of all other tensors.
     """
 
     files: list[Path]
-    format: Format | None
+    formats: Mapping[str, Format]
     layout: str
     packed_values: int
     packed_bytes: int
@@ -62,13 +68,28 @@ def with_weights(source: Source, format: Format | None) -> Source:
     return source._replace(weights=Representation(Operand(format))) if own.is_dense else source
 
 
+def with_policy(source: Source, policy: Policy) -> Source:
+    """`source` with its weights to be held as rules say.
+
+    Raises `UserError` for a run that was trained otherwise: its weights would be rounded twice; and for what
+    `capscale.checkpoints.rounding.under_policy` refuses.
+    """
+    found = under_policy(source, policy)
+    if not all(each.weights.is_dense for each in every(source.weights)):
+        raise UserError(
+            f"{source.path} was trained in {source.weights_name}; leave --policy out, or give a dense run: what is "
+            "rounded by rules is not what they make of its masters in training"
+        )
+    return found
+
+
 def export(source: Source, container: Container, out: Path, dtype: Dtype | None = None) -> Written:
     """Writes a decoder into a new directory, and beside it the tokenizer that its source has, but for gguf.
 
     Args:
-      source: the decoder, and the format that its linear layers are held in.
-      container: "hf" writes their values as they are, in `dtype`; the others their codes and scales, where they have a
-        layout for the format.
+      source: the decoder, and the formats that its matrices are held in.
+      container: "hf" writes their values as they are, in `dtype`; "capscale" the bytes of any format; the others their
+        codes and scales, where they have a layout for the formats.
       out: a directory that is new or empty.
       dtype: of all that is not packed; that of the model's computation where it is None.
 
@@ -76,13 +97,29 @@ def export(source: Source, container: Container, out: Path, dtype: Dtype | None 
       UserError: a format, a rotation or a model that the container does not hold, with the nearest that it does.
     """
     name: Dtype = dtype or source.model.dtype
-    if container == "gguf":
-        return _gguf(source, out, name, _packable(source, container))
-    if container == "hf":
+    if container == "capscale":
+        written = _bytes(source, out, name)
+    elif container == "hf":
         written = _rounded(source, out, name)
+    elif container == "gguf":
+        return _gguf(source, out, name, _packable(source, container))
     else:
         written = _packed_folder(source, container, out, name, _packable(source, container))
     return written._replace(files=[*written.files, *copy_tokenizer(source.path, out)])
+
+
+def _bytes(source: Source, out: Path, dtype: Dtype) -> Written:
+    source.check_masters()
+    if all(each.weights.is_dense for each in every(source.weights)):
+        raise UserError(f"--as capscale {DENSE_WEIGHTS}")
+    tensors = packed_model.packed_params(
+        source.model, source.params, source.weights, source.context, state=source.state, dtype=dtype
+    )
+    files = packed_model.write(new_directory(out), tensors, described(source))
+    packed = {name: tensor for name, tensor in tensors.items() if tensor.format != Dense()}
+    values, size = sum(prod(tensor.shape) for tensor in packed.values()), packed_model.nbytes(packed)
+    formats = {name: tensor.format for name, tensor in packed.items()}
+    return Written(files, formats, "capscale", values, size, packed_model.nbytes(tensors) - size)
 
 
 def _rounded(source: Source, out: Path, dtype: Dtype) -> Written:
@@ -92,42 +129,63 @@ def _rounded(source: Source, out: Path, dtype: Dtype) -> Written:
         value = np.ascontiguousarray(rows_of(held, place)).astype(NUMPY[dtype])
         total += value.nbytes
         folder.add(name, value)
-    return Written(folder.finish(config), None, dtype, 0, 0, total)
+    return Written(folder.finish(config), {}, dtype, 0, 0, total)
 
 
-def _packable(source: Source, container: Container) -> Format:
-    """The format of the weights, if packed files can say all that makes its values."""
-    held = source.one_format(f"--as {container}")
-    format = held.weights.format
-    if held.weights.is_dense:
-        raise UserError(f"--as {container} packs compressed weights, and these are dense; name a format by --weights")
-    if held.hadamard is not None:
-        raise UserError(
-            f"{container} cannot hold weights in a basis that is rotated in blocks of {held.hadamard}; the "
-            "nearest is --as hf, which writes their values rotated back"
-        )
-    if learns(format):
-        raise UserError(
-            f"{container} cannot hold {label(format)}: its learned steps are of levels of half a step; the nearest is "
-            "--as hf, which writes the values"
-        )
-    return format
+def _packable(source: Source, container: Container) -> dict[str, Format]:
+    """Formats of the matrices that are not dense, by their names, if packed files can say all that makes their values.
+
+    Raises `UserError` where they cannot.
+    """
+    source.check_masters()
+    of_layers, found = full(source.model, source.weights), {}
+    for name, place in places(source.model).items():
+        if place.layer is None:
+            held = table_of(of_layers, place.path) if place.path in TABLES else DENSE
+        else:
+            held = of_layers.of(place.path)[place.layer] if place.is_kernel else DENSE
+        format = held.weights.format
+        if held.weights.is_dense:
+            continue
+        if held.hadamard is not None:
+            raise UserError(
+                f"{container} cannot hold weights in a basis that is rotated in blocks of {held.hadamard}; the "
+                "nearest is --as hf, which writes their values rotated back"
+            )
+        if learns(format):
+            raise UserError(
+                f"{container} cannot hold {label(format)}: its learned steps are of levels of half a step; the nearest "
+                "is --as hf, which writes the values"
+            )
+        if not place.is_kernel and container != "gguf":
+            raise UserError(
+                f"{container} keeps {place.path} as it is, and it is held in {label(format)}; leave it dense, or write "
+                "--as capscale, or --as hf for its values"
+            )
+        found[name] = format
+    if not found:
+        raise UserError(f"--as {container} {DENSE_WEIGHTS}")
+    return found
 
 
-def _packed_folder(source: Source, container: Container, out: Path, dtype: Dtype, format: Format) -> Written:
-    config = config_of(source.model, dtype)
+def _packed_folder(
+    source: Source, container: Container, out: Path, dtype: Dtype, formats: Mapping[str, Format]
+) -> Written:
+    config, names = config_of(source.model, dtype), places(source.model)
     if container == "compressed-tensors":
-        layout = compressed_tensors.layout_of(format).name
-        config["quantization_config"] = compressed_tensors.config(format)
+        layouts = [compressed_tensors.layout_of(format).name for format in formats.values()]
+        linear = [name for name, place in names.items() if place.is_kernel]
+        config["quantization_config"] = compressed_tensors.config({name: formats.get(name) for name in linear})
     else:
-        torchao.check(format)
-        layout = "torchao"
-    folder, total, names = Folder(out), _Total(), places(source.model)
+        for format in formats.values():
+            torchao.check(format)
+        layouts = ["torchao"]
+    folder, total = Folder(out), _Total()
     if container == "torchao":
-        folder.metadata |= torchao.header({name: place.is_kernel for name, place in names.items()}, format, dtype)
+        folder.metadata |= torchao.header({name: formats.get(name) for name in names}, dtype)
     for name, place in names.items():
-        rows = rows_of(source.params, place)
-        if not place.is_kernel:
+        rows, format = rows_of(source.params, place), formats.get(name)
+        if format is None:
             total.other += folder.add(name, np.ascontiguousarray(rows).astype(NUMPY[dtype]))
             continue
         module = name.removesuffix(".weight")
@@ -138,20 +196,17 @@ def _packed_folder(source: Source, container: Container, out: Path, dtype: Dtype
         )
         total.values += rows.size
         total.packed += sum(folder.add(part, value) for part, value in parts.items())
-    return Written(folder.finish(config), format, layout, total.values, total.packed, total.other)
+    layout = ", ".join(dict.fromkeys(layouts))
+    return Written(folder.finish(config), formats, layout, total.values, total.packed, total.other)
 
 
-def _gguf(source: Source, out: Path, dtype: Dtype, format: Format) -> Written:
-    kind = gguf_blocks.type_of(format)
-    path, sizes = gguf_model.write(source.model, source.params, out, dtype, format)
-    packed = _sum_of(sizes, places(source.model), kernels=True)
-    other = _sum_of(sizes, places(source.model), kernels=False)
-    values = sum(int(np.prod(place.shape)) for place in places(source.model).values() if place.is_kernel)
-    return Written([path], format, kind.name, values, packed, other)
-
-
-def _sum_of(sizes: Mapping[str, int], names: Mapping[str, Place], kernels: bool) -> int:
-    return sum(sizes[name] for name, place in names.items() if place.is_kernel == kernels)
+def _gguf(source: Source, out: Path, dtype: Dtype, formats: Mapping[str, Format]) -> Written:
+    kinds = [gguf_blocks.type_of(format).name for format in formats.values()]
+    path, sizes = gguf_model.write(source.model, source.params, out, dtype, formats)
+    packed = sum(size for name, size in sizes.items() if name in formats)
+    shapes = {name: place.shape for name, place in places(source.model).items()}
+    values = sum(prod(shapes[name]) for name in formats)
+    return Written([path], formats, ", ".join(dict.fromkeys(kinds)), values, packed, sum(sizes.values()) - packed)
 
 
 class _Total:

@@ -42,14 +42,16 @@ OUTER = {"embedding": "token_embd.weight", "head": "output.weight", "final_norm/
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 
 
-def write(model: ModelConfig, params: Any, out: Path, dtype: str, format: Format) -> tuple[Path, dict[str, int]]:
+def write(
+    model: ModelConfig, params: Any, out: Path, dtype: str, formats: Mapping[str, Format]
+) -> tuple[Path, dict[str, int]]:
     """Writes model.gguf into a new directory.
 
     Args:
       model, params: of a `Decoder`.
       out: the directory.
-      dtype: of the embedding and the head; norms and biases are float32, which llama.cpp asks for.
-      format: of the kernels.
+      dtype: of matrices that are not packed; norms and biases are float32, which llama.cpp asks for.
+      formats: of those that are, by their names in a checkpoint of Hugging Face.
 
     Returns:
       The file, and bytes of every tensor by its name in a checkpoint of Hugging Face.
@@ -57,13 +59,13 @@ def write(model: ModelConfig, params: Any, out: Path, dtype: str, format: Format
     Raises:
       UserError: a model that llama.cpp has no architecture for, a format that has no type.
     """
-    architecture, kind = architecture_of(model).name, gguf_blocks.type_of(format)
+    architecture, kinds = architecture_of(model).name, {n: gguf_blocks.type_of(f) for n, f in formats.items()}
     metadata, named = _metadata(architecture, model), places(model)
     tensors: dict[str, tuple[GgmlType, tuple[int, ...], Any]] = {}
     sizes = {}
     for name, place in named.items():
-        as_type = kind if place.is_kernel else TYPES[DENSE_TYPES[dtype] if len(place.shape) == 2 else "F32"]
-        make = partial(_data, model, params, place, architecture, dtype, format)
+        as_type = kinds.get(name) or TYPES[DENSE_TYPES[dtype] if len(place.shape) == 2 else "F32"]
+        make = partial(_data, model, params, place, architecture, dtype, formats.get(name))
         tensors[_name(place, model)] = as_type, place.shape, make
         sizes[name] = int(np.prod(place.shape)) // as_type.values * as_type.nbytes
         if place.shape[-1] % as_type.values:
@@ -114,13 +116,13 @@ def _name(place: Place, model: ModelConfig) -> str:
 
 
 def _data(  # noqa: PLR0917 all of them are what a tensor is of
-    model: ModelConfig, params: Any, place: Place, architecture: str, dtype: str, format: Format
+    model: ModelConfig, params: Any, place: Place, architecture: str, dtype: str, format: Format | None
 ) -> np.ndarray:
     rows = rows_of(params, place)
     name = place.path.split("/")[-2] if place.layer is not None else ""
     if architecture == "llama" and name in ("query", "key"):
         rows = interleaved(rows, model.heads if name == "query" else model.keys_and_values)
-    if place.is_kernel:
+    if format is not None:
         return gguf_blocks.encode(format, np.ascontiguousarray(rows))
     return rows.astype(NUMPY[dtype]) if rows.ndim == 2 else rows
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +10,18 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from capscale.checkpoints import huggingface
+from capscale.cache_names import cache_name
+from capscale.checkpoints import huggingface, packed_model
 from capscale.checkpoints.architecture import CONFIG
 from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.formats.base import Context
 from capscale.formats.catalog import label
-from capscale.formats.serialize import from_json
-from capscale.models.assigned import Held, assigned, every, mapped, weights_alone
+from capscale.formats.serialize import from_json, to_json
+from capscale.models.assigned import Assigned, Held, assigned, every, full, inputs_alone, weights_alone
 from capscale.models.config import ModelConfig
+from capscale.models.mixture import MIXED
 from capscale.models.parametrized import with_matrices
 from capscale.models.projected import FormatState, project_params
 from capscale.models.rope import LinearRope, Llama3Rope
@@ -28,13 +29,15 @@ from capscale.operands import DENSE_OPERAND
 from capscale.parametrizations import CLASSES
 from capscale.policy import Frozen, Rule
 from capscale.policy_names import policy_name
-from capscale.representation import DENSE, DENSE_GRADIENTS, Operand, ProjectedWeight, Representation
+from capscale.representation import DENSE, Operand, ProjectedWeight, Representation
 from capscale.train.checkpoint import Checkpoints
 from capscale.train.corrections import CORRECTIONS
 from capscale.train.run import Optimizer
 from capscale.train.step import Program, initial_state
 
 RUN = "run.json"
+MODELS = (ModelConfig, LinearRope, Llama3Rope)
+"""Classes that a model is described by."""
 
 
 class Source(NamedTuple):
@@ -44,22 +47,22 @@ class Source(NamedTuple):
       path: it was read from.
       model, params: of a `Decoder`, float32 master weights; matrices, also of a run that stores other numbers.
       weights: their operand and rotation, activations being left as they are; under a policy, of every layer.
-      activations: their operand in the run, which no container here says; dense under a policy, which says them.
-      keys, values: those of attention's cache, alike.
+      inputs: of linear layers and of attention's cache, which no container of others says; weights dense there.
       state: of the weights' format, such as RigL's masks.
       data: the text that the run was trained on; None for a checkpoint of Hugging Face.
       batch: sequences of a step, as many as are evaluated at a time.
       tokens: D of the scaling law, that the run was trained on; None for a checkpoint of Hugging Face.
       run_id: of the run, and `step` of its checkpoint; None for a checkpoint of Hugging Face.
       key: data of the key that formats draw noise from; None for a checkpoint of Hugging Face.
-      policy: of a run whose layers are not all held alike.
+      policy: rules that say `weights` and `inputs`, where layers are not all held alike.
+      packed: whether the parameters are the values of packed weights, not masters of theirs.
     """
 
     path: Path
     model: ModelConfig
     params: Any
     weights: Held
-    activations: Operand = DENSE_OPERAND
+    inputs: Held = DENSE
     state: FormatState | None = None
     data: DataId | None = None
     batch: int = 1
@@ -68,8 +71,7 @@ class Source(NamedTuple):
     step: int | None = None
     key: Any = None
     policy: tuple[Rule, ...] = ()
-    keys: Operand = DENSE_OPERAND
-    values: Operand = DENSE_OPERAND
+    packed: bool = False
 
     @property
     def context(self) -> Context:
@@ -82,29 +84,40 @@ class Source(NamedTuple):
         return any(not each.activations.is_dense for each in every(self.inputs))
 
     @property
-    def inputs(self) -> Held:
-        """Representations of inputs and of attention's cache, where weights are in the basis of their masters."""
-        if self.policy:
-            alone = partial(replace, weights=DENSE_OPERAND, gradients=DENSE_GRADIENTS, parametrization=None)
-            return mapped(assigned(self.model, self.policy), alone)
-        held = Representation(activations=self.activations, keys=self.keys, values=self.values)
-        if held == DENSE:
-            return held
-        own = self.one_format("the rotation of inputs")
-        return replace(held, hadamard=own.hadamard, signs=own.signs)
-
-    @property
     def weights_name(self) -> str:
         """Name of the weights' format, or the policy."""
         return policy_name(self.policy) if self.policy else label(self.one_format("a name").weights.format)
+
+    @property
+    def activations_name(self) -> str:
+        """Name of the format of linear layers' inputs, or "mixed"."""
+        if self.policy or isinstance(self.inputs, Assigned):
+            return MIXED if self.compressed_activations else label(DENSE_OPERAND.format)
+        return label(self.inputs.activations.format)
+
+    @property
+    def cache_name(self) -> str:
+        """Name of the formats of attention's keys and values, or "mixed"."""
+        of_layers = full(self.model, self.inputs).layers
+        names = {(block.of("key").keys, block.of("value").values, block.of("key").hadamard) for block in of_layers}
+        keys, values, hadamard = next(iter(names))
+        return MIXED if len(names) > 1 else cache_name(Representation(keys=keys, values=values, hadamard=hadamard))
+
+    def check_masters(self) -> None:
+        """Raises `UserError` for packed weights, which would be rounded twice."""
+        if self.packed:
+            raise UserError(
+                f"{self.path} is packed in {self.weights_name}, and would be rounded twice; give the run, or the "
+                "checkpoint, that it was made of"
+            )
 
     def one_format(self, purpose: str) -> Representation:
         """The representation of all weights; raises `UserError` with the purpose where layers have several."""
         if isinstance(self.weights, Representation):
             return self.weights
         raise UserError(
-            f"{self.path} was trained under the policy {policy_name(self.policy)}, and {purpose} takes one format for "
-            "all layers; `capscale export --as hf` writes the values of any policy"
+            f"{self.path} is held under the policy {policy_name(self.policy)}, and {purpose} takes one format for all "
+            "layers"
         )
 
     def held(self) -> Any:
@@ -112,7 +125,7 @@ class Source(NamedTuple):
 
         These are the values that `linear` multiplies with, but for the rotation of both operands, which is undone.
         """
-        if isinstance(self.weights, Representation) and self.weights.weights.is_dense:
+        if self.packed or (isinstance(self.weights, Representation) and self.weights.weights.is_dense):
             return self.params
         held = project_params(self.params, self.weights, self.context, self.state)
         return jax.tree.map(
@@ -123,7 +136,7 @@ class Source(NamedTuple):
 
 
 def read_source(path: Path, step: int | None = None) -> Source:
-    """The decoder in a run's directory, with run.json and checkpoints, or in one of Hugging Face.
+    """The decoder in a run's directory, with run.json and checkpoints, in one of Hugging Face, or packed.
 
     Args:
       path: of the directory.
@@ -135,14 +148,50 @@ def read_source(path: Path, step: int | None = None) -> Source:
     """
     if (path / RUN).exists():
         return _of_run(path, step)
+    if (path / packed_model.DESCRIPTION).exists():
+        _refuse_step(step, f"{path} is a packed model")
+        return _of_packed(path)
     if (path / CONFIG).exists():
-        if step is not None:
-            raise UserError(f"{path} is no run but a checkpoint of Hugging Face, which has no steps; leave --step out")
+        _refuse_step(step, f"{path} is no run but a checkpoint of Hugging Face")
         model, params = huggingface.load(path)
         return Source(path, model, params, DENSE)
     runs = sorted(found.parent.name for found in path.glob(f"*/*/{RUN}"))[:3] if path.is_dir() else []
     hint = f"; it has runs below it, such as {path / 'runs' / runs[0]}" if runs else ""
     raise UserError(f"{path}: no {RUN} and no {CONFIG}; give the directory of a run, or of a checkpoint{hint}")
+
+
+def described(source: Source) -> dict[str, Any]:
+    """All of a decoder but its parameters, as JSON from which `read_source` makes it again beside packed tensors."""
+    return {
+        "model": to_json(source.model),
+        "weights": to_json(packed_model.rules_of_held(source.weights)),
+        "inputs": to_json(packed_model.rules_of_held(source.inputs)),
+        "policy": to_json(source.policy),
+        "data": to_json(source.data),
+        "batch": source.batch,
+        "tokens": source.tokens,
+        "trained": source.run_id,
+    }
+
+
+def _of_packed(path: Path) -> Source:
+    tensors, told = packed_model.read(path)
+    try:
+        model = from_json(told["model"], MODELS)
+        weights, inputs = (assigned(model, _policy(told[name])) for name in ("weights", "inputs"))
+        data = None if told["data"] is None else from_json(told["data"], (DataId,))
+        policy = tuple(_rule(rule) for rule in told["policy"])
+        batch, tokens = int(told["batch"]), told["tokens"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path / packed_model.DESCRIPTION} describes no model ({error!r}); export it again") from error
+    packed_model.check_tensors(path, model, tensors, weights, inputs)
+    params = packed_model.unpacked_params(model, tensors, weights)
+    return Source(path, model, params, weights, inputs, None, data, batch, tokens, policy=policy, packed=True)
+
+
+def _refuse_step(step: int | None, said: str) -> None:
+    if step is not None:
+        raise UserError(f"{said}, which has no steps; leave --step out")
 
 
 def _none_kept(path: Path) -> str:
@@ -159,20 +208,16 @@ def _none_kept(path: Path) -> str:
 def _of_run(path: Path, step: int | None) -> Source:
     described = read_json(epath.Path(path / RUN), "give the directory of a run that was not altered")
     try:
-        model = from_json(described["model"], (ModelConfig, LinearRope, Llama3Rope))
+        model = from_json(described["model"], MODELS)
         optimizer = from_json(described["optimizer"], (Optimizer, *CORRECTIONS))
-        told = described["representation"]
-        if isinstance(told, list):
-            full: Frozen = tuple(_rule(rule) for rule in told)
-        else:
-            full = _forward(told)
+        told_as = _policy(described["representation"])
         batch, data = int(described["batch"]), from_json(described["data"], (DataId,))
         steps = round(described["tokens"] / (batch * model.context))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path / RUN} describes no run ({error!r}); give the directory of another one") from error
     text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
     run_id = hashlib.sha256(text.encode()).hexdigest()[:16]
-    program = Program(model, full, optimizer, batch)
+    program = Program(model, told_as, optimizer, batch)
     expected = jax.eval_shape(partial(initial_state, program), jax.ShapeDtypeStruct((), jnp.int32))
     directory = path / "checkpoints"
     if not directory.is_dir():
@@ -188,13 +233,12 @@ def _of_run(path: Path, step: int | None) -> Source:
         found, state = next(((each, state) for each, state in states if state is not None), (None, None))
     if state is None:
         raise UserError(f"{path}: no checkpoint that reads back whole; {_none_kept(path)}")
-    alone = full if isinstance(full, Representation) else DENSE  # a policy says itself what inputs are held in
     return Source(
         path,
         model,
         with_matrices(state.params, model, program.held),
         weights_alone(program.held),
-        alone.activations,
+        inputs_alone(program.held),
         state.formats,
         data,
         batch,
@@ -202,10 +246,12 @@ def _of_run(path: Path, step: int | None) -> Source:
         run_id=run_id,
         step=found,
         key=state.key,
-        policy=full if isinstance(full, tuple) else (),
-        keys=alone.keys,
-        values=alone.values,
+        policy=told_as if isinstance(told_as, tuple) else (),
     )
+
+
+def _policy(told: Any) -> Frozen:
+    return tuple(_rule(rule) for rule in told) if isinstance(told, list) else _forward(told)
 
 
 def _rule(told: Any) -> Rule:

@@ -95,12 +95,10 @@ def described(format: Format, dtype: str) -> str:
     return _said("MXTensor", attributes, ["qdata", "scale"])
 
 
-def header(packed: Mapping[str, bool], format: Format, dtype: str) -> dict[str, str]:
-    """Words in the header of a file: of every tensor by its name, whether packed or not."""
-    said = described(format, dtype)
-    return {name: said if is_packed else PLAIN for name, is_packed in packed.items()} | {
-        "tensor_names": json.dumps(list(packed))
-    }
+def header(formats: Mapping[str, Format | None], dtype: str) -> dict[str, str]:
+    """Words in the header of a file: of every tensor by its name, None for those that are not packed."""
+    said = {name: PLAIN if format is None else described(format, dtype) for name, format in formats.items()}
+    return said | {"tensor_names": json.dumps(list(formats))}
 
 
 def _said(name: str, attributes: Mapping[str, Any], parts: list[str]) -> str:

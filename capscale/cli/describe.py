@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from capscale.cli.selecting import PolicyOption
+from capscale.cli.selecting import PolicyOption, rule_texts
 from capscale.errors import UserError
 from capscale.models.ladder import LADDERS
 
@@ -51,9 +51,10 @@ class Describe:
     recipe: str | None = None
     """A published recipe for all three products (nvfp4-pretraining, quartet, ...), in place of the options above."""
     policy: PolicyOption = ()
-    """In place of the options above, rules PATTERN=REPRESENTATION of which the first decides whose pattern matches the
-    whole path of a weight, such as layers/3/mlp/up/kernel: its format and, behind x, that of its inputs; hadamard
-    BLOCK; signs SEED; gradients HOW; or a recipe. Kernels are then listed by runs of layers that are held alike."""
+    """In place of the options above, rules PATTERN=REPRESENTATION, or files with one a line, of which the first decides
+    whose pattern matches the whole path of a weight, such as layers/3/mlp/up/kernel: its format and, behind x, that of
+    its inputs; hadamard BLOCK; signs SEED; cache FORMATS; gradients HOW; or a recipe. Kernels are then listed by runs
+    of layers that are held alike."""
     json: bool = False
     """Print JSON: parameters, totals, N."""
 
@@ -67,14 +68,12 @@ class Describe:
         from capscale.models.coverage import cache_bytes, parameters
         from capscale.models.ladder import find_size
 
+        if self.context is not None and self.context < 1:
+            raise UserError(f"--context {self.context}: a cache holds 1 token at least")
         if self.policy:
             if other := [*self._said(), *(["recipe"] if self.recipe else [])]:
                 raise UserError(f"--policy says all operands; leave out --{' and --'.join(other)}")
-            if self.context is not None:
-                raise UserError("--context is of one cache for all layers, and a policy may have several; leave it out")
-            return show_layers(self.model, self.policy, as_json=self.json)
-        if self.context is not None and self.context < 1:
-            raise UserError(f"--context {self.context}: a cache holds 1 token at least")
+            return show_layers(self.model, rule_texts(self.policy), self.context, as_json=self.json)
         model, representation = find_size(self.model), self._representation()
         leaves = parameters(model, representation)
         estimator = estimator_name(representation.weights.backward())

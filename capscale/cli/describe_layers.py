@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from capscale.models.coverage import Parameter
 
 
-def show_layers(size: str, rules: Sequence[str], *, as_json: bool) -> int:
-    """Prints the table of a policy on a model of a size."""
+def show_layers(size: str, rules: Sequence[str], context: int | None, *, as_json: bool) -> int:
+    """Prints the table of a policy on a model of a size; of the cache, the bytes of `context` tokens."""
     from capscale.cli.describe import stored_in
     from capscale.formats.mse import effective_bits
-    from capscale.models.coverage import parameters
+    from capscale.models.assigned import assigned
+    from capscale.models.coverage import cache_bytes, parameters
     from capscale.models.ladder import find_size
     from capscale.models.mixture import mixture_of
     from capscale.policy_names import find_policy, policy_name
@@ -34,6 +35,8 @@ def show_layers(size: str, rules: Sequence[str], *, as_json: bool) -> int:
         "activations_gmse": mixture.activations_gmse,
         "weights_effective_bits": effective_bits(mixture.weights_gmse) if mixture.weights_gmse > 0 else None,
         "activation_bits": mixture.activations_bits,
+        "context": model.context if context is None else context,
+        "cache_bytes_per_token": cache_bytes(model, assigned(model, policy)),
     }
     rows = [by_layer(leaf) for leaf in leaves]
     if as_json:
@@ -67,7 +70,14 @@ def by_layer(leaf: "Parameter") -> dict[str, Any]:
         "activations_gmse": format_gmse(held.activations.format) if inputs else None,
         "hadamard": held.rotation,
         "gradients": None if held.gradients.is_dense else gradients_name(held.gradients),
+        "cache": _cached(leaf),
     }
+
+
+def _cached(leaf: "Parameter") -> str | None:
+    """Format of the keys or the values that a matrix makes; None where they are dense, and of other matrices."""
+    side = {"key": leaf.held.keys, "value": leaf.held.values}.get(leaf.path.split("/")[-2] if "/" in leaf.path else "")
+    return None if side is None or side.is_dense else side.name(leaf.held.hadamard is not None)
 
 
 def _print_layers(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
@@ -77,12 +87,29 @@ def _print_layers(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("parameter", "shape", "format"):
         table.add_column(column)
-    for column in ("estimator", "bits", "GMSE", "values", "bytes", "activations", "GMSE", "hadamard", "gradients"):
+    for column in (
+        "estimator",
+        "bits",
+        "GMSE",
+        "values",
+        "bytes",
+        "activations",
+        "GMSE",
+        "hadamard",
+        "gradients",
+        "cache",
+    ):
         table.add_column(column, justify="right")
     for row in rows:
         errors = ["" if row[name] is None else f"{row[name]:.4g}" for name in ("gmse", "activations_gmse")]
         numbers = f"{row['bits']:.4g}", errors[0], f"{row['size']:,}", f"{row['bytes']:,.0f}"
-        rest = row["activations"] or "", errors[1], str(row["hadamard"] or ""), row["gradients"] or ""
+        rest = (
+            row["activations"] or "",
+            errors[1],
+            str(row["hadamard"] or ""),
+            row["gradients"] or "",
+            row["cache"] or "",
+        )
         shape = " x ".join(map(str, row["shape"]))
         table.add_row(row["path"], shape, row["format"], row["estimator"] or "", *numbers, *map(_plain, rest))
     console = Console()
@@ -98,6 +125,8 @@ def _print_layers(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
         "mean GMSE over the matrices of layers, each weight counting once: "
         f"{_known(totals['weights_gmse'])} of weights, {totals['activations_gmse']:.4g} of their inputs"
         + ("" if (bits := totals["weights_effective_bits"]) is None else f"; effective bits {bits:.3g}"),
+        f"cache of keys and values: {totals['cache_bytes_per_token']:,.0f} bytes a token, "
+        f"{totals['cache_bytes_per_token'] * totals['context']:,.0f} of {totals['context']:,} tokens",
         "bits and bytes are exact, and each GMSE is that of `capscale gmse`; that one mean tells what a model loses is "
         "an assumption: no law of GMSE is fitted to runs under a policy, and each policy has a capacity of its own",
     ]

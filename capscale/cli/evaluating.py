@@ -1,12 +1,10 @@
 """The command that evaluates checkpoints as they are."""
 
-import csv
-import io
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import tyro
+from capscale.cli.trained import OfTrained, coordinates
 
 if TYPE_CHECKING:
     from capscale.checkpoints.evaluation import Evaluated
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(OfTrained):
     """Loss of trained runs on all of the text that was held out, by their checkpoints, beside what result.json says.
 
     Weights and activations are held in the run's own formats, as at the end of training; nested weights at each width.
@@ -27,63 +25,27 @@ class Evaluate:
       capscale evaluate runs/nested/runs/* --width 2
     """
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
-    """Directories of runs, or of checkpoints."""
     step: int | None = None
     """Step of the checkpoint; of each run its last one if not given."""
     width: int | None = None
     """Bits of one slice of nested weights; every width of them if not given."""
-    text: str | None = None
-    """Text file or token shards that the runs were trained on; the prose of Python's standard library if not given."""
-    csv: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the rows there too."""
     json: bool = False
     """Print JSON and nothing else."""
 
     def __call__(self) -> int:
         """Evaluates run by run and prints the table."""
-        from etils import epath
-
         from capscale.analysis.numbers import json_ready
-        from capscale.checkpoints.evaluation import check_text, widths
-        from capscale.checkpoints.safetensors_file import local_path
-        from capscale.checkpoints.source import read_source
-        from capscale.cli.selecting import read_text
-        from capscale.cli.waiting import each, waiting
-        from capscale.errors import UserError
-        from capscale.files import write_text
+        from capscale.checkpoints.evaluation import widths
 
-        if not self.runs:
-            raise UserError("name the directories of runs, such as runs/demo/runs/*")
-        sources = [read_source(local_path(run), self.step) for run in self.runs]
-        text = read_text(self.text)
-        for source in sources:
-            check_text(source, text)  # of all, ahead of the first that takes its time
-        found: list[tuple[Source, Evaluated]] = []
-        for source in each(sources, "runs"):
-            with waiting(f"evaluating {source.path}"):
-                found += [(source, one) for one in widths(source, text, self.width)]
-        rows = [_row(*pair) for pair in found]
-        if self.csv is not None:
-            write_text(epath.Path(local_path(self.csv)), _csv(rows))
+        by_run = self.measured(lambda source, text: widths(source, text, self.width), self.step)
+        found = [(source, one) for source, every in by_run for one in every]
+        rows = [coordinates(source) | one._asdict() | {"difference": one.difference} for source, one in found]
+        self.write_rows(rows)
         if self.json:
             print(json.dumps(json_ready(rows), indent=1))
         else:
             _show(found)
         return 0
-
-
-def _row(source: "Source", one: "Evaluated") -> dict[str, Any]:
-    coordinates = {"run": str(source.path), "N": source.model.non_embedding_parameters, "D": source.tokens}
-    return coordinates | one._asdict() | {"difference": one.difference}
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    written = io.StringIO()
-    table = csv.DictWriter(written, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return written.getvalue()
 
 
 def _show(found: "list[tuple[Source, Evaluated]]") -> None:
@@ -94,7 +56,8 @@ def _show(found: "list[tuple[Source, Evaluated]]") -> None:
     lines, rows = [], []
     for source, one in found:
         name = printable(source.path.name)
-        formats = one.weights if one.activations == "dense" else f"{one.weights} x {one.activations}"
+        formats = one.weights if one.activations == "dense" or source.policy else f"{one.weights} x {one.activations}"
+        formats += f" cache {one.cache}" if one.cache != "dense" and not source.policy else ""
         said = ("", "") if one.said is None else (f"{one.said:.4f}", f"{one.difference:+.1e}")
         loss = (f"{one.loss:.4f}", f"{one.loss_se:.4f}", f"{one.bits_per_byte:.4f}")
         rows.append((name, formats, "" if one.step is None else str(one.step), *loss, *said))

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from capscale.cli.fitting import Fitting, numbers_of, parse_columns, parse_numbers, said_of, words_about
+from capscale.cli.planning_cache import CacheOptions
 from capscale.errors import UserError
 
 __all__ = ["Plan", "Predict"]
@@ -107,13 +108,14 @@ class Plan:
       capscale plan runs/demo --memory 10e3 --tokens 2e6
       capscale plan runs.csv --flops 1e20 --speed int4=3 int8=2
       capscale plan runs.csv --loss 2.8 --tokens-per-parameter 100 --formats dense int8 int4 2:4
+      capscale plan runs.csv --memory 2e10 --tokens 1e12 --context 131072 --batch 8 --keys int8 --values int4
       capscale plan runs/post --rounded rounded.csv --memory 2e3 --formats int4 int3 int2
     """
 
     table: tyro.conf.Positional[str]
     """Sweep directory or table of runs."""
     memory: float | None = None
-    """Bytes of the weights."""
+    """Bytes of the weights, and of attention's cache where --context says its tokens."""
     flops: float | None = None
     """Training FLOPs, 6 N D."""
     loss: float | None = None
@@ -129,6 +131,7 @@ class Plan:
     rounded: tuple[str, ...] = ()
     """Tables of `capscale quantize --csv`: the formats are rounded to after dense training. The law is that of dense
     runs then, unless --form names another."""
+    cached: tyro.conf.OmitArgPrefixes[CacheOptions] = field(default_factory=CacheOptions)
     fitting: tyro.conf.OmitArgPrefixes[Fitting] = field(default_factory=Fitting)
     json: bool = False
     """Print JSON and nothing else."""
@@ -149,15 +152,17 @@ class Plan:
         speed = dict(parse_numbers(self.speed, ()).fixed)
         if any(not 0 < factor < float("inf") for factor in speed.values()):
             raise UserError(f"--speed {' '.join(self.speed)}: factors must be positive and finite")
+        cache = self.cached.cache()
         ensemble, inspected = self.fitting.gathered(self.table)
         pairs = [(w, a or "dense") for w, _, a in (name.partition("/") for name in self.formats)]
-        found = plan(ensemble, budget, pairs, speed, self.fitting.draws)
+        found = plan(ensemble, budget, pairs, speed, self.fitting.draws, cache=cache)
         options = [
             {
                 "format": o.prediction.row.curve,
                 "N": o.prediction.row.N,
                 "D": o.prediction.row.D,
                 "memory_bytes": o.memory,
+                "cache_bytes": o.cache,
                 "flops": o.flops,
                 "loss": o.prediction.loss._asdict(),
                 "rho": o.prediction.rho.estimate,
@@ -188,6 +193,7 @@ class Plan:
                 f"{o['N']:.3g}",
                 f"{o['D']:.3g}",
                 f"{o['memory_bytes']:.3g}",
+                *([] if cache is None else [f"{o['cache_bytes']:.3g}"]),
                 f"{o['loss']['estimate']:.4f}",
                 stated(found.options[i].prediction.loss, ".3f"),
                 f"{o['behind']:.4f}",
@@ -195,7 +201,8 @@ class Plan:
             )
             for i, o in enumerate(options)
         ]
-        grid("Best first", ("format", "N", "D", "bytes", "loss", "95 %", behind, "told apart"), rows)
+        sizes = ("bytes",) if cache is None else ("bytes", "of them cache")
+        grid("Best first", ("format", "N", "D", *sizes, "loss", "95 %", behind, "told apart"), rows)
         sized = [(o.prediction.row.curve, o.size, o.ratio) for o in found.options if o.size and o.ratio]
         if sized:
             grid(
@@ -210,6 +217,7 @@ class Plan:
             *words_about(inspected),
             *texts(predictions.RULES, ensemble),
             *dict.fromkeys(n for o in found.options for n in o.prediction.notes),
+            *([] if cache is None else self.cached.said(cache, [o["N"] for o in options])),
         ]
         if found.next_run is not None:
             r = found.next_run

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def plan_rounded(asked: "Plan") -> int:
     """Fits dense losses and rises, and prints the best length of every format."""
     from capscale.analysis.numbers import json_ready
+    from capscale.analysis.planner import Room
     from capscale.analysis.predict import Predictor, target
     from capscale.analysis.rises.fit import fit_rises
     from capscale.analysis.rises.forms import GMSE
@@ -29,12 +30,13 @@ def plan_rounded(asked: "Plan") -> int:
     formats = [name for name in asked.formats if name != "dense"]
     if both := [name for name in formats if "/" in name]:
         raise UserError(f"--formats {both[0]}: rounding after training is of weights; name a weight format alone")
+    cache = asked.cached.cache()
     rises = read_rises(list(asked.rounded))
     form = "dense" if asked.fitting.form == Fitting.form else asked.fitting.form
     ensemble, inspected = replace(asked.fitting, form=form).gathered(asked.table)
     fit = fit_rises(GMSE, rises)
     predictor = Predictor(ensemble, (target("dense", runs=ensemble.table),), asked.fitting.draws)
-    found, refused = best_lengths(predictor, fit, Limit(asked.memory, asked.flops), formats)
+    found, refused = best_lengths(predictor, fit, Limit(asked.memory, asked.flops, Room(cache)), formats)
     if asked.json:
         lengths = [
             each._asdict() | {name: getattr(each, name)._asdict() for name in ("D", "loss", "rise")} for each in found
@@ -45,13 +47,16 @@ def plan_rounded(asked: "Plan") -> int:
         return 0
     rows = []
     for each in found:
-        sizes = (f"{value:.3g}" for value in (each.N, each.memory, each.D.estimate))
+        cached = () if cache is None else (each.cache,)
+        sizes = (f"{value:.3g}" for value in (each.N, each.memory, *cached, each.D.estimate))
         losses = (f"{each.loss.estimate:.4f}", span(each.loss, ".3f"), f"{each.rise.estimate:.3f}")
         ratio, behind = f"{each.D.estimate / each.N:.3g}", f"{each.behind:.4f}"
         rows.append((each.weights, *sizes, span(each.D, ".3g"), ratio, *losses, behind))
-    columns = ("rounded to", "N", "bytes", "train to D", "95 %", "D/N", "loss after", "95 %", "of it rise", "behind")
+    counted = ("bytes",) if cache is None else ("bytes", "of them cache")
+    columns = ("rounded to", "N", *counted, "train to D", "95 %", "D/N", "loss after", "95 %", "of it rise", "behind")
     grid("How far to train before rounding, best first", columns, rows, wide())
     lines = [*words_about(inspected), *filter(None, map(_end, found))]
+    lines += [] if cache is None else asked.cached.said(cache, [each.N for each in found])
     sentences("To be known", [*lines, *(f"not planned: {reason}" for reason in refused.values())])
     sentences("Runs", rises.remarks)
     return 0

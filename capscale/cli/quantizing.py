@@ -1,79 +1,65 @@
-"""The command that rounds trained weights and tells what it costs."""
+"""The command that rounds trained weights, or attention's cache, and tells what it costs."""
 
-import csv
-import io
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
+from capscale.cli.selecting import PolicyOption, rule_texts
+from capscale.cli.trained import OfTrained, coordinates
 
 if TYPE_CHECKING:
     from capscale.checkpoints.post_training import Refused, Rounded
+    from capscale.checkpoints.rounding import Asked
     from capscale.checkpoints.source import Source
 
-MEASURED = ("weights", "bits", "gmse", "error", "loss", "loss_se", "rise", "rise_se")
-"""Columns of a format, in the table that --csv writes; before them stand the run, its N and its D."""
+MEASURED = ("weights", "bits", "gmse", "error", "loss", "loss_se", "rise", "rise_se", "activations", "cache", "policy")
+"""Columns of a row, in the table that --csv writes; before them stand the run, its N and its D."""
+WEIGHTS = ("int8", "int4", "nvfp4", "mxfp4", "int3", "int2", "2:4", "top50")
+"""Formats that weights are rounded to where nothing else is asked."""
 
 
 @dataclass(frozen=True)
-class Quantize:
-    """Round the weights of trained runs to formats, without training on, and measure what the loss becomes.
+class Quantize(OfTrained):
+    """Round trained runs to formats, without training on, and measure what the loss becomes.
 
-    Reads each run's last checkpoint and evaluates it on all of the text that was held out. The rise of the loss has
-    the standard error of paired differences. Also takes a checkpoint of Hugging Face, with --text a directory of token
-    shards of its tokenizer (`capscale data`). This is rounding after training: capacities, and the law of the runs'
-    own losses, are of training in the format.
+    Reads each run's last checkpoint, rounds its weights to one format or by the rules of a policy, or attention's keys
+    and values, or both, and evaluates it on all of the text that was held out. The rise of the loss has the standard
+    error of paired differences. Also takes a checkpoint of Hugging Face, with --text a directory of token shards of
+    its tokenizer (`capscale data`). This is rounding after training: capacities, and the law of the runs' own losses,
+    are of training in the format.
 
     Examples:
       capscale quantize runs/demo/runs/0123456789abcdef
       capscale quantize runs/demo/runs/* --weights int8 int4 nvfp4 2:4 --csv post.csv
       capscale quantize runs/micro/runs/0123456789abcdef --weights int4 --hadamard 128 --json
+      capscale quantize runs/demo/runs/0123456789abcdef --policy rules.txt --weights int4
+      capscale quantize runs/demo/runs/0123456789abcdef --policy 'layers/0/.*=dense' 'head=int8' '.*=int4'
+      capscale quantize runs/demo/runs/0123456789abcdef --keys int8 --values int4
     """
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
-    """Directories of runs, or of checkpoints."""
-    weights: tuple[str, ...] = ("int8", "int4", "nvfp4", "mxfp4", "int3", "int2", "2:4", "top50")
-    """Names as `capscale gmse --help` explains them."""
+    weights: tuple[str, ...] | None = None
+    """Formats of all weights, one after the other; names as `capscale gmse --help` explains them. None: int8 int4
+    nvfp4 mxfp4 int3 int2 2:4 top50 where neither --policy, --keys nor --values is given."""
+    policy: PolicyOption = ()
+    """Rules, or files of rules such as `capscale allocate --policy` writes: a format for each weight. What they leave
+    dense of inputs and of keys and values stays as the run has it."""
+    keys: str | None = None
+    """Format of attention's keys, each head and token by itself; in every row below the first."""
+    values: str | None = None
+    """Format of attention's values, likewise."""
     hadamard: int | None = None
-    """Largest block in which the inputs are rotated first, a power of two."""
-    text: str | None = None
-    """Text file or token shards that the runs were trained on; the prose of Python's standard library if not given."""
-    csv: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the rows there too."""
+    """Largest block in which the inputs, keys and values are rotated first, a power of two. Rules say their own."""
     json: bool = False
     """Print JSON, with every matrix by itself, and nothing else."""
 
     def __call__(self) -> int:
         """Evaluates run by run and prints the tables."""
-        from etils import epath
-
         from capscale.analysis.numbers import json_ready
-        from capscale.checkpoints.evaluation import check_text
         from capscale.checkpoints.post_training import rounded
-        from capscale.checkpoints.safetensors_file import local_path
-        from capscale.checkpoints.source import read_source
-        from capscale.cli.selecting import read_text
-        from capscale.cli.waiting import each, waiting
-        from capscale.errors import UserError
-        from capscale.files import write_text
-        from capscale.formats.catalog import find
-        from capscale.representation import Representation
 
-        if not self.runs:
-            raise UserError("name the directories of runs, such as runs/demo/runs/*")
-        formats = [find(name) for name in self.weights]
-        Representation(hadamard=self.hadamard)  # which blocks are refused
-        sources = [read_source(local_path(run)) for run in self.runs]
-        text = read_text(self.text)
-        for source in sources:
-            check_text(source, text)  # of all, ahead of the first that takes its time
-        found: list[tuple[Source, list[Rounded | Refused]]] = []
-        for source in each(sources, "runs"):
-            with waiting(f"evaluating {source.path}"):
-                found.append((source, list(rounded(source, formats, text, self.hadamard))))
-        if self.csv is not None:
-            write_text(epath.Path(local_path(self.csv)), _csv(found))
+        asked = self._asked()
+        found = self.measured(lambda one, text: list(rounded(one, asked, text)), check=lambda one: list(asked.of(one)))
+        self.write_rows([coordinates(source) | _numbers(row) for source, rows in found for row in _rounded(rows)])
         if self.json:
             print(json.dumps(json_ready([_content(source, rows) for source, rows in found]), indent=1))
             return 0
@@ -81,31 +67,34 @@ class Quantize:
             _show(source, rows)
         return 0
 
+    def _asked(self) -> "Asked":
+        """Ways to round, of what the options name."""
+        from capscale.checkpoints.rounding import Asked
+        from capscale.formats.catalog import find
+        from capscale.policy_names import find_policy
+        from capscale.representation import Representation, operand
 
-def _coordinates(source: "Source") -> dict[str, Any]:
-    return {"run": str(source.path), "N": source.model.non_embedding_parameters, "D": source.tokens}
+        Representation(hadamard=self.hadamard)  # which blocks are refused
+        alone = not self.policy and self.keys is None and self.values is None
+        formats = [find(name) for name in ((WEIGHTS if alone else ()) if self.weights is None else self.weights)]
+        policy = find_policy(rule_texts(self.policy)) if self.policy else None
+        keys, values = (None if name is None else operand(name, per_token=True) for name in (self.keys, self.values))
+        return Asked(formats, policy, keys, values, self.hadamard)
 
 
-def _csv(found: "list[tuple[Source, list[Rounded | Refused]]]") -> str:
-    written = io.StringIO()
-    table = csv.writer(written, lineterminator="\n")
-    table.writerow(["run", "N", "D", *MEASURED])
-    for source, rows in found:
-        for row in _rounded(rows):
-            table.writerow([*_coordinates(source).values(), *(getattr(row, name) for name in MEASURED)])
-    return written.getvalue()
+def _numbers(row: "Rounded") -> dict[str, Any]:
+    return {name: getattr(row, name) for name in MEASURED}
 
 
 def _content(source: "Source", rows: "list[Rounded | Refused]") -> dict[str, Any]:
     from capscale.checkpoints.post_training import proportion
 
-    one = proportion(_rounded(rows)[1:])
+    one = proportion(_rounded(rows))
     trained, *others = (
-        {name: getattr(row, name) for name in MEASURED} | {"tensors": [t._asdict() for t in row.tensors]}
-        for row in _rounded(rows)
+        _numbers(row) | {"tensors": [tensor._asdict() for tensor in row.tensors]} for row in _rounded(rows)
     )
     refused = {row.weights: row.reason for row in _refused(rows)}
-    return {**_coordinates(source), "trained": trained, "rounded": others, "refused": refused} | {
+    return {**coordinates(source), "trained": trained, "rounded": others, "refused": refused} | {
         "proportion": None if one is None else one._asdict()
     }
 
@@ -123,6 +112,7 @@ def _refused(rows: "list[Rounded | Refused]") -> "list[Refused]":
 
 
 def _show(source: "Source", rows: "list[Rounded | Refused]") -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from capscale.checkpoints.post_training import CLEAR, proportion
@@ -130,22 +120,29 @@ def _show(source: "Source", rows: "list[Rounded | Refused]") -> None:
     from capscale.files import printable
 
     trained, *others = _rounded(rows)
-    own = source.one_format("rounding").rotation
-    rotation = "" if own is None else f" (Hadamard {own})"
+    told = [
+        name for name in ("activations", "cache") if any(getattr(row, name) != "dense" for row in [trained, *others])
+    ]
+    beside = "".join(f", {name} {getattr(trained, name)}" for name in told if getattr(trained, name) != "dense")
     table = Table(
-        title=f"{printable(source.path.name)}: trained in {trained.weights}{rotation}, loss {trained.loss:.4f} "
-        f"± {trained.loss_se:.4f} nats a token, and with its weights rounded"
+        title=f"{escape(printable(source.path.name))}: trained in {escape(_trained_in(source))}{escape(beside)}, loss "
+        f"{trained.loss:.4f} ± {trained.loss_se:.4f} nats a token, and rounded"
     )
-    table.add_column("weights")
+    for column in ("weights", *told):
+        table.add_column(column, overflow="fold")
     for column in ("bits", "GMSE", "error", "error / GMSE", "loss", "rise", "± s.e.", "rise / GMSE"):
         table.add_column(column, justify="right")
     for row in others:
         ratio, slope = (f"{part / row.gmse:.3g}" if row.gmse > 0 else "" for part in (row.error, row.rise))
         numbers = (f"{row.bits:.4g}", f"{row.gmse:.3g}", f"{row.error:.3g}", ratio)
-        table.add_row(row.weights, *numbers, f"{row.loss:.4f}", f"{row.rise:+.4f}", f"{row.rise_se:.4f}", slope)
+        names = ("policy" if row.policy else row.weights, *(getattr(row, name) for name in told))
+        losses = (f"{row.loss:.4f}", f"{row.rise:+.4f}", f"{row.rise_se:.4f}", slope)
+        table.add_row(*map(escape, names), *numbers, *losses)
     console = wide()
     console.print(table)
-    if (one := proportion(others)) is not None:
+    for text in dict.fromkeys(row.policy for row in others if row.policy):
+        console.print(f"policy: {text}", highlight=False, markup=False)
+    if (one := proportion(_rounded(rows))) is not None:
         console.print(
             f"rise = {one.slope:.3g} x GMSE, within a factor of {one.factor:.2f} ({one.farthest}), over {one.formats} "
             f"formats: those whose rise is beyond {CLEAR:g} standard errors",
@@ -153,3 +150,13 @@ def _show(source: "Source", rows: "list[Rounded | Refused]") -> None:
         )
     for row in _refused(rows):
         console.print(f"not rounded to {row.weights}: {printable(row.reason)}", highlight=False, markup=False)
+
+
+def _trained_in(source: "Source") -> str:
+    """Name of the weights' format, and of a rotation that all of them share; or the policy."""
+    from capscale.representation import Representation
+
+    if not isinstance(source.weights, Representation) or source.policy:
+        return source.weights_name
+    rotation = source.weights.rotation
+    return source.weights_name if rotation is None else f"{source.weights_name} (Hadamard {rotation})"

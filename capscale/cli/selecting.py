@@ -1,10 +1,13 @@
 """Options that say which runs of an experiment: the ladder, sizes and seeds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from capscale.errors import UserError
 from capscale.models.ladder import LADDERS
 
 if TYPE_CHECKING:
@@ -21,7 +24,35 @@ LadderName = Annotated[
 ]
 
 
-PolicyOption = Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN=REPRESENTATION")]
+PolicyOption = Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE|PATTERN=REPRESENTATION")]
+
+
+def rule_texts(given: Sequence[str]) -> tuple[str, ...]:
+    """Rules as texts, of arguments that are rules, or files of rules as `capscale allocate --policy` writes them.
+
+    Empty lines of a file, and those that begin with #, say nothing.
+
+    Raises:
+      UserError: a file that is no text, or that holds no rule.
+    """
+    return tuple(rule for text in given for rule in (_of_file(Path(text)) if _is_file(text) else [text]))
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # longer than a name may be, or with a zero byte
+        return False
+
+
+def _of_file(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--policy {path}: not a text of rules ({error}); give a file of one rule a line") from error
+    if not (rules := [line for line in lines if line and not line.startswith("#")]):
+        raise UserError(f"--policy {path}: holds no rule; write one a line, such as .*=int4")
+    return rules
 
 
 @dataclass(kw_only=True)
@@ -33,22 +64,22 @@ class Selecting:
     seeds: tuple[int, ...] = ()
     """Seeds of every run, such as 0 1 2, in place of the experiment's own."""
     policy: PolicyOption = ()
-    """Rules of every run, in place of its own representation, such as 'layers/(0|3)/.*=dense' '.*=int4'; see
-    `capscale describe --help`. Runs that differ in nothing else become one."""
+    """Rules of every run, in place of its own representation, such as 'layers/(0|3)/.*=dense' '.*=int4', or files of
+    rules; see `capscale describe --help`. Runs that differ in nothing else become one."""
 
     @property
     def selection(self) -> "Selection":
         """Runs that these options ask for."""
         from capscale.sweep.selection import Selection
 
-        return Selection(self.seeds, self.sizes, self.policy)
+        return Selection(self.seeds, self.sizes, rule_texts(self.policy))
 
     @property
     def selecting(self) -> list[str]:
         """Arguments that select the same runs in another process."""
         sizes = ["--sizes", *self.sizes] if self.sizes else []
         seeds = ["--seeds", *map(str, self.seeds)] if self.seeds else []
-        return [*sizes, *seeds, *(["--policy", *self.policy] if self.policy else [])]
+        return [*sizes, *seeds, *(["--policy", *rule_texts(self.policy)] if self.policy else [])]
 
 
 def planned(experiment: str, ladder: str, selection: "Selection", text: str | None) -> "tuple[Sweep, Source]":

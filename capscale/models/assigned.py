@@ -1,7 +1,7 @@
 """A policy as it stands on a decoder: the representation of every weight, layer by layer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import TypeVar, cast
@@ -12,7 +12,7 @@ from capscale.errors import UserError
 from capscale.formats.capabilities import Stateful, draws, learns
 from capscale.models.config import ModelConfig, Projection
 from capscale.policy import Frozen, Policy, first_match, frozen, rules_of
-from capscale.representation import DENSE, Representation
+from capscale.representation import DENSE, DENSE_GRADIENTS, DENSE_OPERAND, Representation
 
 Value = TypeVar("Value")
 ATTENTION = ("query", "key", "value", "out")
@@ -116,6 +116,44 @@ def weights_alone(held: Held) -> Held:
     return mapped(held, lambda each: Representation(each.weights, hadamard=each.hadamard, signs=each.signs))
 
 
+def inputs_alone(held: Held) -> Held:
+    """Representations of inputs and of attention's cache, where weights and gradients stay dense."""
+
+    def alone(each: Representation) -> Representation:
+        if each.activations.is_dense and not each.caches_compressed:
+            return DENSE
+        return replace(each, weights=DENSE_OPERAND, gradients=DENSE_GRADIENTS, parametrization=None)
+
+    return mapped(held, alone)
+
+
+def combined(
+    model: ModelConfig, first: Held, second: Held, function: Callable[[Representation, Representation], Representation]
+) -> Held:
+    """The same weights with `function` of what both have for each."""
+    one, other = full(model, first), full(model, second)
+    blocks = [
+        Block(tuple((name, function(held, b.of(name))) for name, held in a.projections))
+        for a, b in zip(one.layers, other.layers, strict=True)
+    ]
+    tables = function(one.embedding, other.embedding), function(one.head, other.head)
+    return _simplest(Assigned(tuple(blocks), *tables))
+
+
+def layers_mapped(model: ModelConfig, held: Held, function: Callable[[Representation], Representation]) -> Held:
+    """The same weights with `function` of every linear layer's representation; embedding and head as they are."""
+    before = full(model, held)
+    blocks = [Block(tuple((name, function(each)) for name, each in block.projections)) for block in before.layers]
+    return _simplest(replace(before, layers=tuple(blocks)))
+
+
+def full(model: ModelConfig, held: Held) -> Assigned:
+    """The same layer by layer, whether or not all agree."""
+    if isinstance(held, Assigned):
+        return held
+    return Assigned((Block(tuple((name, held) for name in model.projections)),) * model.layers)
+
+
 def assigned(model: ModelConfig, policy: Policy) -> Held:
     """Representations of a model by a policy: a lone one where all linear layers agree.
 
@@ -138,7 +176,7 @@ def _assigned(model: ModelConfig, policy: Frozen) -> Held:
         return policy
     found = {each.path: each.representation or DENSE for each in coverage(model, policy).parameters}
     blocks = [
-        Block(tuple((name, found[f"layers/{layer}/{_module(name)}/kernel"]) for name in model.projections))
+        Block(tuple((name, found[kernel_path(name, layer)]) for name in model.projections))
         for layer in range(model.layers)
     ]
     _refuse_parametrizations(model, blocks, policy)
@@ -185,6 +223,11 @@ def _simplest(held: Assigned) -> Held:
     return first if agree and held.embedding == held.head == DENSE else held
 
 
+def kernel_path(name: Projection, layer: int) -> str:
+    """Path of one layer's kernel, as patterns of a policy match it: `layers/3/mlp/up/kernel`."""
+    return f"layers/{layer}/{_module(name)}/kernel"
+
+
 def _module(name: Projection) -> str:
     return f"{'attention' if name in ATTENTION else 'mlp'}/{name}"
 
@@ -196,7 +239,7 @@ def _found(model: ModelConfig) -> list[Found]:
     found = [Found(name, table, rows, by_name=True) for name in names]
     for layer in range(model.layers):
         for name, shape in model.projections.items():
-            found.append(Found(f"layers/{layer}/{_module(name)}/kernel", shape, Contraction(0)))
+            found.append(Found(kernel_path(name, layer), shape, Contraction(0)))
             if name in model.biases:
                 path = f"layers/{layer}/{_module(name)}/bias"
                 found.append(Found(path, shape[1:], None, "a bias, which is added", product=False))

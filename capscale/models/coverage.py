@@ -12,9 +12,10 @@ from capscale.formats import catalog
 from capscale.formats.base import Format, granularity_of
 from capscale.formats.capabilities import learns
 from capscale.formats.storage import Storable, storage_bits
-from capscale.models.assigned import TABLES, Assigned, assigned, runs
+from capscale.models.assigned import TABLES, Assigned, Held, assigned, full, runs
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.initial import initial_params
+from capscale.operands import Operand
 from capscale.policy import Policy
 from capscale.representation import DENSE, Representation
 
@@ -134,22 +135,24 @@ def _parameter(path: tuple[str, ...], shape: tuple[int, ...], representation: Re
     return Parameter("/".join(path), shape, label, bits, in_n=in_n, axis=axis, group=group, held=held)
 
 
-def cache_bytes(model: ModelConfig, representation: Representation) -> float:
+def cache_bytes(model: ModelConfig, held: Held) -> float:
     """Bytes of the keys and values of one token in all layers, scales included; dense ones are bf16.
 
     Raises:
       UserError: a format that cannot be stored.
     """
-    row = (1, model.features_per_head)
-    bits = 0.0
-    for held in (representation.keys, representation.values):
-        if held.is_dense:
-            bits += DENSE_BITS
-        elif isinstance(held.format, Storable):
-            bits += storage_bits(held.format, row)
-        else:
-            raise UserError(f"{held.format!r} does not say how it is stored; give it `layout`, `store` and `load`")
-    return model.layers * model.keys_and_values * model.features_per_head * bits / 8
+    values = model.keys_and_values * model.features_per_head
+    operands = [(block.of("key").keys, block.of("value").values) for block in full(model, held).layers]
+    return sum(values * _cache_bits(operand, model) for of_layer in operands for operand in of_layer) / 8
+
+
+def _cache_bits(operand: Operand, model: ModelConfig) -> float:
+    """Bits of a value of keys or values, which lie in rows of one head and token."""
+    if operand.is_dense:
+        return DENSE_BITS
+    if not isinstance(operand.format, Storable):
+        raise UserError(f"{operand.format!r} does not say how it is stored; give it `layout`, `store` and `load`")
+    return storage_bits(operand.format, (1, model.features_per_head))
 
 
 def _group(fmt: Format, rows: tuple[int, ...]) -> int:

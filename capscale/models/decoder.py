@@ -8,14 +8,14 @@ from flax import linen as nn
 from jax import Array
 
 from capscale.formats.base import Context
-from capscale.models.assigned import Assigned, Block, Held, stored_of, table_of
+from capscale.models.assigned import Assigned, Held, full, stored_of, table_of
 from capscale.models.config import ModelConfig
 from capscale.models.layers import NOISE, RMSNorm
 from capscale.models.learned_steps import joined_steps, start_steps
 from capscale.models.llama import LlamaBlock
 from capscale.models.loss import cross_entropy, logits, mean_cross_entropy
 from capscale.models.olmo2 import Olmo2Block
-from capscale.representation import DENSE, ProjectedWeight, Representation, project_activations, project_weights
+from capscale.representation import DENSE, ProjectedWeight, project_activations, project_weights
 
 _BLOCKS = {"llama": LlamaBlock, "olmo2": Olmo2Block}
 
@@ -66,11 +66,7 @@ class Decoder(nn.Module):
     def first_steps(self, tokens_BT: Array, ctx: Context) -> dict[str, Array]:
         """Where learned scales of the layers' inputs start, by path and over all layers: see `learned_steps`."""
         x_BTM = jnp.take(self._table("embedding", ctx), tokens_BT, axis=0).astype(self.config.dtype)
-        held = self.representation
-        if isinstance(held, Representation):
-            block = Block(tuple((name, held) for name in self.config.projections))
-            held = Assigned((block,) * self.config.layers)
-        _, made = self._segments(held, x_BTM, ctx, starting=True)
+        _, made = self._segments(full(self.config, self.representation), x_BTM, ctx, starting=True)
         return made
 
     def _segments(

@@ -48,7 +48,11 @@ def format_gmse(fmt: Format) -> float:
 
 def mixture_of(model: ModelConfig, policy: Policy) -> Mixture:
     """Means of a model's linear layers under a policy."""
-    held = assigned(model, policy)
+    return mixture_of_held(model, assigned(model, policy))
+
+
+def mixture_of_held(model: ModelConfig, held: Held) -> Mixture:
+    """Means of a model's linear layers whose representations are assigned already."""
     layers, shapes = _layers(model, held), list(model.projections.values())
     sizes = [inputs * outputs for inputs, outputs in shapes]
     total = sum(sizes) * model.layers

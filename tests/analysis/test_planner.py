@@ -258,3 +258,33 @@ def test_unknown_storage(fitted):
     with pytest.raises(UserError, match="q8_0: not in the catalog"):
         storage_bits("q8_0")
     assert np.isfinite(storage_bits("2:4+int4"))
+
+
+def test_memory_is_of_the_cache_as_well(fitted):
+    """Sizes leave room for it: weights and cache together are the budget, and a smaller cache a larger model."""
+    budget, pairs = Budget(memory=1e8, tokens=2e10), [("int4", "dense"), ("dense", "dense")]
+
+    def cache(N):
+        return 40.0 * N**0.75
+
+    alone, both = plan(fitted, budget, pairs, count=50), plan(fitted, budget, pairs, count=50, cache=cache)
+    for option in both.options:
+        row = option.prediction.row
+        assert option.cache == pytest.approx(cache(row.N))
+        assert option.memory == pytest.approx(row.N * storage_bits(row.weights) / 8 + cache(row.N))
+        assert option.memory == pytest.approx(1e8)
+    before = {option.prediction.row.weights: option.prediction.row.N for option in alone.options}
+    assert all(before[option.prediction.row.weights] > option.prediction.row.N for option in both.options)
+    assert {option.cache for option in alone.options} == {0.0}
+    with pytest.raises(UserError, match="the cache alone takes more; give a shorter --context"):
+        plan(fitted, budget, pairs, count=50, cache=lambda N: 2e8 * N**0.01)
+
+
+def test_least_memory_counts_the_cache(fitted):
+    found = plan(
+        fitted, Budget(loss=2.9, tokens=2e10), [("int4", "dense"), ("dense", "dense")], count=50, cache=lambda N: N
+    )
+    for option in found.options:
+        row = option.prediction.row
+        assert option.memory == pytest.approx(row.N * storage_bits(row.weights) / 8 + row.N)
+        assert option.behind == pytest.approx(option.memory / found.options[0].memory)

@@ -10,6 +10,7 @@ from support import tiny
 from capscale.checkpoints.allocation import allocate
 from capscale.checkpoints.evaluation import WindowLosses
 from capscale.checkpoints.post_training import Rounded, rounded
+from capscale.checkpoints.rounding import Asked
 from capscale.checkpoints.sensitivity import Mixtures, Rise, calibration_windows, slope_of
 from capscale.checkpoints.source import read_source
 from capscale.cli import main
@@ -55,7 +56,7 @@ def test_one_matrix_is_rounded_and_no_other(dense):
 
 
 def test_all_in_one_format_is_what_quantize_measures(dense, found):
-    _, *alone = rounded(dense, FORMATS, tiny.corpus())
+    _, *alone = rounded(dense, Asked(FORMATS), tiny.corpus())
     uniform = {mixture.name: mixture for mixture in found.uniform}
     assert list(uniform) == ["int2 for all", "int4 for all", "int8 for all"]  # 8-wide rows: scales count for much
     for one in alone:

@@ -15,7 +15,7 @@ from capscale.checkpoints.source import read_source
 from capscale.cli import main
 from capscale.data.corpus import byte_corpus
 from capscale.errors import UserError
-from capscale.representation import DENSE, DENSE_OPERAND, Representation, operand
+from capscale.representation import DENSE, Representation, operand
 from capscale.train.loop import LoopIntervals
 from capscale.train.run import Optimizer
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ci
 FORMATS = {
     "dense": DENSE,
     "rotated": Representation(operand("int4"), operand("int8", per_token=True), hadamard=8),
-    "noise": Representation(operand("noise2-matrix")),
+    "noise": Representation(operand("noise2-matrix"), operand("noise4", per_token=True)),
     "learned": Representation(operand("lsq4")),
 }
 
@@ -134,8 +134,8 @@ def test_keys_and_values_are_held_as_the_run_held_them(tmp_path):
     cached = replace(DENSE, keys=operand("int2", per_token=True), values=operand("int4", per_token=True), hadamard=8)
     result = tiny.train_one(tiny.run(representation=replace(cached, weights=operand("int4"))), tmp_path)
     source = read_source(tmp_path)
-    assert (source.keys, source.values) == (cached.keys, cached.values)
+    assert source.inputs == cached
     found = evaluated(source, tiny.corpus())
     assert found.loss == pytest.approx(result["row"]["loss"], rel=2e-6)
-    dense = evaluated(source._replace(keys=DENSE_OPERAND, values=DENSE_OPERAND), tiny.corpus())
+    dense = evaluated(source._replace(inputs=DENSE), tiny.corpus())
     assert abs(dense.loss - found.loss) > 1e-4

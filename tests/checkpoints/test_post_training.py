@@ -12,6 +12,7 @@ import pytest
 from support import tiny
 
 from capscale.checkpoints.post_training import Refused, Rounded, proportion, rounded
+from capscale.checkpoints.rounding import Asked
 from capscale.checkpoints.source import read_source
 from capscale.cli import main
 from capscale.data.corpus import byte_corpus
@@ -58,7 +59,7 @@ def losses(model, params):
 @pytest.mark.parametrize("name", ["dense", "both"])
 def test_the_loss_as_trained_is_that_of_the_result(name, request):
     source, row = request.getfixturevalue(name)
-    (found,) = rounded(source, [], tiny.corpus())
+    (found,) = rounded(source, Asked([]), tiny.corpus())
     assert found.loss == pytest.approx(row["loss"], rel=2e-6)
     assert found.loss_se == pytest.approx(row["loss_se"], rel=1e-4)
     assert (found.rise, found.rise_se) == (0, 0)
@@ -68,7 +69,7 @@ def test_the_loss_as_trained_is_that_of_the_result(name, request):
 def test_rounding_by_hand(dense):
     """Kernels projected one by one, along their inputs, and evaluated window by window."""
     source, _ = dense
-    _, found = rounded(source, [find("int2")], tiny.corpus())
+    _, found = rounded(source, Asked([find("int2")]), tiny.corpus())
     wrong = energy = 0.0
 
     def project(path, leaf):
@@ -91,7 +92,7 @@ def test_rounding_by_hand(dense):
 
 def test_every_matrix_by_itself(dense):
     source, _ = dense
-    _, found = rounded(source, [find("int4")], tiny.corpus())
+    _, found = rounded(source, Asked([find("int4")]), tiny.corpus())
     kernels = kernels_of(source.params)
     assert [(t.path, t.layer) for t in found.tensors] == [(path, layer) for path in kernels for layer in range(2)]
     energies = [float(np.square(np.asarray(w)[layer]).sum()) for w in kernels.values() for layer in range(2)]
@@ -104,17 +105,17 @@ def test_every_matrix_by_itself(dense):
 
 def test_a_worse_format_costs_more_and_a_rotation_is_undone(dense):
     source, _ = dense
-    _, fine, coarse = rounded(source, [find("int8"), find("int1")], tiny.corpus())
+    _, fine, coarse = rounded(source, Asked([find("int8"), find("int1")]), tiny.corpus())
     assert coarse.rise > 10 * abs(fine.rise)
     assert 0 < coarse.rise_se < coarse.loss_se
-    _, rotated = rounded(source, [find("int8")], tiny.corpus(), hadamard=8)
+    _, rotated = rounded(source, Asked([find("int8")], hadamard=8), tiny.corpus())
     assert rotated.loss == pytest.approx(fine.loss, abs=1e-3)
     assert rotated.error != fine.error
 
 
 def test_formats_that_cannot_hold_a_row_are_told(dense):
     source, _ = dense
-    _, refused, held = rounded(source, [find("mxfp4"), find("int4")], tiny.corpus())
+    _, refused, held = rounded(source, Asked([find("mxfp4"), find("int4")]), tiny.corpus())
     assert refused == Refused("mxfp4", refused.reason)
     assert "group=32 does not divide 8" in refused.reason
     assert held.weights == "int4"
@@ -123,17 +124,17 @@ def test_formats_that_cannot_hold_a_row_are_told(dense):
 @pytest.mark.parametrize("name", ["lsq4", "rigl50"])
 def test_formats_that_training_moves_are_refused(name, dense):
     with pytest.raises(UserError, match="learned in training, or moves with it"):
-        list(rounded(dense[0], [find(name)], tiny.corpus()))
+        list(rounded(dense[0], Asked([find(name)]), tiny.corpus()))
 
 
 def test_texts_and_rotations_that_are_not_the_runs_are_refused(dense, both):
     with pytest.raises(UserError, match=r"was trained on tiny \(sha256 .*name the run's by --text"):
-        list(rounded(dense[0], [], byte_corpus(tiny.text()[::-1], "tiny")))
+        list(rounded(dense[0], Asked([]), byte_corpus(tiny.text()[::-1], "tiny")))
     narrow = dense[0]._replace(data=None, model=replace(dense[0].model, vocabulary=64))
     with pytest.raises(UserError, match=r"the text has 96 symbols, and .* knows 64"):
-        list(rounded(narrow, [], tiny.corpus()))
+        list(rounded(narrow, Asked([]), tiny.corpus()))
     with pytest.raises(UserError, match="rotated in blocks of 8; leave --hadamard out"):
-        list(rounded(both[0], [find("int4")], tiny.corpus(), hadamard=4))
+        list(rounded(both[0], Asked([find("int4")], hadamard=4), tiny.corpus()))
 
 
 def test_rises_as_a_multiple_of_gmse():
@@ -141,15 +142,18 @@ def test_rises_as_a_multiple_of_gmse():
         return Rounded(name, 4.0, gmse, gmse, 2.0 + rise, 0.01, rise, rise_se, ())
 
     rows = [row("a", 0.01, 0.05), row("b", 0.1, 0.4), row("c", 0.001, 0.0002, 0.0001), row("d", 0.0, 0.0)]
-    found = proportion(rows)
+    trained = row("dense", 0.0, 0.0)
+    found = proportion([trained, *rows])
     assert found is not None
     assert found.slope == pytest.approx(np.sqrt(5 * 4))  # c is within three standard errors of nothing, d has no error
     assert found.factor == pytest.approx(np.sqrt(5 / 4))
     assert found.formats == 2
-    far = proportion([*rows, row("e", 0.1, 4.0)])
+    far = proportion([trained, *rows, row("e", 0.1, 4.0)])
     assert far is not None
     assert (far.farthest, far.formats) == ("e", 3)
-    assert proportion(rows[:1]) is None
+    assert proportion([trained, *rows[:1]]) is None
+    others = [each._replace(cache="int4") for each in rows]
+    assert proportion([trained, *others]) is None, "what the cache costs is no rise of the weights'"
 
 
 def test_the_command(dense, both, tmp_path, capsys):

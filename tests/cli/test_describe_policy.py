@@ -58,6 +58,19 @@ def test_table_says_what_json_says(capsys):
     assert "an assumption" in printed
 
 
+def test_the_cache_is_told_layer_by_layer(capsys):
+    rules = ["layers/0/attention/key/.*=int4 cache keys int8 values int2", ".*=int4 cache values int4"]
+    assert main(["describe", "--model", "30M", "--policy", *rules, "--context", "100", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    told = {leaf["path"]: leaf["cache"] for leaf in found["leaves"] if leaf["cache"] is not None}
+    assert told == {"layers/0/attention/key/kernel": "int8", "layers/0-5/attention/value/kernel": "int4"}
+    row = 5 * 128  # heads of 128 values; scales are float32, one a head and token
+    by_hand = (row + 4 * 5) + 5 * 2 * row + 6 * (row / 2 + 4 * 5)
+    assert (found["cache_bytes_per_token"], found["context"]) == (by_hand, 100)
+    assert main(["describe", "--model", "30M", "--policy", *rules, "--context", "100"]) == 0
+    assert f"{by_hand:,.0f} bytes a token, {100 * by_hand:,.0f} of 100 tokens" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capscale.analysis.operands import gaussian_error
-from capscale.analysis.planner import lowest
+from capscale.analysis.planner import Room, lowest
 from capscale.analysis.predict import Predictor, storage_bits, target
 from capscale.analysis.rises.fit import RiseFit
 from capscale.analysis.rises.table import asked
@@ -33,7 +33,7 @@ class Length(NamedTuple):
         lengths that the tables have.
       loss: after rounding, in nats per token, with a 95 % interval.
       rise: of it, by rounding.
-      memory: bytes of the rounded weights.
+      memory: bytes of the rounded weights, and of the cache where it is counted.
       behind: expected loss above the best format's.
       at_end: "longest" or "shortest" where the best D is an end of what the tables have: training on, or less, may be
         better still; "" inside.
@@ -47,13 +47,19 @@ class Length(NamedTuple):
     memory: float
     behind: float
     at_end: str
+    cache: float = 0.0
+    """Bytes of attention's cache among them."""
 
 
 class Limit(NamedTuple):
-    """Resources of a model, one of: bytes of its rounded weights, which fix N; FLOPs of its training, 6 N D."""
+    """Resources of a model, one of: bytes of its rounded weights, which fix N; FLOPs of its training, 6 N D.
+
+    With `room` that counts it, `memory` is of attention's cache as well.
+    """
 
     memory: float | None = None
     flops: float | None = None
+    room: Room = Room()
 
 
 def best_lengths(
@@ -71,7 +77,7 @@ def best_lengths(
     Raises:
       UserError: another limit than one positive number, or no format that the tables know enough of.
     """
-    given = [value for value in limit if value is not None]
+    given = [value for value in (limit.memory, limit.flops) if value is not None]
     if len(given) != 1 or not 0 < given[0] < np.inf:
         raise UserError(f"how far to train takes one of --memory and --flops, a positive number, not {given or 'none'}")
     found, refused = [], {}
@@ -110,9 +116,10 @@ def _best(predictor: Predictor, fit: RiseFit, limit: Limit, name: str, seed: int
         Interval(float(best), min(low, best), max(high, best)),
         _interval(float(mean[k]), drawn[:, k]),
         _interval(float(rises[0, k]), rises[1:, k]),
-        size * storage_bits(name) / 8,
+        limit.room.taken(size, storage_bits(name)),
         0.0,
         at_end,
+        limit.room.cached(size),
     )
 
 
@@ -150,7 +157,7 @@ def _path(predictor: Predictor, fit: RiseFit, limit: Limit, name: str) -> tuple[
         raise UserError(f"{name}: the tables have no range of D in common, so nothing says what a token is worth")
     D = np.geomspace(least_D, most_D, STEPS)
     if limit.memory is not None:
-        N = np.full(STEPS, 8 * limit.memory / storage_bits(name))
+        N = np.full(STEPS, limit.room.size(limit.memory, storage_bits(name)))
     else:
         assert limit.flops is not None
         work = limit.flops / FLOPS_PER_PARAMETER_TOKEN

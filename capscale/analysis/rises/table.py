@@ -16,6 +16,8 @@ from capscale.files import is_there
 COLUMNS = ("run", "N", "D", "weights", "bits", "gmse", "error", "loss", "rise", "rise_se")
 """Columns that a table must have; `capscale quantize --csv` writes them."""
 WORDS = ("run", "weights")
+BESIDE = ("activations", "cache", "policy")
+"""Columns that are those of the run as it was trained where its weights alone are rounded, to one format."""
 REMEDY = "give a table of `capscale quantize RUN... --csv FILE`"
 
 
@@ -74,7 +76,8 @@ def read_rises(paths: Sequence[epath.PathLike]) -> Rises:
     """The rises in one or several tables.
 
     Rounding a run that was trained in a format is another question, so that only dense runs are read; the rows of the
-    runs as they were trained, and formats without error, have no rise.
+    runs as they were trained, and formats without error, have no rise. Rows in which layers differ, or the inputs or
+    attention's cache are rounded as well, are left out: their rise is not of one format of the weights.
 
     Raises:
       UserError: a file that is no such table, numbers that are none, one run and format twice, or no dense run.
@@ -88,8 +91,9 @@ def read_rises(paths: Sequence[epath.PathLike]) -> Rises:
         if _number(trained, "rise", source) != 0 or _number(trained, "rise_se", source) != 0:
             raise UserError(f"{source}: the first row of {run} is not the run as it was trained; {REMEDY}")
     compressed = [run for run, (trained, *_) in runs.items() if trained["weights"] != "dense"]
-    dense = [row for run, rows in runs.items() if run not in compressed for row in rows[1:]]
-    rows = [row for row in dense if _number(row, "gmse", source) > 0]
+    dense = [(rows[0], row) for run, rows in runs.items() if run not in compressed for row in rows[1:]]
+    alone = [row for trained, row in dense if all(row.get(name) == trained.get(name) for name in BESIDE)]
+    rows = [row for row in alone if _number(row, "gmse", source) > 0]
     if not rows:
         raise UserError(f"{source}: no dense run that was rounded to a format; {REMEDY} over dense runs")
     _refuse_twice(rows, source)
@@ -102,7 +106,9 @@ def read_rises(paths: Sequence[epath.PathLike]) -> Rises:
         raise UserError(f"{source}: rise_se is negative; {REMEDY}")
     names = tuple(str(r["weights"]) for r in rows)
     bits = np.array([b if _has_bits(name) else math.nan for name, b in zip(names, column["bits"], strict=True)])
-    remarks = [f"{run}: trained in a format, left out; laws of rises are of dense runs" for run in compressed]
+    others = len(dense) - len(alone)
+    remarks = [f"{others} rows that round layers apart, inputs or the cache, left out"] if others else []
+    remarks += [f"{run}: trained in a format, left out; laws of rises are of dense runs" for run in compressed]
     return Rises(
         source,
         tuple(str(r["run"]) for r in rows),

@@ -39,6 +39,18 @@ def test_runs_that_were_trained_in_a_format_are_left_out(tmp_path):
     assert rises.remarks == (f"{run}: trained in a format, left out; laws of rises are of dense runs",)
 
 
+def test_rows_that_round_more_than_weights_are_left_out(tmp_path):
+    rows = [row | {"activations": "dense", "cache": "dense", "policy": ""} for row in made.records(tokens=(1e5, 1e6))]
+    plain = read_rises([made.write(tmp_path / "plain.csv", rows)])
+    more = [
+        rows[0] | {"weights": "int8", "gmse": 8.8e-5, "cache": "int4"},
+        rows[0] | {"weights": "mixed", "policy": "x"},
+    ]
+    found = read_rises([made.write(tmp_path / "more.csv", [rows[0], *more, *rows[1:]])])
+    np.testing.assert_array_equal(found.rise, plain.rise)
+    assert found.remarks == ("2 rows that round layers apart, inputs or the cache, left out",)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

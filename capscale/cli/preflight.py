@@ -23,6 +23,10 @@ DOES_NOT_FIT = 1
 """Exit status when a run needs more memory than a device has."""
 
 
+HELD = ("estimator", "activations", "cache", "gradients")
+"""Fields of a parameter, one of which is said where anything of it is compressed."""
+
+
 @dataclass(kw_only=True)
 class Preflight(Selecting):
     """Compile every distinct train step of a sweep for a TPU slice, on this machine, and tell what it needs.
@@ -117,7 +121,7 @@ class Preflight(Selecting):
         return {
             "name": run_name(first),
             "policy": policy,
-            "layers": [row for row in layers if row["estimator"] or row["activations"]],
+            "layers": [row for row in layers if any(row[name] for name in HELD)],
             "setting": str(checked.setting),
             "fits": compiled.fits,
             "bytes_per_device": compiled.bytes,
@@ -164,8 +168,9 @@ class Preflight(Selecting):
             f"{found['bottleneck']:>9}"
         )
         layers = [
-            f"\n  {each['path']}: {' x '.join(filter(None, (each['format'], each['activations'])))}, "
-            f"{each['bits']:.4g} bits"
+            f"\n  {each['path']}: {' x '.join(filter(None, (each['format'], each['activations'])))}"
+            + "".join(f", {name} {each[name]}" for name in ("hadamard", "cache", "gradients") if each[name])
+            + f", {each['bits']:.4g} bits"
             for each in row["layers"]
         ]
         return (

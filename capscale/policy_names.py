@@ -99,8 +99,8 @@ def find_rule(text: str) -> Rule:
     parts = _SPLIT.split(text, maxsplit=1)
     if len(parts) != 2 or not all(part.strip() for part in parts):
         raise UserError(
-            f"{text!r} is no rule, nor a file of rules; use PATTERN=REPRESENTATION, such as 'layers/(0|5)/.*=dense' or "
-            "'.*=int4'"
+            f"{text!r} is no rule; use PATTERN=REPRESENTATION, such as 'layers/(0|5)/.*=dense' or '.*=int4', or name a "
+            "file of rules that is there"
         )
     pattern, name = (part.strip() for part in parts)
     name, starts, share = name.partition(" starts ")

@@ -202,6 +202,6 @@ def test_the_command_takes_the_file_that_allocate_writes(dense, tmp_path, capsys
     assert "policy: layers/0/.*=int2; .*=int4" in out
     assert "keys int4" in out
     assert main(["quantize", run, *text, "--policy", "nowhere.txt"]) == 2
-    assert "'nowhere.txt' is no rule, nor a file of rules" in capsys.readouterr().err
+    assert "'nowhere.txt' is no rule; use PATTERN" in capsys.readouterr().err
     assert main(["describe", "--model", "nano-16", "--policy", rules, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["policy"].count("=") == 2

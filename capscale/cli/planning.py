@@ -108,7 +108,7 @@ class Plan:
       capscale plan runs/demo --memory 10e3 --tokens 2e6
       capscale plan runs.csv --flops 1e20 --speed int4=3 int8=2
       capscale plan runs.csv --loss 2.8 --tokens-per-parameter 100 --formats dense int8 int4 2:4
-      capscale plan runs.csv --memory 2e10 --tokens 1e12 --context 131072 --batch 8 --keys int8 --values int4
+      capscale plan runs.csv --memory 2e10 --tokens 1e12 --context 8192 --batch 8 --keys int8 --values int4
       capscale plan runs/post --rounded rounded.csv --memory 2e3 --formats int4 int3 int2
     """
 

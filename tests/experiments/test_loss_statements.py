@@ -165,7 +165,7 @@ def test_what_was_trained_is_what_the_experiments_say():
     assert set(runs) & set(variants), "the recipe and dense are the same runs"
 
 
-@pytest.mark.parametrize("experiment", ["dense_then_qat", "ends_dense", "gradients"])
+@pytest.mark.parametrize("experiment", ["dense_then_qat", "ends_dense", "gradients", "gradient_rounding"])
 def test_committed_rows_say_what_the_text_beside_them_says(experiment, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from judge_experiment import judged

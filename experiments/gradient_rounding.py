@@ -10,8 +10,8 @@ rounding helps on gradients, and on gradients only (arXiv 2509.25149, 2505.19115
 gradient, and so does its rotation. All operands by chance are evaluated so as well, as they would be served.
 
 Run: `capscale sweep gradient_rounding --ladder nano --out runs/rounding`, 48 runs; then
-`python scripts/judge_experiment.py gradient_rounding gradient_rounding.csv` of its rows. Trained so on two CPU cores, it
-decides nothing: see experiments/results/README.md.
+`python scripts/judge_experiment.py gradient_rounding gradient_rounding.csv` of its rows. Trained so on two CPU cores,
+it decides nothing: see experiments/results/README.md.
 """
 
 from dataclasses import replace

@@ -34,6 +34,7 @@ ORDER = (
     "gradients",
     "backward",
     "operands",
+    "coded",
     "representation",
     "recipes",
     "gradient_names",

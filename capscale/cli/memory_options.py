@@ -28,8 +28,10 @@ def memory_of(command: AsksForMemory) -> Memory:
         plain = {"fsdp": 1, "microbatches": 1, "remat": False, "gather": "layer"}
         if given := [f"--{name}" for name, value in plain.items() if getattr(command, name) != value]:
             raise UserError(f"--memory auto finds {' and '.join(given)} by itself; drop one or the other")
-    if command.gather == "step" and command.fsdp == 1:
-        raise UserError("--gather step: every device has all parameters; give --fsdp N to share them, or leave it out")
+    if command.gather != "layer" and command.fsdp == 1:
+        raise UserError(
+            f"--gather {command.gather}: every device has all parameters; give --fsdp N to share them, or leave it out"
+        )
     return Memory(command.remat, command.microbatches, command.gather)
 
 

@@ -6,18 +6,25 @@ layers are held in different representations, both are of all layers all the sam
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from capscale.coded import Coded
 from capscale.errors import UserError
-from capscale.formats.base import Context
+from capscale.formats.base import Context, granularity_of
 from capscale.formats.capabilities import HasLearnedScale, Stateful, learns
 from capscale.models.assigned import TABLES, Held, every, runs
-from capscale.representation import ProjectedWeight, Representation, given_weights, project_weights, weight_rows
+from capscale.representation import (
+    ProjectedWeight,
+    Representation,
+    given_weights,
+    project_weights,
+    weight_rows,
+)
 
 STACKED_BELOW = 2**18
 """Kernels of fewer values are projected together with those of the same shape: at such sizes a projection costs more
@@ -215,6 +222,32 @@ def _given(pieces: list[Piece], weights: list[Array]) -> dict[str, Array]:
     own = [(piece, w) for piece, w in zip(pieces, weights, strict=True) if piece.path in taken]
     values = [(given_weights(w, piece.representation), w) for piece, w in own]
     return whole([piece for piece, _ in own], [jax.lax.stop_gradient(w) if g is None else g for g, w in values])
+
+
+def coded_kernels(params: Any, held: Held) -> dict[str, Representation]:
+    """Representations of the kernels, by path, that may be sent in codes and cut along their outputs.
+
+    Those that are held in one format of all layers, row by row, whose backward products ask no weights but the
+    compressed ones.
+    """
+    kernels = kernels_of(params)
+    return {
+        piece.path: piece.representation
+        for piece in pieces_of(params, held)
+        if piece.path in kernels
+        and piece.layers is None
+        and granularity_of(piece.representation.weights.format) == "row"
+        and not piece.representation.needs_given_weights
+    }
+
+
+def with_codes(held: Any, coded: Mapping[str, Coded]) -> Any:
+    """Held weights, of which products read these codes in place of the values."""
+
+    def visit(path: tuple[Any, ...], leaf: Any) -> Any:
+        return leaf._replace(coded=coded[name]) if (name := path_name(path)) in coded else leaf
+
+    return jax.tree_util.tree_map_with_path(visit, held, is_leaf=lambda leaf: isinstance(leaf, ProjectedWeight))
 
 
 def _project(owned: list[_Owned], representation: Representation, ctx: Context) -> list[Array]:

@@ -12,6 +12,7 @@ from capscale.representation.layer import linear
 from capscale.representation.projecting import (
     ProjectedActivations,
     ProjectedWeight,
+    coded_weights,
     given_activations,
     given_weights,
     project_activations,
@@ -31,6 +32,7 @@ __all__ = [
     "ProjectedActivations",
     "ProjectedWeight",
     "Representation",
+    "coded_weights",
     "given_activations",
     "given_weights",
     "hadamard_block",

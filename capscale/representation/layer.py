@@ -1,10 +1,13 @@
 """Linear layer of a representation, the only place where compression meets a model."""
 
+import jax
 from jax import Array
 
 from capscale.backward import Factors, compressed_product
+from capscale.coded import decoded
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
+from capscale.gradients import Gradients
 from capscale.product import product
 from capscale.representation.projecting import (
     ProjectedActivations,
@@ -52,12 +55,24 @@ def linear(
             f"linear(representation={representation}): the activations were projected for {x.representation}; project "
             "them for this layer, or hold both layers in one representation"
         )
-    if representation.gradients.is_dense:
-        return product(x.value, w.value)
     if representation.needs_given_weights and w.given is None:
         raise UserError(
             f"linear(representation={representation}): the gradient of the inputs takes the weights as they were "
             "before they were projected; make them ProjectedWeight(project_weights(w, representation), "
             "given_weights(w, representation))"
         )
-    return compressed_product(Factors(x.value, w.value, x.given, w.given, gradients_key), representation.gradients)
+    if w.coded is None:
+        return _multiplied(x, w, representation.gradients, gradients_key)
+
+    def of_codes(x: ProjectedActivations, w: ProjectedWeight, key: Array | None) -> Array:
+        assert w.coded is not None
+        return _multiplied(x, w._replace(value=decoded(w.value, w.coded)), representation.gradients, key)
+
+    # The backward pass decodes anew: what is kept for it are the codes.
+    return jax.checkpoint(of_codes)(x, w, gradients_key)
+
+
+def _multiplied(x: ProjectedActivations, w: ProjectedWeight, gradients: Gradients, key: Array | None) -> Array:
+    if gradients.is_dense:
+        return product(x.value, w.value)
+    return compressed_product(Factors(x.value, w.value, x.given, w.given, key), gradients)

@@ -1,6 +1,6 @@
 """Operands projected ahead of a product: weights once a step, inputs once for the layers that read them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -8,9 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from capscale.coded import Coded, Turned
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
-from capscale.fused import project_fused
+from capscale.formats.capabilities import kernel_spec, learns
+from capscale.fused import given_R1, project_fused
+from capscale.kernels.project import Unsupported, encode, has_codes
 from capscale.operands import Operand, project
 from capscale.representation.value import Representation, rotated, rotated_back, rotated_block
 
@@ -64,10 +67,13 @@ class ProjectedWeight(NamedTuple):
 
     `given`: the weights before that, in the same basis, where the gradient of the inputs is taken with them
     (`given_weights`). No gradient reaches them by that way.
+    `coded`: the same weights in codes (`coded_weights`), which the product decodes, forward and backward, and reads in
+    place of `value`; the gradient is that of `value` all the same.
     """
 
     value: Array
     given: Array | None = None
+    coded: Coded | None = None
 
     def __jax_array__(self) -> Array:
         """Refused: another layer that multiplied these would leave out the activations, or the rotation of both."""
@@ -103,6 +109,23 @@ def project_once(x: Array, representation: Representation, ctx: Context = NO_CON
     """
     projected = project_activations(x, representation, ctx)
     return ProjectedActivations(projected, representation, given_activations(x, representation))
+
+
+def coded_weights(w: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Coded | None:
+    """`project_weights(w, representation, ctx)` of w (..., in, out) in codes; None where the format has none.
+
+    Scalar grids of up to 256 levels have codes, where no mask keeps places, no step is learned and no scale has an
+    offset. No gradient goes through.
+    """
+    format, width = representation.weights.format, w.shape[-2]
+    spec = kernel_spec(format)
+    if isinstance(spec, Unsupported) or learns(format) or not has_codes(spec):
+        return None
+    rows = weight_rows(lax.stop_gradient(w), representation)
+    encoded = encode(replace(spec, mask=None), rows, given_R1(format, spec, rows, ctx))
+    block = None if representation.rotates_both else rotated_block(width, representation)
+    turned = None if block is None else Turned(block, representation.signs)
+    return Coded(encoded.codes, encoded.scales, spec, width, turned)
 
 
 def given_weights(w: Array, representation: Representation) -> Array | None:

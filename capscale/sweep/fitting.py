@@ -23,7 +23,7 @@ from capscale.train.run import Run
 from capscale.train.sharding import slice_of
 
 SCHEMA = 1
-_GATHERS = ("layer", "step")
+_GATHERS = ("layer", "step", "codes")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Gradients of a batch: micro-batch by micro-batch, and by devices that share one copy of the parameters."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,23 +10,31 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from capscale.coded import Coded
 from capscale.formats.base import Context
 from capscale.kernels.mesh import automatic_axes
+from capscale.models.projected import kernels_of
+from capscale.representation import Representation, coded_weights
 from capscale.train.sharding import DATA, FSDP, gathered, mapped, scattered_mean, state_sharding
 
-LossAndGradient = Callable[[Any, Array, Context], tuple[Array, Any]]
-"""Mean loss of windows `(B, U)` and its gradient with respect to weights, from weights, windows and their context."""
+Codes = Mapping[str, Coded]
+"""Weights in codes, by path, that products read in place of values."""
+LossAndGradient = Callable[[Any, Codes, Array, Context], tuple[Array, Any]]
+"""Mean loss of windows `(B, U)` and its gradient with respect to weights, from weights, those of them that are in codes
+too, windows and their context."""
 
 
-def mean_of_parts(of_part: LossAndGradient, held: Any, window_BU: Array, ctx: Context, parts: int) -> tuple[Array, Any]:
+def mean_of_parts(
+    of_part: LossAndGradient, held: Any, coded: Codes, window_BU: Array, ctx: Context, *, parts: int
+) -> tuple[Array, Any]:
     """Loss and gradient of a batch as the mean of those of its micro-batches, one after the other."""
     if parts == 1:
-        return of_part(held, window_BU, ctx)
+        return of_part(held, coded, window_BU, ctx)
 
     def add(total: tuple[Array, Any], part: tuple[Array, Array]) -> tuple[tuple[Array, Any], None]:
         window_bU, number = part
         key = None if ctx.key is None else jax.random.fold_in(ctx.key, number)
-        return jax.tree.map(jnp.add, total, of_part(held, window_bU, ctx._replace(key=key))), None
+        return jax.tree.map(jnp.add, total, of_part(held, coded, window_bU, ctx._replace(key=key))), None
 
     nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, held))
     total, _ = jax.lax.scan(add, nothing, (microbatches(window_BU, parts), jnp.arange(parts)))
@@ -43,20 +52,50 @@ def splits_weights() -> bool:
     return FSDP in auto and mesh.shape[FSDP] > 1
 
 
+class Codable(NamedTuple):
+    """Weights that devices may send to each other in codes.
+
+    Attributes:
+      kernels: by path, before they are projected.
+      representations: of these.
+    """
+
+    kernels: dict[str, Array]
+    representations: Mapping[str, Representation]
+
+
+NOTHING = Codable({}, MappingProxyType({}))
+
+
 def gathered_once(
-    of_batch: LossAndGradient, held: Any, window_BU: Array, ctx: Context, dtype: DTypeLike
+    of_batch: LossAndGradient,
+    held: Any,
+    window_BU: Array,
+    ctx: Context,
+    dtype: DTypeLike,
+    *,
+    codable: Codable = NOTHING,
 ) -> tuple[Array, Any]:
     """Loss and gradient of a batch by devices that share weights: these are sent ahead of `of_batch`, once.
 
     Every device goes through its rows by itself; behind that gradients are summed over devices, in float32, and each
     keeps those of its part of the weights. XLA by itself would send both for every layer of every micro-batch.
+
+    A device writes its part of `codable` weights in codes, where their format has some and they are split along their
+    outputs, a row of codes each. These are sent, and read in place of values, which no device has all of.
     """
     mesh, _ = automatic_axes()
     specs = jax.tree.map(lambda sharding: sharding.spec, state_sharding(mesh, held))
+    of_path = {path: spec for path, spec in kernels_of(specs).items() if len(spec) and spec[-1] == FSDP}
+    kernels = {path: codable.kernels[path] for path in of_path if path in codable.kernels}
     same, rows = PartitionSpec(), PartitionSpec((DATA, FSDP))
 
-    def run(held: Any, window_bU: Array, ctx: Context) -> tuple[Array, Any]:
-        loss, gradient = of_batch(gathered(held, specs, dtype), window_bU, ctx)
+    def run(held: Any, kernels: dict[str, Array], window_bU: Array, ctx: Context) -> tuple[Array, Any]:
+        own = {path: coded_weights(w, codable.representations[path], ctx) for path, w in kernels.items()}
+        parts = {path: coded for path, coded in own.items() if coded is not None}
+        whole = jax.tree.map(lambda part: jax.lax.all_gather(part, FSDP, axis=part.ndim - 2, tiled=True), parts)
+        loss, gradient = of_batch(gathered(held, specs, dtype, unread=whole), whole, window_bU, ctx)
         return jax.lax.pmean(loss, (DATA, FSDP)), scattered_mean(gradient, specs)
 
-    return mapped(run, (specs, rows, same), (same, specs))(held, window_BU, ctx)
+    of_kernels = {path: of_path[path] for path in kernels}
+    return mapped(run, (specs, of_kernels, rows, same), (same, specs))(held, kernels, window_BU, ctx)

@@ -6,8 +6,9 @@ from typing import Literal, get_args
 from capscale.checks import check_choice, check_flag, check_whole
 from capscale.errors import UserError
 
-Gather = Literal["layer", "step"]
-"""When devices that share one copy of the parameters gather them: each layer of each micro-batch, or once a step."""
+Gather = Literal["layer", "step", "codes"]
+"""When devices that share one copy of the parameters gather them: each layer of each micro-batch, or once a step, as
+values or as codes."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Memory:
         batch. Weights are compressed once for all of them.
       gather: of devices that share one copy of the parameters. By "layer" each holds a part of them at any time, and
         they are sent twice, and their gradients once, for every micro-batch. By "step" each holds all of them and all
-        of their gradients in float32 while a step lasts, and both are sent once.
+        of their gradients in float32 while a step lasts, and both are sent once. By "codes" the same, and weights of a
+        format that has codes are sent and held in these, and decoded where they are multiplied: the same numbers.
     """
 
     remat: bool = False

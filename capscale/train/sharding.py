@@ -1,9 +1,10 @@
 """Where a run's arrays live: a Mesh with axes ("data", "fsdp")."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
@@ -84,16 +85,20 @@ def split_as_state(tree: Any) -> Any:
     return jax.lax.with_sharding_constraint(tree, state_sharding(mesh, tree))
 
 
-def gathered(tree: Any, specs: Any, dtype: Any) -> Any:
+def gathered(tree: Any, specs: Any, dtype: Any, unread: Container[str] = ()) -> Any:
     """`tree`, whose leaves are a device's parts by `specs`, whole; inside of `jax.shard_map` over the mesh.
 
-    Matrices that are multiplied in `dtype` are sent in it, and are float32 again: they are rounded to it anyway.
+    Matrices that are multiplied in `dtype` are sent in it, and are float32 again: they are rounded to it anyway. Leaves
+    of the paths `unread` are zero, and not sent: something else is read in their place, and they get the gradient.
     """
 
     def gather(path: Any, leaf: Array, spec: PartitionSpec) -> Array:
         axis = _axis(spec)
         if axis is None:
             return leaf
+        if path_name(path) in unread:
+            sides = [size * (jax.lax.axis_size(FSDP) if each == axis else 1) for each, size in enumerate(leaf.shape)]
+            return jnp.zeros(sides, leaf.dtype)
         multiplied = path_name(path).split("/")[-1] in MULTIPLIED
         sent = leaf.astype(dtype) if multiplied else leaf
         return jax.lax.all_gather(sent, FSDP, axis=axis, tiled=True).astype(leaf.dtype)

@@ -18,8 +18,15 @@ from capscale.models.assigned import every
 from capscale.models.compression import mask_pass_rate, weight_errors, weights_distance, weights_error
 from capscale.models.layers import NOISE
 from capscale.models.parametrized import with_matrices
-from capscale.models.projected import next_format_state, path_name, project_params
-from capscale.train.gradient import gathered_once, mean_of_parts, microbatches, splits_weights
+from capscale.models.projected import (
+    coded_kernels,
+    kernels_of,
+    next_format_state,
+    path_name,
+    project_params,
+    with_codes,
+)
+from capscale.train.gradient import NOTHING, Codable, Codes, gathered_once, mean_of_parts, microbatches, splits_weights
 from capscale.train.metrics import SWITCHED
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.program import Phase, Program
@@ -65,30 +72,40 @@ def _applied(program: Program, method: str, held: Any, window_BU: Array, *, ctx:
 
 
 def loss_and_gradient(
-    program: Program, held: Any, window_BU: Array, ctx: Context, data_parallel_axis: str | None = None
+    program: Program,
+    held: Any,
+    window_BU: Array,
+    ctx: Context,
+    data_parallel_axis: str | None = None,
+    *,
+    codable: Codable = NOTHING,
 ) -> tuple[Array, Any]:
     """Mean loss of a batch and its gradient with respect to held weights, micro-batch by micro-batch.
+
+    `codable`: weights that devices that share them may send in codes.
 
     `data_parallel_axis`: axis of a mesh along which devices hold parts of the batch and add up once, after their last
     micro-batch.
     """
     parts, together = program.memory.microbatches, _draws_together(program)
-    once = program.memory.gather == "step" and data_parallel_axis is None and splits_weights() and not together
+    once = program.memory.gather != "layer" and data_parallel_axis is None and splits_weights() and not together
     devices = program.devices if once else 1
     devices_apart = devices if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
 
-    def of_part(held: Any, window_bU: Array, ctx: Context) -> tuple[Array, Any]:
+    def of_part(held: Any, coded: Codes, window_bU: Array, ctx: Context) -> tuple[Array, Any]:
         at_once = program.tokens_at_once(len(window_bU) * devices_apart)
-        return jax.value_and_grad(
-            lambda held: _applied(program, "mean_loss", held, window_bU, ctx=ctx, at_once=at_once)
-        )(held)
 
-    def of_batch(held: Any, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
-        return mean_of_parts(of_part, held, window_BU, ctx, parts)
+        def loss(held: Any) -> Array:
+            return _applied(program, "mean_loss", with_codes(held, coded), window_bU, ctx=ctx, at_once=at_once)
+
+        return jax.value_and_grad(loss)(held)
+
+    def of_batch(held: Any, coded: Codes, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
+        return mean_of_parts(of_part, held, coded, window_BU, ctx, parts=parts)
 
     if once:
-        return gathered_once(of_batch, held, window_BU, ctx, program.model.dtype)
-    mean = of_batch(held, window_BU, ctx)
+        return gathered_once(of_batch, held, window_BU, ctx, program.model.dtype, codable=codable)
+    mean = of_batch(held, {}, window_BU, ctx)
     return mean if data_parallel_axis is None else jax.lax.pmean(mean, data_parallel_axis)
 
 
@@ -150,7 +167,8 @@ def _step(
     if program.slices:
         loss, gradient, held_gradient = _over_widths(program, state, window_BU, ctx, data_parallel_axis)
     else:
-        loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis)
+        codable = _codable(program, state.params)
+        loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis, codable=codable)
         (gradient,) = vjp_to_master(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
         direction, moments = gradient_transform(program.optimizer).update(gradient, state.moments, state.params)
@@ -278,6 +296,15 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
         return losses(state, window_SBU)
     split = PartitionSpec(None, data_parallel_axis)
     return mapped(losses, (PartitionSpec(), split), split)(state, window_SBU)
+
+
+def _codable(program: Program, params: Any) -> Codable:
+    """Weights that are sent in codes by these settings, as they are before they are projected."""
+    if program.memory.gather != "codes":
+        return NOTHING
+    params = with_matrices(params, program.model, program.held)
+    representations, kernels = coded_kernels(params, program.held), kernels_of(params)
+    return Codable({path: kernels[path] for path in representations}, representations)
 
 
 def _data_parallel_axis(program: Program) -> str | None:

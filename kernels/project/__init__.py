@@ -2,7 +2,7 @@
 
 from ..renamed import old_names
 from .affine import Extremes, Number, RangeOver, ScaleOffset, SignedLargestOver, extremes
-from .codes import Encoded, decode
+from .codes import Encoded, decode, has_codes
 from .op import encode, project
 from .projection import Projection, in_dtype, in_steps, of_level, on_grid, rounded
 from .reference import code_of_vectors, on_codebook, survivors
@@ -33,6 +33,7 @@ __all__ = [
     "decode",
     "encode",
     "extremes",
+    "has_codes",
     "in_dtype",
     "in_steps",
     "normalised",

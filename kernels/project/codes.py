@@ -49,16 +49,27 @@ class Encoded(NamedTuple):
 
 def coded_grid(spec: Spec) -> CodedGrid:
     """The grid of a projection that has codes. Raises ValueError for one that has none."""
+    if (reason := _without_codes(spec)) is not None:
+        raise ValueError(reason)
+    return cast(CodedGrid, spec.grid)
+
+
+def has_codes(spec: Spec) -> bool:
+    """Whether rows of a projection can be written as codes and scales."""
+    return _without_codes(spec) is None
+
+
+def _without_codes(spec: Spec) -> str | None:
     if spec.scale is not None and spec.scale.statistic == "extremes":
-        raise ValueError(f"{spec}: the codes of scales with an offset are left to packed formats; use `project`")
+        return f"{spec}: the codes of scales with an offset are left to packed formats; use `project`"
     if spec.grid is None or spec.pattern is not None:
-        raise ValueError(f"{spec}: only scalar grids without a pattern have codes; use `project`")
+        return f"{spec}: only scalar grids without a pattern have codes; use `project`"
     grid = cast(CodedGrid, spec.grid)
     if not all(hasattr(grid, name) for name in ("codes", "encode", "decode")):
-        raise ValueError(f"{spec.grid} has no codes: give it `codes`, `encode` and `decode`, or use `project`")
+        return f"{spec.grid} has no codes: give it `codes`, `encode` and `decode`, or use `project`"
     if grid.codes > LARGEST:
-        raise ValueError(f"{spec.grid} has {grid.codes} codes, a byte holds {LARGEST}; use `project`")
-    return grid
+        return f"{spec.grid} has {grid.codes} codes, a byte holds {LARGEST}; use `project`"
+    return None
 
 
 def code_bits(grid: CodedGrid) -> int:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from capscale.kernels.project.bitplanes import plane_bytes
 from support import tiny
 from support.hlo import depths_of_sums_over_devices
 
@@ -15,7 +16,8 @@ from capscale.cli.training import Training
 from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.noise import Noise
-from capscale.representation import DENSE, Operand, Representation, operand
+from capscale.models.projected import kernels_of
+from capscale.representation import DENSE, Operand, Representation, coded_weights, operand
 from capscale.sweep.schedule import read_schedule
 from capscale.train.gradient import gathered_once
 from capscale.train.memory import Memory
@@ -65,7 +67,8 @@ def test_gradients_of_whole_weights_are_the_mean_over_devices():
     held = {"kernel": jnp.linspace(-1, 1, 24).reshape(4, 6), "gain": jnp.arange(5.0)}
     rows = jnp.arange(8.0).reshape(2, 4)
 
-    def of_batch(held, rows, ctx):
+    def of_batch(held, coded, rows, ctx):
+        assert not coded
         assert {name: leaf.shape for name, leaf in held.items()} == {"kernel": (4, 6), "gain": (5,)}
 
         def loss(held):
@@ -78,7 +81,7 @@ def test_gradients_of_whole_weights_are_the_mean_over_devices():
         run = jax.jit(lambda held, rows: gathered_once(of_batch, held, rows, ctx, "bfloat16"))
         found = run(jax.device_put(held, state_sharding(mesh, held)), rows)
     sent = held | {"kernel": held["kernel"].astype(jnp.bfloat16).astype(jnp.float32)}
-    expected = jax.tree.map(lambda *of: sum(of) / 2, *(of_batch(sent, row[None], ctx) for row in rows))
+    expected = jax.tree.map(lambda *of: sum(of) / 2, *(of_batch(sent, {}, row[None], ctx) for row in rows))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
     assert {shard.data.shape for shard in found[1]["kernel"].addressable_shards} == {(4, 3)}
 
@@ -138,6 +141,43 @@ def test_bfloat16_weights_are_sent_as_such_and_give_the_same():
     shared, _ = split_bytes(run)
     sent = read_schedule(compiled.as_text(), 2).sent
     assert sent["reduce-scatter"] == shared / 2
+
+
+CODED = {
+    "rotated back": (INT4, 4, None),
+    "signs": (Representation(operand("int3"), operand("int4", per_token=True), hadamard=8, signs=3), 4, None),
+    "groups": (Representation(operand("int4-g8")), 4, 8),
+}
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(("representation", "bits", "group"), CODED.values(), ids=CODED)
+def test_codes_give_the_step_of_the_values_that_they_decode_to(representation, bits, group):
+    """Bit for bit, in a loop over layers and micro-batches, in bfloat16; sent are codes and scales, and no value."""
+    run = replace(RUN, representation=representation, model=replace(RUN.model, dtype="bfloat16", layers=3))
+    memory = [Memory(microbatches=2, gather=gather) for gather in ("codes", "step")]
+    with jax.numpy_dtype_promotion("standard"):
+        found, expected = (after(run, 2, each) for each in memory)
+        texts = [step(run, 2, each)[0].as_text() for each in memory]
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    kernels = kernels_of(jax.eval_shape(lambda: initial_state(Program.of(run), jnp.int32(1)).params))
+    shapes = [kernel.shape for kernel in kernels.values()]
+    codes = sum(layers * outputs * plane_bytes(inputs, bits) for layers, inputs, outputs in shapes)
+    scales = sum(layers * outputs * (inputs // (group or inputs)) for layers, inputs, outputs in shapes)
+    values = sum(kernel.size for kernel in kernels.values())
+    sent = [read_schedule(text, 2, share_of_conditionals=0).sent["all-gather"] for text in texts]
+    assert sent[1] - sent[0] == (4 * values - codes - 4 * scales) / 2  # XLA sends bfloat16 as float32 on a CPU
+
+
+@pytest.mark.ci
+def test_weights_without_codes_are_sent_as_they_are():
+    """Masks, codebooks and learned steps have none: the program is the one that sends values."""
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(16, 8)), jnp.float32)
+    for name in ("dense", "top50", "2:4+int4", "higgs-d2-n16", "lsq4"):
+        assert coded_weights(w, Representation(operand(name))) is None
+    run = replace(RUN, representation=Representation(operand("top50")))
+    texts = [step(run, 2, Memory(gather=gather))[0].as_text() for gather in ("codes", "step")]
+    assert texts[0] == texts[1]
 
 
 def test_settings_that_gather_nothing_are_refused():

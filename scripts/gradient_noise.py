@@ -25,7 +25,7 @@ from capscale.data.corpus import load_corpus
 from capscale.data.source import Source as Text
 from capscale.formats.base import Context
 from capscale.models.ladder import ladder as find_ladder
-from capscale.models.projected import project_params
+from capscale.models.projected import project_params, values_of
 from capscale.recipes import forward_only
 from capscale.representation import Representation
 from capscale.train.run import Run
@@ -54,7 +54,8 @@ def _norms(program: Program, params: Any, window_SBU: jax.Array, keys_SK: jax.Ar
 
     def gradient(program: Program, window_BU: jax.Array, key: jax.Array) -> Any:
         ctx = Context(jnp.float32(1), key)
-        return loss_and_gradient(program, project_params(params, program.held, ctx, {}), window_BU, ctx)[1]
+        held = project_params(params, program.held, ctx, {})
+        return values_of(loss_and_gradient(program, held, window_BU, ctx)[1])  # without weights that get no gradient
 
     def of_batch(batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         window_BU, keys_K = batch

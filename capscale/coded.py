@@ -6,6 +6,7 @@ A code has a few bits, a value 16 or 32. Decoded weights are the projected ones,
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,7 @@ from capscale.kernels.project.codes import Encoded, decode
 from capscale.kernels.project.spec import Spec
 
 
-@dataclass(frozen=True)
-class Turned:
+class Turned(NamedTuple):
     """The rotation that decoded weights are turned back by: its block, and the seed of its signs."""
 
     block: int

@@ -170,6 +170,7 @@ MADE = {
     "CutOffs Departure Difference Draws Estimate Factorization Fit Fold Inspection Judgement Kin Kind Law "
     "Matrix NextRun Option Outlier Outliers Picture Plan Posterior Prediction Predictor Problem Profile "
     "Reference Release RiseFit Rollout Rule Scatter Source Study Table Tie Validation",
+    "coded": "Coded",
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargeBlocks LargestOf LargestPairs Packed Tails",
     "reproduction": "Found",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,8 @@ class Nested:
             cut = (self.levels, self.edges)
             error = range_error(self.parent.grid, values, distribution, self.scale.offset == "zero-point", cut)
             return Mse(error, f"quadrature, both ends of {values}")
-        error = maximum_error(_Cut(self), _OfWidest(self.scale, self.parent.grid), values, distribution)
+        cells = cast(Grid, _Cut(self))  # read for its levels and edges alone
+        error = maximum_error(cells, _OfWidest(self.scale, self.parent.grid), values, distribution)
         return Mse(error, f"quadrature, maximum of {values}")
 
     @property

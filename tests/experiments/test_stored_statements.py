@@ -1,6 +1,7 @@
 """Statements about stored numbers: on invented rows either way, on committed ones, and as a report says them."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from support import invented
 
 from capscale.analysis.claims import judge
 from capscale.analysis.predict import Predictor, target
+from capscale.analysis.sentences import stored
 from capscale.analysis.sentences.rule import say
 from capscale.analysis.sentences.summary import RULES
 from capscale.analysis.study import study
@@ -57,6 +59,8 @@ def test_a_report_counts_stored_numbers_and_fits_no_law_of_gmse_to_them():
     assert rows["top50"].in_law
     assert math.isfinite(rows["shared4"].rho.estimate)
     assert all(kind.name == "sparse" for kind in found.kinds)
+    plain = replace(found, capacities=tuple(row for row in found.capacities if row.in_law))
+    assert say(stored.RULES, plain) == []
 
 
 def test_no_law_of_gmse_predicts_a_parametrization():

@@ -24,7 +24,6 @@ from capscale.gaussian_mse import gmse
 from capscale.packed import load_weights, pack_weights
 from capscale.representation import Operand, Representation, linear, operand, project, project_weights
 
-RNG = np.random.default_rng(5)
 ROWS = 6
 
 
@@ -45,7 +44,7 @@ def by_hand(x, g, block, bits=3, p=0.1):
 @parametrize(("width", "block"), [(48, 16), (256, 128), (12, 4)], default=1)
 @pytest.mark.parametrize("p", [0.1, None])
 def test_value_and_gradient_by_hand(width, block, p):
-    x, g = RNG.standard_normal((2, ROWS * 4, width)).astype(np.float32)
+    x, g = np.random.default_rng(block).standard_normal((2, ROWS * 4, width)).astype(np.float32)
     estimator = None if p is not None else BothRotated(STRAIGHT_THROUGH)
     value, pull = jax.vjp(
         lambda x: project(Operand(catalog.find("top50+rotated-int3"), estimator), x, NO_CONTEXT), jnp.asarray(x)
@@ -57,7 +56,7 @@ def test_value_and_gradient_by_hand(width, block, p):
 
 def test_the_two_orders_differ_and_the_seam_takes_both():
     """Weights (in, out) along `in`. A mask after the rotation leaves zeros there; this one's fill with error."""
-    w = jnp.asarray(RNG.standard_normal((64, 16)), jnp.float32)
+    w = jnp.asarray(np.random.default_rng(5).standard_normal((64, 16)), jnp.float32)
     before, after = Representation(operand("top50+rotated-int3")), Representation(operand("top50+int3"), hadamard=128)
     values = [np.asarray(project_weights(w, each)) for each in (before, after)]
     expected, _ = by_hand(np.float64(w).T, np.zeros((16, 64)), 64)
@@ -65,7 +64,7 @@ def test_the_two_orders_differ_and_the_seam_takes_both():
     turned = hadamard(64) / 8 @ values[1]
     assert np.mean(np.abs(turned) < 1e-6) == 0.5
     assert np.mean(np.abs(values[0]) < 1e-6) < 0.2
-    x = jnp.asarray(RNG.standard_normal((3, 64)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(5).standard_normal((3, 64)), jnp.float32)
     np.testing.assert_allclose(linear(x, w, before), x @ values[0], atol=1e-4)
 
 

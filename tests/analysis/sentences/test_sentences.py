@@ -26,7 +26,7 @@ from support.tables import (
 )  # fmt: skip
 
 from capscale.analysis.cut_offs import CutOffs
-from capscale.analysis.sentences import alts, bench, caveats, fits, notes, outlying, summary, weights
+from capscale.analysis.sentences import alts, bench, caveats, fits, notes, outlying, stored, summary, weights
 from capscale.analysis.sentences.rule import always, say
 
 pytestmark = pytest.mark.ci
@@ -246,7 +246,7 @@ def texts(name, subject):
 
 
 def test_every_rule_has_a_table_where_it_is_true_and_one_where_it_is_false():
-    elsewhere = {rule.name for rule in weights.RULES}  # test_weights.py
+    elsewhere = {rule.name for rule in (*weights.RULES, *stored.RULES)}  # test_weights.py, test_stored_statements.py
     assert set(CASES) | ALWAYS | elsewhere == set(RULES)
     assert len(RULES) == len(EVERY)
 

@@ -143,9 +143,10 @@ def test_errors_are_those_of_gaussian_matrices():
     blocks = rng.standard_normal((6, A[0], B[0], A[1], B[1])).transpose(0, 1, 3, 2, 4)
     rearranged = blocks.reshape(6, A[0] * A[1], B[0] * B[1])
     assert energy_left(rearranged, 40) == pytest.approx(kronecker.gmse(shape), rel=0.01)
-    for side, other, count in ((20, 20, 1000), (6, 12, 8000), (4, 4, 20000)):
+    assert Monarch(5).gmse((10, 10)) == pytest.approx(1 - (2 + math.pi / 2) / 4, rel=1e-5)
+    for side, other, count in ((20, 20, 1000), (13, 13, 2000), (6, 12, 8000), (3, 5, 20000), (4, 4, 20000)):
         found = energy_left(rng.standard_normal((count, side, other)), 1)
-        assert Monarch(5).gmse((5 * side, 5 * other)) == pytest.approx(found, rel=0.02)
+        assert Monarch(5).gmse((5 * side, 5 * other)) == pytest.approx(found, rel=0.01)
     assert Monarch(4).gmse((4, 32)) == 0.0
     assert Nola(0.25, 5).gmse(SHAPE) is None
 

@@ -16,7 +16,7 @@ from jax import Array
 from capscale.coded import Coded
 from capscale.errors import UserError
 from capscale.formats.base import Context, granularity_of
-from capscale.formats.capabilities import HasLearnedScale, Stateful, learns
+from capscale.formats.capabilities import HasLearnedScale, Stateful, draws, learns
 from capscale.models.assigned import TABLES, Held, every, runs
 from capscale.representation import (
     ProjectedWeight,
@@ -180,12 +180,20 @@ def next_format_state(
     return whole(pieces, [move(piece) for piece in pieces])
 
 
-def project_params(params: Any, held: Held, ctx: Context, state: FormatState | None = None) -> Any:
+Apart = Callable[[Callable[[Array, Context], Array], Array, Context], Array]
+"""A function of kernels (..., in, out) whose outputs are independent of each other, by devices that share these out."""
+
+
+def project_params(
+    params: Any, held: Held, ctx: Context, state: FormatState | None = None, apart: Apart | None = None
+) -> Any:
     """`params` with every kernel projected and marked `ProjectedWeight`; other leaves as they are.
 
     So are tables that a policy names. A train step calls this once, ahead of all micro-batches. The vector-Jacobian
     product applies the estimator's mask: gradients with respect to the result are those at the compressed point, pulled
     back they are the master weights'.
+
+    `apart`: runs projections of kernels row by row, for devices that hold some outputs each; None for all at once.
     """
     leaves, state = values_of(params), state or {}
     pieces = pieces_of(params, held)
@@ -204,7 +212,9 @@ def project_params(params: Any, held: Held, ctx: Context, state: FormatState | N
 
     for key, ((_, representation), places) in zip(keys, groups.items(), strict=True):
         own = [owned(place) for place in places]
-        projected |= zip(places, _project(own, representation, ctx._replace(key=key)), strict=True)
+        tables = any(pieces[place].path in TABLES for place in places)
+        by_device = None if tables or not _by_output(representation) else apart
+        projected |= zip(places, _project(own, representation, ctx._replace(key=key), by_device), strict=True)
     values = whole(pieces, [projected[place] for place in range(len(pieces))])
 
     given = _given(pieces, weights)
@@ -250,13 +260,25 @@ def with_codes(held: Any, coded: Mapping[str, Coded]) -> Any:
     return jax.tree_util.tree_map_with_path(visit, held, is_leaf=lambda leaf: isinstance(leaf, ProjectedWeight))
 
 
-def _project(owned: list[_Owned], representation: Representation, ctx: Context) -> list[Array]:
+def _by_output(representation: Representation) -> bool:
+    """Whether every output's weights are projected by themselves, with nothing drawn, learned or kept."""
+    fmt = representation.weights.format
+    alone = granularity_of(fmt) == "row" and not draws(fmt) and not learns(fmt) and not isinstance(fmt, Stateful)
+    return alone and not representation.weights.is_dense
+
+
+def _project(
+    owned: list[_Owned], representation: Representation, ctx: Context, apart: Apart | None = None
+) -> list[Array]:
     def project(one: _Owned) -> Array:
         return project_weights(one.kernel, representation, ctx._replace(learned=one.learned, state=one.state))
 
     stacked = owned[0] if len(owned) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *owned)
     owns = stacked.learned is not None or stacked.state is not None
-    projected = _by_layer(project, stacked.kernel)(stacked) if owns else project(stacked)
+    if apart is not None:
+        projected = apart(lambda w, ctx: project_weights(w, representation, ctx), stacked.kernel, ctx)
+    else:
+        projected = _by_layer(project, stacked.kernel)(stacked) if owns else project(stacked)
     return [projected] if len(owned) == 1 else list(projected)
 
 

@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from capscale.errors import UserError
+from capscale.formats.base import Context
 from capscale.kernels.mesh import automatic_axes
 from capscale.models.projected import KERNEL, path_name
 
@@ -83,6 +84,27 @@ def split_as_state(tree: Any) -> Any:
     if FSDP not in auto or mesh.shape[FSDP] == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, state_sharding(mesh, tree))
+
+
+def by_outputs(function: Callable[[Array, Context], Array], kernel: Array, ctx: Context) -> Array:
+    """`function` of kernels (..., in, out), by every device of the context mesh on the outputs that it has of them.
+
+    XLA by itself would send rows about for kernels that take them layer after layer. As `state_sharding` splits them;
+    all at once where outputs do not divide.
+    """
+    mesh, auto = automatic_axes()
+    if FSDP not in auto or mesh.shape[FSDP] == 1 or kernel.shape[-1] % mesh.shape[FSDP]:
+        return function(kernel, ctx)
+    split = PartitionSpec(*[None] * (kernel.ndim - 1), FSDP)
+    run = jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(split, PartitionSpec()),
+        out_specs=split,
+        axis_names={FSDP},
+        check_vma=False,
+    )
+    return run(kernel, ctx)
 
 
 def gathered(tree: Any, specs: Any, dtype: Any, unread: Container[str] = ()) -> Any:

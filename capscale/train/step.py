@@ -30,7 +30,7 @@ from capscale.train.gradient import NOTHING, Codable, Codes, gathered_once, mean
 from capscale.train.metrics import SWITCHED
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.program import Phase, Program
-from capscale.train.sharding import DATA, mapped, split_as_state
+from capscale.train.sharding import DATA, by_outputs, mapped, split_as_state
 from capscale.train.state import (
     AVERAGED,
     MEASURED_EVERY,
@@ -139,7 +139,7 @@ def train_step(
 def _held(program: Program, params: Any, ctx: Context, formats: Any) -> Any:
     """Parameters as products take them: matrices made of what is stored, and projected."""
     matrices = with_matrices(params, program.model, program.held)
-    return split_as_state(project_params(matrices, program.held, ctx, formats))
+    return split_as_state(project_params(matrices, program.held, ctx, formats, by_outputs))
 
 
 class Averaging(NamedTuple):

@@ -16,6 +16,7 @@ from capscale.models.ladder import PAPER
 from capscale.sweep import preflight
 from capscale.sweep.estimate import Estimate
 from capscale.sweep.preflight import Compiled, Setting, compile_step, device_hours, remedy
+from capscale.sweep.schedule import read_schedule
 from capscale.sweep.slices import CHIPS, Slice, find_slice, slices
 from capscale.train.flops import flops_per_token
 from capscale.train.memory import Memory
@@ -307,6 +308,23 @@ def test_paper_steps_compile(name, topology):
     state = 3 * 4 * (30_482_560 + 2 * 32_000 * 640)
     assert compiled.fits
     assert state < compiled.bytes < 16 * GB
+
+
+@needs_libtpu
+@pytest.mark.ci
+@pytest.mark.usefixtures("as_users_have_it")
+def test_chips_project_the_weights_that_they_have(monkeypatch):
+    """Four that share weights send each other as much for int4 as for dense ones."""
+    texts, compiled = [], jax.stages.Lowered.compile
+    monkeypatch.setattr(
+        jax.stages.Lowered, "compile", lambda self, *a, **k: texts.append(made := compiled(self, *a, **k)) or made
+    )
+    setting = Setting(find_slice("v5e:2x2"), 4, Memory(microbatches=4, gather="step"))
+    for name in ("dense", "int4"):
+        run = paper_run("30M", name)
+        assert compile_step(replace(run, model=replace(run.model, layers=3)), setting, quick=True).fits
+    dense, int4 = (read_schedule(each.as_text(), 4, 1 / 32).sent for each in texts)
+    assert int4 == pytest.approx(dense, rel=1e-6)  # sums of squares for metrics beside
 
 
 @needs_libtpu

@@ -8,13 +8,13 @@ model, which has as much capacity as it stores.
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
+from judge_experiment import evidence_of
 from matplotlib.figure import Figure
 
-from capscale.analysis.evidence import Evidence, interval
+from capscale.analysis.evidence import interval
 from capscale.analysis.images import image_files
 from capscale.analysis.labels import Named, place_labels
 from capscale.formats.catalog import find
@@ -37,12 +37,10 @@ def stored_bits(name: str, sizes: list[str]) -> float:
 
 def points(table: Path) -> list[Named]:
     """Every format of a table with its bits, capacity and interval."""
-    with table.open(newline="") as file:
-        records = tuple({name: _value(text) for name, text in row.items()} for row in csv.DictReader(file))
-    evidence, found = Evidence(records, str(table), "nano"), []
+    evidence, found = evidence_of(table), []
     for curve in evidence.capacities.curves:
         row = evidence.table.first_of_curve[curve]
-        sizes = sorted({str(record["model"]) for record in records if record["weights"] == row.weights})
+        sizes = sorted({str(record["model"]) for record in evidence.records if record["weights"] == row.weights})
         rho = interval(np.exp(evidence.log_rho(curve)))
         found.append(Named(stored_bits(row.weights, sizes), rho.value, curve, rho.low, rho.high))
     return found
@@ -72,15 +70,6 @@ def drawn(found: list[Named]) -> Figure:
 
 def _ends(own: list[Named]) -> tuple[list[float], list[float]]:
     return [p.low for p in own], [p.high for p in own]
-
-
-def _value(text: str) -> str | float | bool | None:
-    if text in ("True", "False"):
-        return text == "True"
-    try:
-        return float(text)
-    except ValueError:
-        return text or None
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Weights in the codes of their format, which devices send to each other in place of values, and decode where they
 multiply.
 
-A code has a few bits, a value 16 or 32. Decoded weights are the projected ones, bit for bit.
+A code has a few bits, a value 16 or 32. Decoded weights are the projected ones, bit for bit, but that a
+NaN makes all of its group NaN.
 """
 
 from dataclasses import dataclass

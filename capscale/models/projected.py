@@ -246,7 +246,7 @@ def coded_kernels(params: Any, held: Held) -> dict[str, Representation]:
         for piece in pieces_of(params, held)
         if piece.path in kernels
         and piece.layers is None
-        and granularity_of(piece.representation.weights.format) == "row"
+        and _by_output(piece.representation)
         and not piece.representation.needs_given_weights
     }
 

@@ -90,4 +90,4 @@ RULES = (
         lambda of: "No run here has compressed gradients: whether they take a factor of D is not asked",
     ),
 )
-"""Of one `Extensions`."""
+"""Sentences about one `Extensions`, in order."""

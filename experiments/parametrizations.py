@@ -83,9 +83,15 @@ def representation(name: str) -> Representation:
 
 
 def runs(ladder: Ladder, data: DataId) -> list[Run]:
-    """Every parametrization and two sparsities at the middle two sizes and two seeds, and the dense curve."""
+    """Every parametrization and two sparsities at the middle two sizes and two seeds, and the dense curve.
+
+    Without those that have no such numbers at a size: random matrices of NOLA are too many at the paper's widths.
+    """
     grid = Grid(ladder, data)
-    return [*grid.over([representation(name) for name in (*PARAMETRIZED, *PRUNED)]), *grid.dense()]
+    shapes = [shape for size in grid.two for shape in ladder.model(size, data.vocabulary).projections.values()]
+    held = [representation(name) for name in PARAMETRIZED]
+    possible = [each for each in held if each.parametrization and all(map(each.parametrization.has, shapes))]
+    return [*grid.over([*possible, *map(representation, PRUNED)]), *grid.dense()]
 
 
 def stored_share(evidence: Evidence, name: str) -> float:

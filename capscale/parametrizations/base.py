@@ -60,6 +60,14 @@ class Parametrization(ABC):
         """How many numbers are stored of a matrix."""
         return sum(math.prod(size) for size in self.arrays(shape).values())
 
+    def has(self, shape: Shape) -> bool:
+        """Whether a matrix of the shape can be stored so; `arrays` says why where it cannot."""
+        try:
+            self.arrays(shape)
+        except UserError:
+            return False
+        return True
+
     def refused(self, shape: Shape, why: str) -> UserError:
         """An error that names this, the shape, and why they do not go together."""
         return UserError(f"{self} of a matrix of {shape[0]} inputs and {shape[1]} outputs: {why}")

@@ -1,9 +1,11 @@
 """Contrasts: differences of losses of runs that share size, tokens and seed, with what seeds leave uncertain of them.
 
 Runs of one seed have their batches and initial weights in common, so that differences scatter less than losses. How
-much is measured on all policies of a table together: what is left of every loss without the mean of its policy and the
-mean of its seed, in each cell of size and tokens. With two seeds one difference tells its own scatter by a single
-number, where a dozen policies tell it by a dozen. That all policies scatter alike is assumed.
+much is measured in each cell of size and tokens, on all policies together: what is left of every loss without the mean
+of its policy and the mean of its seed. With two seeds one difference tells its own scatter by a single number, where a
+dozen policies tell it by a dozen. That the policies of a cell scatter alike is assumed; cells do not (short trainings
+scatter several times as far as long ones), so that each has its own, and a contrast of several the degrees of freedom
+of Satterthwaite (1946).
 """
 
 import math
@@ -70,28 +72,32 @@ def losses_of(evidence: Evidence) -> Losses:
     }
 
 
-def scatter_of(losses: Losses) -> Scatter:
-    """The scatter of all policies together, over the cells where several have the same seeds.
+def scatter_of(losses: Losses) -> dict[Cell, Scatter]:
+    """The scatter of all policies of each cell; that of all cells together where one alone does not tell its own.
 
     Raises:
       UserError: seeds do not repeat often enough to tell it.
     """
-    squares, freedom = 0.0, 0
-    for cell in {cell for cells in losses.values() for cell in cells}:
-        of_cell = [cells[cell] for cells in losses.values() if cell in cells]
-        seeds = sorted({seed for each in of_cell for seed in each})
-        whole = np.array([[each[seed] for seed in seeds] for each in of_cell if len(each) == len(seeds)])
-        if len(whole) < 2 or len(seeds) < 2:
-            continue
-        left = whole - whole.mean(axis=0) - whole.mean(axis=1, keepdims=True) + whole.mean()
-        squares += float(np.square(left).sum())
-        freedom += (len(whole) - 1) * (len(seeds) - 1)
+    cells = {cell for cells in losses.values() for cell in cells}
+    squares = {cell: _squares([found[cell] for found in losses.values() if cell in found]) for cell in cells}
+    total, freedom = sum(square for square, _ in squares.values()), sum(free for _, free in squares.values())
     if freedom < LEAST_FREEDOM:
         raise UserError(
             f"the scatter of seeds rests on {freedom} degrees of freedom, {LEAST_FREEDOM} needed: "
             "train several policies with two seeds each"
         )
-    return Scatter(math.sqrt(squares / freedom), freedom)
+    told = {cell: each if each[1] >= LEAST_FREEDOM else (total, freedom) for cell, each in squares.items()}
+    return {cell: Scatter(math.sqrt(square / free), free) for cell, (square, free) in told.items()}
+
+
+def _squares(of_cell: Collection[Mapping[float, float]]) -> tuple[float, int]:
+    """Sum of squares beside the means of policies and seeds, and its degrees of freedom, of policies with all seeds."""
+    seeds = sorted({seed for each in of_cell for seed in each})
+    whole = np.array([[each[seed] for seed in seeds] for each in of_cell if len(each) == len(seeds)])
+    if len(whole) < 2 or len(seeds) < 2:
+        return 0.0, 0
+    left = whole - whole.mean(axis=0) - whole.mean(axis=1, keepdims=True) + whole.mean()
+    return float(np.square(left).sum()), (len(whole) - 1) * (len(seeds) - 1)
 
 
 def estimate(evidence: Evidence, contrast: Contrast, *, per_efold: bool = False) -> Estimate:
@@ -143,10 +149,17 @@ def of_cells(
     scatter = scatter_of(losses)
     means = (np.mean([losses[curve][cell][s] for s in seeds[cell]]) for curve, cell in weights)
     value = float(sum(w * mean for w, mean in zip(weights.values(), means, strict=True)))
-    variance = sum(w * w / len(seeds[cell]) for (_, cell), w in weights.items())
-    width = float(student.ppf((1 + LEVEL) / 2, scatter.freedom)) * scatter.deviation * math.sqrt(variance)
-    cells = sorted({cell for _, cell in weights})
-    return Estimate(value, value - width, value + width, _note(cells, sum(len(seeds[c]) for c in cells), scatter))
+    variances: dict[Cell, float] = defaultdict(float)
+    for (_, cell), w in weights.items():
+        variances[cell] += w * w / len(seeds[cell]) * scatter[cell].deviation ** 2
+    variance = sum(variances.values())
+    parts = sum(each * each / scatter[cell].freedom for cell, each in variances.items())
+    freedom = variance * variance / parts if parts else math.inf  # no seed differs from another
+    width = float(student.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    of_these = {cell: scatter[cell] for cell in sorted(variances)}
+    return Estimate(
+        value, value - width, value + width, _note(of_these, sum(len(seeds[cell]) for cell in of_these), freedom)
+    )
 
 
 def _slopes(cells: list[Cell]) -> np.ndarray:
@@ -158,9 +171,10 @@ def _slopes(cells: list[Cell]) -> np.ndarray:
     return off / np.square(off).sum()
 
 
-def _note(cells: list[Cell], seeds: int, scatter: Scatter) -> str:
+def _note(cells: Mapping[Cell, Scatter], seeds: int, freedom: float) -> str:
     sizes: dict[float, list[float]] = defaultdict(list)
     for N, D in cells:
         sizes[N].append(D / N)
     of = "; ".join(f"N {N:.0f} at D/N {', '.join(f'{ratio:.0f}' for ratio in ratios)}" for N, ratios in sizes.items())
-    return f"{of}; {seeds} seeds in all; scatter {scatter.deviation:.4f} nats by {scatter.freedom} degrees of freedom"
+    told = ", ".join(f"{each.deviation:.4f}" for each in cells.values())
+    return f"{of}; {seeds} seeds in all; scatter {told} nats, {freedom:.1f} degrees of freedom"

@@ -49,7 +49,7 @@ def test_values_scatter_and_interval_by_hand():
     """One cell, three policies, two seeds: effects, residuals and Student's t worked out from their definitions."""
     table = np.array([[2.0, 2.1], [2.3, 2.35], [2.6, 2.72]])
     seen = evidence(lambda p, N, D, s: table[p, int(s)], cells=((1000, 2e4),))
-    scatter = scatter_of(losses_of(seen))
+    (scatter,) = scatter_of(losses_of(seen)).values()
     off = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     assert scatter.freedom == 2 == LEAST_FREEDOM
     assert scatter.deviation == pytest.approx(np.sqrt((off**2).sum() / 2))
@@ -67,19 +67,35 @@ def test_slope_is_that_of_each_size_and_what_sizes_differ_by_cancels():
         estimate(evidence(lambda p, N, D, s: 2 + p, cells=((1000, 2e4),)), between(INT4, DENSE), per_efold=True)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    """Whatever seeds add to all policies alike, 95 of 100 intervals hold the effect, of a mean and of a slope."""
+@pytest.mark.parametrize("scatter", [(0.01, 0.01, 0.01), (0.1, 0.01, 0.02)], ids=["alike", "apart"])
+def test_intervals_hold_the_truth_as_often_as_they_say(scatter):
+    """Whatever seeds add to all policies alike, and however far cells scatter; of a mean, a slope and each cell."""
     random, cells, held = np.random.default_rng(0), ((1e3, 2e4), (1e3, 4e4), (2e3, 4e4)), []
-    true = np.array([[2 + 0.1 * p + 0.02 * p * np.log(D) for _, D in cells] for p in range(3)])
+    true = np.array([[2 + 0.1 * p + 0.02 * p * np.log(D) for _, D in cells] for p in range(5)])
     for _ in range(600):
-        table = true[..., None] + random.normal(0, 0.05, (3, 2)) + random.normal(0, 0.01, (3, 3, 2))
+        own = random.normal(0, 1, (5, 3, 2)) * np.array(scatter)[:, None]
+        table = true[..., None] + random.normal(0, 0.05, (3, 2)) + own
         losses = {
-            f"{p}": {c: {0.0: table[p, i, 0], 1.0: table[p, i, 1]} for i, c in enumerate(cells)} for p in range(3)
+            f"{p}": {c: {0.0: table[p, i, 0], 1.0: table[p, i, 1]} for i, c in enumerate(cells)} for p in range(5)
         }
-        for per_efold, truth in ((False, -0.1 - 0.02 * np.log([2e4, 4e4, 4e4]).mean()), (True, -0.02)):
-            found = of_losses(losses, {"1": 1.0, "2": -1.0}, per_efold=per_efold)
+        one = [{curve: {cell: of[cell]} for curve, of in losses.items()} for cell in cells]
+        true_of = [-0.1 - 0.02 * np.log(D) for _, D in cells]
+        cases = [(losses, False, np.mean(true_of)), (losses, True, -0.02)]
+        cases += [(only, False, truth) for only, truth in zip(one, true_of, strict=True)]
+        for known, per_efold, truth in cases:
+            found = of_losses(known, {"1": 1.0, "2": -1.0}, per_efold=per_efold)
             held.append(found.low <= truth <= found.high)
-    assert np.mean(held) == pytest.approx(0.95, abs=0.02)
+    covered = np.reshape(held, (600, 5)).mean(axis=0)
+    assert covered == pytest.approx(0.95, abs=0.03)
+
+
+def test_a_cell_that_does_not_tell_its_scatter_has_that_of_all():
+    losses = losses_of(evidence(lambda p, N, D, s: 2 + p + 0.01 * s * p * N / 1000))
+    lone = {curve: {**of, (3000.0, 4e4): {0.0: 3.0}} for curve, of in losses.items()}
+    found, before = scatter_of(lone), scatter_of(losses)
+    assert {cell: each for cell, each in found.items() if cell in before} == before
+    pooled = np.sqrt(sum(each.deviation**2 * each.freedom for each in before.values()) / 6)
+    assert found[3000.0, 4e4] == (pytest.approx(pooled), 6)
 
 
 def test_rules_are_found_and_what_is_missing_is_named():

@@ -41,12 +41,12 @@ IDS = {
         "94197288be552b63",
     ),
     "gradient_rounding": (
-        "b683cdf6b325c5a2",
-        "a3301b705c32c1c3",
-        "b2d333c646f2d733",
-        "7099ba22e74e3aac",
-        "a82b6c645ffa06ac",
-        "df6b85f25d65eecb",
+        "2cf548fe1096dec5",
+        "05fce348a96dc228",
+        "107a8157c7154bb1",
+        "d204c6cf8a4490d6",
+        "cb175904190cea80",
+        "8b99a115ce6af299",
     ),
     "dense_then_qat": (
         "0f0212fd43504bc5",

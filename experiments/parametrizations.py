@@ -9,7 +9,7 @@ GMSE: sharing by four is worth more than half the numbers in low rank, which hav
 
 Run: `capscale sweep parametrizations --ladder nano --out runs/parametrizations`, 52 runs, of which the 20 dense and
 sparse ones are those of `recipes`, then `python scripts/judge_experiment.py parametrizations
-experiments/results/parametrizations.csv`. Rows and verdicts, of nano-16 alone so far: experiments/results/README.md.
+experiments/results/parametrizations.csv`. Rows and verdicts: experiments/results/README.md.
 """
 
 import math

@@ -1,24 +1,33 @@
-"""The plane of stored bits against capacity, from a table of parametrized and pruned runs, as a picture.
+"""The plane of stored bits against capacity, of every kind of representation, from tables of runs, as a picture.
 
-    python scripts/plot_stored.py experiments/results/parametrizations.csv docs/stored-numbers.png
+    python scripts/plot_stored.py docs/stored-numbers.png experiments/results/parametrizations.csv \\
+        experiments/results/reproduction-nano.csv experiments/results/bitnet.csv
 
-Bits are a weight's of the linear layers: 16 a stored number, of sparse formats with their masks. Capacities are
-measured off the table's dense curve, with 95 % intervals by `capscale.analysis.evidence`; the line is a smaller dense
-model, which has as much capacity as it stores.
+Bits are a weight's of the linear layers: 16 a stored number of a parametrization, of formats with their masks and
+scales. Capacities are measured off each table's own dense curve, with 95 % intervals by `capscale.analysis.evidence`,
+of runs with dense activations and the estimators that formats have by default; a kind of a table is drawn as `KINDS`
+says. The line is a smaller dense model, which has as much capacity as it stores.
 """
 
 import argparse
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from judge_experiment import evidence_of
 from matplotlib.figure import Figure
 
-from capscale.analysis.evidence import interval
+from capscale.analysis.evidence import Evidence, interval
 from capscale.analysis.images import image_files
 from capscale.analysis.labels import Named, place_labels
+from capscale.data.corpus import DataId
 from capscale.formats.catalog import find
-from capscale.models.ladder import find_size
+from capscale.models.ladder import LADDERS, find_size
 from capscale.models.parametrized import counted
 from capscale.parametrizations import find_parametrization
 from capscale.representation import Representation
@@ -35,37 +44,97 @@ def stored_bits(name: str, sizes: list[str]) -> float:
     return DENSE_BITS * float(np.mean([each.stored / each.entries for each in found]))
 
 
-def points(table: Path) -> list[Named]:
-    """Every format of a table with its bits, capacity and interval."""
-    evidence, found = evidence_of(table), []
+class Kind(NamedTuple):
+    """Names of a kind in the column `weights`, whether they were rotated, and their color."""
+
+    says: str
+    names: str
+    rotated: bool | None
+    color: str
+
+
+KINDS = (
+    Kind("numbers of a parametrization", "", None, "#0b6e99"),
+    Kind("integers and floats", "int[123468]|e2m1", True, "#7a4fa3"),
+    Kind("ternary, of three scales", "ternary(-mean|-median)?", None, "#c2569b"),
+    Kind("vectors", "higgs-d2-n(16|256)", True, "#3c8d40"),
+    Kind("kept entries and their mask", "2:4|top(50|75|90)", False, "#b3541e"),
+    Kind("kept entries, rounded", r"top(50|75)\+int[24]-dense-scales", True, "#d39c12"),
+)
+"""The first that matches counts; parametrizations are known by their names."""
+FIGURES = ("finding1", "fig7")
+"""Of a reproduction, the experiments whose runs have these kinds."""
+
+
+def kind_of(record: dict[str, Any]) -> Kind | None:
+    """The kind of a row, None of one that is not drawn: of another estimator or family, or compressed activations."""
+    plain = record["activations"] == "dense" and record["default_estimators"] and record["family"] == "llama"
+    name, rotated = str(record["weights"]), record["hadamard"] is not None
+    if not plain or name == "dense":
+        return None
+    if find_parametrization(name) is not None:
+        return KINDS[0]
+    allowed = (kind for kind in KINDS[1:] if kind.rotated in (None, rotated))
+    return next((kind for kind in allowed if re.fullmatch(kind.names, name)), None)
+
+
+def _one_recipe(evidence: Evidence, about: Path) -> Evidence:
+    """Of a reproduction, with a file that says its text, the runs of `FIGURES`: others tune what rows do not say."""
+    if not about.is_file():
+        return evidence
+    told = json.loads(about.read_text())
+    data = DataId(*(told["data"][name] for name in ("name", "sha256", "vocabulary")))
+    modules = [import_module(f"capscale.experiments.{name}") for name in FIGURES]
+    wanted = {run.run_id for module in modules for run in module.runs(LADDERS[told["ladder"]], data)}
+    return replace(evidence, records=tuple(row for row in evidence.records if row["run"] in wanted))
+
+
+def points(table: Path) -> dict[Kind, list[Named]]:
+    """Every format of a table that is drawn, by its kind, with its bits, capacity and interval."""
+    whole, found = _one_recipe(evidence_of(table), table.with_suffix(".json")), {kind: [] for kind in KINDS}
+    shown = [record for record in whole.records if kind_of(dict(record)) is not None]
+    dense = [r for r in whole.records if r["weights"] == r["activations"] == "dense" and r["family"] == "llama"]
+    evidence = replace(whole, records=(*shown, *dense))
     for curve in evidence.capacities.curves:
         row = evidence.table.first_of_curve[curve]
-        sizes = sorted({str(record["model"]) for record in evidence.records if record["weights"] == row.weights})
+        records = [record for record in shown if record["weights"] == row.weights]
+        sizes = sorted({str(record["model"]) for record in records})
         rho = interval(np.exp(evidence.log_rho(curve)))
-        found.append(Named(stored_bits(row.weights, sizes), rho.value, curve, rho.low, rho.high))
+        kind = kind_of(dict(records[0]))
+        if kind is not None:
+            found[kind].append(Named(stored_bits(row.weights, sizes), rho.value, row.weights, rho.low, rho.high))
     return found
 
 
-def drawn(found: list[Named]) -> Figure:
+def drawn(found: dict[Kind, list[Named]]) -> Figure:
     """The plane with both axes logarithmic."""
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
     axes = figure.subplots()
-    ends = np.array([1.5, 17.0])
+    ends = np.array([0.9, 18.0])
     axes.plot(ends, ends / DENSE_BITS, color="#999999", linewidth=1)
-    for parametrized, color in ((True, "#0b6e99"), (False, "#b3541e")):
-        own = [p for p in found if (find_parametrization(p.name) is not None) == parametrized]
+    for kind, own in found.items():
         low, high = ([abs(p.y - end) for p, end in zip(own, ends_, strict=True)] for ends_ in _ends(own))
-        label = "numbers of a parametrization" if parametrized else "entries that are kept, and their mask"
-        axes.errorbar([p.x for p in own], [p.y for p in own], [low, high], fmt="o", color=color, capsize=3, label=label)
-    axes.set(xscale="log", yscale="log", xlim=ends, ylim=(0.08, 1.15))
-    axes.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
+        bars = [p.x for p in own], [p.y for p in own], [low, high]
+        axes.errorbar(*bars, fmt="o", markersize=4, color=kind.color, capsize=2, linewidth=1, label=kind.says)
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=(0.06, 1.3))
+    axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
     axes.set_yticks([0.1, 0.2, 0.4, 0.7, 1.0], ["0.1", "0.2", "0.4", "0.7", "1"])
     axes.minorticks_off()
     axes.set(xlabel="stored bits a weight", ylabel="capacity rho, of a dense model of the same loss")
-    axes.set_title("What a stored number buys; the line: a smaller dense model", fontsize=10, loc="left")
+    axes.set_title("What stored bits buy; the line: a smaller dense model", fontsize=10, loc="left")
     axes.legend(loc="lower right", fontsize=8, frameon=False)
-    place_labels(axes, found, [np.stack([ends, ends / DENSE_BITS], axis=1)])
+    every = [point for own in found.values() for point in own]
+    place_labels(axes, every, [np.stack([ends, ends / DENSE_BITS], axis=1)])
     return figure
+
+
+def merged(tables: Iterable[dict[Kind, list[Named]]]) -> dict[Kind, list[Named]]:
+    """The points of all tables by kind; of a name that several have, that of the first."""
+    found: dict[Kind, list[Named]] = {kind: [] for kind in KINDS}
+    for table in tables:
+        for kind, own in table.items():
+            found[kind] += [point for point in own if point.name not in {each.name for each in found[kind]}]
+    return {kind: own for kind, own in found.items() if own}
 
 
 def _ends(own: list[Named]) -> tuple[list[float], list[float]]:
@@ -75,12 +144,14 @@ def _ends(own: list[Named]) -> tuple[list[float], list[float]]:
 def main() -> None:
     """Writes the picture of a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="CSV of rows, by scripts/collect_rows.py")
     parser.add_argument("picture", type=Path, help="PNG to write")
+    parser.add_argument("tables", type=Path, nargs="+", help="CSV of rows, by scripts/collect_rows.py")
     arguments = parser.parse_args()
-    found = points(arguments.table)
+    found = merged(points(table) for table in arguments.tables)
     arguments.picture.write_bytes(image_files("picture", drawn(found))["picture.png"])
-    print("\n".join(f"{p.name}: {p.x:.3g} bits, rho {p.y:.3f} ({p.low:.3f} to {p.high:.3f})" for p in found))
+    for kind, own in found.items():
+        for p in own:
+            print(f"{kind.says}: {p.name}: {p.x:.3g} bits, rho {p.y:.3f} ({p.low:.3f} to {p.high:.3f})")
 
 
 if __name__ == "__main__":

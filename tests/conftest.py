@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
+import numpy as np
 import pytest
 from support.stores import Bucket, Server, serving, visiting
 
@@ -84,6 +87,16 @@ def _few_programs() -> Iterator[None]:
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _own_draws(request) -> None:
+    """Starts the generators of a test's module anew by the test's name: what it draws hangs on no test before it."""
+    modules = [request.module, *(module for name, module in sys.modules.items() if name.startswith("support."))]
+    for value in [value for module in modules for value in vars(module).values()]:
+        if isinstance(value, np.random.Generator):
+            fresh = np.random.default_rng(zlib.crc32(request.node.name.encode()))
+            value.bit_generator.state = fresh.bit_generator.state
 
 
 @pytest.fixture(scope="session")

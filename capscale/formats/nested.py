@@ -126,8 +126,8 @@ class Nested:
         if isinstance(self.scale, Range):
             if values < FEWEST:
                 return None
-            cut = (self.levels, self.edges)
-            error = range_error(self.parent.grid, values, distribution, self.scale.offset == "zero-point", cut)
+            standing = self.levels[np.searchsorted(self.edges, np.arange(2 ** self.widths[0]))]
+            error = range_error(self.parent.grid, values, distribution, self.scale.offset == "zero-point", standing)
             return Mse(error, f"quadrature, both ends of {values}")
         cells = cast(Grid, _Cut(self))  # read for its levels and edges alone
         error = maximum_error(cells, _OfWidest(self.scale, self.parent.grid), values, distribution)

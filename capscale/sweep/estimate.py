@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 from capscale.kernels import bundles
 from capscale.sweep.schedule import Schedule
 from capscale.sweep.slices import Slice
-from capscale.train.flops import flops_per_token
 from capscale.train.run import Run
 
 Bottleneck = Literal["compute", "kernels", "wire"]
@@ -49,8 +48,8 @@ class Estimate(NamedTuple):
         return max(parts, key=lambda part: parts[part])
 
     def mfu(self, run: Run, slice_: Slice) -> float:
-        """Share of the slice's peak that a step of `run` would reach, by `flops_per_token`."""
-        return flops_per_token(run.model) * run.batch * run.model.context / (self.step * slice_.peak)
+        """Share of the slice's peak that a step of `run` would reach, by its FLOPs."""
+        return run.step_flops / (self.step * slice_.peak)
 
 
 def estimate(schedule: Schedule, slice_: Slice, devices: int, written: Path | None = None) -> Estimate:

@@ -21,7 +21,6 @@ from capscale.sweep.schedule import read_schedule
 from capscale.sweep.slices import Place, Slice
 from capscale.train.distributed import any_process
 from capscale.train.executor import _sharded
-from capscale.train.flops import flops_per_token
 from capscale.train.loop import LoopIntervals
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
@@ -138,7 +137,7 @@ def _needed(message: str) -> int:
 
 def device_hours(run: Run, slice_: Slice, mfu: float) -> float:
     """Chip-hours of a run at that share of the peak."""
-    return flops_per_token(run.model) * run.trained_tokens / (mfu * slice_.chip.peak) / 3600
+    return run.step_flops * run.steps / (mfu * slice_.chip.peak) / 3600
 
 
 class Checked(NamedTuple):

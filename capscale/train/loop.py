@@ -21,7 +21,6 @@ from capscale.train.checkpoint import Checkpoints
 from capscale.train.distributed import agreed, all_or_none, any_process, is_first, wait_for_all
 from capscale.train.early import LINES, Judge, forget_stopped, judged, write_stopped
 from capscale.train.executor import Executor
-from capscale.train.flops import flops_per_token
 from capscale.train.lease import Leases
 from capscale.train.logs import Logs
 from capscale.train.prefetch import BatchPrefetcher
@@ -71,8 +70,7 @@ class LoopIntervals:
         that devices do not wait for the host after every step.
         """
         flops = max(2e12, 0.25 * (peak or 0.0))
-        of_a_step = flops_per_token(run.model) * run.tokens_per_step
-        return cls(int(np.clip(flops / of_a_step, 1, 500)), saving.interval_s, background, saving.mtbf_s)
+        return cls(int(np.clip(flops / run.step_flops, 1, 500)), saving.interval_s, background, saving.mtbf_s)
 
     @classmethod
     def at(
@@ -168,7 +166,7 @@ def train(
                 break
             loss = float(np.mean(histories["loss"][diverged_at == 0, count - 1]))
             speed = count * tokens_per_step / pace.last_s
-            left_s, share = pace.left_s(steps - step), mfu(runs[0].model, speed, executor.devices)
+            left_s, share = pace.left_s(steps - step), mfu(runs[0], speed, executor.devices)
             observe(Progress(step, steps, loss, speed, left_s, share))
             stopping, due = any_process(stop.is_set() and step < steps, saves.is_due or step == steps)
             lost, why = (False, None) if stopping or step == steps else judged(judge, step, logs.flush)

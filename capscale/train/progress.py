@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import jax
 
-from capscale.models.config import ModelConfig
-from capscale.train.flops import flops_per_token, peak_flops
+from capscale.train.flops import peak_flops
+from capscale.train.run import Run
 
 
 class Progress(NamedTuple):
@@ -48,10 +48,10 @@ class Clock:
         return (self.total_s - self._first_s) / (self._steps - self._first_steps) * steps
 
 
-def mfu(model: ModelConfig, tokens_per_s: float, devices: int) -> float | None:
+def mfu(run: Run, tokens_per_s: float, devices: int) -> float | None:
     """Share of the peak FLOP/s of this process's kind of device; None where that is not known."""
     peak = peak_of(devices)
-    return None if peak is None else tokens_per_s * flops_per_token(model) / peak
+    return None if peak is None else tokens_per_s / run.tokens_per_step * run.step_flops / peak
 
 
 def peak_of(devices: float) -> float | None:

@@ -21,6 +21,7 @@ from capscale.policy import Frozen, frozen
 from capscale.representation import DENSE, Representation
 from capscale.train.code import code_of
 from capscale.train.corrections import Correction
+from capscale.train.flops import flops_per_token
 
 NUMERICS = 1
 """Version of what the package computes of a run, part of the ids of all runs from version 2 on.
@@ -189,9 +190,20 @@ class Run:
         return self.model.non_embedding_parameters
 
     @property
+    def passes(self) -> int:
+        """Forward and backward passes of a step: one for every width of nested weights whose loss counts, else 1."""
+        nested = nested_in(self.held)
+        return 1 if nested is None else sum(share > 0 for share in nested.shares)
+
+    @property
     def flops(self) -> float:
-        """Training FLOPs, `6 N D` (arXiv 2001.08361); attention scores and the head are left out."""
-        return 6.0 * self.non_embedding_parameters * self.trained_tokens
+        """Training FLOPs, `6 N D` a pass (arXiv 2001.08361); attention scores and the head are left out."""
+        return 6.0 * self.non_embedding_parameters * self.trained_tokens * self.passes
+
+    @property
+    def step_flops(self) -> float:
+        """Training FLOPs of a step, all passes, with head and attention (`flops_per_token`)."""
+        return flops_per_token(self.model) * self.tokens_per_step * self.passes
 
     @cached_property
     def run_id(self) -> str:

@@ -60,6 +60,13 @@ def test_a_step_descends_the_weighted_mean_of_all_widths():
         np.testing.assert_array_equal(np.sign(before[path] - moved[path])[told], np.sign(g)[told])
 
 
+def test_flops_count_every_width_whose_loss_does():
+    dense = tiny.dense_run()
+    for name, passes in (("nested-8-4-2", 3), ("nested-8-4-2-weighted-0-0-1", 1), ("int4", 1)):
+        run = replace(dense, representation=Representation(operand(name)))
+        assert (run.flops, run.step_flops) == (passes * dense.flops, passes * dense.step_flops)
+
+
 @pytest.mark.ci
 def test_rows_and_checkpoints_of_a_nested_run(tmp_path):
     run = tiny.run(representation=NESTED)

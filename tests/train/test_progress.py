@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import jax
 import pytest
+from support import tiny
 
 from capscale.models.ladder import LADDERS, find_size
+from capscale.representation import Representation, operand
 from capscale.train.flops import flops_per_token, peak_flops
 from capscale.train.progress import Clock, mfu
 
@@ -42,15 +44,17 @@ def test_peak_by_kind(kind, peak):
 
 
 def test_mfu_is_none_where_the_peak_is_unknown_and_a_share_where_it_is(monkeypatch):
-    model = LADDERS["paper"].sizes["30M"]
-    assert mfu(model, 1e6, 1) is None
+    run = tiny.run(model=LADDERS["paper"].model("30M", 32_000), tokens=10**6)
+    assert mfu(run, 1e6, 1) is None
 
     class Device:
         device_kind = "TPU v5 lite"
 
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
-    assert mfu(model, 4 * 197e12 / flops_per_token(model), 4) == pytest.approx(1.0)
-    assert mfu(model, 197e12 / flops_per_token(model), 4) == pytest.approx(0.25)
+    assert mfu(run, 4 * 197e12 / flops_per_token(run.model), 4) == pytest.approx(1.0)
+    assert mfu(run, 197e12 / flops_per_token(run.model), 4) == pytest.approx(0.25)
+    nested = replace(run, representation=Representation(operand("nested-8-4-2-weighted-1-0-1")))
+    assert mfu(nested, 2 * 197e12 / flops_per_token(run.model), 4) == pytest.approx(1.0)  # of two widths that count
 
 
 def test_time_left_leaves_compilation_out():

@@ -81,6 +81,7 @@ class Describe:
             "parameters": sum(leaf.size for leaf in leaves),
             "non_embedding_parameters": sum(leaf.size for leaf in leaves if leaf.in_n),
             **stored_in(model, representation),
+            **slices_in(model, representation),
             "bytes": sum(leaf.bytes for leaf in leaves),
             "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
             "activations": self.activations if self.recipe is None else label(representation.activations.format),
@@ -138,6 +139,27 @@ def stored_in(model: "ModelConfig", policy: "Policy") -> dict[str, int]:
     return {"stored_numbers": model.non_embedding_parameters - found.entries + found.stored} if found.names else {}
 
 
+def slices_in(model: "ModelConfig", policy: "Policy") -> dict[str, dict[str, float]]:
+    """Bytes of the parameters at every width of nested weights, where some are."""
+    from capscale.models.assigned import assigned
+    from capscale.models.coverage import parameters
+    from capscale.models.slices import at_width, nested_in
+    from capscale.policy import frozen
+
+    nested = nested_in(assigned(model, policy))
+    if nested is None or nested.at is not None:
+        return {}
+    found = {width: parameters(model, at_width(frozen(policy), width)) for width in nested.widths}
+    return {"slices": {str(width): sum(leaf.bytes for leaf in leaves) for width, leaves in found.items()}}
+
+
+def slices_told(totals: dict) -> list[str]:
+    """The line of a table about nested weights."""
+    slices = totals.get("slices", {})
+    told = ", ".join(f"{bytes:,.0f} bytes at {width} bits" for width, bytes in slices.items())
+    return [f"models cut out of the nested weights: {told}"] if told else []
+
+
 def _print(leaves: list, estimator: str, totals: dict) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -156,12 +178,15 @@ def _print(leaves: list, estimator: str, totals: dict) -> None:
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.width = max(console.width, needed)  # a narrow terminal wraps lines; numbers are never cut
     console.print(table)
+    stored, along = "stored_numbers" in totals, "weights are compressed along their axis `in`"
     console.print(
         f"parameters {totals['parameters']:,}; non-embedding N = {totals['non_embedding_parameters']:,}"
         + (f", of which {totals['stored_numbers']:,} numbers are stored" if "stored_numbers" in totals else "")
         + "\n"
-        f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,})\n"
-        f"weights are compressed along their axis `in`; Hadamard block: {totals['hadamard'] or 'none'}\n"
+        + f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,})\n"
+        + "".join(f"{line}\n" for line in slices_told(totals))
+        + ("weights are made of other numbers, which are what is stored and trained" if stored else along)
+        + f"; Hadamard block: {totals['hadamard'] or 'none'}\n"
         f"activations of linear layers: {totals['activations']}, {totals['activation_bits']:.4g} bits per value, "
         f"estimator {totals['activations_estimator']}\n"
         f"gradients: {totals['gradients']}"

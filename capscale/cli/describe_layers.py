@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from capscale.models.coverage import Parameter
 
+NEAREST = ", of a parametrization the error of the nearest such matrix, which training does not go to"
+
 
 def show_layers(size: str, rules: Sequence[str], context: int | None, *, as_json: bool) -> int:
     """Prints the table of a policy on a model of a size; of the cache, the bytes of `context` tokens."""
-    from capscale.cli.describe import stored_in
+    from capscale.cli.describe import slices_in, stored_in
     from capscale.formats.mse import effective_bits
     from capscale.models.assigned import assigned
     from capscale.models.coverage import cache_bytes, parameters
@@ -31,6 +33,7 @@ def show_layers(size: str, rules: Sequence[str], context: int | None, *, as_json
         "dense_bytes": sum(leaf.size for leaf in leaves) * 2,
         "layer_bits": sum(8 * leaf.bytes for leaf in matrices) / sum(leaf.size for leaf in matrices),
         **stored_in(model, policy),
+        **slices_in(model, policy),
         "weights_gmse": mixture.weights_gmse if math.isfinite(mixture.weights_gmse) else None,
         "activations_gmse": mixture.activations_gmse,
         "weights_effective_bits": effective_bits(mixture.weights_gmse) if mixture.weights_gmse > 0 else None,
@@ -61,11 +64,17 @@ def by_layer(leaf: "Parameter") -> dict[str, Any]:
 
     held, rotated = leaf.held, leaf.held.hadamard is not None
     compressed, inputs = leaf.axis is not None, not held.activations.is_dense
+    stored, error = held.parametrization, None
+    if stored is not None:
+        error = stored.gmse((leaf.shape[-2], leaf.shape[-1]))
+    elif compressed:
+        error = format_gmse(held.weights.format)
     return told(leaf) | {
         "size": leaf.size,
         "bytes": leaf.bytes,
         "estimator": estimator_name(held.weights.backward()) if compressed else None,
-        "gmse": format_gmse(held.weights.format) if compressed else None,
+        "parametrization": None if stored is None else held.weights_label,
+        "gmse": error,
         "activations": held.activations.name(rotated) if inputs else None,
         "activations_gmse": format_gmse(held.activations.format) if inputs else None,
         "hadamard": held.rotation,
@@ -83,6 +92,8 @@ def _cached(leaf: "Parameter") -> str | None:
 def _print_layers(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from capscale.cli.describe import slices_told
 
     table = Table(box=None, pad_edge=False)
     for column in ("parameter", "shape", "format"):
@@ -122,12 +133,15 @@ def _print_layers(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
         + (f", of which {totals['stored_numbers']:,} numbers are stored" if "stored_numbers" in totals else ""),
         f"stored in {totals['bytes']:,.0f} bytes (all bf16: {totals['dense_bytes']:,}); matrices of layers at "
         f"{totals['layer_bits']:.4g} bits per value, scales, masks and indices included",
+        *slices_told(totals),
         "mean GMSE over the matrices of layers, each weight counting once: "
         f"{_known(totals['weights_gmse'])} of weights, {totals['activations_gmse']:.4g} of their inputs"
         + ("" if (bits := totals["weights_effective_bits"]) is None else f"; effective bits {bits:.3g}"),
         f"cache of keys and values: {totals['cache_bytes_per_token']:,.0f} bytes a token, "
         f"{totals['cache_bytes_per_token'] * totals['context']:,.0f} of {totals['context']:,} tokens",
-        "bits and bytes are exact, and each GMSE is that of `capscale gmse`; that one mean tells what a model loses is "
+        "bits and bytes are exact, and each GMSE is that of `capscale gmse`"
+        + (NEAREST if any(row["parametrization"] for row in rows) else "")
+        + "; that one mean tells what a model loses is "
         "an assumption: no law of GMSE is fitted to runs under a policy, and each policy has a capacity of its own",
     ]
     console.print("\n".join(lines), highlight=False, markup=False)

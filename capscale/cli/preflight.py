@@ -23,7 +23,7 @@ DOES_NOT_FIT = 1
 """Exit status when a run needs more memory than a device has."""
 
 
-HELD = ("estimator", "activations", "cache", "gradients")
+HELD = ("estimator", "parametrization", "activations", "cache", "gradients")
 """Fields of a parameter, one of which is said where anything of it is compressed."""
 
 
@@ -108,7 +108,6 @@ class Preflight(Selecting):
         from capscale.sweep.display import run_name
         from capscale.sweep.preflight import device_hours
         from capscale.sweep.slices import find_slice
-        from capscale.train.flops import flops_per_token
 
         slice_, compiled = find_slice(self.topology, self.slices), checked.compiled
         found = compiled.estimate
@@ -146,7 +145,7 @@ class Preflight(Selecting):
                 {
                     "run_id": run.run_id,
                     "steps": run.steps,
-                    "flops": flops_per_token(run.model) * run.trained_tokens,
+                    "flops": run.step_flops * run.steps,
                     "hours": None if of_run is None else of_run / slice_.chips,
                     "device_hours": of_run,
                 }

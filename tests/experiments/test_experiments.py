@@ -64,6 +64,14 @@ IDS = {
         "4dab878f6167428c",
         "efb6a83faef89db9",
     ),
+    "nested": (
+        "2e266ee58b36e877",
+        "31ea86cced9da209",
+        "53ec5e5b559e2069",
+        "2a5db803ea727ab4",
+        "3174e3a858f40f0e",
+        "b6aa8d705e945e15",
+    ),
     "ordering": (
         "aba3e92bf317a73e",
         "c66c846fdf1092c1",

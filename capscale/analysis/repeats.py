@@ -53,10 +53,11 @@ def _model(row: Row) -> tuple[Any, ...]:
 
 def _configuration(row: Row) -> tuple[Any, ...]:
     size, identity, seed = _model(row)
-    return size, identity, _conditions(row), seed
+    return size, identity, conditions(row), seed
 
 
-def _conditions(row: Row) -> tuple[tuple[str, float], ...]:
+def conditions(row: Row) -> tuple[tuple[str, float], ...]:
+    """How a run was trained, by what laws read of it: columns and their values, where it has them."""
     held = ((name, row.extra.get(name, math.nan)) for name in CONDITIONS)
     return tuple((name, value) for name, value in held if math.isfinite(value))
 
@@ -96,7 +97,7 @@ def _far_apart(rows: Sequence[Row]) -> list[Row]:
     """Repeats whose range exceeds `FAR` times the noise, as their neighbours and the other repeats show it."""
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        cells.setdefault((row.curve, row.N, row.D, _conditions(row)), []).append(row)
+        cells.setdefault((row.curve, row.N, row.D, conditions(row)), []).append(row)
     repeated = {cell: group for cell, group in cells.items() if len(group) > 1}
     smooth = _scatter_of_means(cells)
     far = []

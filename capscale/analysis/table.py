@@ -23,6 +23,7 @@ from capscale.analysis.records import DENSE_REMEDY, OPERANDS, digest, row_of, wi
 from capscale.analysis.repeats import with_runs_apart, without_repeats
 from capscale.analysis.row import Remark, Row, named_rows
 from capscale.analysis.suspect import refuse_unit_mistakes
+from capscale.analysis.tuning import at_best_rates
 from capscale.errors import UserError
 
 __all__ = ["Remark", "Row", "Table", "make_table"]
@@ -141,9 +142,10 @@ def make_table(
     if strict:
         refuse_unit_mistakes(rows, records, source)
     rows, shared = with_runs_apart(rows)
+    rows, tuned = at_best_rates(rows)
     rows, repeats = without_repeats(rows, source, strict=strict)
     rows.sort(key=lambda r: (r.curve, r.N, r.D, np.nan_to_num(r.seed, nan=-1.0), r.loss, r.weight, r.run))
-    return Table(tuple(rows), source, digest(rows), (*notes, *shared, *repeats), context or {})
+    return Table(tuple(rows), source, digest(rows), (*notes, *shared, *tuned, *repeats), context or {})
 
 
 def _refuse_gaps(records: Sequence[Mapping[str, Any]], source: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from capscale.analysis.law import Law
+from capscale.analysis.phases import with_phases
 from capscale.analysis.table import Remark, Table
 from capscale.errors import UserError
 
@@ -14,8 +15,10 @@ def rows_of(table: Table, law: Law) -> Table:
 
     The dense law is about dense runs. A law of the format (GMSE, bits, sparsity) cannot see the gradient estimator, and
     is about formats with the one that belongs to them; so is a number of every operand's format. A law with a number
-    for every format as a whole takes all rows. Raises UserError where none is left.
+    for every format as a whole takes all rows. A law of dense, then quantized training takes those whose policy starts
+    a format later (`with_phases`). Raises UserError where none is left.
     """
+    table = with_phases(table, law)
     if law.dense:
         dense = np.array([r.is_dense for r in table.rows])
         chosen, left = table.select(dense), int(np.sum(~dense))

@@ -1,6 +1,8 @@
 """How often the runs of a law are said to ask for a further number that is not in it, and how often for the right one.
 
-    python scripts/bench_extensions.py --tables 100 --rows extensions.jsonl --json docs/benchmarks/extensions.json
+    python scripts/bench_extensions.py --tables 60 --designs nothing 'nothing, size' --rows extensions.jsonl
+    python scripts/bench_extensions.py --tables 6 --seconds 700 --rows power.jsonl \
+        --json docs/benchmarks/extensions.json --designs 'eta .8' 'eta .9' 'delta .05' 'delta .025' 'g .7' 'g .5'
 
 Tables are drawn in turn from every design: 4 sizes at 3 ratios of D to N, 3 formats with dense gradients and with
 compressed ones, noise .004 nats a run. A design is the additive law, or that with one further number, and may have an
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from about import about, commit
+from scipy.stats import binomtest
 
 from capscale.analysis.extensions import extensions
 from capscale.analysis.laws import LAWS
@@ -31,7 +34,16 @@ COST = 0.85
 """Capacity that compressed gradients leave of that of the forward formats."""
 SIZES, RATIOS = (3e7, 1e8, 3e8, 1e9), (25, 50, 200)
 NOISE, SHARED = 0.004, 0.006
-NUMBERS = {"nothing": {}, "eta .8": {"eta": 0.8}, "k .5": {"k": 0.5}, "delta .05": {"delta": 0.05}, "g .7": {"g": 0.7}}
+NUMBERS = {
+    "nothing": {},
+    "eta .8": {"eta": 0.8},
+    "eta .9": {"eta": 0.9},
+    "k .5": {"k": 0.5},
+    "delta .05": {"delta": 0.05},
+    "delta .025": {"delta": 0.025},
+    "g .7": {"g": 0.7},
+    "g .5": {"g": 0.5},
+}
 DESIGNS: dict[str, tuple[dict[str, float], float]] = {
     f"{name}{', size' if shared else ''}": (numbers, shared)
     for shared in (0.0, SHARED)
@@ -78,7 +90,10 @@ def replicate(design: str, seed: int) -> dict[str, Any]:
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts by design: verdicts, what was called, and how often the interval of the number in it holds its value."""
+    """Counts by design: verdicts, what was called, and how often the interval of the number in it holds its value.
+
+    With the exact (Clopper-Pearson) 95 % interval of the share of tables on which the right number was called.
+    """
     found = {}
     for design, (numbers, _) in DESIGNS.items():
         mine = [line for line in lines if line["design"] == design]
@@ -92,6 +107,8 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
             told = [span for span in spans if span]
             found[design]["holds"] = [sum(span[1] <= value <= span[2] for span in told), len(told)]
             found[design]["rightly"] = called[name]
+            chances = binomtest(called[name], len(mine)).proportion_ci(0.95, "exact")
+            found[design]["rightly_95"] = [round(float(chances.low), 3), round(float(chances.high), 3)]
     return found
 
 

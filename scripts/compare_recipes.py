@@ -1,25 +1,32 @@
-"""Values that recipes round their operands to, beside those of torchao, Transformer Engine and qwix in training.
+"""Values that recipes round operands to, beside those of authors' code, torchao, Transformer Engine and qwix.
 
     pip install torch torchao triton qwix && pip download --no-deps transformer_engine
-    python scripts/compare_recipes.py transformer_engine-*.whl [--golden tests/formats/outside_recipes.json]
+    TRITON_INTERPRET=1 python scripts/compare_recipes.py --wheel transformer_engine-*.whl --quartet Quartet \
+        --quartet2 Quartet-II --microxcaling microxcaling [--golden tests/formats]
 
-Nothing of their arithmetic is written here: torchao's functions run as they are, and so do the reference quantizers of
-Transformer Engine's wheel, which need no GPU; the base classes that do are left empty. Every pair is compared on the
-tensors of `tests/support/outside.py`: normal, with outliers, with zeros, all zeros, tiny, subnormal, up to the largest
-float32, and on ties. Compared are levels, of the grid times those of its scales: float32 scales may be a rounding
-apart.
+The last three are checkouts of IST-DASLab/Quartet (files of 3910a1f and 2dd9368 were run), IST-DASLab/Quartet-II
+(0ca64a2, the last whose quantizers are PyTorch alone) and microsoft/microxcaling (3b429a8) with the patch of
+amazon-science/mxfp4-llm (0cc57fe); `authors_code.py` runs them. Nothing of their arithmetic is written here: torchao's
+functions run as they are, and so do the reference quantizers of Transformer Engine's wheel, which need no GPU; the base
+classes that do are left empty.
 
-With `--golden` it keeps a digest of their levels and, where ours differ in few places, those with their levels, so that
-a test holds ours to theirs without any of the libraries. One step of torchao's INT8 linear layer is compared as well.
+Every pair is compared on the tensors of `tests/support/outside.py`: normal, with outliers, with zeros, all zeros, tiny,
+subnormal, up to the largest float32, and on ties. Compared are levels, of the grid times those of its scales: float32
+scales may be a rounding apart. Draws are compared number by number, by their two values and how often it was which.
+
+With `--golden` it keeps a digest of their levels and, where ours differ in few places, those with their levels, and the
+counts of their draws, so that tests hold ours to theirs without any of the libraries. One step of torchao's INT8 linear
+layer is compared as well.
 """
 
 import argparse
 import importlib.util
 import json
+import random
 import sys
 import types
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 import qwix  # pyright: ignore[reportMissingImports]
 import torch  # pyright: ignore[reportMissingImports]
+from authors_code import Draws, Theirs, microxcaling, quartet, quartet2
+from qwix._src.core import numerics, stochastic_rounding  # pyright: ignore[reportMissingImports]
 from torchao.prototype.blockwise_fp8_training import kernels as blocks  # pyright: ignore[reportMissingImports]
 from torchao.prototype.mx_formats.config import ScaleCalculationMode  # pyright: ignore[reportMissingImports]
 from torchao.prototype.mx_formats.kernels import (  # pyright: ignore[reportMissingImports]
@@ -49,10 +58,9 @@ from capscale.representation import linear
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from support import outside  # noqa: E402  # pyright: ignore[reportMissingImports]
+from support import outside, outside_draws  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 Tensor = Any
-Theirs = Mapping[str, Callable[[Tensor], Tensor]]
 MOST_LISTED = 24
 """Places with other values that a golden file lists; of more it holds the share alone."""
 
@@ -178,6 +186,21 @@ def of_qwix() -> Theirs:
     return {"qwix mxfp4 ceil": values}
 
 
+def library_draws() -> Draws:
+    """INT8 by chance: torchao's rows, and qwix's numbers in units of their scale."""
+
+    def rows(x: Tensor, count: int) -> Tensor:
+        data, scale = quantize_int8_rowwise(x.repeat(count, 1), stochastic_rounding=True)
+        return (data.to(torch.float32) * scale.view(-1, 1)).view(count, *x.shape)
+
+    def numbers(x: Tensor, count: int) -> Tensor:
+        noise = stochastic_rounding.get_noise_fn("uniform", jax.random.key(0), (0, 1, 2))
+        held = numerics.convert_to(jnp.asarray(x.repeat(count, 1, 1).numpy()), jnp.int8, noise)
+        return torch.from_numpy(np.array(held, np.float32))
+
+    return {"torchao int8 row": rows, "qwix int8": numbers}
+
+
 def int8_step() -> dict[str, float]:
     """One INT8 linear layer forward and backward by torchao and by the recipe: largest difference over the largest."""
     x, w, g = (np.asarray(outside.tensors()[kind])[:, :128] for kind in ("normal", "outliers", "ties"))
@@ -199,7 +222,7 @@ def compared(theirs: Theirs) -> dict[str, dict[str, Any]]:
         print(f"\n{name}")
         found[name], pair = {}, outside.ours()[name]
         for kind, x in outside.tensors().items():
-            values = outside.computed(pair, x), function(torch.tensor(x)).numpy()
+            values = outside.computed(pair, x), function(torch.tensor(pair.prepare(x))).detach().numpy()
             mine, other = (outside.levels(pair, x, each).ravel() for each in values)
             places = np.flatnonzero(~((mine == other) | (np.isnan(mine) & np.isnan(other))))
             entry: dict[str, Any] = {"theirs": outside.digest(other)}
@@ -218,22 +241,49 @@ def compared(theirs: Theirs) -> dict[str, dict[str, Any]]:
     return found
 
 
+def drawn(theirs: Draws) -> dict[str, dict[str, Any]]:
+    """Draws of theirs by pair, and how far ours are from them."""
+    found = {}
+    for name, function in theirs.items():
+        torch.manual_seed(23)
+        random.seed(23)
+        draw = outside_draws.draws()[name]
+        mine, other = (
+            outside_draws.counted(values)
+            for values in (outside_draws.ours(draw), function(torch.tensor(draw.x), outside_draws.DRAWS).numpy())
+        )
+        same = outside_draws.same_values(mine, other)
+        far = outside_draws.standard_errors(mine, other)
+        spread = np.sqrt(np.mean(far[~np.isnan(mine.other)] ** 2))
+        print(f"\n{name}, draws: {same.sum()} of {same.size} numbers have the same values")
+        print(f"  their shares are {spread:.2f} standard errors apart in the RMS, {far.max():.2f} at most")
+        found[name] = outside_draws.as_json(other)
+    return found
+
+
 def main() -> None:
     """Prints what differs, pair by pair, and keeps it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheel", type=Path, help="wheel of transformer_engine")
-    parser.add_argument("--golden", type=Path, help="JSON file to write")
+    for name in ("wheel", "quartet", "quartet2", "microxcaling"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--golden", type=Path, help="folder to write outside_recipes.json and outside_draws.json to")
     arguments = parser.parse_args()
-    pairs = {**transformer_engine(arguments.wheel), **torchao(), **of_qwix()}
+    of_quartet, quartet_draws = quartet(arguments.quartet)
+    of_mx, mx_draws = microxcaling(arguments.microxcaling)
+    pairs = {**transformer_engine(arguments.wheel), **torchao(), **of_qwix(), **of_quartet, **of_mx}
+    by_chance = {**quartet_draws, **mx_draws, **quartet2(arguments.quartet2), **library_draws()}
     assert set(pairs) == set(outside.ours())
-    found = compared(pairs)
+    assert set(by_chance) == set(outside_draws.draws())
+    found, draws = compared(pairs), drawn(by_chance)
     step = int8_step()
     print(f"\nINT8 linear layer, largest difference over the largest value: {step}")
-    versions = {name: version(name) for name in ("torch", "torchao", "qwix", "jax", "numpy")}
+    versions = {name: version(name) for name in ("torch", "torchao", "qwix", "triton", "jax", "numpy")}
     versions["transformer_engine"] = arguments.wheel.name.split("-")[1]
     if arguments.golden:
         content = {"versions": versions, "int8_step": step, "pairs": found}
-        arguments.golden.write_text(json.dumps(content, indent=1) + "\n")
+        (arguments.golden / "outside_recipes.json").write_text(json.dumps(content, indent=1) + "\n")
+        lines = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in draws.items())
+        (arguments.golden / "outside_draws.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

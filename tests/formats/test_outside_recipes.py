@@ -1,4 +1,4 @@
-"""Recipes round to the levels that torchao, Transformer Engine and qwix do: digests of theirs, and every exception."""
+"""Recipes round to the levels of their authors' code, torchao, Transformer Engine and qwix: digests, and exceptions."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,13 @@ import pytest
 from support import outside
 
 GOLDEN = json.loads((Path(__file__).parent / "outside_recipes.json").read_text())
-SOME = ("te nvfp4 16x16", "torchao nvfp4", "torchao e4m3 1x128")
+SOME = ("te nvfp4 16x16", "torchao nvfp4", "torchao e4m3 1x128", "quartet mxfp4")
 
 
 def differing(name):
     """Tensors of a pair whose levels are not theirs, but for the places that the file lists."""
     pair, tensors = outside.ours()[name], outside.tensors()
-    every = np.asarray(jax.jit(jax.vmap(pair.project))(jnp.stack([*tensors.values()])))
+    every = np.asarray(jax.jit(jax.vmap(pair.project))(jnp.stack([pair.prepare(x) for x in tensors.values()])))
     found = set()
     for (kind, x), values in zip(tensors.items(), every, strict=True):
         theirs, levels = GOLDEN["pairs"][name][kind], outside.levels(pair, x, values).ravel()
@@ -44,10 +44,11 @@ def test_what_the_file_says():
         if "differ" in entry and "at" not in entry
     }
     assert many == set(outside.REASONS)
-    plain = {"normal", "outliers", "zeros"}
-    assert not {kind for _, kind in many} & plain, "on tensors as they occur every level is theirs"
+    plain = {place for place in many if place[1] in ("normal", "outliers", "zeros")}
+    assert {name for name, _ in plain} == {"quartet mxfp4"}, "else every level is theirs on tensors as they occur"
+    assert max(GOLDEN["pairs"][name][kind]["differ"] for name, kind in plain) < 0.012 * outside.ROWS * outside.COLUMNS
     assert max(GOLDEN["int8_step"].values()) < 1e-6
-    assert {*GOLDEN["versions"]} == {"torch", "torchao", "qwix", "jax", "numpy", "transformer_engine"}
+    assert {*GOLDEN["versions"]} == {*("torch", "torchao", "qwix", "triton", "jax", "numpy", "transformer_engine")}
 
 
 def test_another_level_is_told_from_a_rounding():

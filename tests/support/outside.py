@@ -16,6 +16,7 @@ from capscale.formats.base import NO_CONTEXT, Format
 from capscale.formats.catalog import find
 from capscale.formats.scalar import Scalar
 from capscale.formats.scale import TwoLevel
+from capscale.recipes import find_recipe
 
 ROWS, COLUMNS = 128, 256
 FULL = np.float32(np.finfo(np.float32).max)
@@ -23,6 +24,10 @@ Values = Any
 """A numpy array of floats."""
 SIGNS = (1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1)
 """Signs ahead of the rotation that Transformer Engine has written down; recipes here draw theirs from a seed."""
+
+
+QUEST = find("e2m1-g32@e8m0-rms")
+MX = ("mxfp4", "mxfp6-e2m3", "mxfp6-e3m2", "mxfp8-e4m3", "mxfp8-e5m2", "mxint8")
 
 
 def tensors() -> Mapping[str, Values]:
@@ -46,12 +51,18 @@ def tensors() -> Mapping[str, Values]:
     }
 
 
+def _as_it_is(x: Values) -> Values:
+    return x
+
+
 class Pair(NamedTuple):
     """Projection that a recipe rounds an operand by, and the unit that its values are small numbers of."""
 
     project: Callable[[Array], Array]
     unit: Callable[[Values], Values]
     """float64 (1 or 128, 1 or 256) of a float64 tensor."""
+    prepare: Callable[[Values], Values] = _as_it_is
+    """The tensor that both are given, float32, made of one of `tensors`."""
 
 
 def _largest(top: float, rows: int | None = None, columns: int | None = None) -> Callable[[Values], Values]:
@@ -80,6 +91,26 @@ def _rotated_nvfp4(x: Array) -> Array:
     """The operand of the weights' gradient in NVFP4 pretraining: along tokens, rotated in blocks of 16 under signs."""
     rows = jnp.tile(jnp.array(SIGNS, jnp.float32), ROWS // 16)[None] * x.T
     return _by(find("nvfp4"))(rotate(rows, 16, -1))
+
+
+def centred(x: Values) -> Values:
+    """Groups of 32 whose mean is zero: their second half is the first with other signs."""
+    first = x.reshape(ROWS, COLUMNS // 32, 32)[..., :16]
+    return np.concatenate([first, -first], axis=-1).reshape(ROWS, COLUMNS)
+
+
+def unrotated(x: Values) -> Values:
+    """Groups that a Hadamard matrix turns into `centred`, but for rounding to float32."""
+    groups = np.float64(centred(x)).reshape(-1, 32) @ (hadamard(32) / 32**0.5)
+    with np.errstate(over="ignore"):
+        return groups.astype(np.float32).reshape(ROWS, COLUMNS)
+
+
+def _mask(x: Array) -> Array:
+    """Where the gradient of Quartet's forward pass passes, as 0 and 1."""
+    found = find_recipe("quartet").weights.estimator(x, QUEST.project(x, NO_CONTEXT))
+    assert found is not None
+    return found.astype(jnp.float32)
 
 
 def _by(format: Format) -> Callable[[Array], Array]:
@@ -113,12 +144,19 @@ def ours() -> Mapping[str, Pair]:
         "torchao e4m3 1x128": Pair(_by(find("absmax-e4m3-g128")), _largest(448, 1, 128)),
         "torchao e4m3 128x128": Pair(_by(find("absmax-e4m3-g128x128")), _largest(448, 128, 128)),
         "qwix mxfp4 ceil": Pair(_by(find("mxfp4-ceil")), _one),
+        "quartet mxfp4": Pair(_by(QUEST), _one),
+        "quartet mxfp4, centred": Pair(_by(QUEST), _one, centred),
+        "quartet mxfp4, centred and rotated": Pair(lambda x: _by(QUEST)(rotate(x, 32, -1)), _one, unrotated),
+        "quartet mask, centred": Pair(_mask, _one, centred),
+        "quartet mxfp4 at 3/4": Pair(_by(find("e2m1-g32@e8m0-three-quarters")), _one),
+        **{f"microxcaling {name}": Pair(_by(find(name)), _one) for name in MX},
+        "microxcaling mxfp4, ties up": Pair(_by(find("mxfp4")), _one),
     }
 
 
 def computed(pair: Pair, x: Values) -> Values:
     """Our values, compiled as in training."""
-    return np.asarray(jax.jit(pair.project)(jnp.asarray(x)))
+    return np.asarray(jax.jit(pair.project)(jnp.asarray(pair.prepare(x))))
 
 
 def levels(pair: Pair, x: Values, values: Values) -> Values:
@@ -127,7 +165,7 @@ def levels(pair: Pair, x: Values, values: Values) -> Values:
     A scale in float32 may be a rounding apart between two implementations, which is no other level.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        mantissa, exponent = np.frexp(np.float64(values) / pair.unit(np.float64(x)))
+        mantissa, exponent = np.frexp(np.float64(values) / pair.unit(np.float64(pair.prepare(x))))
         found = np.ldexp(np.round(mantissa * 2**12), exponent - 12) + 0.0
     return np.where(np.isnan(found), np.nan, found)
 
@@ -139,7 +177,20 @@ def digest(found: Values) -> str:
 
 SUBNORMAL = "XLA on CPUs takes float32 numbers below 2^-126 for 0, and scales are among them"
 BEYOND = "the level nearest to the largest float32 lies beyond it: infinite there, no number here"
+DEVIATION = "the scale is of the deviation about a group's mean there, whose power of two may be the next one down"
+LOWER = "values midway between two levels fall to the lower one there, and one at the largest level counts as clipped"
+QUARTET = ("quartet mxfp4", "quartet mxfp4, centred", "quartet mxfp4, centred and rotated", "quartet mask, centred")
 REASONS: Mapping[tuple[str, str], str] = {
+    **{("quartet mxfp4", kind): DEVIATION for kind in ("normal", "outliers", "zeros")},
+    **{(name, "tiny"): "1e-8 is added to every scale there, far above these values" for name in QUARTET},
+    **{(name, "largest"): "squares overflow there" for name in QUARTET},
+    **{(name, "ties"): LOWER for name in (*QUARTET, "quartet mxfp4 at 3/4")},
+    ("quartet mxfp4 at 3/4", "subnormal"): SUBNORMAL,
+    ("quartet mxfp4 at 3/4", "largest"): BEYOND,
+    **{(f"microxcaling {name}", "subnormal"): SUBNORMAL for name in (*MX, "mxfp4, ties up")},
+    **{(f"microxcaling {name}", "tiny"): SUBNORMAL for name in ("mxfp6-e3m2", "mxfp8-e4m3", "mxfp8-e5m2")},
+    ("microxcaling mxint8", "largest"): "log2 is a float32 there, and that of the largest numbers 128: no exponent",
+    ("microxcaling mxfp4, ties up", "ties"): "values midway between two levels rise there; ours go to the even one",
     **{(name, kind): SUBNORMAL for name in ours() if name.startswith("te ") for kind in ("tiny", "subnormal")},
     ("te nvfp4 1x16 rotated", "largest"): "the rotation is beyond float32: infinite there, no number here",
     ("te nvfp4 1x16 four over six", "largest"): "squared errors overflow there, so that every group takes 6",

@@ -12,8 +12,8 @@ INT8 costs nothing; and backward products cost where the gradient has fallen bel
 `scripts/gradient_noise.py` tells at the end of training. How gradients are rounded and rotated is the question of
 `gradient_rounding`.
 
-Run: `capscale sweep gradients --ladder nano --out runs/gradients`, 168 runs, of which the 112 of `--sizes nano-16` were
-trained; then `python scripts/judge_experiment.py gradients experiments/results/gradients.csv`. Rows and verdicts:
+Run: `capscale sweep gradients --ladder nano --out runs/gradients`, 168 runs, of which 140 were trained; then
+`python scripts/judge_experiment.py gradients experiments/results/gradients.csv`. Rows and verdicts:
 experiments/results/README.md.
 """
 

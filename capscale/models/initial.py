@@ -14,7 +14,7 @@ from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.layers import NOISE
 from capscale.models.learned_steps import with_steps
-from capscale.models.projected import add_learned
+from capscale.models.owned import add_learned
 from capscale.operands import DENSE_OPERAND
 
 

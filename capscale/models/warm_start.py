@@ -14,12 +14,11 @@ from capscale.models.config import ModelConfig
 from capscale.models.decoder import Decoder
 from capscale.models.layers import NOISE
 from capscale.models.learned_steps import STEP, with_steps
+from capscale.models.owned import add_learned, initial_format_state
 from capscale.models.projected import (
     KERNEL,
     LEARNED,
     FormatState,
-    add_learned,
-    initial_format_state,
     kernels_of,
     pieces_of,
     values_of,

@@ -9,7 +9,8 @@ from jax import Array
 
 from capscale.formats.base import Context
 from capscale.models.initial import initial_params
-from capscale.models.projected import FormatState, initial_format_state
+from capscale.models.owned import initial_format_state
+from capscale.models.projected import FormatState
 from capscale.models.warm_start import started, starts_anew
 from capscale.train.optimizer import gradient_transform
 from capscale.train.program import Phase, Program

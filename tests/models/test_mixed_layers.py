@@ -17,11 +17,9 @@ from capscale.models.compression import mask_pass_rate, weights_distance, weight
 from capscale.models.decoder import Decoder
 from capscale.models.initial import initial_params
 from capscale.models.llama import LlamaBlock
+from capscale.models.owned import add_learned, initial_format_state, next_format_state
 from capscale.models.projected import (
-    add_learned,
-    initial_format_state,
     kernels_of,
-    next_format_state,
     project_params,
     values_of,
 )

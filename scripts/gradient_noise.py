@@ -28,8 +28,9 @@ from capscale.models.ladder import ladder as find_ladder
 from capscale.models.projected import project_params, values_of
 from capscale.recipes import forward_only
 from capscale.representation import Representation
+from capscale.train.losses import loss_and_gradient
 from capscale.train.run import Run
-from capscale.train.step import Program, loss_and_gradient
+from capscale.train.step import Program
 
 BATCHES, DRAWS = 8, 4
 NORM, NOISE = "gradient_norm", "gradient_noise"

@@ -11,26 +11,17 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from capscale.formats.base import Context
-from capscale.formats.capabilities import draws
 from capscale.formats.schedule import first_step
-from capscale.kernels.mesh import automatic_axes
-from capscale.models.assigned import every
 from capscale.models.compression import mask_pass_rate, weight_errors, weights_distance, weights_error
-from capscale.models.layers import NOISE
+from capscale.models.owned import next_format_state
 from capscale.models.parametrized import with_matrices
-from capscale.models.projected import (
-    coded_kernels,
-    kernels_of,
-    next_format_state,
-    path_name,
-    project_params,
-    with_codes,
-)
-from capscale.train.gradient import NOTHING, Codable, Codes, gathered_once, mean_of_parts, microbatches, splits_weights
+from capscale.models.projected import path_name, project_params
+from capscale.train.gradient import microbatches
+from capscale.train.losses import codable_weights, loss_and_gradient, parallel_axis, token_losses
 from capscale.train.metrics import SWITCHED
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.program import Phase, Program
-from capscale.train.sharding import DATA, by_outputs, mapped, split_as_state
+from capscale.train.sharding import by_outputs, mapped, split_as_state
 from capscale.train.state import (
     AVERAGED,
     MEASURED_EVERY,
@@ -49,64 +40,9 @@ __all__ = [
     "TrainState",
     "evaluate_chunk",
     "initial_state",
-    "loss_and_gradient",
-    "token_losses",
     "train_chunk",
     "train_step",
 ]
-
-
-def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context, devices_apart: int = 1) -> Array:
-    """Cross-entropy in nats of every target, `float32 (B, T)`, under held weights.
-
-    `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T. `devices_apart`: how many devices do
-    so each with windows of its own.
-    """
-    at_once = program.tokens_at_once(len(window_BU) * devices_apart)
-    return _applied(program, "losses", held, window_BU, ctx=ctx, at_once=at_once)
-
-
-def _applied(program: Program, method: str, held: Any, window_BU: Array, *, ctx: Context, at_once: int) -> Any:
-    rngs = None if ctx.key is None else {NOISE: ctx.key}
-    return program.module.apply({"params": held}, window_BU, ctx, at_once, rngs=rngs, method=method)
-
-
-def loss_and_gradient(
-    program: Program,
-    held: Any,
-    window_BU: Array,
-    ctx: Context,
-    data_parallel_axis: str | None = None,
-    *,
-    codable: Codable = NOTHING,
-) -> tuple[Array, Any]:
-    """Mean loss of a batch and its gradient with respect to held weights, micro-batch by micro-batch.
-
-    `codable`: weights that devices that share them may send in codes.
-
-    `data_parallel_axis`: axis of a mesh along which devices hold parts of the batch and add up once, after their last
-    micro-batch.
-    """
-    parts, together = program.memory.microbatches, _draws_together(program)
-    once = program.memory.gather != "layer" and data_parallel_axis is None and splits_weights() and not together
-    devices = program.devices if once else 1
-    devices_apart = devices if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
-
-    def of_part(held: Any, coded: Codes, window_bU: Array, ctx: Context) -> tuple[Array, Any]:
-        at_once = program.tokens_at_once(len(window_bU) * devices_apart)
-
-        def loss(held: Any) -> Array:
-            return _applied(program, "mean_loss", with_codes(held, coded), window_bU, ctx=ctx, at_once=at_once)
-
-        return jax.value_and_grad(loss)(held)
-
-    def of_batch(held: Any, coded: Codes, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
-        return mean_of_parts(of_part, held, coded, window_BU, ctx, parts=parts)
-
-    if once:
-        return gathered_once(of_batch, held, window_BU, ctx, program.model.dtype, codable=codable)
-    mean = of_batch(held, {}, window_BU, ctx)
-    return mean if data_parallel_axis is None else jax.lax.pmean(mean, data_parallel_axis)
 
 
 def train_step(
@@ -167,7 +103,7 @@ def _step(
     if program.slices:
         loss, gradient, held_gradient = _over_widths(program, state, window_BU, ctx, data_parallel_axis)
     else:
-        codable = _codable(program, state.params)
+        codable = codable_weights(program, state.params)
         loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis, codable=codable)
         (gradient,) = vjp_to_master(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
@@ -248,7 +184,7 @@ def train_chunk(
     the batch, and one all-reduce a step adds up gradients. XLA by itself would insert one for every micro-batch, and
     would shard the projection of weights, which takes longer to gather than to compute.
     """
-    axis = _data_parallel_axis(program)
+    axis = parallel_axis(program)
 
     def steps(
         state: TrainState, window_SBU: Array, count: Array, scalars: RunScalars
@@ -273,7 +209,7 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
 
     Weights are projected, held and shared out over devices as `train_chunk` does, and windows taken in micro-batches.
     """
-    data_parallel_axis, parts = _data_parallel_axis(program), program.memory.microbatches
+    data_parallel_axis, parts = parallel_axis(program), program.memory.microbatches
 
     def losses(state: TrainState, window_SBU: Array) -> Array:
         key = jax.random.wrap_key_data(state.key)
@@ -296,24 +232,3 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
         return losses(state, window_SBU)
     split = PartitionSpec(None, data_parallel_axis)
     return mapped(losses, (PartitionSpec(), split), split)(state, window_SBU)
-
-
-def _codable(program: Program, params: Any) -> Codable:
-    """Weights that are sent in codes by these settings, as they are before they are projected."""
-    if program.memory.gather != "codes":
-        return NOTHING
-    params = with_matrices(params, program.model, program.held)
-    representations, kernels = coded_kernels(params, program.held), kernels_of(params)
-    return Codable({path: kernels[path] for path in representations}, representations)
-
-
-def _data_parallel_axis(program: Program) -> str | None:
-    """The axis of the context mesh along which devices work apart, where every one holds all parameters."""
-    mesh, auto = automatic_axes()
-    alone = DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not _draws_together(program)
-    return DATA if alone else None
-
-
-def _draws_together(program: Program) -> bool:
-    """Whether noise is drawn for all tokens at once, also of gradients, so that devices do not part."""
-    return any(draws(each.activations.format) or each.gradients.rounds_by_chance for each in every(program.held))

@@ -21,6 +21,7 @@ from capscale.models import loss
 from capscale.models.initial import initial_params
 from capscale.models.projected import project_params
 from capscale.representation import Operand, Representation, operand
+from capscale.train.losses import loss_and_gradient, token_losses
 from capscale.train.memory import Memory
 from capscale.train.sharding import batch_sharding, make_mesh, replicated, state_sharding
 from capscale.train.step import (
@@ -28,8 +29,6 @@ from capscale.train.step import (
     RunScalars,
     evaluate_chunk,
     initial_state,
-    loss_and_gradient,
-    token_losses,
     train_chunk,
     train_step,
 )

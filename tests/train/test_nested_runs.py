@@ -24,7 +24,8 @@ from capscale.representation import DENSE, Representation, operand
 from capscale.train.corrections import Cage
 from capscale.train.executor import Population
 from capscale.train.loop import train
-from capscale.train.step import Program, RunScalars, initial_state, loss_and_gradient, train_step
+from capscale.train.losses import loss_and_gradient
+from capscale.train.step import Program, RunScalars, initial_state, train_step
 
 NAME = "nested-8-4-2-weighted-1-1-2"
 NESTED = Representation(operand(NAME))

@@ -28,11 +28,12 @@ from capscale.policy_names import find_policy, find_representation
 from capscale.representation import ProjectedWeight, Representation, linear
 from capscale.train.executor import Sharded
 from capscale.train.loop import train
+from capscale.train.losses import loss_and_gradient
 from capscale.train.program import Program
 from capscale.train.record import result_row
 from capscale.train.sharding import make_mesh
 from capscale.train.state import RunScalars, initial_state
-from capscale.train.step import loss_and_gradient, train_step
+from capscale.train.step import train_step
 
 SHARED = Representation(parametrization=Shared(4))
 MIXED = find_policy([".*/attention/.*=shared2", ".*/down/.*=int4", ".*=lowrank0.5 x int8"])

@@ -1,0 +1,91 @@
+"""The loss of a batch and its gradient: in micro-batches, on one device or several, each with rows of its own."""
+
+from typing import Any
+
+import jax
+from jax import Array
+
+from capscale.formats.base import Context
+from capscale.formats.capabilities import draws
+from capscale.kernels.mesh import automatic_axes
+from capscale.models.assigned import every
+from capscale.models.layers import NOISE
+from capscale.models.parametrized import with_matrices
+from capscale.models.projected import coded_kernels, kernels_of, with_codes
+from capscale.train.gradient import NOTHING, Codable, Codes, gathered_once, mean_of_parts, splits_weights
+from capscale.train.program import Program
+from capscale.train.sharding import DATA
+
+
+def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context, devices_apart: int = 1) -> Array:
+    """Cross-entropy in nats of every target, `float32 (B, T)`, under held weights.
+
+    `window_BU` holds `T + 1` symbols: inputs are the first T, targets the last T. `devices_apart`: how many devices do
+    so each with windows of its own.
+    """
+    at_once = program.tokens_at_once(len(window_BU) * devices_apart)
+    return _applied(program, "losses", held, window_BU, ctx=ctx, at_once=at_once)
+
+
+def _applied(program: Program, method: str, held: Any, window_BU: Array, *, ctx: Context, at_once: int) -> Any:
+    rngs = None if ctx.key is None else {NOISE: ctx.key}
+    return program.module.apply({"params": held}, window_BU, ctx, at_once, rngs=rngs, method=method)
+
+
+def loss_and_gradient(
+    program: Program,
+    held: Any,
+    window_BU: Array,
+    ctx: Context,
+    data_parallel_axis: str | None = None,
+    *,
+    codable: Codable = NOTHING,
+) -> tuple[Array, Any]:
+    """Mean loss of a batch and its gradient with respect to held weights, micro-batch by micro-batch.
+
+    `codable`: weights that devices that share them may send in codes.
+
+    `data_parallel_axis`: axis of a mesh along which devices hold parts of the batch and add up once, after their last
+    micro-batch.
+    """
+    parts, together = program.memory.microbatches, _draws_together(program)
+    once = program.memory.gather != "layer" and data_parallel_axis is None and splits_weights() and not together
+    devices = program.devices if once else 1
+    devices_apart = devices if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
+
+    def of_part(held: Any, coded: Codes, window_bU: Array, ctx: Context) -> tuple[Array, Any]:
+        at_once = program.tokens_at_once(len(window_bU) * devices_apart)
+
+        def loss(held: Any) -> Array:
+            return _applied(program, "mean_loss", with_codes(held, coded), window_bU, ctx=ctx, at_once=at_once)
+
+        return jax.value_and_grad(loss)(held)
+
+    def of_batch(held: Any, coded: Codes, window_BU: Array, ctx: Context) -> tuple[Array, Any]:
+        return mean_of_parts(of_part, held, coded, window_BU, ctx, parts=parts)
+
+    if once:
+        return gathered_once(of_batch, held, window_BU, ctx, program.model.dtype, codable=codable)
+    mean = of_batch(held, {}, window_BU, ctx)
+    return mean if data_parallel_axis is None else jax.lax.pmean(mean, data_parallel_axis)
+
+
+def codable_weights(program: Program, params: Any) -> Codable:
+    """Weights that are sent in codes by these settings, as they are before they are projected."""
+    if program.memory.gather != "codes":
+        return NOTHING
+    params = with_matrices(params, program.model, program.held)
+    representations, kernels = coded_kernels(params, program.held), kernels_of(params)
+    return Codable({path: kernels[path] for path in representations}, representations)
+
+
+def parallel_axis(program: Program) -> str | None:
+    """The axis of the context mesh along which devices work apart, where every one holds all parameters."""
+    mesh, auto = automatic_axes()
+    alone = DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not _draws_together(program)
+    return DATA if alone else None
+
+
+def _draws_together(program: Program) -> bool:
+    """Whether noise is drawn for all tokens at once, also of gradients, so that devices do not part."""
+    return any(draws(each.activations.format) or each.gradients.rounds_by_chance for each in every(program.held))

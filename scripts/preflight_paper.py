@@ -1,14 +1,16 @@
 """Compiles a step of all six paper sizes in six kinds of representation for v5e and v6e, and writes what it needs.
 
 Needs libtpu, no TPU: `pip install 'capscale[tpu]'`. Hours of CPU time at full effort; started again it goes on. Cells
-that another jax or libtpu compiled are compiled again, and with `--again` all of them; a cell's last row counts.
+that another jax or libtpu compiled are compiled again, and with `--again` all that are asked for; a cell's last row
+counts. `--sizes`, `--formats` and `--topologies` ask for some of them.
 
-Run: `python scripts/preflight_paper.py --quick` (results in docs/benchmarks/preflight.jsonl, table in preflight.md;
-without --quick at XLA's full effort, rows beside the others)
+Run: `python scripts/preflight_paper.py --quick` (results in docs/benchmarks/preflight.jsonl, tables in preflight.md;
+without --quick at XLA's full effort, with the estimated time of a step, in a table of its own)
 """
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import platform
 import sys
@@ -64,6 +66,19 @@ def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
     run, setting, began = planned(size, name), setting_of(size, topology), time.process_time()
     assert isinstance(setting.slice, Slice)
     compiled = compile_step(run, setting, quick)
+    found = compiled.estimate
+    told = (
+        {}
+        if found is None
+        else {
+            "step_ms": round(1e3 * found.step, 1),
+            "mfu": round(found.mfu(run, setting.slice), 3),
+            "gb_sent": round(found.sent / 1e9, 2),
+            "bound_by": found.bottleneck,
+            "kernels_by": "schedule" if found.by_schedule else "bytes",
+        }
+    )
+    hours = device_hours(run, setting.slice, MFU if found is None else found.mfu(run, setting.slice))
     return {
         "size": size,
         "format": name,
@@ -74,7 +89,8 @@ def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
         "compile_cpu_s": round(time.process_time() - began, 1),
         "steps": run.steps,
         "flops": flops_per_token(run.model) * run.trained_tokens,
-        "chip_hours": round(device_hours(run, setting.slice, MFU), 1),
+        "chip_hours": round(hours, 1),
+        **told,
         "quick": quick,
         "refused": compiled.reason,
         "date": time.strftime("%Y-%m-%d"),
@@ -85,36 +101,60 @@ def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
     }
 
 
+def page(rows: list[dict[str, Any]]) -> str:
+    """Tables of the rows, one of each effort that there are rows of."""
+    parts = [table([row for row in rows if row["quick"] == quick]) for quick in (True, False)]
+    return "\n".join(["# Preflight of the paper's ladder\n", *filter(None, parts)])
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a page."""
-    first = rows[0]
+    """Rows of one effort as a table, with what they rest on; nothing of none."""
+    if not rows:
+        return ""
+    quick = rows[0]["quick"]
     date, jax_, libtpu, python = (
         " and ".join(sorted({row[name] for row in rows})) for name in ("date", "jax", "libtpu", "python")
     )
     order = (list(SIX), list(PAPER.sizes), list(TOPOLOGIES))
     rows = sorted(rows, key=lambda row: [names.index(row[key]) for names, key in zip(order, COLUMNS, strict=True)])
+    hours = (
+        f"at an MFU of {MFU:.0%}, which is an assumption, not a measurement. Compiled at XLA's lowest effort, which "
+        "tends to ask for more memory."
+        if quick
+        else "at the estimated MFU: XLA's cycles, kernels' schedules or else their bytes, and bytes between chips at "
+        "the book's bandwidth. Compiled at XLA's full effort. No TPU was asked."
+    )
+    names = ["size", "format", "setting", "GB per chip", "fits", "compile, CPU s", "steps", "chip-hours", "compiled"]
+    names += [] if quick else ["ms a step", "MFU", "GB sent", "bound by", "kernels by"]
     lines = [
-        "# Preflight of the paper's ladder",
+        f"## {'Memory' if quick else 'Time of a step, estimated'}",
         "",
-        f"`python scripts/preflight_paper.py{' --quick' if first['quick'] else ''}`, {date}, "
+        f"`python scripts/preflight_paper.py{' --quick' if quick else ''}`, {date}, "
         f"jax {jax_}, libtpu {libtpu}, Python {python}, on a machine without a TPU. "
         f"A step is 512 sequences of 512 tokens, vocabulary {VOCABULARY:,}; chip-hours are for {TOKENS_PER_PARAMETER} "
-        f"tokens per parameter at an MFU of {MFU:.0%}, which is an assumption, not a measurement. "
-        + ("Compiled at XLA's lowest effort, which tends to ask for more memory. " if first["quick"] else "")
-        + "GB are 10^9 bytes a chip: arguments, temporaries and code of the compiled step.",
+        f"tokens per parameter {hours} GB are 10^9 bytes a chip: arguments, temporaries and code of the compiled step.",
         "",
-        "| size | format | setting | GB per chip | fits | compile, CPU s | steps | chip-hours |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        _line(names),
+        _line(["---"] * len(names)),
     ]
-    lines += [
-        f"| {row['size']} | {row['format']} | `{row['setting']}` | {row['gb_per_chip']} | "
-        f"{'yes' if row['fits'] else 'no'} | {row['compile_cpu_s']} | {row['steps']:,} | {row['chip_hours']:,} |"
-        for row in rows
-    ]
+    for row in rows:
+        cells = [row["size"], row["format"], f"`{row['setting']}`", row["gb_per_chip"], "yes" if row["fits"] else "no"]
+        cells += [
+            row["compile_cpu_s"],
+            f"{row['steps']:,}",
+            f"{row['chip_hours']:,}",
+            f"{row['date']}, {row['commit']}",
+        ]
+        told = ("step_ms", "mfu", "gb_sent", "bound_by", "kernels_by")
+        lines.append(_line([*cells, *([] if quick else (row.get(name, "") for name in told))]))
     missing = len(SIX) * len(PAPER.sizes) * len(TOPOLOGIES) - len(rows)
     if missing:
-        lines += ["", f"{missing} cells have not been compiled yet; the command goes on from these."]
+        lines += ["", f"{missing} cells have not been compiled this way; the command goes on from these."]
     return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> int:
@@ -122,27 +162,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--sizes", nargs="*", choices=PAPER.sizes, default=list(PAPER.sizes))
+    parser.add_argument("--formats", nargs="*", choices=SIX, default=list(SIX))
+    parser.add_argument("--topologies", nargs="*", choices=TOPOLOGIES, default=TOPOLOGIES)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     arguments = parser.parse_args()
     path = arguments.out / "preflight.jsonl"
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    # Those of the other effort stay in the file.
-    cells = {(row["size"], row["format"], row["topology"]): row for row in rows if row["quick"] == arguments.quick}
+    cells = {(row["quick"], row["size"], row["format"], row["topology"]): row for row in rows}
     compilers = {"jax": jax.__version__, "libtpu": importlib.metadata.version("libtpu")}
     jax.config.update("jax_platforms", "cpu")
-    for name in SIX:
-        for size in PAPER.sizes:
-            for topology in TOPOLOGIES:
-                found = cells.get((size, name, topology))
-                if found and compilers.items() <= found.items() and not arguments.again:
-                    continue
-                cells[size, name, topology] = row = cell(size, name, topology, arguments.quick)
-                with path.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(size, name, topology, row["gb_per_chip"], "GB", row["compile_cpu_s"], "s", flush=True)
-                (arguments.out / "preflight.md").write_text(table(list(cells.values())))
-    (arguments.out / "preflight.md").write_text(table(list(cells.values())))
+    asked = itertools.product(arguments.formats, arguments.sizes, arguments.topologies)
+    for name, size, topology in asked:
+        found = cells.get((arguments.quick, size, name, topology))
+        if found and compilers.items() <= found.items() and not arguments.again:
+            continue
+        cells[arguments.quick, size, name, topology] = row = cell(size, name, topology, arguments.quick)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(size, name, topology, row["gb_per_chip"], "GB", row["compile_cpu_s"], "s", flush=True)
+        (arguments.out / "preflight.md").write_text(page(list(cells.values())))
+    (arguments.out / "preflight.md").write_text(page(list(cells.values())))
     return 0 if all(row["fits"] for row in cells.values()) else 1
 
 

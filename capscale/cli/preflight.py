@@ -138,6 +138,7 @@ class Preflight(Selecting):
                 "between_slices_s": found.between,
                 "wire_alone_s": found.alone,
                 "bytes_sent_per_device": found.sent,
+                "bytes_sent_by_kind": dict(found.kinds),
                 "bottleneck": found.bottleneck,
                 "kernels_by": "schedule" if found.by_schedule else "bytes",
             },

@@ -9,6 +9,7 @@ import tyro
 
 from capscale.errors import UserError
 from capscale.models.ladder import LADDERS
+from capscale.train.memory import Reduce
 
 if TYPE_CHECKING:
     from capscale.data.source import Source
@@ -66,20 +67,25 @@ class Selecting:
     policy: PolicyOption = ()
     """Rules of every run, in place of its own representation, such as 'layers/(0|3)/.*=dense' '.*=int4', or files of
     rules; see `capscale describe --help`. Runs that differ in nothing else become one."""
+    reduce: Reduce | None = None
+    """Dtype in which devices send each other gradients, in place of the runs' own, float32. By bfloat16 half as many
+    bytes are sent, and the runs are others, with ids of their own, as each device's part is rounded. Means --mode mesh;
+    with --fsdp it needs --gather step or codes."""
 
     @property
     def selection(self) -> "Selection":
         """Runs that these options ask for."""
         from capscale.sweep.selection import Selection
 
-        return Selection(self.seeds, self.sizes, rule_texts(self.policy))
+        return Selection(self.seeds, self.sizes, rule_texts(self.policy), self.reduce)
 
     @property
     def selecting(self) -> list[str]:
         """Arguments that select the same runs in another process."""
         sizes = ["--sizes", *self.sizes] if self.sizes else []
         seeds = ["--seeds", *map(str, self.seeds)] if self.seeds else []
-        return [*sizes, *seeds, *(["--policy", *rule_texts(self.policy)] if self.policy else [])]
+        reduce = [] if self.reduce is None else ["--reduce", self.reduce]
+        return [*sizes, *seeds, *reduce, *(["--policy", *rule_texts(self.policy)] if self.policy else [])]
 
 
 def planned(experiment: str, ladder: str, selection: "Selection", text: str | None) -> "tuple[Sweep, Source]":

@@ -181,7 +181,7 @@ def train(
     from capscale.cli.elsewhere import launch_elsewhere
     from capscale.sweep.directory import open_directory
     from capscale.sweep.display import Display
-    from capscale.sweep.local import launch, mode_of
+    from capscale.sweep.local import launch, mode_of, sends_rounded
     from capscale.sweep.losers import judges
     from capscale.sweep.selection import WHOLE
     from capscale.train import distributed
@@ -197,12 +197,12 @@ def train(
     with distributed.all_or_none():
         saving, memory = saving_of(command.checkpoint_interval, command.mtbf), memory_of(command)
         fit = _fit(command, epath.Path(out), elsewhere)
-        asked = "mesh" if mode == "processes" else mode
-        own = one_at_a_time(asked) if command.memory == "auto" else mode_of(asked, command.fsdp, stop_losers)
+        own = _asked(command, mode, stop_losers)
         shown = [] if elsewhere else _boards(command)  # the workers show what they train
         selected = command.selection if isinstance(command, Selecting) else WHOLE
         whole, source = planned(experiment, command.ladder, selected, command.text)
         directory, wanted = epath.Path(out), replace(whole, runs=tuple(chosen(whole)))
+        own = mode_of(own, command.fsdp, stop_losers, together=sends_rounded(wanted))
         judge = judges(whole, directory) if stop_losers else None
         if distributed.is_first():
             open_directory(whole, directory, " ".join(["capscale", *sys.argv[1:]]), versions())
@@ -243,6 +243,16 @@ def train(
         sys.stderr.flush()
         os._exit(status)  # an orderly end would wait for processes that wait for this one, or for a compiler
     return status
+
+
+def _asked(command: Training, mode: "Mode | Literal['processes']", stop_losers: bool) -> "Mode":
+    """The mode that a command asks for of runs in one process, refused before the text is read where it cannot be."""
+    from capscale.sweep.local import mode_of
+
+    asked = "mesh" if mode == "processes" else mode
+    asked = one_at_a_time(asked) if command.memory == "auto" else asked
+    mode_of(asked, command.fsdp, stop_losers)
+    return asked
 
 
 def _fit(command: Training, out: "epath.Path", elsewhere: bool) -> "Callable[[Run], Setting] | None":

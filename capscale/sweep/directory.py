@@ -72,6 +72,7 @@ def _identity(sweep: Sweep) -> dict[str, Any]:
     if sweep.selection != WHOLE:
         chosen = {"seeds": list(sweep.selection.seeds), "sizes": list(sweep.selection.sizes)}
         chosen |= {"policy": list(sweep.selection.policy)} if sweep.selection.policy else {}
+        chosen |= {"reduce": sweep.selection.reduce} if sweep.selection.reduce else {}
         identity["selection"] = chosen | {"of": digest(list(sweep.every))}
     return identity
 

@@ -22,20 +22,24 @@ LINE_S = 60.0
 
 
 def run_name(run: Run) -> str:
-    """`nano-16 int4 seed 0`, with formats of activations, gradients and cache, and estimators that are not the default.
+    """`nano-16 int4 seed 0`, with what else differs from most runs.
+
+    Formats of activations, gradients and cache, estimators that are not the default, and gradients that are rounded
+    between devices.
 
     Of a policy its rules, of a recipe its name.
     """
     chosen = run.representation
+    end = f"{'' if run.optimizer.reduce == 'float32' else f', reduce {run.optimizer.reduce},'} seed {run.seed}"
     if not isinstance(chosen, Representation):
-        return f"{run.size} {policy_name(chosen)} seed {run.seed}"
+        return f"{run.size} {policy_name(chosen)}{end}"
     if (recipe := recipe_name(chosen)) is not None:
-        return f"{run.size} {recipe} seed {run.seed}"
+        return f"{run.size} {recipe}{end}"
     sides = [operand.name(chosen.hadamard is not None) for operand in (chosen.weights, chosen.activations)]
     sides[0] = sides[0] if chosen.parametrization is None else chosen.weights_label
     gradients = "" if chosen.gradients.is_dense else f", gradients {gradients_name(chosen.gradients)},"
     cache = f", cache {cache_name(chosen)}," if chosen.caches_compressed else ""
-    return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)}{gradients}{cache} seed {run.seed}"
+    return f"{run.size} {' x '.join(sides[:1] if sides[1] == 'dense' else sides)}{gradients}{cache}{end}"
 
 
 class Display:

@@ -1,6 +1,8 @@
 """Time of a training step before there is a chip: an estimate from what the compiler wrote, not a measurement."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from capscale.kernels import bundles
@@ -8,6 +10,7 @@ from capscale.sweep.schedule import Schedule
 from capscale.sweep.slices import Slice
 from capscale.train.run import Run
 
+BETWEEN_SLICES = "between slices"
 Bottleneck = Literal["compute", "kernels", "wire"]
 
 
@@ -22,6 +25,7 @@ class Estimate(NamedTuple):
       sent: bytes that a device sends.
       by_schedule: whether every kernel's schedule was at hand.
       between: sending between slices, at the chip's share of the network, as if nothing were computed beside it.
+      kinds: bytes that a device sends by kind of collective, those to other slices as such.
     """
 
     compute: float
@@ -31,6 +35,7 @@ class Estimate(NamedTuple):
     sent: float
     by_schedule: bool
     between: float = 0.0
+    kinds: Mapping[str, float] = MappingProxyType({})
 
     @property
     def step(self) -> float:
@@ -77,4 +82,5 @@ def estimate(schedule: Schedule, slice_: Slice, devices: int, written: Path | No
         sent=sent + between,
         by_schedule=all(kernel.name in files for kernel in schedule.kernels),
         between=between / (chip.network * share),
+        kinds=schedule.sent | ({BETWEEN_SLICES: between} if between else {}),
     )

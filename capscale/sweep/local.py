@@ -69,7 +69,8 @@ def launch(
       display: shown progress and results.
       mode: "threads" trains independent runs side by side, one a thread; "population" maps runs that differ
         only in seed and learning rate over the devices; "mesh" trains one run at a time over all devices.
-        "auto" is a mesh with `fsdp` and for several processes that train together, which can have nothing else;
+        "auto" is a mesh with `fsdp`, where gradients are rounded between devices, and for several processes that
+        train together, which can have nothing else;
         otherwise threads on CPUs and, on accelerators, a population where runs allow it and a mesh elsewhere.
       jobs: threads; the CPU count by default.
       fsdp: devices that share one copy of the parameters; not for "threads" and "population".
@@ -88,7 +89,7 @@ def launch(
       UserError: `fsdp` is not positive, or the mode is not to be had.
     """
     stop, outcome = stop or clock().event(), Outcome()
-    several, mode = jax.process_count() > 1, mode_of(mode, fsdp)
+    several, mode = jax.process_count() > 1, mode_of(mode, fsdp, together=sends_rounded(sweep))
     missing = _unstopped(sweep, out, outcome) if judge else missing_runs(sweep, out, outcome)
     threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
     groups = _alike(missing) if mode == "population" else [[run] for run in missing]
@@ -185,10 +186,15 @@ def _all_go_on(stop: Waitable, outcome: Outcome) -> bool:
         return False
 
 
-def mode_of(asked: Mode, fsdp: int, judged: bool = False) -> Mode:
+def sends_rounded(sweep: Sweep) -> bool:
+    """Whether devices of some run are to send each other rounded gradients, for which it takes several of them."""
+    return any(run.optimizer.reduce != "float32" for run in sweep.runs)
+
+
+def mode_of(asked: Mode, fsdp: int, judged: bool = False, *, together: bool = False) -> Mode:
     """Mode that "auto" means here; see `launch`. `UserError` for one that is not to be had.
 
-    `judged`: runs may be stopped one by one.
+    `judged`: runs may be stopped one by one. `together`: some run takes several devices (`sends_rounded`).
     """
     if fsdp < 1:
         raise UserError(f"--fsdp {fsdp} must be at least 1")
@@ -197,6 +203,11 @@ def mode_of(asked: Mode, fsdp: int, judged: bool = False) -> Mode:
         if fsdp > 1:
             raise UserError(
                 f"--fsdp {fsdp} splits a run over devices, which --mode {asked} does not; use --mode mesh or --fsdp 1"
+            )
+        if together:
+            raise UserError(
+                f"--mode {asked} trains a run on one device, which sends no gradients to others, and of some run these "
+                "are to be rounded (Optimizer.reduce): use --mode mesh, or --reduce float32"
             )
         if several:
             raise UserError(
@@ -207,7 +218,7 @@ def mode_of(asked: Mode, fsdp: int, judged: bool = False) -> Mode:
         raise UserError("--stop-losers stops single runs, which --mode population trains at once; drop one of them")
     if asked != "auto":
         return asked
-    if several or fsdp > 1:
+    if several or together or fsdp > 1:
         return "mesh"
     return "threads" if jax.default_backend() == "cpu" else "mesh" if judged else "population"
 

@@ -22,9 +22,10 @@ from capscale.sweep.slices import Place, Slice
 from capscale.train.distributed import any_process
 from capscale.train.executor import _sharded
 from capscale.train.loop import LoopIntervals
+from capscale.train.losses import sends_codes
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
-from capscale.train.sharding import make_mesh
+from capscale.train.sharding import check_reduce, make_mesh
 from capscale.train.step import MEASURED_EVERY, Program, RunScalars
 
 QUICK = {"optimization_level": 9, "memory_fitting_level": 9}
@@ -89,6 +90,7 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     place = setting.slice
     written = None if quick or place.is_here else bundles.folder()  # before libtpu is loaded
     mesh, limit = make_mesh(setting.fsdp, place.devices()), place.memory()
+    check_reduce(run.optimizer.reduce, devices=mesh.size, fsdp=setting.fsdp, gather=setting.memory.gather)
     began = time.monotonic()
     functions = _sharded(Program.of(run, setting.memory, mesh.size).last, mesh)
     symbol = jnp.uint16 if run.model.vocabulary <= 2**16 else jnp.uint32
@@ -201,14 +203,17 @@ def shared_by(place: Place) -> int:
 def remedy_here(run: Run, refused: Compiled, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
     """The first setting that fits on the devices of one that does not; None if nothing tried does.
 
-    In the order of what it costs in time: parameters split over all devices and sent once a step, then for each layer;
-    the same with layers computed anew; each in the fewest micro-batches that fit.
+    In the order of what it costs in time: parameters split over all devices and sent once a step, as values, then in
+    codes where some format has these, then for each layer; the same with layers computed anew; each in the fewest
+    micro-batches that fit.
     """
     devices = shared_by(setting.slice)
     split = Setting(setting.slice, devices, replace(setting.memory, microbatches=1))
     for remat in (False, True):
-        for gather in ("step", "layer"):
-            if remat < setting.memory.remat or (gather == "step" and devices == 1):
+        for gather in ("step", "codes", "layer"):
+            if remat < setting.memory.remat or (gather != "layer" and devices == 1):
+                continue
+            if gather == "codes" and not sends_codes(Program.of(run)):
                 continue
             found = fewest_microbatches(run, replace(split, memory=Memory(remat, gather=gather)), quick, refused)
             if found is not None:

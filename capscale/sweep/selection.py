@@ -3,10 +3,12 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
-from capscale.checks import LARGEST_WHOLE
+from capscale.checks import LARGEST_WHOLE, check_choice
 from capscale.errors import UserError
 from capscale.policy_names import find_policy
+from capscale.train.memory import Reduce
 from capscale.train.run import Run
 
 
@@ -19,11 +21,13 @@ class Selection:
       sizes: runs of other sizes are left out. Empty: none is.
       policy: texts of rules (`capscale.policy_names`) in place of every run's representation. Empty: as the experiment
         has them.
+      reduce: dtype in which devices send each other gradients, in place of every run's. None: as the experiment has it.
     """
 
     seeds: tuple[int, ...] = ()
     sizes: tuple[str, ...] = ()
     policy: tuple[str, ...] = ()
+    reduce: Reduce | None = None
 
     def __post_init__(self):
         for seed in self.seeds:
@@ -31,6 +35,8 @@ class Selection:
                 raise UserError(f"--seeds {seed}: a seed is a whole number from 0 to {LARGEST_WHOLE}")
         if self.policy:
             find_policy(self.policy)
+        if self.reduce is not None:
+            check_choice(self, "reduce", get_args(Reduce))
         for name in ("seeds", "sizes", "policy"):
             values = getattr(self, name)
             if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
@@ -39,7 +45,8 @@ class Selection:
     def of(self, runs: Sequence[Run], experiment: str, ladder: str) -> tuple[Run, ...]:
         """The selected runs, in their order; seeds of one run stand next to each other, where its first stood.
 
-        Runs that are selected have the ids that they have without a selection, unless a policy makes others of them.
+        Runs that are selected have the ids that they have without a selection, unless a policy, or another
+        `reduce`, makes others of them.
 
         Raises:
           UserError: a size that no run has, with those that are spelled alike; rules that a model has no weights for.
@@ -58,6 +65,9 @@ class Selection:
             rules = find_policy(self.policy)
             ruled = [replace(run, representation=rules) for run in chosen]
             chosen = list({run.run_id: run for run in ruled}.values())
+        if self.reduce is not None:
+            sent = [replace(run, optimizer=replace(run.optimizer, reduce=self.reduce)) for run in chosen]
+            chosen = list({run.run_id: run for run in sent}.values())
         if not self.seeds:
             return tuple(chosen)
         first = {at_seed_0.run_id: at_seed_0 for at_seed_0 in (replace(run, seed=0) for run in chosen)}

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from capscale.kernels.fallback import WithFallback
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
-from capscale.train.sharding import batch_sharding, local_rows, replicated, state_sharding
+from capscale.train.sharding import FSDP, batch_sharding, check_reduce, local_rows, replicated, state_sharding
 from capscale.train.step import Program, RunScalars, TrainState, evaluate_chunk, initial_state, train_chunk
 
 Made = ParamSpec("Made")
@@ -141,6 +141,7 @@ class Sharded:
     """One run over a Mesh: parameters split over "fsdp", batches over both axes."""
 
     def __init__(self, run: Run, mesh: Mesh, memory: Memory = AT_ONCE):
+        check_reduce(run.optimizer.reduce, devices=mesh.size, fsdp=mesh.shape[FSDP], gather=memory.gather)
         self._program = Program.of(run, memory, mesh.size)
         self._functions = _sharded(self._program, mesh)
         self._mesh, self._batch = mesh, run.batch
@@ -237,6 +238,7 @@ class Population:
     """
 
     def __init__(self, run: Run, devices: list[Any], memory: Memory = AT_ONCE):
+        check_reduce(run.optimizer.reduce, devices=1)  # of a run
         self._devices, self.devices, self.rows = tuple(devices), len(devices), slice(0, run.batch)
         self._program = Program.of(run, memory)
         self._functions = _mapped(self._program, self._devices)

@@ -67,19 +67,31 @@ class Codable(NamedTuple):
 NOTHING = Codable({}, MappingProxyType({}))
 
 
+class Sent(NamedTuple):
+    """Dtypes of what devices send each other.
+
+    Attributes:
+      weights: dtype that matrices are multiplied in, and sent in.
+      gradients: dtype that gradients of matrices are sent in.
+    """
+
+    weights: DTypeLike
+    gradients: DTypeLike = "float32"
+
+
 def gathered_once(
     of_batch: LossAndGradient,
     held: Any,
     window_BU: Array,
     ctx: Context,
-    dtype: DTypeLike,
+    sent: Sent,
     *,
     codable: Codable = NOTHING,
 ) -> tuple[Array, Any]:
     """Loss and gradient of a batch by devices that share weights: these are sent ahead of `of_batch`, once.
 
-    Every device goes through its rows by itself; behind that gradients are summed over devices, in float32, and each
-    keeps those of its part of the weights. XLA by itself would send both for every layer of every micro-batch.
+    Every device goes through its rows by itself; behind that gradients are summed over devices, and each keeps those of
+    its part of the weights. XLA by itself would send both for every layer of every micro-batch.
 
     A device writes its part of `codable` weights in codes, where their format has some and they are split along their
     outputs, a row of codes each. These are sent, and read in place of values, which no device has all of.
@@ -94,8 +106,8 @@ def gathered_once(
         own = {path: coded_weights(w, codable.representations[path], ctx) for path, w in kernels.items()}
         parts = {path: coded for path, coded in own.items() if coded is not None}
         whole = jax.tree.map(lambda part: jax.lax.all_gather(part, FSDP, axis=part.ndim - 2, tiled=True), parts)
-        loss, gradient = of_batch(gathered(held, specs, dtype, unread=whole), whole, window_bU, ctx)
-        return jax.lax.pmean(loss, (DATA, FSDP)), scattered_mean(gradient, specs)
+        loss, gradient = of_batch(gathered(held, specs, sent.weights, unread=whole), whole, window_bU, ctx)
+        return jax.lax.pmean(loss, (DATA, FSDP)), scattered_mean(gradient, specs, sent.gradients)
 
     of_kernels = {path: of_path[path] for path in kernels}
     return mapped(run, (specs, of_kernels, rows, same), (same, specs))(held, kernels, window_BU, ctx)

@@ -6,15 +6,16 @@ import jax
 from jax import Array
 
 from capscale.formats.base import Context
-from capscale.formats.capabilities import draws
 from capscale.kernels.mesh import automatic_axes
-from capscale.models.assigned import every
+from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
 from capscale.models.parametrized import with_matrices
 from capscale.models.projected import coded_kernels, kernels_of, with_codes
-from capscale.train.gradient import NOTHING, Codable, Codes, gathered_once, mean_of_parts, splits_weights
+from capscale.representation import coded_weights
+from capscale.train.gradient import NOTHING, Codable, Codes, Sent, gathered_once, mean_of_parts, splits_weights
 from capscale.train.program import Program
-from capscale.train.sharding import DATA
+from capscale.train.run import draws_together
+from capscale.train.sharding import DATA, mean_over_devices
 
 
 def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context, devices_apart: int = 1) -> Array:
@@ -46,9 +47,9 @@ def loss_and_gradient(
     `codable`: weights that devices that share them may send in codes.
 
     `data_parallel_axis`: axis of a mesh along which devices hold parts of the batch and add up once, after their last
-    micro-batch.
+    micro-batch, in `Optimizer.reduce`.
     """
-    parts, together = program.memory.microbatches, _draws_together(program)
+    parts, together = program.memory.microbatches, draws_together(program.held)
     once = program.memory.gather != "layer" and data_parallel_axis is None and splits_weights() and not together
     devices = program.devices if once else 1
     devices_apart = devices if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
@@ -65,9 +66,15 @@ def loss_and_gradient(
         return mean_of_parts(of_part, held, coded, window_BU, ctx, parts=parts)
 
     if once:
-        return gathered_once(of_batch, held, window_BU, ctx, program.model.dtype, codable=codable)
-    mean = of_batch(held, {}, window_BU, ctx)
-    return mean if data_parallel_axis is None else jax.lax.pmean(mean, data_parallel_axis)
+        sent = Sent(program.model.dtype, program.optimizer.reduce)
+        return gathered_once(of_batch, held, window_BU, ctx, sent, codable=codable)
+    loss, gradient = of_batch(held, {}, window_BU, ctx)
+    if data_parallel_axis is None:
+        return loss, gradient
+    if program.optimizer.reduce == "float32":
+        return jax.lax.pmean((loss, gradient), data_parallel_axis)
+    mean = mean_over_devices(gradient, data_parallel_axis, program.optimizer.reduce)
+    return jax.lax.pmean(loss, data_parallel_axis), mean
 
 
 def codable_weights(program: Program, params: Any) -> Codable:
@@ -79,13 +86,19 @@ def codable_weights(program: Program, params: Any) -> Codable:
     return Codable({path: kernels[path] for path in representations}, representations)
 
 
+def sends_codes(program: Program) -> bool:
+    """Whether devices that share weights would send some of them in codes, by the setting that asks for it."""
+
+    def coded(key: Array) -> Any:
+        params = with_matrices(initial_params(program.model, program.held, key), program.model, program.held)
+        kernels = kernels_of(params)
+        return {path: coded_weights(kernels[path], each) for path, each in coded_kernels(params, program.held).items()}
+
+    return bool(jax.tree.leaves(jax.eval_shape(coded, jax.random.key(0))))
+
+
 def parallel_axis(program: Program) -> str | None:
     """The axis of the context mesh along which devices work apart, where every one holds all parameters."""
     mesh, auto = automatic_axes()
-    alone = DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not _draws_together(program)
+    alone = DATA in auto and 1 < mesh.shape[DATA] == mesh.size and not draws_together(program.held)
     return DATA if alone else None
-
-
-def _draws_together(program: Program) -> bool:
-    """Whether noise is drawn for all tokens at once, also of gradients, so that devices do not part."""
-    return any(draws(each.activations.format) or each.gradients.rounds_by_chance for each in every(program.held))

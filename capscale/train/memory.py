@@ -9,6 +9,8 @@ from capscale.errors import UserError
 Gather = Literal["layer", "step", "codes"]
 """When devices that share one copy of the parameters gather them: each layer of each micro-batch, or once a step, as
 values or as codes."""
+Reduce = Literal["float32", "bfloat16"]
+"""Dtype of gradients of matrices between devices. As it moves results, it is a run's (`train.run.Optimizer`)."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Program:
     def start(self) -> "Program":
         """The program that the initial state depends on: formats without learned scales or state share one."""
         representation = self.representation
-        optimizer = dataclasses.replace(self.optimizer, correction=None)
+        optimizer = dataclasses.replace(self.optimizer, correction=None, reduce="float32")
         start = dataclasses.replace(self, optimizer=optimizer, memory=AT_ONCE)
         if not isinstance(representation, Representation):
             plain = all(_owned_of(each) == DENSE for each in every(self.held))

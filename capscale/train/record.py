@@ -39,8 +39,9 @@ def result_row(
     """The run's line in a table: coordinates, loss in nats per token with its standard error, GMSEs.
 
     The losses are None for a diverged run. `loss_se` is the sampling error of the validation text,
-    shared by all runs scored on it. Gradients have a column where they are compressed, and so has a correction of the
-    weights: rows of runs without are as they were before there was one. `held`: what the weights were held in for this
+    shared by all runs scored on it. Gradients have a column where they are compressed, and where devices send them
+    rounded (`reduce`), and so has a correction of the weights: rows of runs without are as they were before there was
+    one. `held`: what the weights were held in for this
     loss, where not as the run says.
     """
     return {
@@ -54,6 +55,7 @@ def result_row(
         "bits_per_byte": None if loss is None else loss / math.log(2) / bytes_per_symbol,
         **_formats(run, run.representation if held is None else held),
         **({} if run.optimizer.correction is None else {"correction": run.optimizer.correction.name}),
+        **({} if run.optimizer.reduce == "float32" else {"reduce": run.optimizer.reduce}),
         "seed": run.seed,
         "learning_rate": run.optimizer.learning_rate,
         "steps": run.steps,

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from capscale.checks import LARGEST_WHOLE, check_choice, check_flag, check_real, check_whole
 from capscale.data.corpus import DataId
@@ -22,6 +22,7 @@ from capscale.representation import DENSE, Representation
 from capscale.train.code import code_of
 from capscale.train.corrections import Correction
 from capscale.train.flops import flops_per_token
+from capscale.train.memory import Reduce
 
 NUMERICS = 1
 """Version of what the package computes of a run, part of the ids of all runs from version 2 on.
@@ -51,9 +52,12 @@ class Optimizer:
         arXiv 1904.09237).
       eps: added to the root of the second moment; Adam's own default (arXiv 1412.6980).
       correction: pull of compressed weights towards their format (`capscale.train.corrections`); None for none.
+      reduce: dtype in which devices send each other the gradients of matrices, each the sum over its own rows in
+        float32. By bfloat16 each device's part is rounded, to the nearest, and so are sums of parts as they pass on
+        (`capscale.train.sharding.mean_over_devices`); as many devices as there are decide what is rounded.
     """
 
-    JSON_ADDED: ClassVar[Mapping[str, Any]] = {"eps": 1e-8, "correction": None}
+    JSON_ADDED: ClassVar[Mapping[str, Any]] = {"eps": 1e-8, "correction": None, "reduce": "float32"}
 
     learning_rate: float
     b1: float = 0.9
@@ -66,6 +70,7 @@ class Optimizer:
     amsgrad: bool = False
     eps: float = 1e-8
     correction: Correction | None = None
+    reduce: Reduce = "float32"
 
     def __post_init__(self):
         check_real(self, "learning_rate", "clip", "eps", above=0)
@@ -73,6 +78,7 @@ class Optimizer:
         check_real(self, "weight_decay", least=0)
         check_real(self, "final", least=0, most=1)
         check_choice(self, "decay", ("cosine", "linear"))
+        check_choice(self, "reduce", get_args(Reduce))
         check_flag(self, "amsgrad")
         if not isinstance(self.correction, Correction | None):
             raise UserError(f"Optimizer(correction={self.correction!r}): use Cage(), DeltaDecay(0.1), or None")
@@ -140,6 +146,11 @@ class Run:
         object.__setattr__(self, "representation", agreed)
         if self.optimizer.correction is not None:
             self._check_correction(self.optimizer.correction)
+        if self.optimizer.reduce != "float32" and draws_together(held):
+            raise UserError(
+                f"Run(optimizer.reduce={self.optimizer.reduce}): it draws noise for all tokens at once, and XLA adds "
+                "up gradients of devices by itself, in float32; use reduce=float32, or formats that draw nothing"
+            )
 
     def _check_correction(self, correction: Correction) -> None:
         formats = [each.weights.format for each in every(self.held) if not each.weights.is_dense]
@@ -212,6 +223,11 @@ class Run:
         That is the canonical text of `described`, code of classes from outside the package included.
         """
         return hashlib.sha256(_canonical(described(self)).encode()).hexdigest()[:16]
+
+
+def draws_together(held: Held) -> bool:
+    """Whether noise is drawn for all tokens at once, also of gradients, so that devices do not part."""
+    return any(draws(each.activations.format) or each.gradients.rounds_by_chance for each in every(held))
 
 
 def described(run: Run) -> dict[str, Any]:

@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.kernels.mesh import automatic_axes
+from capscale.kernels.rounding import rounded_to
 from capscale.models.projected import KERNEL, path_name
+from capscale.train.memory import Gather, Reduce
 
 DATA, FSDP = "data", "fsdp"
 MULTIPLIED = ("kernel", "embedding", "head")
@@ -128,16 +131,57 @@ def gathered(tree: Any, specs: Any, dtype: Any, unread: Container[str] = ()) -> 
     return jax.tree_util.tree_map_with_path(gather, tree, specs)
 
 
-def scattered_mean(tree: Any, specs: Any) -> Any:
-    """Mean over all devices of trees that each of them has whole, of which each keeps its part by `specs`."""
+def scattered_mean(tree: Any, specs: Any, dtype: DTypeLike = "float32") -> Any:
+    """Mean over all devices of trees that each of them has whole, of which each keeps its part by `specs`.
 
-    def scatter(leaf: Array, spec: PartitionSpec) -> Array:
-        axis, leaf = _axis(spec), jax.lax.pmean(leaf, DATA)
+    Devices that share weights part their sum first, so that those of other copies send each other a part each. `dtype`:
+    see `mean_over_devices`.
+    """
+
+    def scatter(path: Any, leaf: Array, spec: PartitionSpec) -> Array:
+        axis, sent = _axis(spec), _as_sent(path, leaf, dtype)
         if axis is None:
-            return jax.lax.pmean(leaf, FSDP)
-        return jax.lax.psum_scatter(leaf, FSDP, scatter_dimension=axis, tiled=True) / jax.lax.axis_size(FSDP)
+            total = jax.lax.psum(sent, (DATA, FSDP))
+        else:
+            total = jax.lax.psum(jax.lax.psum_scatter(sent, FSDP, scatter_dimension=axis, tiled=True), DATA)
+        return total.astype(leaf.dtype) / (jax.lax.axis_size(DATA) * jax.lax.axis_size(FSDP))
 
-    return jax.tree.map(scatter, tree, specs)
+    return jax.tree_util.tree_map_with_path(scatter, tree, specs)
+
+
+def mean_over_devices(tree: Any, axis: str, dtype: DTypeLike) -> Any:
+    """Mean over devices along an axis of the mesh of trees that each of them has whole; inside of `jax.shard_map`.
+
+    Matrices are sent in `dtype`, gains and learned steps as they are. In bfloat16 each device's part is rounded to
+    the nearest, and so may be every sum of parts on its way: their mean is off by `2**-8 * sum(abs(parts))` at most, to
+    first order. That prefers no sign, but is not unbiased: what is less than half of a sum's last digit is always lost.
+    """
+
+    def mean(path: Any, leaf: Array) -> Array:
+        total = jax.lax.psum(_as_sent(path, leaf, dtype), axis)
+        return total.astype(leaf.dtype) / jax.lax.axis_size(axis)
+
+    return jax.tree_util.tree_map_with_path(mean, tree)
+
+
+def _as_sent(path: Any, leaf: Array, dtype: DTypeLike) -> Array:
+    return rounded_to(leaf, dtype) if path_name(path).split("/")[-1] in MULTIPLIED else leaf
+
+
+def check_reduce(reduce: Reduce, *, devices: int, fsdp: int = 1, gather: Gather = "layer") -> None:
+    """Raises `UserError` where gradients are to be rounded between devices, and none are sent, or XLA sends them."""
+    if reduce == "float32":
+        return
+    if devices == 1:
+        raise UserError(
+            f"reduce={reduce}: gradients are rounded where devices send them to each other, and here is one device; "
+            "train on several, by --mode mesh, or leave --reduce out"
+        )
+    if fsdp > 1 and gather == "layer":
+        raise UserError(
+            f"reduce={reduce}: with --fsdp {fsdp} and --gather layer XLA adds up gradients by itself; give "
+            "--gather step or codes, or leave --reduce out"
+        )
 
 
 def _axis(spec: PartitionSpec) -> int | None:

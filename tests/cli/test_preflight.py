@@ -13,6 +13,7 @@ from support import tiny
 from capscale.cli import main
 from capscale.errors import UserError
 from capscale.models.ladder import PAPER
+from capscale.representation import Representation, operand
 from capscale.sweep import preflight
 from capscale.sweep.estimate import Estimate
 from capscale.sweep.preflight import Compiled, Setting, compile_step, device_hours, remedy
@@ -73,7 +74,8 @@ def pretend(monkeypatch):
             need = int(gigabytes(setting) * GB)
             limit = setting.slice.chip.hbm
             refused = "" if need <= limit else f"Used {need / 2**30:.2f}G"
-            estimated = None if refused else Estimate(0.5, 0.25, 0.5, 0.25, 3e9, by_schedule=True)
+            kinds = {"all-gather": 1e9, "reduce-scatter": 2e9}
+            estimated = None if refused else Estimate(0.5, 0.25, 0.5, 0.25, 3e9, by_schedule=True, kinds=kinds)
             return Compiled(need, limit, 1.0, refused, estimated)
 
         monkeypatch.setattr(preflight, "compile_step", compile_step)
@@ -142,10 +144,14 @@ def test_a_program_is_compiled_once_for_all_runs_that_share_it(command, pretend)
         (lambda s: 5 + 15 / s.memory.microbatches, "--topology v5e:2x2 --fsdp 4 --microbatches 2 --gather step"),
         (lambda s: 10 + 30 / s.memory.microbatches, "--topology v5e:2x2 --fsdp 4 --microbatches 8 --gather step"),
         (lambda s: 10 if s.memory.gather == "layer" and s.fsdp > 1 else 20, "--topology v5e:2x2 --fsdp 4"),
+        (
+            lambda s: 20 if s.memory.gather == "step" or s.fsdp == 1 else 10,
+            "--topology v5e:2x2 --fsdp 4 --gather codes",
+        ),
         (lambda s: 10 if s.memory.remat else 20, "--topology v5e:2x2 --fsdp 4 --gather step --remat"),
         (lambda s: 160 / s.slice.chips, "--topology v5e:4x4 --fsdp 16"),
     ],
-    ids=["fsdp", "microbatches", "more-microbatches", "layers", "remat", "slice"],
+    ids=["fsdp", "microbatches", "more-microbatches", "layers", "codes", "remat", "slice"],
 )
 def test_what_does_not_fit_is_told_what_would(gigabytes, expected, command, pretend, monkeypatch):
     big = tiny.run(batch=64, tokens=64 * 16 * 12)
@@ -164,6 +170,7 @@ def test_hours_follow_from_the_estimate_and_from_a_measured_mfu(command, pretend
     found = json.loads(command("--topology", "v5e:2x2", "--json")[1])
     (first, second), steps = found["programs"], 12 + 12 + 24 + 12
     assert first["estimate"]["step_s"] == 1.0
+    assert first["estimate"]["bytes_sent_per_device"] == sum(first["estimate"]["bytes_sent_by_kind"].values()) == 3e9
     assert first["estimate"]["bottleneck"] == second["estimate"]["bottleneck"] == "wire"
     assert found["total"]["device_hours"] == pytest.approx(steps * 4 / 3600)
     measured = json.loads(command("--topology", "v5e:2x2", "--json", "--mfu", "0.5")[1])
@@ -186,20 +193,32 @@ def test_what_nothing_helps_is_said_so(command, pretend):
     assert "nothing tried makes" in text
 
 
+@pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("needed", [1, 2, 4, 8, 16])
-def test_micro_batches_are_the_fewest_that_fit(needed, pretend):
+def test_micro_batches_are_the_fewest_that_fit(needed, remat, pretend):
     """By bisection: of five choices at most three are compiled, wherever one begins."""
     run, limit = tiny.run(batch=64), 16 * 2**30 / GB
-    setting = Setting(find_slice("v5e:2x2"), 4)
+    setting = Setting(find_slice("v5e:2x2"), 4, Memory(remat))
     for refused in (None, Compiled(16 * 2**30 * 8, 16 * 2**30, 1.0, "")):
         calls = pretend(lambda s: limit * needed / s.memory.microbatches)
         found = preflight.fewest_microbatches(run, setting, True, refused)
         assert found is not None
-        assert found[0] == Setting(setting.slice, 4, Memory(microbatches=needed))
+        assert found[0] == Setting(setting.slice, 4, Memory(remat, needed))
         assert len({s for _, s in calls}) == len(calls) <= 4
         calls.clear()
     pretend(lambda s: limit * 17 / s.memory.microbatches)
     assert preflight.fewest_microbatches(run, setting, True) is None
+
+
+@pytest.mark.parametrize(("weights", "coded"), [("int4", True), ("top50", False), ("dense", False)])
+def test_codes_are_tried_of_formats_that_have_some(weights, coded, pretend):
+    """Behind values and ahead of layers, with and without computing layers anew."""
+    calls = pretend(lambda setting: 100)
+    run = tiny.run(representation=Representation(operand(weights)))
+    assert preflight.remedy_here(run, Compiled(10**11, 10**10, 1.0, ""), Setting(find_slice("v5e:2x2")), True) is None
+    tried = list(dict.fromkeys((setting.memory.remat, setting.memory.gather) for _, setting in calls))
+    gathers = ["step", "codes", "layer"] if coded else ["step", "layer"]
+    assert tried == [(remat, gather) for remat in (False, True) for gather in gathers]
 
 
 def test_settings_that_the_batch_does_not_split_over_are_not_offered(pretend):

@@ -23,7 +23,12 @@ from capscale.train.run import Optimizer, Run
 RUN = tiny.run(batch=4, model=replace(tiny.MODEL, width=32, context=64, layers=3), tokens=4 * 64 * 12)
 ORDER = [
     (1, Memory()),
-    *((2, Memory(remat, parts, gather)) for remat in (False, True) for gather in ("step", "layer") for parts in (1, 2)),
+    *(
+        (2, Memory(remat, parts, gather))
+        for remat in (False, True)
+        for gather in ("step", "codes", "layer")
+        for parts in (1, 2)
+    ),
 ]
 """All settings on two devices, in the order in which they are wanted."""
 

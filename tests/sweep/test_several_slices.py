@@ -60,7 +60,8 @@ def test_a_ring_of_slices_adds_up(monkeypatch):
     for count, sent in ((1, 0), (2, 8), (4, 12)):
         found = estimate(schedule, find_slice("v5e:2x2", count), 4 * count)
         assert found.between == pytest.approx(sent / 3.125e9)
-        assert found.sent == 5 + sent
+        assert found.sent == 5 + sent == sum(found.kinds.values())
+        assert found.kinds == {"all-reduce": 5.0} | ({"between slices": sent} if sent else {})
         assert found.step == pytest.approx(5 / 9e10 + sent / 3.125e9)
     assert find_slice("v5e:2x2", 2).larger[0] == find_slice("v5e:2x4", 2)
 

@@ -19,7 +19,7 @@ from capscale.formats.noise import Noise
 from capscale.models.projected import kernels_of
 from capscale.representation import DENSE, Operand, Representation, coded_weights, operand
 from capscale.sweep.schedule import read_schedule
-from capscale.train.gradient import gathered_once
+from capscale.train.gradient import Sent, gathered_once
 from capscale.train.memory import Memory
 from capscale.train.sharding import batch_sharding, make_mesh, replicated, state_sharding
 from capscale.train.step import Program, RunScalars, initial_state, train_chunk
@@ -78,7 +78,7 @@ def test_gradients_of_whole_weights_are_the_mean_over_devices():
 
     mesh, ctx = make_mesh(2), Context(jnp.float32(0.5))
     with jax.set_mesh(mesh):
-        run = jax.jit(lambda held, rows: gathered_once(of_batch, held, rows, ctx, "bfloat16"))
+        run = jax.jit(lambda held, rows: gathered_once(of_batch, held, rows, ctx, Sent("bfloat16")))
         found = run(jax.device_put(held, state_sharding(mesh, held)), rows)
     sent = held | {"kernel": held["kernel"].astype(jnp.bfloat16).astype(jnp.float32)}
     expected = jax.tree.map(lambda *of: sum(of) / 2, *(of_batch(sent, {}, row[None], ctx) for row in rows))

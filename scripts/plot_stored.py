@@ -1,12 +1,14 @@
 """The plane of stored bits against capacity, of every kind of representation, from tables of runs, as a picture.
 
     python scripts/plot_stored.py docs/stored-numbers.png experiments/results/parametrizations.csv \\
-        experiments/results/reproduction-nano.csv experiments/results/bitnet.csv
+        experiments/results/reproduction-nano.csv experiments/results/recipes.csv experiments/results/bitnet.csv \\
+        experiments/results/nested.csv
 
 Bits are a weight's of the linear layers: 16 a stored number of a parametrization, of formats with their masks and
-scales. Capacities are measured off each table's own dense curve, with 95 % intervals by `capscale.analysis.evidence`,
-of runs with dense activations and the estimators that formats have by default; a kind of a table is drawn as `KINDS`
-says. The line is a smaller dense model, which has as much capacity as it stores.
+scales. Capacities are measured off each table's own dense curve, or that of the first table where it has none and the
+text is the same, with 95 % intervals by `capscale.analysis.evidence`, of runs with dense activations and the estimators
+that formats have by default; a kind of a table is drawn as `KINDS` says. The line is a smaller dense model, which has
+as much capacity as it stores.
 """
 
 import argparse
@@ -58,6 +60,7 @@ KINDS = (
     Kind("integers and floats", "int[123468]|e2m1", True, "#7a4fa3"),
     Kind("ternary, of three scales", "ternary(-mean|-median)?", None, "#c2569b"),
     Kind("vectors", "higgs-d2-n(16|256)", True, "#3c8d40"),
+    Kind("slices of one tensor of 8 bits", "nested-8-4-2(-at[24])?", None, "#555555"),
     Kind("kept entries and their mask", "2:4|top(50|75|90)", False, "#b3541e"),
     Kind("kept entries, rounded", r"top(50|75)\+int[24]-dense-scales", True, "#d39c12"),
 )
@@ -89,11 +92,16 @@ def _one_recipe(evidence: Evidence, about: Path) -> Evidence:
     return replace(evidence, records=tuple(row for row in evidence.records if row["run"] in wanted))
 
 
-def points(table: Path) -> dict[Kind, list[Named]]:
+def _dense(evidence: Evidence) -> list[Any]:
+    return [r for r in evidence.records if r["weights"] == r["activations"] == "dense" and r["family"] == "llama"]
+
+
+def points(table: Path, first: Path) -> dict[Kind, list[Named]]:
     """Every format of a table that is drawn, by its kind, with its bits, capacity and interval."""
     whole, found = _one_recipe(evidence_of(table), table.with_suffix(".json")), {kind: [] for kind in KINDS}
     shown = [record for record in whole.records if kind_of(dict(record)) is not None]
-    dense = [r for r in whole.records if r["weights"] == r["activations"] == "dense" and r["family"] == "llama"]
+    texts = {record["data_sha256"] for record in shown}
+    dense = _dense(whole) or [row for row in _dense(evidence_of(first)) if row["data_sha256"] in texts]
     evidence = replace(whole, records=(*shown, *dense))
     for curve in evidence.capacities.curves:
         row = evidence.table.first_of_curve[curve]
@@ -147,7 +155,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path, help="PNG to write")
     parser.add_argument("tables", type=Path, nargs="+", help="CSV of rows, by scripts/collect_rows.py")
     arguments = parser.parse_args()
-    found = merged(points(table) for table in arguments.tables)
+    found = merged(points(table, arguments.tables[0]) for table in arguments.tables)
     arguments.picture.write_bytes(image_files("picture", drawn(found))["picture.png"])
     for kind, own in found.items():
         for p in own:

@@ -17,7 +17,7 @@ from capscale.errors import UserError
 from capscale.kernels import bundles, dispatch
 from capscale.sweep.display import run_name
 from capscale.sweep.estimate import Estimate, estimate
-from capscale.sweep.schedule import read_schedule
+from capscale.sweep.schedule import constant_bytes, read_schedule
 from capscale.sweep.slices import Place, Slice
 from capscale.train.distributed import any_process
 from capscale.train.executor import _sharded
@@ -117,6 +117,10 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes
     )
+    if not memory.generated_code_size_in_bytes:  # of CPUs, which count no code and the constants neither
+        text = compiled.as_text()
+        assert text is not None
+        total += constant_bytes(text)
     estimated = _estimated(compiled, place, mesh.size, written) if isinstance(place, Slice) and not quick else None
     return Compiled(total, limit, time.monotonic() - began, "", estimated)
 

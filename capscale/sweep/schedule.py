@@ -89,6 +89,12 @@ def read_schedule(text: str, devices: int, share_of_conditionals: float = 1.0) -
     return _Reader(text, devices, share_of_conditionals).schedule()
 
 
+def constant_bytes(text: str) -> int:
+    """Bytes of the constants of a compiled program, by its text: tables that it was traced with among them."""
+    lines = (_INSTRUCTION.match(line) for line in text.splitlines() if " constant(" in line)
+    return sum(_bytes(found[2]) for found in lines if found and found[3] == "constant")
+
+
 class _Reader:
     """The computations of a program, and a walk over them."""
 

@@ -4,10 +4,14 @@ import importlib.util
 import json
 
 import pytest
+from support import tiny
 
 from capscale.cli import main
+from capscale.parametrizations import Nola
+from capscale.representation import Representation
 from capscale.sweep import preflight
-from capscale.sweep.preflight import Compiled
+from capscale.sweep.fitting import Here
+from capscale.sweep.preflight import Compiled, Setting, compile_step
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'capscale[tpu]'"
@@ -40,3 +44,20 @@ def test_layers_made_of_stored_numbers_are_listed_and_every_width_is_work(tmp_pa
     assert "  layers/0-1/mlp/up/kernel: shared2, 8 bits" in printed
     _, dense = told(".*=dense")
     assert [run["flops"] for run in runs] == [3 * run["flops"] for run in dense]
+
+
+@pytest.mark.ci
+def test_random_matrices_of_nola_are_memory():
+    """They are constants of the program, which CPUs leave out of what they say of it."""
+
+    def needed(parametrization):
+        run = tiny.run(representation=Representation(parametrization=parametrization), batch=8)
+        return compile_step(run, Setting(Here(10**12))).bytes
+
+    more, fewer = Nola(1.0, 8), Nola(1.0, 1)
+    bases = {
+        (side, shape): 4 * more.arrays(shape)["left"][0] * 7 * side
+        for shape in set(tiny.MODEL.projections.values())
+        for side in shape
+    }
+    assert needed(more) - needed(fewer) > sum(bases.values())

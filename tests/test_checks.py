@@ -92,7 +92,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     }),
     (manifest.Shard("train.npy", 1, 1, 1, 1, "0" * 64), dict.fromkeys(STORED, SOME)),
     (prepare.Request("byte"), {"most_lost": (0, 1e-60, 0.5, 1 - 1e-12, 1)}),
-    (job.Job("name", (), (), 1, "out"), {"runs": COUNT, "per_task": COUNT}),
+    (job.Job("name", (), (), 1, "out"), {"runs": COUNT, "per_task": COUNT, "shared": (*COUNT, None)}),
     (slurm.Asked(), {"devices": COUNT, "hours": COUNT, "at_once": (*COUNT, None), "cpus": (*COUNT, None)}),
     (preflight.Setting(slices.find_slice("v5e:2x2")), {"fsdp": COUNT}),
     (slices.Slice("v5e", "2x2"), {"count": COUNT}),
@@ -174,7 +174,7 @@ MADE = {
     "data": "Corpus Job Manifest Share Span",
     "formats": "LargeBlocks LargestOf LargestPairs Packed Tails",
     "reproduction": "Found",
-    "sweep": "Chip Outcome Sweep",
+    "sweep": "Chip Endings Outcome Sweep",
     "testing": "Subject",
     "train": "Grid Parsed",
 }

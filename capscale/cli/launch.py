@@ -73,8 +73,15 @@ class Launch(Selecting):
     """Slurm: command ahead of the worker, such as one that loads modules. gcloud, SkyPilot: command that makes capscale
     available on a fresh machine, which may have a Python older than 3.11; if not given, uv installs it with a Python
     3.12 of its own, JAX for the accelerators, and what gs:// or s3:// need."""
+    mode: Literal["auto", "processes"] = "auto"
+    """How the runs of a task use its devices. By processes they share its one host, each with --devices-per-run of its
+    GPUs or TPU chips; by auto each has all of them, unless --runs-per-task trains some at once. Not for Ray, where runs
+    share hosts by themselves."""
     devices_per_run: int = 1
-    """Slurm: GPUs of a task. Ray: accelerators of one host that a run gets."""
+    """With --mode processes: GPUs or TPU chips of a run. Slurm without it: GPUs of a task. Ray: accelerators of one
+    host that a run gets."""
+    host_devices: int | None = None
+    """Slurm, with --mode processes: GPUs of a task, all of one host, which its runs share."""
     device_kind: DeviceKind = "auto"
     """Ray: what --devices-per-run counts; see `capscale sweep --help`."""
     hours: int = 24
@@ -133,8 +140,10 @@ class Launch(Selecting):
             runs=runs,
             out=self.out,
             per_task=self.runs_per_task,
+            shared=self.devices_per_run if self.mode == "processes" else None,
             setup=self.setup,
         )
+        self._check_shared()
         script = self._script(job)
         if self.script is None:
             print(script, end="")
@@ -151,7 +160,7 @@ class Launch(Selecting):
 
         if self.where == "slurm":
             asked = slurm.Asked(
-                devices=self.devices_per_run,
+                devices=self.host_devices or self.devices_per_run,
                 hours=self.hours,
                 at_once=self.at_once,
                 cpus=self.cpus,
@@ -168,8 +177,6 @@ class Launch(Selecting):
                 )
             return skypilot.skypilot(job, self.accelerators, spot=self.capacity == "spot", nodes=self.nodes)
         if self.where == "ray":
-            if self.stop_losers:
-                raise UserError("--stop-losers is not for --launcher ray, which launch ray submits; drop it")
             check_devices(self.topology, self.devices_per_run, self.device_kind)
             slice_ = ["--slice", self.topology] if self.topology else []
             given = {"--devices-per-run": self.devices_per_run, "--device-kind": self.device_kind}
@@ -209,6 +216,7 @@ class Launch(Selecting):
             "cpus",
             "nodes",
             "slices",
+            "host_devices",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -217,6 +225,29 @@ class Launch(Selecting):
             value: Any = getattr(self, name)
             if value != _DEFAULTS[name] and self.where not in targets:
                 raise UserError(f"{_flag(name)} is for {_listed(targets)}, not for {self.where}; drop it")
+
+    def _check_shared(self) -> None:
+        """Raises `UserError` for a host whose devices the runs of a task cannot share."""
+        if self.mode != "processes":
+            if self.host_devices is not None:
+                raise UserError(
+                    f"--host-devices {self.host_devices} is for --mode processes; drop it, or give that too"
+                )
+            if self.devices_per_run != 1 and self.where not in ("slurm", "ray"):
+                raise UserError(f"--devices-per-run of launch {self.where} is for --mode processes; give that too")
+            return
+        from capscale.sweep.launchers.cloud_tpu import CHIPS_A_HOST
+        from capscale.sweep.launchers.shared_host import check_shared, of_gpus, of_skypilot, of_slice
+        from capscale.sweep.slices import find_slice
+
+        if self.where == "slurm":
+            host = of_gpus(self.host_devices)
+        elif self.where == "skypilot":
+            host = of_skypilot(self.accelerators, self.nodes)
+        else:
+            slice_ = find_slice(self.topology or "v5e:4x4", self.slices)
+            host = of_slice(slice_, None if self.where == "gcloud" else CHIPS_A_HOST)
+        check_shared(host, self.devices_per_run, None if self.where == "gcloud" else self.runs_per_task)
 
     def _named(self, field: str) -> str:
         value = getattr(self, field)
@@ -236,7 +267,9 @@ def _flag(name: str) -> str:
 _OF: dict[str, tuple[Where, ...]] = {
     "runs_per_task": ("slurm", "xpk", "jobset", "skypilot"),
     "setup": ("slurm", "gcloud", "skypilot"),
-    "devices_per_run": ("slurm", "ray"),
+    "mode": ("slurm", "gcloud", "xpk", "jobset", "skypilot"),
+    "devices_per_run": ("slurm", "gcloud", "xpk", "jobset", "skypilot", "ray"),
+    "host_devices": ("slurm",),
     "device_kind": ("ray",),
     **dict.fromkeys(("hours", "at_once", "account", "partition", "cpus", "host_memory"), ("slurm",)),
     "topology": ("gcloud", "xpk", "jobset", "ray"),

@@ -51,7 +51,7 @@ def test_a_preempted_slice_is_made_again(state, made, place):
     assert verbs(place) == ["describe", *made, "scp", "ssh", "ssh"]
 
 
-@pytest.mark.parametrize("status", [75, 143, 1, 255])
+@pytest.mark.parametrize("status", [75, 134, 143, 1, 255])
 def test_workers_are_started_again_without_a_person(status, place):
     (place / "statuses").write_text(f"{status}\n{status}\n")
     done = started(written("gcloud"))

@@ -57,9 +57,10 @@ def test_a_queue_that_cannot_be_read_submits_nothing(place):
 
 @pytest.mark.parametrize(
     ("status", "requeued"),
-    [*((status, [["scontrol", "requeue", "7_1"]]) for status in (143, 75)), (2, []), (0, [])],
+    [*((status, [["scontrol", "requeue", "7_1"]]) for status in (143, 75)), (2, []), (0, []), (134, [])],
 )
 def test_a_preempted_task_is_queued_again(status, requeued, place):
+    """A task is one process, which no other one leaves: an abort is its own, and would be again."""
     (place / "statuses").write_text(f"{status}\n")
     assert started(written("slurm"), "task", "0", "1", **TASK).returncode == status
     assert calls(place, "scontrol") == requeued

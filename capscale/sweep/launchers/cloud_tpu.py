@@ -13,6 +13,9 @@ RUNTIMES = {
 }
 """Software versions for JAX: cloud.google.com/tpu/docs/runtimes."""
 
+UNITS = dict(_TYPES.values())
+"""Of a chip, by the prefix."""
+
 CHIPS_A_HOST = 4
 """Of every slice with more than one host."""
 

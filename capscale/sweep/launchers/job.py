@@ -49,6 +49,8 @@ class Job:
       runs: how many there are.
       out: directory of the sweep.
       per_task: most runs that one task trains, one after the other or together.
+      shared: devices of each run where the runs of a task share its one host, each in a process of its own; None where
+        each has all devices of the task.
       setup: command that makes `capscale` available on a fresh machine, in the directory of the project's files; None
         for `ready`'s own.
     """
@@ -59,10 +61,12 @@ class Job:
     runs: int
     out: str
     per_task: int = 1
+    shared: int | None = None
     setup: str | None = None
 
     def __post_init__(self):
         check_whole(self, "runs", "per_task", least=1)
+        check_whole(self, "shared", least=1, optional=True)
 
     def ready(self, chips: str) -> str:
         """The command that makes `capscale` available; `chips` is the extra that brings JAX for them.
@@ -74,12 +78,18 @@ class Job:
         return self.setup or f"python3 -m pip install uv && {install} '.[{','.join((chips, *stores))}]'"
 
     def task(self, *more: str, joined: str = "") -> str:
-        """The command of one task, but for its indices, which follow; `joined`: options in words of the shell."""
-        return " ".join(filter(None, ("capscale", shlex.join((*self.arguments, *more)), joined, "--index")))
+        """The command of one task, but for its indices, which follow; `joined`: options in words of the shell.
+
+        `more`: options by which the devices of a task train a run together, where its runs do not share them.
+        """
+        return " ".join(filter(None, ("capscale", shlex.join((*self.arguments, *self._how(more))), joined, "--index")))
 
     def all(self, *more: str) -> str:
-        """The command that trains every run, one after the other; any number of them share the work."""
-        return f"capscale {shlex.join(('sweep', *self.arguments[1:], *more))}"
+        """The command that trains every run; any number of them share the work. `more`: as in `task`."""
+        return f"capscale {shlex.join(('sweep', *self.arguments[1:], *self._how(more)))}"
+
+    def _how(self, together: tuple[str, ...]) -> tuple[str, ...]:
+        return together if self.shared is None else ("--mode", "processes", "--devices-per-run", str(self.shared))
 
     @property
     def asks(self) -> str:

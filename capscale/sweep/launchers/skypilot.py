@@ -4,7 +4,7 @@ import json
 import re
 
 from capscale.errors import TRY_AGAIN
-from capscale.sweep.launchers.cloud_tpu import RUNTIMES
+from capscale.sweep.launchers.cloud_tpu import RUNTIMES, UNITS
 from capscale.sweep.launchers.job import ABORTED, DRY_RUN, INSTALLED, PREEMPTED, PYTHON, Job
 
 _GENERATIONS = {"v4": "v4", "v5litepod": "v5e", "v5p": "v5p", "v6e": "v6e"}
@@ -72,6 +72,12 @@ exit "$status"
 def is_pod(accelerators: str) -> bool:
     """Whether a TPU of Cloud TPU's name, such as tpu-v5litepod-16, has several hosts: more than 8 units."""
     return _tpu(accelerators)[1] > 8
+
+
+def chips_of(accelerators: str) -> int | None:
+    """Chips of a TPU of Cloud TPU's name: 4 of tpu-v4-8; None for other accelerators."""
+    kind, units = _tpu(accelerators)
+    return units // UNITS[kind] if kind in UNITS else None
 
 
 def _tpu(accelerators: str) -> tuple[str, int]:

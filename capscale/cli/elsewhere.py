@@ -9,7 +9,7 @@ from capscale.cli.selecting import Selecting
 if TYPE_CHECKING:
     from etils import epath
 
-    from capscale.cli.training import SideBySide, Training
+    from capscale.cli.training import Grouped, Training
     from capscale.clock import Waitable
     from capscale.sweep.display import Display
     from capscale.sweep.outcome import Outcome
@@ -21,28 +21,31 @@ _KINDS: "dict[str, Kind | None]" = {"auto": None, "cpu": "CPU", "gpu": "GPU", "t
 
 
 def launch_elsewhere(
-    command: "SideBySide",
+    command: "Grouped",
     experiment: str,
     out: "epath.Path",
     wanted: "Sweep",
     places: list[int],
     *,
     display: "Display",
+    stop_losers: bool,
     stop: "Waitable",
 ) -> "Outcome":
     """Trains the wanted runs on Ray, or by processes on this host; `places` are theirs in the experiment's list."""
+    from capscale.cli.training import SideBySide
     from capscale.sweep.chip_groups import group_environments, host_devices
     from capscale.sweep.on_ray import launch_on_ray
     from capscale.sweep.processes import launch_processes
     from capscale.sweep.slices import find_slice
 
-    if command.launcher == "local":
+    arguments = run_arguments(command, experiment, str(out), stop_losers)
+    if not isinstance(command, SideBySide) or command.launcher == "local":
         groups = group_environments(host_devices(), command.devices_per_run)
-        here = run_here(command, experiment, str(out), places)
-        return launch_processes(wanted, here, groups, out, display, stop=stop)
+        here = run_here(arguments, places)
+        return launch_processes(wanted, here, groups, out, display, stopping=stop_losers, stop=stop)
     return launch_on_ray(
         wanted,
-        run_elsewhere(command, experiment, str(out), places),
+        run_elsewhere(arguments, places),
         out,
         display,
         devices=command.devices_per_run,
@@ -51,16 +54,16 @@ def launch_elsewhere(
         jobs=command.jobs,
         retries=command.retries,
         wait_s=60 * command.wait_for_nodes,
+        stopping=stop_losers,
         stop=stop,
     )
 
 
-def run_elsewhere(command: "SideBySide", experiment: str, out: str, places: list[int]) -> "Train":
+def run_elsewhere(arguments: list[str], places: list[int]) -> "Train":
     """A function that is `capscale run` of one of the chosen runs, in the process that calls it.
 
     `places`: where the chosen runs stand in the experiment's list.
     """
-    arguments = run_arguments(command, experiment, out)
 
     def run_at(index: int, joined: "Joined | None") -> int:
         from capscale.cli import main
@@ -72,14 +75,14 @@ def run_elsewhere(command: "SideBySide", experiment: str, out: str, places: list
     return run_at
 
 
-def run_here(command: "SideBySide", experiment: str, out: str, places: list[int]) -> list[str]:
+def run_here(arguments: list[str], places: list[int]) -> list[str]:
     """The command of a process of its own that trains the chosen runs, one after the other."""
     code = "import sys; from capscale.cli import main; sys.exit(main())"
     indices = ["--index", *map(str, places)]
-    return [sys.executable, "-c", code, *run_arguments(command, experiment, out), "--mode", "mesh", *indices]
+    return [sys.executable, "-c", code, *arguments, "--mode", "mesh", *indices]
 
 
-def run_arguments(command: "Training", experiment: str, out: str) -> list[str]:
+def run_arguments(command: "Training", experiment: str, out: str, stop_losers: bool = False) -> list[str]:
     """Arguments of `capscale run`, but for --index, that mean the same in a process started elsewhere."""
     from capscale.models.ladder_files import SUFFIXES
 
@@ -95,6 +98,7 @@ def run_arguments(command: "Training", experiment: str, out: str) -> list[str]:
     if command.checkpoint_interval is not None:
         options += ["--checkpoint-interval", str(command.checkpoint_interval)]
     switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]
+    switches += ["--stop-losers"] if stop_losers else []
     project = [] if command.wandb is None else ["--wandb", command.wandb]
     selecting = command.selecting if isinstance(command, Selecting) else []
     return [*arguments, *text, *options, *switches, *project, *selecting]

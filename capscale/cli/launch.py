@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
+from capscale.cli.device_options import DeviceKind, check_devices
 from capscale.cli.memory_options import HowMemory, device_bytes, memory_of
 from capscale.cli.selecting import LadderName, Selecting
-from capscale.cli.training import DeviceKind, Training, check_devices, saving_of
+from capscale.cli.training import Training, saving_of
 from capscale.errors import UserError
 from capscale.sweep.launchers.job import Capacity
 from capscale.train.memory import Gather

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from capscale.cli.device_options import check_groups
 from capscale.cli.selecting import Selecting
-from capscale.cli.training import SideBySide, Training, train
+from capscale.cli.training import Grouped, SideBySide, train
 from capscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ class Sweep(Selecting, SideBySide):
     def __call__(self) -> int:
         """Trains; the exit status tells whether all results are there."""
         self.check_launcher()
-        if self.stop_losers and (self.launcher == "ray" or self.mode == "processes"):
-            raise UserError("--stop-losers is for --launcher local, and not for --mode processes; drop one of them")
         if self.dry_run:
             from capscale.cli.listing import show_runs
 
@@ -57,7 +56,7 @@ class Sweep(Selecting, SideBySide):
 
 
 @dataclass(kw_only=True)
-class Run(Selecting, Training):
+class Run(Selecting, Grouped):
     """Train one run of an experiment, or several, by their places in the list: the unit of every launcher.
 
     Idempotent: a run that has a result is left alone.
@@ -74,9 +73,10 @@ class Run(Selecting, Training):
     index: tuple[int, ...]
     """Places of the runs in the experiment's list, from 0: trained one after the other, or at once where --mode says
     so."""
-    mode: Literal["auto", "population", "mesh"] = "auto"
+    mode: Literal["auto", "population", "mesh", "processes"] = "auto"
     """How runs use the devices. By population, runs that differ in seed and learning rate only are trained at once, as
-    auto does on accelerators; by mesh each has all devices."""
+    auto does on accelerators; by mesh each has all devices; by processes --devices-per-run of them, in a process that
+    sees these alone."""
     stop_losers: bool = False
     """Stop runs early that cannot win any more: see `capscale sweep --help`."""
 
@@ -92,4 +92,7 @@ class Run(Selecting, Training):
 
         if not self.index:
             raise UserError("--index names no run; give the place of one, from 0")
+        if self.devices_per_run > 1 and self.mode != "processes":
+            raise UserError(f"--devices-per-run {self.devices_per_run} of `run` is for --mode processes; drop it")
+        check_groups(self.devices_per_run, self.mode, joins=self.joins)
         return train(self, self.experiment, self.out, self.mode, chosen, stop_losers=self.stop_losers)

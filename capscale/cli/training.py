@@ -10,6 +10,7 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Literal
 
+from capscale.cli.device_options import DeviceKind, check_devices, check_groups
 from capscale.cli.memory_options import HowMemory, device_bytes, memory_of, one_at_a_time
 from capscale.cli.selecting import LadderName, Selecting, planned
 from capscale.errors import TRY_AGAIN, UserError
@@ -38,8 +39,6 @@ CPU_FLAGS = (
     "--xla_llvm_disable_expensive_passes=true",
 )
 """Read by XLA's CPU client when it starts, without effect on GPU and TPU; the user's own XLA_FLAGS come after."""
-
-DeviceKind = Literal["auto", "cpu", "gpu", "tpu"]
 
 
 @dataclass(kw_only=True)
@@ -88,7 +87,15 @@ class Training:
 
 
 @dataclass(kw_only=True)
-class SideBySide(Training):
+class Grouped(Training):
+    """Options shared by the commands that may share out the devices of this host, a process for each group of them."""
+
+    devices_per_run: int = 1
+    """With --mode processes: GPUs or TPU chips of this host that a run gets."""
+
+
+@dataclass(kw_only=True)
+class SideBySide(Grouped):
     """Options shared by the commands that train many runs."""
 
     mode: Literal["auto", "threads", "population", "mesh", "processes"] = "auto"
@@ -114,7 +121,7 @@ class SideBySide(Training):
 
     def check_launcher(self) -> None:
         """Raises `UserError` for options that do not go together."""
-        for name, least in (("jobs", 1), ("devices_per_run", 1), ("retries", 0)):
+        for name, least in (("jobs", 1), ("retries", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}")
@@ -125,27 +132,12 @@ class SideBySide(Training):
         check_devices(self.slice, self.devices_per_run, self.device_kind)
         if self.joins and self.launcher == "ray":
             raise UserError("--distributed joins processes that were started together; Ray's workers are not")
-        if self.joins and self.mode == "processes":
-            raise UserError("--mode processes starts processes that train apart; drop --distributed and --coordinator")
         if self.launcher == "ray" and self.mode != "auto":
             raise UserError(
                 f"--mode {self.mode} is for --launcher local; on Ray each run has the devices of --devices-per-run to "
                 "itself: drop it"
             )
-        if self.mode == "processes":
-            from capscale.sweep.chip_groups import group_environments, host_devices
-
-            group_environments(host_devices(), self.devices_per_run)
-
-
-def check_devices(slice_: str | None, devices: int, kind: str) -> None:
-    """Raises `UserError` for a slice that there is none of, or that other devices are given beside."""
-    from capscale.sweep.slices import find_slice
-
-    if slice_ is not None and (devices != 1 or kind != "auto"):
-        raise UserError("a TPU slice says what devices a run gets: drop --devices-per-run and --device-kind")
-    if slice_ is not None:
-        find_slice(slice_)
+        check_groups(self.devices_per_run, self.mode, joins=self.joins)
 
 
 def saving_of(checkpoint_interval: float | None, mtbf: float) -> "Saving":
@@ -218,9 +210,11 @@ def train(
     for number in STOPPED:
         signal.signal(number, on_signal)
     with Display(Console(quiet=not distributed.is_first())) as display:
-        if isinstance(command, SideBySide) and elsewhere:
+        if isinstance(command, Grouped) and elsewhere:
             places = [whole.runs.index(run) for run in wanted.runs]
-            outcome = launch_elsewhere(command, experiment, directory, wanted, places, display=display, stop=stop)
+            outcome = launch_elsewhere(
+                command, experiment, directory, wanted, places, display=display, stop_losers=stop_losers, stop=stop
+            )
         else:
             outcome = launch(
                 wanted,

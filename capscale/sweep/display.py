@@ -125,6 +125,10 @@ class Display:
         loss = f"diverged at step {row['diverged_at_step']}" if row["loss"] is None else f"loss {row['loss']:.4f}"
         self._ended(run, f"{loss}  ({result['timing']['wall_s']:.1f} s)")
 
+    def stopped(self, run: Run, why: str) -> None:
+        """One line for a run that was stopped early."""
+        self._ended(run, why)
+
     def _ended(self, run: Run, how: str) -> None:
         self._done += 1
         self._bars.update(self._sweep, completed=self._done, note=f"{self._done}/{self._total} runs")

@@ -90,7 +90,7 @@ def launch(
     """
     stop, outcome = stop or clock().event(), Outcome()
     several, mode = jax.process_count() > 1, mode_of(mode, fsdp, together=sends_rounded(sweep))
-    missing = _unstopped(sweep, out, outcome) if judge else missing_runs(sweep, out, outcome)
+    missing = unstopped_runs(sweep, out, outcome) if judge else missing_runs(sweep, out, outcome)
     threads = (jobs or os.cpu_count() or 1) if mode == "threads" else 1
     groups = _alike(missing) if mode == "population" else [[run] for run in missing]
     if threads > 1:
@@ -223,7 +223,7 @@ def mode_of(asked: Mode, fsdp: int, judged: bool = False, *, together: bool = Fa
     return "threads" if jax.default_backend() == "cpu" else "mesh" if judged else "population"
 
 
-def _unstopped(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
+def unstopped_runs(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
     """Missing runs that were not stopped early, in the order in which they are judged best; the others are counted."""
     missing = missing_runs(sweep, out, outcome)
     left = [run for run in missing if not _was_stopped(sweep.directory_of(run, out), run)]
@@ -231,15 +231,20 @@ def _unstopped(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:
     return by_promise(left)
 
 
-def _was_stopped(directory: epath.Path, run: Run) -> bool:
-    """Whether some worker has stopped a run early. Where that cannot be read it goes on, and is judged anew."""
+def why_stopped(directory: epath.Path, run: Run) -> str | None:
+    """Why some worker has stopped a run early, None where none has. What cannot be read is no reason: it goes on."""
     try:
-        found = read_stopped(directory, run.run_id) is not None
+        found = read_stopped(directory, run.run_id)
     except Exception as error:
         if not (isinstance(error, UserError) or is_passing(error)):
             raise
-        found = False
-    return any_process(found)[0]
+        return None
+    return None if found is None else str(found.get("words", "stopped early"))
+
+
+def _was_stopped(directory: epath.Path, run: Run) -> bool:
+    """The same as any of several processes sees it."""
+    return any_process(why_stopped(directory, run) is not None)[0]
 
 
 def missing_runs(sweep: Sweep, out: epath.Path, outcome: Outcome) -> list[Run]:

@@ -12,13 +12,12 @@ from capscale.errors import UserError
 from capscale.files import read_json
 from capscale.storage import children, is_object_storage
 from capscale.sweep.display import Display
-from capscale.sweep.local import missing_runs
+from capscale.sweep.endings import Endings
 from capscale.sweep.outcome import Outcome
 from capscale.sweep.plan import Sweep
 from capscale.sweep.ray_unit import Kind, Unit, largest, unit
 from capscale.sweep.ray_work import Train, Work, starting
 from capscale.sweep.slices import Slice
-from capscale.train.record import read_result
 from capscale.train.run import Run
 from capscale.train.unmarked import MARK
 
@@ -49,6 +48,7 @@ def launch_on_ray(
     jobs: int | None = None,
     retries: int = 3,
     wait_s: float = 1800.0,
+    stopping: bool = False,
     stop: Waitable | None = None,
 ) -> Outcome:
     """Trains every run of `sweep` that has no result in `out` yet, each in a Ray task, or one on every host of a slice.
@@ -73,6 +73,7 @@ def launch_on_ray(
       retries: attempts in a row that may end without a new checkpoint before a run counts as failed.
       wait_s: seconds to wait while the cluster has no such devices, busy or not, as an autoscaler may add them; none
         are waited on a cluster that is started here.
+      stopping: `train` stops runs early; see `Endings`.
       stop: set it to stop early: checkpoints are saved, and `interrupted` is set.
 
     Returns:
@@ -87,21 +88,18 @@ def launch_on_ray(
         raise UserError("--launcher ray needs Ray; install it: pip install 'capscale[ray]'") from error
     address = os.environ.get("RAY_ADDRESS")
     _connect(address, jobs)
-    stop, outcome = stop or clock().event(), Outcome()
+    stop, endings = stop or clock().event(), Endings(sweep, out, display, stopping)
     try:
         wanted = unit(ray.cluster_resources(), devices, kind=kind, slice_=slice_)
         lack, begin = _Lack(wanted, wait_s if address else 0.0, display), starting(wanted, train)
-        missing = set(missing_runs(sweep, out, outcome))
-        display.begin(total=len(sweep.runs), present=outcome.present)
+        places = {run: index for index, run in enumerate(sweep.runs)}
         attempts = [
-            _Attempt(run, index, step=newest_checkpoint(sweep.directory_of(run, out)))
-            for index, run in enumerate(sweep.runs)
-            if run in missing
+            _Attempt(run, places[run], step=newest_checkpoint(sweep.directory_of(run, out))) for run in endings.left()
         ]
-        _train(sweep, attempts, begin, out, lack=lack, display=display, outcome=outcome, retries=retries, stop=stop)
+        _train(attempts, begin, endings, lack=lack, retries=retries, stop=stop)
     finally:
         ray.shutdown()
-    return outcome
+    return endings.outcome
 
 
 def _connect(address: str | None, jobs: int | None) -> None:
@@ -122,18 +120,15 @@ def _connect(address: str | None, jobs: int | None) -> None:
 
 
 def _train(
-    sweep: Sweep,
     attempts: list[_Attempt],
     begin: Callable[[int], Work],
-    out: epath.Path,
+    endings: Endings,
     *,
     lack: "_Lack",
-    display: Display,
-    outcome: Outcome,
     retries: int,
     stop: Waitable,
 ) -> None:
-    """Makes the attempts, and others where they end without a result, until all have one, failed, or are stopped."""
+    """Makes the attempts, and others where they end without a result, until all are over or asked to stop."""
     said = lack.over() if attempts else None
     waiting = {} if said else {begin(attempt.index): attempt for attempt in attempts}
     try:
@@ -142,13 +137,11 @@ def _train(
             for work, reason in [(work, reason) for work in waiting if (reason := work.ended()) is not None]:
                 attempt = waiting.pop(work)
                 work.close()
-                directory = sweep.directory_of(attempt.run, out)
-                if not _is_over(reason, attempt, directory, display=display, outcome=outcome, retries=retries):
+                if not _is_over(endings, reason, attempt, retries):
                     waiting[begin(attempt.index)] = attempt
         if said:
-            outcome.failed.append(said)
-            outcome.passing += 1
-        outcome.interrupted = stop.is_set() and bool(waiting)
+            endings.fails(said, passing=True)
+        endings.outcome.interrupted = stop.is_set() and bool(waiting)
         for work in waiting:
             work.cancel()
         until = clock().monotonic() + SAVING_S
@@ -208,20 +201,15 @@ def newest_checkpoint(directory: epath.Path) -> int:
     return max((int(path.name) for path in whole), default=0)
 
 
-def _is_over(
-    reason: str, attempt: _Attempt, directory: epath.Path, *, display: Display, outcome: Outcome, retries: int
-) -> bool:
-    """Whether a run needs no other attempt, now that one has ended: it has a result, or has failed too often."""
+def _is_over(endings: Endings, reason: str, attempt: _Attempt, retries: int) -> bool:
+    """Whether a run needs no other attempt, now that one has ended: see `Endings`, or it has failed too often."""
     try:
-        result = read_result(directory, attempt.run)
+        if endings.is_over(attempt.run):
+            return True
     except UserError as error:
-        outcome.failed.append(str(error))
+        endings.fails(str(error))
         return True
-    if result is not None:
-        outcome.trained += 1
-        outcome.diverged += result["status"] == "diverged"
-        display.finished(attempt.run, result)
-        return True
+    directory = endings.sweep.directory_of(attempt.run, endings.out)
     step = newest_checkpoint(directory)
     attempt.fruitless = 0 if step > attempt.step else attempt.fruitless + 1
     attempt.step = step
@@ -229,5 +217,5 @@ def _is_over(
         return False
     if (directory / "error.json").exists():
         reason = read_json(directory / "error.json", "remove it").get("error", reason)
-    outcome.failed.append(f"run {attempt.run.run_id}: {reason}; {attempt.fruitless} attempts without progress")
+    endings.fails(f"run {attempt.run.run_id}: {reason}; {attempt.fruitless} attempts without progress")
     return True

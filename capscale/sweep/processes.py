@@ -10,10 +10,9 @@ from capscale.clock import Waitable, clock
 from capscale.errors import TRY_AGAIN
 from capscale.files import is_there, read_json
 from capscale.sweep.display import Display
-from capscale.sweep.local import missing_runs
+from capscale.sweep.endings import Endings
 from capscale.sweep.outcome import Outcome
 from capscale.sweep.plan import Sweep
-from capscale.train.record import read_result
 from capscale.train.run import Run
 
 LOOK_S = 10.0
@@ -30,6 +29,7 @@ def launch_processes(
     display: Display,
     *,
     look_s: float = LOOK_S,
+    stopping: bool = False,
     stop: Waitable | None = None,
 ) -> Outcome:
     """Trains every run of `sweep` that has no result in `out` yet: a process a group of devices, each a run at a time.
@@ -44,14 +44,14 @@ def launch_processes(
       out: directory opened for this sweep.
       display: shown results.
       look_s: seconds between looks at which runs have some.
+      stopping: the command stops runs early; see `Endings`.
       stop: set it to stop early: each process saves, and `interrupted` is set.
 
     Returns:
       Counts and failures.
     """
-    stop, outcome = stop or clock().event(), Outcome()
-    missing = missing_runs(sweep, out, outcome)
-    display.begin(total=len(sweep.runs), present=outcome.present)
+    stop, endings = stop or clock().event(), Endings(sweep, out, display, stopping)
+    missing, outcome = endings.left(), endings.outcome
     # In sessions of their own: Ctrl-C reaches this process alone, which asks each of them once. They say their lines
     # to nobody, as each would count the results of all.
     workers = [
@@ -62,45 +62,28 @@ def launch_processes(
     ]
     try:
         while any(worker.poll() is None for worker in workers) and not stop.wait(look_s):
-            missing = _not_done(sweep, missing, out, display, outcome)
+            missing = [run for run in missing if not endings.is_over(run)]
     finally:
         for worker in workers:
             worker.terminate()
         statuses = [worker.wait() for worker in workers]
-    missing = _not_done(sweep, missing, out, display, outcome)
+    missing = [run for run in missing if not endings.is_over(run)]
     outcome.interrupted = stop.is_set() and bool(missing)
     if not missing and any(statuses):
         display.say(f"processes ended with {_listed(statuses)}; others have trained what they had begun")
     if missing and not stop.is_set():
-        _tell(sweep, missing, statuses, out, outcome)
+        _tell(endings, missing, statuses)
     return outcome
 
 
-def _not_done(sweep: Sweep, missing: list[Run], out: epath.Path, display: Display, outcome: Outcome) -> list[Run]:
-    """The runs without a result; the others are counted and shown."""
-    left = []
-    for run in missing:
-        directory = sweep.directory_of(run, out)
-        # A run that is damaged, or under way, is its worker's to tell of.
-        result = read_result(directory, run) if is_there(directory / "result.json") else None
-        if result is None:
-            left.append(run)
-            continue
-        outcome.trained += 1
-        outcome.diverged += result["status"] == "diverged"
-        display.finished(run, result)
-    return left
-
-
-def _tell(sweep: Sweep, missing: list[Run], statuses: list[int], out: epath.Path, outcome: Outcome) -> None:
+def _tell(endings: Endings, missing: list[Run], statuses: list[int]) -> None:
     """Says why runs have no result: by what stands in their directories, else by how the processes ended."""
     told = {TRY_AGAIN, *STOPPED, 0}
     for run in missing:
-        path = sweep.directory_of(run, out) / "error.json"
+        path = endings.sweep.directory_of(run, endings.out) / "error.json"
         ended = f"its workers ended with {_listed(statuses)}"
         reason = read_json(path, "remove it").get("error", ended) if is_there(path) else ended
-        outcome.failed.append(f"run {run.run_id}: {reason}")
-        outcome.passing += all(status in told for status in statuses)
+        endings.fails(f"run {run.run_id}: {reason}", passing=all(status in told for status in statuses))
 
 
 def _listed(statuses: list[int]) -> str:

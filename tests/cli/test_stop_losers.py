@@ -7,6 +7,7 @@ import pytest
 from support import tiny
 
 from capscale.cli import BAD_INPUT, main
+from capscale.sweep import on_ray
 from capscale.train.loop import LoopIntervals
 
 EXPERIMENT = """
@@ -56,8 +57,39 @@ def test_a_sweep_stops_its_losers_and_a_later_one_trains_them(place, capsys):
     assert json.loads(capsys.readouterr().out)["counts"]["done"] == 3
 
 
+class Here:
+    """An attempt of Ray's that trains where it is begun (`capscale.sweep.ray_work.Work`)."""
+
+    def __init__(self, status):
+        self.awaited, self._status = [], status
+
+    def ended(self):
+        return f"worker ended with status {self._status}"
+
+    def close(self):
+        """Nothing is held."""
+
+
+@pytest.mark.ci
+def test_workers_of_ray_stop_a_loser_and_leave_it_alone(place, capsys, monkeypatch):
+    """The cluster is made up, and its workers are here; the runs in the middle of the rates are asked for first."""
+    ray = pytest.importorskip("ray")
+    for name, answer in (("init", None), ("cluster_resources", {"CPU": 1.0}), ("shutdown", None)):
+        monkeypatch.setattr(ray, name, lambda answer=answer, **_: answer)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    monkeypatch.setattr(on_ray, "starting", lambda unit, train: lambda index: Here(train(index, None)))
+    command = ["sweep", "mine.py", "--text", "text.txt", "--out", "out", "--launcher", "ray"]
+    for trained in (2, 0):
+        assert main([*command, "--stop-losers"]) == 0
+        said = capsys.readouterr().out
+        assert f"2 of 3 results in out ({trained} trained now), 1 stopped early\n" in said
+        assert ("stopped early at step" in said) is (trained > 0)
+    assert main(command) == 0
+    assert "3 of 3 results in out (1 trained now)\n" in capsys.readouterr().out
+
+
 def test_launch_files_pass_it_to_workers_and_to_what_asks_for_missing_runs(place, capsys):
-    for where, more in (("slurm", []), ("gcloud", ["--zone", "here"])):
+    for where, more in (("slurm", []), ("gcloud", ["--zone", "here"]), ("ray", [])):
         command = ["launch", where, "mine.py", "--text", "text.txt", "--out", "gs://b/out", *more]
         assert main([*command, "--stop-losers"]) == 0
         lines = capsys.readouterr().out.splitlines()
@@ -74,5 +106,5 @@ def test_it_is_refused_where_no_run_is_a_trial(place, capsys):
         main(["launch", "slurm", "capacity_demo", "--text", "text.txt", "--out", "out", "--stop-losers"]) == BAD_INPUT
     )
     assert "no two of the 84 runs differ in settings of the optimizer" in capsys.readouterr().err
-    assert main(["sweep", "mine.py", "--out", "out", "--stop-losers", "--launcher", "ray"]) == BAD_INPUT
-    assert "--stop-losers is for --launcher local" in capsys.readouterr().err
+    assert main(["sweep", "mine.py", "--out", "out", "--stop-losers", "--mode", "population"]) == BAD_INPUT
+    assert "--stop-losers stops single runs, which --mode population trains at once" in capsys.readouterr().err

@@ -20,36 +20,38 @@ from capscale.errors import UserError
 from capscale.models.ladder import NANO
 from capscale.sweep import on_ray, ray_work
 from capscale.sweep.display import Display
-from capscale.sweep.outcome import Outcome
+from capscale.sweep.endings import Endings
 from capscale.sweep.plan import Sweep
+from capscale.train.early import Lost, write_stopped
 from capscale.train.journal import read_journals
 
 ray: Any = pytest.importorskip("ray")
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 
 
-class Endings:
+class Played:
     """Plays the ends of attempts at one run, and counts how many are needed until it is over."""
 
     def __init__(self, directory, monkeypatch):
-        self.directory, self.outcome = epath.Path(directory), Outcome()
+        sweep, out = Sweep("mine", NANO, tiny.corpus().id, (tiny.run(),)), epath.Path(directory)
+        self.directory = sweep.directory_of(tiny.run(), out)
+        self.directory.mkdir(parents=True)
         self.attempt = on_ray._Attempt(tiny.run(), 0)
         monkeypatch.setattr(ray, "get", lambda ending: ending())
-        self._display = Display(Console(file=io.StringIO()))
-        self._display.begin(total=1, present=0)
+        self._endings = Endings(sweep, out, Display(Console(file=io.StringIO())), stopping=True)
+        self._endings.left()
+        self.outcome = self._endings.outcome
 
     def end(self, ending, saved):
         if saved:
             (self.directory / "checkpoints" / str(saved)).mkdir(parents=True, exist_ok=True)
         reason, _ = ray_work.ending(ending)
-        return on_ray._is_over(
-            reason, self.attempt, self.directory, display=self._display, outcome=self.outcome, retries=2
-        )
+        return on_ray._is_over(self._endings, reason, self.attempt, retries=2)
 
 
 @pytest.fixture
 def endings(tmp_path, monkeypatch):
-    return Endings(tmp_path, monkeypatch)
+    return Played(tmp_path, monkeypatch)
 
 
 def dies():
@@ -78,6 +80,13 @@ def test_a_result_ends_a_run_whatever_became_of_its_worker(endings):
     tiny.train_one(tiny.run(), endings.directory)
     assert endings.end(dies, saved=0)
     assert (endings.outcome.trained, endings.outcome.failed) == (1, [])
+
+
+def test_a_run_that_was_stopped_early_is_over(endings):
+    lost = Lost(step=3, steps=9, loss=5.0, against="another", against_loss=4.0, gained=0.1, factor=1.0)
+    write_stopped([endings.directory], [tiny.run()], lost)
+    assert endings.end(lambda: 0, saved=3)
+    assert (endings.outcome.trained, endings.outcome.stopped, endings.outcome.failed) == (0, 1, [])
 
 
 def test_a_damaged_result_is_reported(endings):

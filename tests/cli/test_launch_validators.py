@@ -1,13 +1,15 @@
 """Launch files as the tools themselves read them: xpk and SkyPilot, where these are installed; JobSets beside xpk's.
 
-    for name in xpk skypilot; do python -m venv /tmp/$name && /tmp/$name/bin/pip install $name; done
-    PATH=/tmp/xpk/bin:/tmp/skypilot/bin:$PATH python -m pytest -m "ci or not ci" tests/cli/test_launch_validators.py
+    for name in xpk skypilot kubernetes; do python -m venv /tmp/$name && /tmp/$name/bin/pip install $name; done
+    PATH=/tmp/xpk/bin:/tmp/skypilot/bin:$PATH PYTHONPATH=$(echo /tmp/kubernetes/lib/python*/site-packages) \\
+      python -m pytest -m "ci or not ci" tests/cli/test_launch_validators.py
 
 Slurm's own word is in test_slurm_cluster.py.
 """
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -79,7 +81,7 @@ def test_xpk_makes_a_workload_of_the_script(place):
     assert found["metadata"]["name"] == "capscale-mine-nano-0"
     slices, job, pod, container = parts(found)
     assert (slices, job["parallelism"], found["spec"]["failurePolicy"]["maxRestarts"]) == (1, 2, 100)
-    assert {75, 137, 143} <= restarted_on(job)
+    assert {75, 134, 137, 143} <= restarted_on(job)
     assert not {0, 1, 2} & restarted_on(job)
     assert pod["terminationGracePeriodSeconds"] == 120
     assert container["image"] == "gcr.io/p/capscale"
@@ -119,11 +121,80 @@ def test_jobsets_are_complete(place):
         assert (slices, job["parallelism"], job["completions"], job["completionMode"]) == (1, 2, 2, "Indexed")
         assert (pod["restartPolicy"], job["backoffLimit"]) == ("Never", 0), "what podFailurePolicy asks for"
         assert len(restarted_on(job)) <= 255
-        assert {75, 137, 143} <= restarted_on(job)
+        assert {75, 134, 137, 143} <= restarted_on(job)
         assert not {0, 1, 2} & restarted_on(job)
         assert container["command"] == ["bash", "-c", f"{TRAINED} $CAPSCALE_INDEX"]
         assert container["env"] == [{"name": "CAPSCALE_INDEX", "value": str(index)}]
         assert len(f"{found['metadata']['name']}-slice-0-0-abcde") <= 63
+
+
+OF_JOBSET = {
+    "JobSet": "apiVersion kind metadata spec",
+    "JobSetSpec": "replicatedJobs network successPolicy failurePolicy startupPolicy suspend coordinator managedBy "
+    "ttlSecondsAfterFinished volumeClaimPolicies",
+    "FailurePolicy": "maxRestarts restartStrategy rules",
+    "FailurePolicyRule": "name action onJobFailureReasons onJobFailureMessagePatterns targetReplicatedJobs",
+    "ReplicatedJob": "name groupName template replicas dependsOn",
+}
+"""Names in the schema jobset.x-k8s.io/v1alpha2 (api/jobset/v1alpha2/jobset_types.go), of which its file of 2026 and the
+checks of pkg/webhooks/jobset_webhook.go were read."""
+ACTIONS = ("FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts", "RestartJob")
+REASONS = ("BackoffLimitExceeded", "DeadlineExceeded", "FailedIndexes", "MaxFailedIndexesExceeded", "PodFailurePolicy")
+LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+"""RFC 1035."""
+
+
+@pytest.mark.parametrize("slices", ["1", "2"])
+def test_jobsets_are_by_their_schema(slices, place):
+    """Every name, and what the controller refuses before anything starts."""
+    found, _ = yaml.safe_load_all(dry_run("jobset", "--slices", slices).partition("---\n")[2])
+    spec, name = found["spec"], found["metadata"]["name"]
+    (rule,), (job,) = spec["failurePolicy"]["rules"], spec["replicatedJobs"]
+    for what, value in zip(OF_JOBSET, (found, spec, spec["failurePolicy"], rule, job), strict=True):
+        assert set(value) <= set(OF_JOBSET[what].split())
+    assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
+    assert rule["action"] in ACTIONS
+    assert set(rule["onJobFailureReasons"]) <= set(REASONS)
+    assert type(spec["failurePolicy"]["maxRestarts"]) is type(job["replicas"]) is int
+    last, hosts = job["replicas"] - 1, job["template"]["spec"]["completions"]
+    assert LABEL.fullmatch(f"{name}-{job['name']}-{last}")
+    assert LABEL.fullmatch(f"{name}-{job['name']}-{last}-{hosts - 1}-abcde")
+    (again,) = job["template"]["spec"]["podFailurePolicy"]["rules"]
+    codes = again["onExitCodes"]["values"]
+    assert codes == sorted(set(codes)), "what the API asks for"
+    assert again["onExitCodes"]["containerName"] == job["template"]["spec"]["template"]["spec"]["containers"][0]["name"]
+
+
+def misfits(value, kind, path=""):
+    """Places at which a value is not of a type of the Kubernetes API, as its client describes that."""
+    from kubernetes import client
+
+    if of_many := re.fullmatch(r"list\[(.*)\]", kind, re.I):
+        pairs = [(each, of_many[1], f"{path}[{place}]") for place, each in enumerate(value)]
+    elif of_many := re.fullmatch(r"dict[\[(]str, (.*)[\])]", kind, re.I):
+        pairs = [(each, of_many[1], f"{path}.{name}") for name, each in value.items()]
+    elif kind in ("str", "int", "bool"):
+        is_quantity = ".resources." in path and isinstance(value, int)
+        return [] if type(value).__name__ == kind or is_quantity else [f"{path} is {value!r}, not {kind}"]
+    else:
+        model = getattr(client, kind)
+        names = {name: model.openapi_types[attribute] for attribute, name in model.attribute_map.items()}
+        pairs = [(each, names.get(name, "nothing"), f"{path}.{name}") for name, each in value.items()]
+    unknown = [f"{at} is unknown" for _, of, at in pairs if of == "nothing"]
+    return [*unknown, *(found for each, of, at in pairs if of != "nothing" for found in misfits(each, of, at))]
+
+
+@pytest.mark.ci
+def test_jobs_of_a_jobset_are_by_the_schema_of_kubernetes(place):
+    pytest.importorskip("kubernetes")
+    found, _ = yaml.safe_load_all(dry_run("jobset").partition("---\n")[2])
+    (job,) = found["spec"]["replicatedJobs"]
+    assert misfits(job["template"], "V1JobTemplateSpec") == []
+    assert misfits(found["metadata"], "V1ObjectMeta") == []
+    job["template"]["spec"]["template"]["spec"]["containers"][0] |= {"imagePullPolice": "Always", "tty": "yes"}
+    path = ".spec.template.spec.containers[0]"
+    expected = [f"{path}.imagePullPolice is unknown", f"{path}.tty is 'yes', not bool"]
+    assert misfits(job["template"], "V1JobTemplateSpec") == expected, "it does refuse"
 
 
 READ = """

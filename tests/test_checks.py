@@ -109,6 +109,7 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (parametrizations.LowRank(2), {"rank": COUNT, "share": (None,)}),
     (parametrizations.LowRank(share=0.5), {"rank": (None,), "share": SHARES[1:]}),
     (parametrizations.KroneckerSum(2), {"terms": COUNT, "share": (None,)}),
+    (parametrizations.Hashed(0.5), {"share": SHARES[1:], "seed": SOME}),
     (parametrizations.Monarch(2), {"blocks": (2,)}),
     (parametrizations.Nola(0.5, 2), {"share": SHARES[1:], "rank": COUNT, "seed": SOME}),
     (gradients.BackwardProduct(scalar.Scalar(grids.Int(4)), hadamard=2, signs=0), {

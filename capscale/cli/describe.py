@@ -35,7 +35,7 @@ class Describe:
     model: Annotated[str, tyro.conf.arg(help=f"Name of a size: {SIZES}.")]
     weights: str = "dense"
     """Format of the linear layers' weights: a name that `capscale gmse` lists. Or a parametrization: shared4,
-    lowrank0.25, lowrank-r8, kronecker0.25, monarch4, nola0.25-r8."""
+    hashed0.25, lowrank0.25, lowrank-r8, kronecker0.25, monarch4, nola0.25-r8."""
     activations: str = "dense"
     """Format of the linear layers' inputs, per token."""
     hadamard: int | None = None

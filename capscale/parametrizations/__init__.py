@@ -5,22 +5,25 @@ numbers themselves: the gradient that reaches them is the transpose of the map f
 """
 
 from capscale.parametrizations.base import Parametrization, Shape, Stored
+from capscale.parametrizations.hashing import Hashed
 from capscale.parametrizations.kronecker import KroneckerSum
-from capscale.parametrizations.low_rank import LowRank
+from capscale.parametrizations.low_rank import LowRank, OfRank
 from capscale.parametrizations.monarch import Monarch
 from capscale.parametrizations.nola import Nola
 from capscale.parametrizations.sharing import Shared
 from capscale.parametrizations.spelling import find_parametrization, parametrization_name
 
-CLASSES: tuple[type[Parametrization], ...] = (Shared, LowRank, KroneckerSum, Monarch, Nola)
+CLASSES: tuple[type[Parametrization], ...] = (Shared, LowRank, KroneckerSum, Monarch, Nola, Hashed)
 """Of the package, as JSON names them."""
 
 __all__ = [
     "CLASSES",
+    "Hashed",
     "KroneckerSum",
     "LowRank",
     "Monarch",
     "Nola",
+    "OfRank",
     "Parametrization",
     "Shape",
     "Shared",

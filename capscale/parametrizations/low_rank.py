@@ -1,6 +1,7 @@
 """Low rank: a matrix as the product of two narrow ones, and the error of the nearest such matrix."""
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,8 +17,38 @@ from capscale.errors import UserError
 from capscale.parametrizations.base import Parametrization, Shape, Stored, of_share
 
 
+class OfRank(Parametrization):
+    """A set that bounds a rank: of its matrices, or of their entries in another arrangement.
+
+    The nearest of its matrices keeps the largest singular values of that arrangement (Eckart and Young, 1936).
+    """
+
+    share: float | None
+    """Of the entries, in numbers that are stored; None where the rank itself is given."""
+
+    @abstractmethod
+    def rank_of(self, shape: Shape) -> int:
+        """The rank of a matrix of this shape; UserError for one that bounds nothing."""
+
+    @abstractmethod
+    def sides(self, shape: Shape) -> Shape:
+        """Rows and columns of the entries as they are arranged."""
+
+    @abstractmethod
+    def arranged(self, x: Array) -> Array:
+        """Entries of (..., in, out) as the matrices whose rank is bounded."""
+
+    @abstractmethod
+    def arranged_back(self, x: Array, shape: Shape) -> Array:
+        """Inverse of `arranged`, of matrices of this shape."""
+
+    def gmse(self, shape: Shape) -> float:
+        """Energy of the smaller singular values, in the limit of large matrices of these sides."""
+        return low_rank_error(self.rank_of(shape), self.sides(shape))
+
+
 @dataclass(frozen=True)
-class LowRank(Parametrization):
+class LowRank(OfRank):
     """`left right`, (in, r) and (r, out): both are stored and trained.
 
     Attributes:
@@ -54,9 +85,17 @@ class LowRank(Parametrization):
         """The product of both."""
         return jnp.matmul(stored["left"], stored["right"], precision=jax.lax.Precision.HIGHEST)
 
-    def gmse(self, shape: Shape) -> float:
-        """Energy of the smaller singular values, in the limit of large matrices of this aspect."""
-        return low_rank_error(self.rank_of(shape), shape)
+    def sides(self, shape: Shape) -> Shape:
+        """Those of the matrix."""
+        return shape
+
+    def arranged(self, x: Array) -> Array:
+        """Entries as they are."""
+        return x
+
+    def arranged_back(self, x: Array, shape: Shape) -> Array:
+        """Entries as they are."""
+        return x
 
     def __str__(self) -> str:
         return f"lowrank{self.share:g}" if self.rank is None else f"lowrank-r{self.rank}"
@@ -73,18 +112,22 @@ def even_deviation(std: float, terms: int) -> float:
     return math.sqrt(std / math.sqrt(terms))
 
 
-@cache
 def low_rank_error(rank: int, shape: Shape) -> float:
-    """Energy that a Gaussian matrix has outside of its `rank` largest singular values, as a share.
+    """Energy that a Gaussian matrix has outside of its `rank` largest singular values, as a share, if it is large."""
+    shorter, longer = sorted(shape)
+    return 0.0 if rank >= shorter else error_outside(rank / shorter, shorter / longer)
+
+
+@cache
+def error_outside(part: float, aspect: float) -> float:
+    """Share of energy outside of the largest `part` of the singular values, of sides whose quotient is `aspect`.
 
     By the law of Marchenko and Pastur (1967), whose squared singular values are 1 + c + 2 sqrt(c) cos(phi) in units of
     the longer side, c being the aspect, with the density (2 / pi) sin^2(phi) / (that): an integral for the number of
-    those above some phi, and a closed form for their energy.
+    those above some phi, and a closed form for their energy. It holds in the limit of entries of any law of unit
+    variance.
     """
-    shorter, longer = sorted(shape)
-    if rank >= shorter:
-        return 0.0
-    c = shorter / longer
+    c = aspect
 
     def above(phi: float) -> float:
         def density(x: float) -> float:
@@ -93,6 +136,6 @@ def low_rank_error(rank: int, shape: Shape) -> float:
         return quad(density, 0, phi, epsabs=1e-12)[0]
 
     phi: float = brentq(  # pyright: ignore[reportAssignmentType]
-        lambda phi: above(phi) - rank / shorter, 0, math.pi, xtol=1e-12
+        lambda phi: above(phi) - part, 0, math.pi, xtol=1e-12
     )
     return 1 - (phi - math.sin(phi) * math.cos(phi)) / math.pi

@@ -1,12 +1,13 @@
 """Names of parametrizations, in and out.
 
     shared4              four entries a stored number
+    hashed0.25           a number for a quarter of the entries, which a hash gives to them
     lowrank0.25          factors of a quarter of the entries;   lowrank-r8: of rank 8
     kronecker0.25        products of a quarter of the entries;  kronecker-k8: eight products
     monarch4             4 x 4 slices of rank 1
     nola0.25-r8          coefficients of a quarter of the entries, rank 8
 
-Behind shared and nola `-seed7` may stand.
+Behind shared, hashed and nola `-seed7` may stand.
 """
 
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 from capscale.errors import UserError
 from capscale.parametrizations.base import Parametrization
+from capscale.parametrizations.hashing import Hashed
 from capscale.parametrizations.kronecker import KroneckerSum
 from capscale.parametrizations.low_rank import LowRank
 from capscale.parametrizations.monarch import Monarch
@@ -23,6 +25,7 @@ from capscale.parametrizations.sharing import Shared
 _SHARE, _SEED = r"(\d+(?:\.\d+)?(?:e-\d+)?)", r"(?:-seed(\d+))?"
 _READ: tuple[tuple[str, Callable[..., Parametrization]], ...] = (
     (rf"shared(\d+){_SEED}", lambda share, seed: Shared(int(share), int(seed or 0))),
+    (rf"hashed{_SHARE}{_SEED}", lambda share, seed: Hashed(float(share), int(seed or 0))),
     (r"lowrank-r(\d+)", lambda rank: LowRank(int(rank))),
     (rf"lowrank{_SHARE}", lambda share: LowRank(share=float(share))),
     (r"kronecker-k(\d+)", lambda terms: KroneckerSum(int(terms))),

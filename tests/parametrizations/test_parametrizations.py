@@ -9,13 +9,15 @@ import pytest
 from scipy.optimize import brentq
 
 from capscale.errors import UserError
-from capscale.parametrizations import KroneckerSum, LowRank, Monarch, Nola, Shared
+from capscale.parametrizations import Hashed, KroneckerSum, LowRank, Monarch, Nola, Shared
+from capscale.parametrizations.hashing import _found as hashed_places
 from capscale.parametrizations.low_rank import low_rank_error
 from capscale.parametrizations.sharing import _found, places
 from capscale.parametrizations.shuffles import keys_of, moved, moved_back
 
 SHAPE = (12, 32)
-EACH = (Shared(4), Shared(2, seed=7), LowRank(3), KroneckerSum(share=0.3), Monarch(4), Nola(0.25, 5))
+HASHED = (Hashed(0.3), Hashed(0.25, 7))
+EACH = (Shared(4), Shared(2, seed=7), LowRank(3), KroneckerSum(share=0.3), Monarch(4), Nola(0.25, 5), *HASHED)
 each = pytest.mark.parametrize("parametrization", EACH, ids=str)
 
 
@@ -93,6 +95,41 @@ def test_first_values_have_the_dense_deviation_and_counts_are_those_of_arrays(pa
     stored = parametrization.init(keys[0], SHAPE, 0.08)
     assert parametrization.stored_numbers(SHAPE) == sum(leaf.size for leaf in jax.tree.leaves(stored))
     assert {name: leaf.shape for name, leaf in stored.items()} == parametrization.arrays(SHAPE)
+
+
+@pytest.mark.parametrize("parametrization", HASHED, ids=str)
+def test_hashing_is_a_linear_map_of_uneven_buckets(parametrization):
+    """One ±1 for every entry; numbers are taken by none, one or several, as by chance; the gradient is the sum."""
+    count = parametrization.stored_numbers(SHAPE)
+    assert count == int(parametrization.share * 384)
+    columns = jax.vmap(lambda one: parametrization.value({"hashed": one}, SHAPE))(jnp.eye(count))
+    T = np.asarray(columns, np.float64).reshape(count, -1).T
+    np.testing.assert_array_equal(np.abs(T).sum(axis=1), 1)
+    taken = np.abs(T).sum(axis=0)
+    assert abs(np.mean(taken == 0) - math.exp(-1 / parametrization.share)) < 0.05
+    assert np.var(taken) == pytest.approx(1 / parametrization.share, rel=0.35)
+    assert abs(T.sum()) < 4 * math.sqrt(T.shape[0]), "signs are even"
+    stored = drawn(parametrization)["hashed"]
+    g = np.random.default_rng(2).standard_normal(SHAPE).astype(np.float32)
+    value, pull = jax.vjp(lambda s: parametrization.value({"hashed": s}, SHAPE), stored)
+    np.testing.assert_array_equal(value, (T @ np.asarray(stored, np.float64)).reshape(SHAPE))
+    np.testing.assert_allclose(pull(jnp.asarray(g))[0], T.T @ g.ravel(), rtol=1e-5, atol=1e-5)
+    W = np.random.default_rng(3).standard_normal((2000, T.shape[0]))
+    nearest = W @ (T / np.maximum(taken, 1)) @ T.T
+    assert np.mean((W - nearest) ** 2) == pytest.approx(1 - np.mean(taken > 0) * count / 384, rel=0.01)
+
+
+def test_hashing_errs_as_expected_over_hashes_and_no_version_changes_them():
+    """The stated error is the mean over seeds of what is left where every bucket's signed mean is taken."""
+    left = [1 - len(np.unique(hashed_places(seed, 96, SHAPE, np).stored)) / 384 for seed in range(200)]
+    assert Hashed(0.25).gmse(SHAPE) == pytest.approx(np.mean(left), abs=4 * np.std(left) / 200**0.5)
+    assert Hashed(1e-9).gmse((2, 2)) == 0.75
+    assert Hashed(1.0).gmse((512, 512)) == pytest.approx(math.exp(-1), rel=1e-4)
+    found = hashed_places(0, 96, SHAPE, np)
+    assert found.stored[0, :6].tolist() == [51, 43, 75, 65, 64, 75]
+    assert found.signs[0, :6].tolist() == [-1, 1, 1, 1, -1, 1]
+    for table, computed in zip(found, hashed_places(0, 96, SHAPE), strict=True):
+        np.testing.assert_array_equal(table, computed)
 
 
 def test_a_shuffle_is_a_permutation_that_no_version_changes():

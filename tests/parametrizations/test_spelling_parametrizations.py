@@ -5,6 +5,7 @@ import pytest
 from capscale.errors import UserError
 from capscale.formats.catalog import find
 from capscale.parametrizations import (
+    Hashed,
     KroneckerSum,
     LowRank,
     Monarch,
@@ -19,6 +20,8 @@ from capscale.representation import Representation, operand
 NAMES = {
     "shared4": Shared(4),
     "shared2-seed7": Shared(2, 7),
+    "hashed0.3": Hashed(0.3),
+    "hashed0.25-seed2": Hashed(0.25, 2),
     "lowrank0.25": LowRank(share=0.25),
     "lowrank-r8": LowRank(8),
     "kronecker0.3": KroneckerSum(share=0.3),
@@ -40,7 +43,12 @@ def test_names_are_read_as_they_are_written():
 
 
 def test_numbers_that_cannot_be_are_refused_by_name():
-    for name, words in (("shared1", "share=1"), ("lowrank1.5", "share=1.5"), ("monarch1", "blocks=1")):
+    for name, words in (
+        ("shared1", "share=1"),
+        ("lowrank1.5", "share=1.5"),
+        ("monarch1", "blocks=1"),
+        ("hashed2", "share=2"),
+    ):
         with pytest.raises(UserError, match=f"'{name}'.*{words}"):
             find_parametrization(name)
 

@@ -35,6 +35,8 @@ def test_one_for_every_kind():
         "4:8-pairs": RBBM,
         "gmp50": ForwardMask(),
         "rigl50": ForwardMask(),
+        "nearest-lowrank0.25": StraightThrough(),
+        "int2~lowrank0.05": StraightThrough(),
         "2:4+int4": Trust(),
         "top50+nvfp4": Trust(),
         "top50+rotated-int4": BothRotated(RBBM, Trust()),

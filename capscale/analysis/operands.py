@@ -11,7 +11,9 @@ from capscale.errors import UserError
 from capscale.formats.base import Format
 from capscale.formats.capabilities import learns
 from capscale.formats.catalog import find, label
+from capscale.formats.compensated import Compensated
 from capscale.formats.floats import Float
+from capscale.formats.nearest import Nearest
 from capscale.formats.stages import stages_of
 from capscale.parametrizations import find_parametrization
 
@@ -66,7 +68,7 @@ def facts(name: str) -> Facts:
     stages = (label(of.sparse), label(of.rounding)) if of.sparse and of.rounding else (name,)
     sparsity = 0.0 if of.sparse is None else 1 - of.sparse.density
     # Kumar's law is about the bits of quantized values, Frantar's about zeros: neither reads the other's formats.
-    bits = float("nan") if sparsity else float(format.bits)
+    bits = float("nan") if sparsity or isinstance(format, Nearest | Compensated) else float(format.bits)
     numbers = (bits, sparsity or float("nan"), float(format.bits))
     return Facts(_kind(format), *numbers, stages, *_scalar_facts(format), learned=learns(format))
 
@@ -85,6 +87,8 @@ def _scalar_facts(format: Format) -> tuple[float, float, float]:
 
 def _kind(format: Format) -> str:
     of = stages_of(format)
+    if isinstance(format, Nearest):
+        return f"nearest {type(format.of).__name__}"
     if of.sparse is None and of.rounding is None:
         return type(format).__name__.lower()
     if of.rounding is None:

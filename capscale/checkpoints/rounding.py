@@ -8,7 +8,7 @@ from typing import NamedTuple
 from capscale.checkpoints.source import Source
 from capscale.errors import UserError
 from capscale.formats.base import Format
-from capscale.formats.capabilities import Stateful, learns
+from capscale.formats.capabilities import moves
 from capscale.formats.catalog import label
 from capscale.models.assigned import Assigned, assigned, combined, every, layers_mapped, weights_alone
 from capscale.operands import Operand
@@ -62,7 +62,9 @@ def in_format(source: Source, format: Format, hadamard: int | None = None) -> So
     source.check_masters()
     _refuse_moving(format)
     check_rotation(source, hadamard)
-    return source._replace(weights=Representation(Operand(format), hadamard=hadamard), state=None, policy=())
+    return source._replace(
+        weights=Representation(Operand(format), hadamard=hadamard), state=None, policy=(), stored=None
+    )
 
 
 def check_rotation(source: Source, hadamard: int | None) -> None:
@@ -112,6 +114,7 @@ def under_policy(source: Source, policy: Policy) -> Source:
         inputs=combined(source.model, held, source.inputs, inputs),
         state=None,
         policy=rules,
+        stored=None,
     )
 
 
@@ -140,5 +143,5 @@ def with_cache(source: Source, keys: Operand | None, values: Operand | None, had
 
 
 def _refuse_moving(format: Format) -> None:
-    if learns(format) or isinstance(format, Stateful):
+    if moves(format):
         raise UserError(f"{label(format)} is learned in training, or moves with it; give a format that only rounds")

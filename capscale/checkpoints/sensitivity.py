@@ -12,7 +12,7 @@ from capscale.checkpoints.source import Source
 from capscale.data.source import Source as Text
 from capscale.errors import UserError
 from capscale.formats.base import Format
-from capscale.formats.capabilities import Stateful, learns
+from capscale.formats.capabilities import moves
 from capscale.formats.catalog import label
 from capscale.formats.storage import Storable, storage_bits
 from capscale.models.projected import kernels_of, path_name
@@ -81,7 +81,7 @@ class Mixtures:
                 f"{source.path} was trained in {own}: its layers would be rounded twice; give a run with dense weights"
             )
         for format in formats:
-            if learns(format) or isinstance(format, Stateful):
+            if moves(format):
                 raise UserError(
                     f"{label(format)} is learned in training, or moves with it; give formats that only round"
                 )

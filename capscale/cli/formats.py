@@ -19,9 +19,10 @@ class Gmse:
 
     Formats that the catalog does not list have names by rules: top55, 3:8, int3-g128, absmax-int3-g128-fp16,
     lloyd3-g32, affine-int5-g16, nf4-g128, e3m2-g64@e8m0 (scales that are powers of two), e2m1-g8x8@e4m3 (scales of two
-    levels), gmp33, rigl40-every7, higgs-d2-n16, int4-outliers0.5, noise-as-int5; A+B is A then B, A-row is A row by
-    row, B-stochastic rounds by chance, B-unbiased has EDEN's scales, vq@points.npy (or .json) reads points of your
-    own from the working directory.
+    levels), gmp33, rigl40-every7, higgs-d2-n16, int4-outliers0.5, noise-as-int5, nearest-lowrank0.1 (the nearest
+    matrix of low rank), int2~lowrank0.1 (with a low rank beside it); A+B is A then B, A-row is A row by row,
+    B-stochastic rounds by chance, B-unbiased has EDEN's scales, vq@points.npy (or .json) reads points of your own
+    from the working directory.
 
     Examples:
       capscale gmse int4 2:4 top50 --json

@@ -19,6 +19,7 @@ KINDS = (
     ("sparsity", "o", lambda name: ":" in name or name.startswith(("top", "gmp", "rigl"))),
     ("Lloyd-Max", "v", lambda name: name.startswith("lloyd")),
     ("codebooks", "P", lambda name: name.startswith(("higgs", "e8p", "vq"))),
+    ("nearest of low rank, or beside it", "d", lambda name: name.startswith("nearest") or "~" in name),
     ("noise", "x", lambda name: name.startswith("noise")),
     ("micro-scaled", "D", lambda name: name.startswith(("mx", "nvfp", "hif"))),
     ("floats", "s", lambda name: name[0] == "e" and name[1].isdigit()),

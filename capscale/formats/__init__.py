@@ -4,6 +4,7 @@ from capscale.kernels.renamed import old_names
 
 from .affine import Range, SignedMax
 from .base import Context, Format, Projection, per_row
+from .compensated import Compensated
 from .compose import SparseQuantized
 from .dense import Dense
 from .double_quantized import DoubleQuantized
@@ -15,6 +16,7 @@ from .hif4 import HiF4Scales
 from .kquant import KQuant
 from .levels import AF4, NF4, TERNARY, Levels, lloyd_max
 from .magnitude import Magnitude
+from .nearest import Nearest
 from .noise import Noise
 from .of_largest import OfLargest
 from .outliers import Outliers
@@ -39,6 +41,7 @@ __all__ = [
     "NM",
     "TERNARY",
     "Absmax",
+    "Compensated",
     "Constant",
     "Context",
     "Cubic",
@@ -55,6 +58,7 @@ __all__ = [
     "Levels",
     "Magnitude",
     "MsEden",
+    "Nearest",
     "Noise",
     "OfLargest",
     "Outliers",

@@ -107,9 +107,43 @@ def kernel_spec(format: Format) -> Spec | Unsupported:
     return Unsupported(f"{reason}, it is left to XLA") if reason else spec
 
 
+@runtime_checkable
+class SumsInAnyOrder(Protocol):
+    """A format whose value may be summed in the order of the device, as nothing is rounded to levels behind the sums.
+
+    Devices and batches of several sizes then agree to the last bits of the largest value, not in all bits.
+    """
+
+    @property
+    def any_order(self) -> bool:
+        """Whether it is, as configured."""
+        ...
+
+
+@runtime_checkable
+class StateSavesWork(Protocol):
+    """A format with a state that spares it a computation: without one it projects as at the start of training."""
+
+    @property
+    def state_saves_work(self) -> bool:
+        """Whether it does, as configured."""
+        ...
+
+
 def learns(format: Format) -> bool:
     """Whether the format owns learnable parameters."""
     return isinstance(format, HasLearnedScale) and format.learns
+
+
+def moves(format: Format) -> bool:
+    """Whether the format projects by what training has learned or moved, and by nothing else."""
+    spared = isinstance(format, StateSavesWork) and format.state_saves_work
+    return learns(format) or (isinstance(format, Stateful) and not spared)
+
+
+def any_order(format: Format) -> bool:
+    """Whether sums behind the format's value may be in any order."""
+    return isinstance(format, SumsInAnyOrder) and format.any_order
 
 
 def draws(format: Format) -> bool:

@@ -7,11 +7,12 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from capscale.errors import UserError
-from capscale.parametrizations import find_parametrization
+from capscale.parametrizations import KroneckerSum, LowRank, find_parametrization
 
 from .affine import Range, SignedMax
-from .base import Format, per_row
+from .base import Format, Rowwise, granularity_of, per_row
 from .capabilities import HasShortName
+from .compensated import Compensated
 from .compose import SparseQuantized
 from .dense import Dense
 from .distributions import NORMAL
@@ -23,6 +24,7 @@ from .hif4 import HiF4Scales
 from .kquant import KQuant
 from .levels import AF4, NF4, TERNARY, lloyd_max
 from .magnitude import Magnitude
+from .nearest import Nearest
 from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
@@ -53,17 +55,8 @@ OUTLIER_PERCENT = (1, 2, 5)  # Figure 4b: 0 to 5 %
 FIGURE_4_BITS = (2, 3, 4)
 CODEBOOKS = ((2, 4), (2, 8), (2, 16), (2, 64), (2, 256), (4, 16), (4, 256), (4, 4096))
 FLOATS = {
-    "e2m1": E2M1,
-    "e1m2": E1M2,
-    "e3m0": E3M0,
-    "e2m3": E2M3,
-    "e3m2": E3M2,
-    "e4m1": E4M1,
-    "e2m5": E2M5,
-    "e3m4": E3M4,
-    "e4m3": E4M3,
-    "e5m2": E5M2,
-    "e6m1": E6M1,
+    f"e{each.exponent}m{each.mantissa}": each
+    for each in (E2M1, E1M2, E3M0, E2M3, E3M2, E4M1, E2M5, E3M4, E4M3, E5M2, E6M1)
 }
 MX = {"mxfp4": E2M1, "mxfp6-e2m3": E2M3, "mxfp6-e3m2": E3M2, "mxfp8-e4m3": E4M3, "mxfp8-e5m2": E5M2}
 MX_GROUP = 32  # OCP Microscaling Formats v1.0
@@ -136,6 +129,10 @@ def _entries() -> dict[str, Format]:
         for percent in OUTLIER_PERCENT
     }
     named |= {f"{name}-outliers1": _beside_outliers(named[name]) for name in ("mxfp4", "nvfp4", "higgs-d2-n16")}
+    low_ranks = {f"lowrank{share}": Nearest(LowRank(share=share)) for share in (0.25, 0.5)}
+    low_ranks |= {"kronecker0.25": Nearest(KroneckerSum(share=0.25))}
+    named |= {f"nearest-{name}": format for name, format in low_ranks.items()}
+    named |= {"int2~lowrank0.05": Compensated(Scalar(Int(2)), Nearest(LowRank(share=0.05)))}
     named |= {f"noise{bits}": Noise(4.0**-bits) for bits in (1, 2, 3, 4)}
     named |= {f"noise{bits}-matrix": Noise(4.0**-bits, "matrix") for bits in (2, 4)}
     for bits in (1, 2, 3, 4):  # Figures 1b and 1c: noise of the error of a format
@@ -180,7 +177,11 @@ FORMATS: Mapping[str, Format] = MappingProxyType(_entries())
 """Every named format, in the order tables print them."""
 
 # Formats that differ in blocks across rows alone are one row by row, by the name of the first.
-_NAMES = {per_row(format): name + ROW for name, format in reversed([*FORMATS.items()]) if not isinstance(format, RigL)}
+_NAMES = {
+    per_row(format): name + ROW
+    for name, format in reversed([*FORMATS.items()])
+    if granularity_of(format) == "row" or isinstance(format, Rowwise)
+}
 _NAMES |= {format: name for name, format in FORMATS.items()}
 
 
@@ -257,7 +258,7 @@ def label(format: Format) -> str:
         without, suffix = plain
         name = label(without)
         return repr(format) if name == repr(without) else name + suffix
-    return _beside(format) if isinstance(format, Outliers) else spell(format, find) or repr(format)
+    return _beside(format) if isinstance(format, Outliers | Compensated) else spell(format, find) or repr(format)
 
 
 def _plain(format: Scalar) -> tuple[Scalar, str] | None:
@@ -277,8 +278,11 @@ def _of_points(format: Vector) -> str:
     return f"vq-d{format.dimension}-n{format.codewords}-{told}"
 
 
-def _beside(format: Outliers) -> str:
-    name = f"{label(format.inner)}-outliers{percent(format.fraction)}"
+def _beside(format: Outliers | Compensated) -> str:
+    if isinstance(format, Compensated):
+        name = f"{label(format.rounding)}~{format.remainder.of}"
+    else:
+        name = f"{label(format.inner)}-outliers{percent(format.fraction)}"
     try:
         return name if find(name) == format else repr(format)
     except UserError:

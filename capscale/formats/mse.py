@@ -28,6 +28,15 @@ class Exact(Protocol):
         ...
 
 
+@runtime_checkable
+class ErrorOfShape(Protocol):
+    """A format whose error depends on the sides of a matrix, of which `error` says that of squares."""
+
+    def error_of(self, shape: tuple[int, ...], distribution: Distribution) -> float | None:
+        """Error of a matrix of this shape; None where no exact value is known."""
+        ...
+
+
 def exact_error(format: Any, distribution: Distribution, samples: int | None) -> Mse | None:
     """Error that the format itself states; None where it states nothing, or inherits another's."""
     if not isinstance(format, Exact) or unstated(format, CLOSED_FORM) is not None:

@@ -82,8 +82,11 @@ def _version(cls: type) -> int:
 
 def own_classes() -> tuple[type, ...]:
     """Every dataclass that a format of this package is made of."""
+    from capscale.parametrizations import KroneckerSum, LowRank
+
     from . import (
         affine,
+        compensated,
         dense,
         double_quantized,
         e8p,
@@ -93,6 +96,7 @@ def own_classes() -> tuple[type, ...]:
         kquant,
         levels,
         magnitude,
+        nearest,
         nested,
         noise,
         outliers,
@@ -122,7 +126,10 @@ def own_classes() -> tuple[type, ...]:
             outliers.Outliers,
             noise.Noise,
             nested.Nested,
+            nearest.Nearest,
+            compensated.Compensated,
         ),
+        *(LowRank, KroneckerSum),
         *(grids.Int, floats.Float, levels.Levels, scale.Rms, scale.Absmax, scale.PowerOfTwo, scale.TwoLevel),
         *(
             scale.Learned,

@@ -4,12 +4,14 @@
     topP[-unitsU|-unitsRxC]   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   vq@FILE   SCALAR-outliersP
     noiseB   noise-as-SCALAR   noise-gmseX, each with -matrix or without
     [absmax-]nested-B-B-...[-gN][-weighted-W-W-...][-atB]
+    nearest-SET   SCALAR~SET
 
 GRID: `intB`, `mid-tread-intB`, `twos-intB`, `lloydB`, `eXmY`, `ternary`, or `nf4` and `af4`, in groups of 64 where it
 says none. One scale a row, unless it says. `@` names the float that scales are stored in, and how they come to it:
 `e2m1-g32@e8m0` is MXFP4, `e2m1-g16@e4m3` NVFP4; see `STORED_AS`.
 P is percent, with decimals if need be. `nested-8-4-2` is one tensor of three widths, `nested-8-4-2-at2` its slice of 2
-bits, W are weights of the losses.
+bits, W are weights of the losses. SET: `lowrankX` or `kroneckerX`, X the share of the numbers that is stored: the
+nearest matrix of the set, and a format with the nearest of the set to what it leaves.
 """
 
 import re
@@ -17,15 +19,19 @@ from collections.abc import Callable
 from typing import Literal
 
 from capscale.errors import UserError
+from capscale.parametrizations import OfRank, find_parametrization
 
 from .affine import Range
 from .base import Format
+from .compensated import Compensated
 from .distributions import NORMAL
 from .floats import E4M3, E5M2, Float
 from .grids import Grid, Int
 from .groups import GroupSize
 from .levels import AF4, NF4, TERNARY, lloyd_max
+from .nearest import Nearest
 from .nested import Nested
+from .nested_names import nested_name, read_nested
 from .noise import Noise
 from .outliers import Outliers
 from .pattern import NM
@@ -168,23 +174,17 @@ def _noise_as(found: re.Match[str], inner: Format) -> Noise:
     return Noise(gmse, *_matrix(found))
 
 
-def _nested(found: re.Match[str]) -> Nested:
-    return Nested(
-        tuple(int(width) for width in found["widths"].split("-")),
-        Absmax() if found["rule"] else Range(),
-        int(found["group"]) if found["group"] else "row",
-        tuple(float(weight) for weight in found["weights"].split("-")[1:]) if found["weights"] else (),
-        int(found["at"]) if found["at"] else None,
-    )
+def _nearest(found: re.Match[str]) -> Nearest:
+    of = find_parametrization(found["set"])
+    if not isinstance(of, OfRank):
+        raise UserError(f"no nearest matrix is found of {found['set']!r}; use lowrank0.25 or kronecker0.25")
+    return Nearest(of)
 
 
-def _nested_name(format: Nested) -> str:
-    rule = "absmax-" if isinstance(format.scale, Absmax) else ""
-    group = "" if format.group == "row" else f"-g{format.group}"
-    weights = "".join(f"-{weight:g}" for weight in format.weights)
-    slice_ = "" if format.at is None else f"-at{format.at}"
-    widths = "-".join(map(str, format.widths))
-    return f"{rule}nested-{widths}{group}{f'-weighted{weights}' if weights else ''}{slice_}"
+def _compensated(found: re.Match[str], inner: Format) -> Compensated:
+    if not isinstance(inner, Rounding):
+        raise UserError("a low rank stands beside a scalar format or a codebook, such as int2~lowrank0.05")
+    return Compensated(inner, _nearest(found))
 
 
 def _pattern(found: re.Match[str]) -> NM:
@@ -204,8 +204,10 @@ _RULES: dict[str, Callable[..., Format]] = {
     r"noise-gmse(?P<gmse>0?\.\d+)(?P<matrix>-matrix)?": lambda m: Noise(float(m["gmse"]), *_matrix(m)),
     r"noise-as-(?P<scalar>.+?)(?P<matrix>-matrix)?": _noise_as,
     rf"(?P<scalar>.+)-outliers{PERCENT}": _outliers,
+    r"nearest-(?P<set>.+)": _nearest,
+    r"(?P<scalar>.+)~(?P<set>.+)": _compensated,
     r"(?P<rule>absmax-)?nested-(?P<widths>\d(?:-\d)+)(?:-g(?P<group>\d+))?"
-    r"(?:-weighted(?P<weights>(?:-\d+(?:\.\d+)?)+))?(?:-at(?P<at>\d))?": _nested,
+    r"(?:-weighted(?P<weights>(?:-\d+(?:\.\d+)?)+))?(?:-at(?P<at>\d))?": read_nested,
 }
 
 
@@ -241,7 +243,9 @@ def _spelled(format: Format) -> str | None:
         case Noise():
             name = f"noise-gmse{format.gmse!r}{'-matrix' if format.granularity == 'matrix' else ''}"
         case Nested():
-            name = _nested_name(format)
+            name = nested_name(format)
+        case Nearest():
+            name = str(format)
         case _:
             name = None
     return name

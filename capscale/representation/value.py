@@ -75,7 +75,7 @@ class Representation:
             raise UserError(f"Representation(signs={self.signs}): signs belong to a rotation; give hadamard=128 too")
         if block is not None and isinstance(self.weights.format, Stateful):
             raise UserError(
-                f"weights={self.weights.format!r} keep a mask of the matrix itself, so they cannot be rotated; "
+                f"weights={self.weights.format!r} keep a state of the matrix itself, so they cannot be rotated; "
                 "use hadamard=None"
             )
         self._refuse_parametrization()

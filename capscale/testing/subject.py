@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from capscale.defaults import default_estimator
 from capscale.estimators import Estimator
 from capscale.formats.base import Context, Format, granularity_of
-from capscale.formats.capabilities import initial_context
+from capscale.formats.capabilities import any_order, initial_context
 from capscale.formats.stages import stages_of
 from capscale.formats.stated import PACKING, unstated
 from capscale.formats.storage import Storable
@@ -134,6 +134,17 @@ def gaussian(shape: tuple[int, ...] = (ROWS, WIDTH), seed: int = 0, dtype: DType
     """Rows of unequal scale, so that formats with one scale too few or too many are told apart."""
     x = np.random.default_rng(seed).standard_normal(shape)
     return jnp.asarray(x * 2.0 ** np.linspace(-2, 2, shape[-2])[:, None], dtype)
+
+
+def agree(subject: Subject, a: jax.Array, b: jax.Array) -> None:
+    """Equal bit for bit; to a few last bits of the largest where sums of the format may be in any order."""
+    if not any_order(subject.format):
+        same_bits(a, b)
+        return
+    assert a.dtype == b.dtype
+    assert a.shape == b.shape
+    left, right = (np.asarray(each, np.float64) for each in (a, b))
+    np.testing.assert_allclose(left, right, rtol=0, atol=16 * float(jnp.finfo(a.dtype).eps) * np.abs(right).max())
 
 
 def same_bits(a: jax.Array, b: jax.Array) -> None:

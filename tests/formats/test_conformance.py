@@ -6,6 +6,7 @@ from capscale.formats import catalog
 from capscale.formats.base import Format, Projection
 from capscale.formats.compose import SparseQuantized
 from capscale.formats.dense import Dense
+from capscale.formats.nearest import Nearest
 from capscale.formats.noise import Noise
 from capscale.formats.outliers import Outliers
 from capscale.formats.pattern import NM
@@ -34,6 +35,8 @@ AT_EVERY_CHANGE = frozenset(
         "top50+rotated-int4",
         "higgs-d2-n16",
         "int4-outliers1",
+        "nearest-lowrank0.25",
+        "int2~lowrank0.05",
         "noise2",
     )
 )
@@ -63,7 +66,7 @@ def repeats(format: Format) -> str:
         if isinstance(format.scale, PowerOfTwo | Learned):
             return "exactly"
         return "closely" if isinstance(format.scale, Absmax) else "no"
-    return "no"
+    return "closely" if isinstance(format, Nearest) else "no"
 
 
 SUBJECTS = {name: Subject(f, symmetric=symmetric(f), repeats=repeats(f)) for name, f in catalog.FORMATS.items()}

@@ -8,10 +8,12 @@ from capscale.errors import UserError
 from capscale.formats.affine import Range
 from capscale.formats.base import Granularity
 from capscale.formats.catalog import FORMATS, find, label
+from capscale.formats.compensated import Compensated
 from capscale.formats.compose import SparseQuantized
 from capscale.formats.floats import E2M1, Float
 from capscale.formats.grids import Int
 from capscale.formats.levels import NF4, TERNARY, lloyd_max
+from capscale.formats.nearest import Nearest
 from capscale.formats.noise import Noise
 from capscale.formats.outliers import Outliers
 from capscale.formats.pattern import NM
@@ -23,6 +25,7 @@ from capscale.formats.sparse import TopK
 from capscale.formats.spelling import spell
 from capscale.formats.vector import Vector
 from capscale.gaussian_mse import gmse
+from capscale.parametrizations import KroneckerSum, LowRank
 
 SAID = {
     "top55": TopK(0.55),
@@ -45,6 +48,10 @@ SAID = {
     "e3m2-g64@e8m0-even": Scalar(Float(3, 2), PowerOfTwo("even"), 64),
     "int6-g32@e8m0": Scalar(Int(6, "mid-tread"), PowerOfTwo(), 32),
     "absmax-int4-g32-outliers0.5": Outliers(Scalar(Int(4), Absmax(), 32), 0.005),
+    "nearest-lowrank0.3": Nearest(LowRank(share=0.3)),
+    "nearest-kronecker0.125": Nearest(KroneckerSum(share=0.125)),
+    "int3-g32~lowrank0.1": Compensated(Scalar(Int(3), group=32), Nearest(LowRank(share=0.1))),
+    "higgs-d2-n16~kronecker0.05": Compensated(Vector(2, 16), Nearest(KroneckerSum(share=0.05))),
     "higgs-d2-n16": Vector(2, 16),
     "noise-gmse0.2": Noise(0.2),
     "noise-gmse0.03-matrix": Noise(0.03, "matrix"),
@@ -83,7 +90,10 @@ def test_rules_read_every_name_of_the_catalog_that_they_spell():
      ("absmax-e2m1-g16@e4m3", "leave the other words out"), ("int4-bf16", "absmax-int4-bf16"),
      ("affine-int4-g32-bf16", "leave '-bf16' out"), ("affine-twos-int4", "leave 'twos-' out"),
      ("e2m1@e4m3", "numbered"), ("e2m1-g16@e4m3-ceil", "use @e8m0"), ("top50-outliers1", "scalar format"),
-     ("noise-as-top50", "scalar"), ("absmaxx-int4", "closest: absmax-int4"), ("higgs-d3-n7", "codebook")],
+     ("noise-as-top50", "scalar"), ("absmaxx-int4", "closest: absmax-int4"),
+     ("nearest-shared4", "no nearest matrix is found of 'shared4'"),
+     ("nearest-lowrank-r8", "a share of the numbers"), ("top50~lowrank0.1", "beside a scalar format"),
+     ("int2~int2", "no nearest matrix is found"), ("higgs-d3-n7", "codebook")],
 )  # fmt: skip
 def test_what_no_format_can_be_is_refused_with_what_can(name, why):
     with pytest.raises(UserError, match=why):

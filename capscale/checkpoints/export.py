@@ -19,6 +19,7 @@ from capscale.formats.capabilities import learns
 from capscale.formats.catalog import label
 from capscale.formats.dense import Dense
 from capscale.models.assigned import TABLES, every, full, table_of
+from capscale.models.projected import KERNEL
 from capscale.policy import Policy
 from capscale.representation import DENSE, Operand, Representation
 
@@ -35,7 +36,8 @@ class Written(NamedTuple):
       files: all of them.
       formats: of the packed matrices, by the names of tensors; empty where there are none.
       layout: as the container calls it; several with commas between.
-      packed_values, packed_bytes: of these matrices, scales included.
+      packed_values, packed_bytes: of these matrices, scales included, and of those that are made of stored numbers,
+        with the bytes of these.
       other_bytes: of all other tensors.
     """
 
@@ -65,7 +67,7 @@ def with_weights(source: Source, format: Format | None) -> Source:
             f"{source.path} was trained in {label(own.format)}; leave --weights out, or give a dense run: what is "
             f"rounded to one format is not what {label(format)} makes of its masters in training"
         )
-    return source._replace(weights=Representation(Operand(format))) if own.is_dense else source
+    return source._replace(weights=Representation(Operand(format)), stored=None) if own.is_dense else source
 
 
 def with_policy(source: Source, policy: Policy) -> Source:
@@ -110,15 +112,20 @@ def export(source: Source, container: Container, out: Path, dtype: Dtype | None 
 
 def _bytes(source: Source, out: Path, dtype: Dtype) -> Written:
     source.check_masters()
-    if all(each.weights.is_dense for each in every(source.weights)):
+    stored = source.stored
+    if stored is None and all(each.weights.is_dense for each in every(source.weights)):
         raise UserError(f"--as capscale {DENSE_WEIGHTS}")
+    params = source.params if stored is None else stored.params
     tensors = packed_model.packed_params(
-        source.model, source.params, source.weights, source.context, state=source.state, dtype=dtype
+        source.model, params, source.weights, source.context, state=source.state, dtype=dtype
     )
     files = packed_model.write(new_directory(out), tensors, described(source))
     packed = {name: tensor for name, tensor in tensors.items() if tensor.format != Dense()}
     values, size = sum(prod(tensor.shape) for tensor in packed.values()), packed_model.nbytes(packed)
     formats = {name: tensor.format for name, tensor in packed.items()}
+    if stored is not None:
+        values += stored.entries(source.model)
+        size += packed_model.nbytes({name: tensor for name, tensor in tensors.items() if f"/{KERNEL}/" in name})
     return Written(files, formats, "capscale", values, size, packed_model.nbytes(tensors) - size)
 
 
@@ -138,6 +145,12 @@ def _packable(source: Source, container: Container) -> dict[str, Format]:
     Raises `UserError` where they cannot.
     """
     source.check_masters()
+    if source.stored is not None:
+        raise UserError(
+            f"{container} has no place for the numbers that {source.stored.names} stores in place of matrices; the "
+            "nearest are --as capscale, which writes them, --as hf, which writes the matrices that they make, and "
+            "--weights FORMAT, which rounds these"
+        )
     of_layers, found = full(source.model, source.weights), {}
     for name, place in places(source.model).items():
         if place.layer is None:

@@ -1,11 +1,13 @@
 """Decoders in the bytes of their formats, each matrix in its own: `packed.safetensors`, and `packed.json` beside it.
 
 Of `packed.safetensors` (`capscale.formats.packing`) a tensor is one matrix of one layer, by the path that a policy
-knows it by, `layers/3/mlp/up/kernel`, in rows of its inputs; all else is one tensor a parameter. `packed.json` says the
+knows it by, `layers/3/mlp/up/kernel`, in rows of its inputs; all else is one tensor a parameter, and so are the arrays
+of numbers that matrices are made of, `layers/mlp/up/kernel/shared`, of all layers. `packed.json` says the
 shape of the model, and in which representation every path is held, rotations included.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from capscale.formats.capabilities import Stateful, draws, learns
 from capscale.formats.catalog import label
 from capscale.formats.dense import Dense
 from capscale.formats.packing import Packed
-from capscale.models.assigned import TABLES, Held, full, kernel_path, table_of
+from capscale.models.assigned import TABLES, Held, combined, full, kernel_path, table_of
 from capscale.models.config import ModelConfig
 from capscale.models.initial import initial_params
 from capscale.models.projected import KERNEL, LEARNED, FormatState, values_of
@@ -166,7 +168,8 @@ def check_tensors(
     directory: Path, model: ModelConfig, tensors: Mapping[str, Packed], weights: Held, inputs: Held
 ) -> None:
     """Raises `UserError` where the tensors are not those of the model, or are in other formats than it says."""
-    shapes = values_of(jax.eval_shape(partial(initial_params, model, inputs), jax.random.key(0)))
+    held = combined(model, inputs, weights, lambda own, other: replace(own, parametrization=other.parametrization))
+    shapes = values_of(jax.eval_shape(partial(initial_params, model, held), jax.random.key(0)))
     every_layer, wanted = full(model, weights), {}
     for path, leaf in shapes.items():
         if path.split("/")[-1] == KERNEL:

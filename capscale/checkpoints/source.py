@@ -22,7 +22,7 @@ from capscale.formats.serialize import from_json, to_json
 from capscale.models.assigned import Assigned, Held, assigned, every, full, inputs_alone, weights_alone
 from capscale.models.config import ModelConfig
 from capscale.models.mixture import MIXED
-from capscale.models.parametrized import with_matrices
+from capscale.models.parametrized import Stored, stored, with_matrices
 from capscale.models.projected import FormatState, project_params
 from capscale.models.rope import LinearRope, Llama3Rope
 from capscale.operands import DENSE_OPERAND
@@ -56,6 +56,7 @@ class Source(NamedTuple):
       key: data of the key that formats draw noise from; None for a checkpoint of Hugging Face.
       policy: rules that say `weights` and `inputs`, where layers are not all held alike.
       packed: whether the parameters are the values of packed weights, not masters of theirs.
+      stored: the numbers that some matrices are made of, where a run stores such; None once these are rounded.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class Source(NamedTuple):
     key: Any = None
     policy: tuple[Rule, ...] = ()
     packed: bool = False
+    stored: Stored | None = None
 
     @property
     def context(self) -> Context:
@@ -86,7 +88,11 @@ class Source(NamedTuple):
     @property
     def weights_name(self) -> str:
         """Name of the weights' format, or the policy."""
-        return policy_name(self.policy) if self.policy else label(self.one_format("a name").weights.format)
+        if self.policy:
+            return policy_name(self.policy)
+        if self.stored is not None and isinstance(self.stored.held, Representation):
+            return self.stored.held.weights_label
+        return label(self.one_format("a name").weights.format)
 
     @property
     def activations_name(self) -> str:
@@ -164,7 +170,7 @@ def described(source: Source) -> dict[str, Any]:
     """All of a decoder but its parameters, as JSON from which `read_source` makes it again beside packed tensors."""
     return {
         "model": to_json(source.model),
-        "weights": to_json(packed_model.rules_of_held(source.weights)),
+        "weights": to_json(packed_model.rules_of_held(source.weights if source.stored is None else source.stored.held)),
         "inputs": to_json(packed_model.rules_of_held(source.inputs)),
         "policy": to_json(source.policy),
         "data": to_json(source.data),
@@ -186,7 +192,20 @@ def _of_packed(path: Path) -> Source:
         raise UserError(f"{path / packed_model.DESCRIPTION} describes no model ({error!r}); export it again") from error
     packed_model.check_tensors(path, model, tensors, weights, inputs)
     params = packed_model.unpacked_params(model, tensors, weights)
-    return Source(path, model, params, weights, inputs, None, data, batch, tokens, policy=policy, packed=True)
+    return Source(
+        path,
+        model,
+        with_matrices(params, model, weights),
+        weights_alone(weights),
+        inputs,
+        None,
+        data,
+        batch,
+        tokens,
+        policy=policy,
+        packed=True,
+        stored=stored(params, weights),
+    )
 
 
 def _refuse_step(step: int | None, said: str) -> None:
@@ -247,6 +266,7 @@ def _of_run(path: Path, step: int | None) -> Source:
         step=found,
         key=state.key,
         policy=told_as if isinstance(told_as, tuple) else (),
+        stored=stored(state.params, program.held),
     )
 
 

@@ -116,6 +116,16 @@ def weights_alone(held: Held) -> Held:
     return mapped(held, lambda each: Representation(each.weights, hadamard=each.hadamard, signs=each.signs))
 
 
+def stored_alone(held: Held) -> Held:
+    """Representations of matrices with what they are stored as, where all else stays dense."""
+    return mapped(
+        held,
+        lambda each: Representation(
+            each.weights, hadamard=each.hadamard, signs=each.signs, parametrization=each.parametrization
+        ),
+    )
+
+
 def inputs_alone(held: Held) -> Held:
     """Representations of inputs and of attention's cache, where weights and gradients stay dense."""
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from capscale.models.assigned import Held, assigned, every
+from capscale.models.assigned import Held, assigned, every, stored_alone
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.projected import KERNEL
 from capscale.parametrizations import Parametrization
@@ -40,6 +40,33 @@ def _with_matrix(module: Mapping[str, Any], model: ModelConfig, own: Mapping[Any
         return module
     shape = model.projections[name]
     return {**module, KERNEL: jax.vmap(lambda stored: parametrization.value(stored, shape))(module[KERNEL])}
+
+
+class Stored(NamedTuple):
+    """Parameters of which some kernels are stored as other numbers, beside the matrices that these make.
+
+    Attributes:
+      params: with a tree of stored arrays in place of such a kernel.
+      held: representations of the weights, parametrizations among them.
+    """
+
+    params: Any
+    held: Held
+
+    @property
+    def names(self) -> str:
+        """Names of the parametrizations, with commas between."""
+        return ", ".join(dict.fromkeys(str(each.parametrization) for each in every(self.held) if each.parametrization))
+
+    def entries(self, model: ModelConfig) -> int:
+        """Entries of all matrices that are made of other numbers."""
+        own = of_projections(model, self.held)
+        return model.layers * sum(a * b for name, (a, b) in model.projections.items() if own[name] is not None)
+
+
+def stored(params: Any, held: Held) -> Stored | None:
+    """Numbers that a model stores, where some kernels are stored as others than their entries."""
+    return None if all(each.parametrization is None for each in every(held)) else Stored(params, stored_alone(held))
 
 
 class Counted(NamedTuple):

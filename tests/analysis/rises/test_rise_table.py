@@ -116,3 +116,24 @@ def test_committed_rises_say_what_the_text_beside_them_says():
     quantized, every = trials(rises)
     assert [(law.form.name, law.told) for law in quantized.laws[-2:]] == [("kumar", True), ("qid", True)]
     assert {law.form.name for law in every.laws} == {"gmse", "gmse-power", "realised"}
+
+
+@pytest.mark.ci
+def test_committed_rises_at_micro_say_what_the_text_beside_them_says():
+    rises = read_rises([ROOT / "experiments" / "results" / "post_training-micro.csv"])
+    assert (len(rises.rise), len(set(rises.run)), len(set(rises.weights))) == (54, 9, 6)
+    found = {j.claim.name: j for j in judged([fit_rises(form, rises) for form in (GMSE, POWER)], {})}
+    assert [name for name, j in found.items() if j.verdict == "reproduced"] == ["undertrained"]
+    text = (ROOT / "experiments" / "results" / "README.md").read_text()
+    rows = {"proportional": "its exponent", "undertrained": "exponent of D", "larger": "exponent a of N^-a"}
+    for name, words in rows.items():
+        j = found[name]
+        (row,) = [
+            line
+            for line in text.split("## post_training-micro.csv")[1].split("\n## ")[0].splitlines()
+            if f"{words} |" in line
+        ]
+        value, ends, verdict = (cell.strip() for cell in row.split("|")[2:5])
+        assert float(value) == pytest.approx(j.estimate.value, abs=0.006)
+        assert [float(end) for end in ends.split(" to ")] == pytest.approx([j.estimate.low, j.estimate.high], abs=0.006)
+        assert verdict.startswith(j.verdict)

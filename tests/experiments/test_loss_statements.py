@@ -165,13 +165,20 @@ def test_what_was_trained_is_what_the_experiments_say():
     assert set(runs) & set(variants), "the recipe and dense are the same runs"
 
 
-@pytest.mark.parametrize("experiment", ["dense_then_qat", "ends_dense", "gradients", "gradient_rounding"])
-def test_committed_rows_say_what_the_text_beside_them_says(experiment, monkeypatch):
+@pytest.mark.parametrize(
+    ("experiment", "ladder"),
+    [
+        *((name, "nano") for name in ("dense_then_qat", "ends_dense", "gradients", "gradient_rounding")),
+        ("gradients", "micro"),
+    ],
+)
+def test_committed_rows_say_what_the_text_beside_them_says(experiment, ladder, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from judge_experiment import judged
 
-    text = (ROOT / "experiments" / "results" / "README.md").read_text()
-    for found in judged(experiment, ROOT / "experiments" / "results" / f"{experiment}.csv"):
+    name = experiment if ladder == "nano" else f"{experiment}-{ladder}"
+    text = (ROOT / "experiments" / "results" / "README.md").read_text().split(f"## {name}.csv")[1].split("\n## ")[0]
+    for found in judged(experiment, ROOT / "experiments" / "results" / f"{name}.csv", ladder):
         said = found.estimate
         numbers = f"| {said.missing}" if said.missing else f"{said.value:.3f} | {said.low:.3f} to {said.high:.3f}"
         assert f"| {found.claim.says} | {numbers} | {found.verdict} |" in text

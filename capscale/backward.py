@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from capscale.code_product import Codes
 from capscale.errors import UserError
 from capscale.formats.base import Context, Format
 from capscale.formats.capabilities import draws
@@ -30,10 +31,12 @@ class Factors(NamedTuple):
     """Weights before they were rounded, where the gradient of the inputs asks for them; None: w itself."""
     key: Array | None = None
     """PRNG key of this layer at this step, where something is drawn."""
+    codes: Codes | None = None
+    """Codes of x and w, which the forward product reads in place of them; None: their values."""
 
 
 def compressed_product(factors: Factors, gradients: Gradients) -> Array:
-    """`x w` exactly as `product`; backward by the products of `gradients`.
+    """`x w` exactly as `product`, or of their codes; backward by the products of `gradients`.
 
     Operands are turned and projected in float32, multiplied in the dtype of x and summed in float32. The gradients are
     those of the factors x and w: masks of estimators come behind them.
@@ -47,15 +50,21 @@ def compressed_product(factors: Factors, gradients: Gradients) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _product(gradients: Gradients, factors: Factors) -> Array:
-    return product(factors.x, factors.w)
+    return _multiplied(factors)
+
+
+def _multiplied(factors: Factors) -> Array:
+    if factors.codes is None:
+        return product(factors.x, factors.w)
+    return factors.codes.multiplied().astype(factors.x.dtype)
 
 
 def _forward(gradients: Gradients, factors: Factors) -> tuple[Array, Factors]:
-    return product(factors.x, factors.w), factors
+    return _multiplied(factors), factors._replace(codes=None)
 
 
 def _backward(gradients: Gradients, factors: Factors, g: Array) -> tuple[Factors]:
-    x, w, given_x, given_w, key = factors
+    x, w, given_x, given_w, key, _ = factors
     of_inputs, of_weights = (None, None) if key is None else jax.random.split(key)
     other = w if given_w is None or gradients.inputs.source == "projected" else given_w
     rows_g, rows_w = _operands(gradients.inputs, g, other, of_inputs)

@@ -14,7 +14,7 @@ from capscale.formats.base import Context, Format
 from capscale.formats.capabilities import GivesKernel, kernel_spec, learns
 from capscale.formats.rotation import signs_flipped, turned, turned_back
 from capscale.kernels.hadamard import rotate
-from capscale.kernels.project import Spec, Unsupported
+from capscale.kernels.project import Encoded, Spec, Unsupported, encode
 from capscale.kernels.project.op import choose
 from capscale.kernels.project.op import project as fused
 from capscale.kernels.project.rules import operations, reads
@@ -50,6 +50,19 @@ def project_fused(
     if not back:
         return value
     return signs_flipped(value, signs) if within == rotation else turned_back(value, rotation, signs)
+
+
+def encode_fused(
+    format: Format, spec: Spec, x: Array, ctx: Context, *, rotation: int | None, signs: int | None = None
+) -> Encoded:
+    """Rows x (..., K), rotated as `project_fused` rotates them, in the codes of `format`, whose `spec` has some.
+
+    By the kernel that `capscale.kernels.dispatch` chooses, or by XLA. No gradient goes through.
+    """
+    within = rotation if rotation is not None and rotates(rotation) else None
+    rows = signs_flipped(x, signs) if within == rotation else turned(x, rotation, signs)
+    spec = replace(spec, mask=None, rotation=within)
+    return encode(spec, rows, given_R1(format, spec, rows, ctx))
 
 
 LARGEST = 128

@@ -19,7 +19,8 @@ def _product_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
     return product(x, w), (x, w)
 
 
-def _product_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def backward_products(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    """Gradients of the product of x and w with respect to both, from that with respect to y."""
     x, w = operands
     outer = tuple(range(x.ndim - 1))
     into_x = lax.dot_general(
@@ -29,4 +30,4 @@ def _product_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, A
     return into_x.astype(x.dtype), into_w.astype(w.dtype)
 
 
-product.defvjp(_product_forward, _product_backward)
+product.defvjp(_product_forward, backward_products)

@@ -4,6 +4,8 @@ import os
 
 KERNELS = "CAPSCALE_KERNELS"
 """`reference`, `auto` or `require`; see `dispatch`."""
+PRODUCTS = "CAPSCALE_PRODUCTS"
+"""`values`, `auto` or `codes`; see `products`."""
 TILES = "CAPSCALE_TILES"
 """Path of a table of tiles that `scripts/autotune_project.py` wrote; see `project.tpu.tiles`."""
 

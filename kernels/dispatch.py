@@ -21,6 +21,9 @@ Platform = Literal["cpu", "tpu", "gpu"]
 HOPPER = "9."
 """How compute capabilities begin whose GPUs run the kernels: products are wgmma's, which no later chip has either."""
 
+_GENERATIONS = {"TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v6 lite": "v6e", "TPU v6e": "v6e"}
+"""Generations by what their devices call themselves."""
+
 logger = logging.getLogger("capscale.kernels")
 
 
@@ -30,6 +33,8 @@ class Target(NamedTuple):
     platform: Platform
     interpret: bool
     """Whether kernels are interpreted on the host, to be compared with the reference."""
+    chip: str | None = None
+    """Generation of the chip, such as v5e; None where nobody said it."""
 
 
 # Part of jit's cache key, so that a function traced under one mode is traced again under another.
@@ -44,11 +49,14 @@ def force(mode: Mode) -> AbstractContextManager[None]:
     return _MODE(_checked(mode, "force"))
 
 
-def target(platform: Platform, interpret: bool = False) -> AbstractContextManager[None]:
-    """Context in which `platform` is compiled for, whatever this host is: ahead of time, or interpreted on a CPU."""
+def target(platform: Platform, interpret: bool = False, chip: str | None = None) -> AbstractContextManager[None]:
+    """Context in which `platform` is compiled for, whatever this host is: ahead of time, or interpreted on a CPU.
+
+    `chip`: its generation, for what was found of that alone.
+    """
     if platform not in get_args(Platform):
         raise ValueError(f"target({platform!r}): use {', '.join(get_args(Platform))}")
-    return _TARGET(Target(platform, interpret))
+    return _TARGET(Target(platform, interpret, chip))
 
 
 def mode() -> Mode:
@@ -67,6 +75,12 @@ def current() -> Target:
         return cast(Target, chosen)
     platform = jax.default_backend()
     return Target(cast(Platform, platform if platform in ("tpu", "gpu") else "cpu"), False)
+
+
+def chip() -> str | None:
+    """Generation of the chip that programs are compiled for: the innermost `target`'s, else that of this process."""
+    chosen = _TARGET.value
+    return cast(Target, chosen).chip if chosen is not None else _GENERATIONS.get(jax.devices()[0].device_kind)
 
 
 Reason = Callable[[Backend], str | None]

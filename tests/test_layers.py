@@ -31,6 +31,7 @@ ORDER = (
     "estimator_names",
     "fused",
     "product",
+    "code_product",
     "gradients",
     "backward",
     "operands",

@@ -127,6 +127,7 @@ class Preflight(Selecting):
             "bytes_there": compiled.limit,
             "compile_s": round(compiled.seconds, 1),
             "refused": compiled.reason,
+            "products": dict(compiled.products),
             "estimate": None
             if found is None
             else {
@@ -155,6 +156,8 @@ class Preflight(Selecting):
         }
 
     def _line(self, checked: "Checked") -> str:
+        from capscale.representation import takes_codes
+
         row = self._row(checked)
         runs = row["runs"]
         size = f"{row['bytes_per_device'] / 1e9:.2f}" if row["bytes_per_device"] else "?"
@@ -173,11 +176,13 @@ class Preflight(Selecting):
             + f", {each['bits']:.4g} bits"
             for each in row["layers"]
         ]
+        counts = [f"{count} of {kind}" for kind, count in row["products"].items() if count]
+        of_codes = [f"\n  products: {', '.join(counts)}"] if takes_codes() else []
         return (
             f"{row['name']:<36} {size:>9} {row['compile_s']:>6.1f} s {step} {len(runs):>6} "
             f"{_range(runs, 'steps', ',.0f'):>10} {sum(run['flops'] for run in runs):>7.1e} "
             f"{_range(runs, 'hours', '.3g'):>11} {_total(runs):>13}{verdict}"
-            f"{''.join(layers)}"
+            f"{''.join([*layers, *of_codes])}"
         )
 
     def _conclude(self, found: "list[Checked]", setting: "Setting") -> int:

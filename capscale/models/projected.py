@@ -6,14 +6,13 @@ of its own.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from capscale.coded import Coded
 from capscale.formats.base import Context, granularity_of
 from capscale.formats.capabilities import Stateful, draws, learns
 from capscale.models.assigned import TABLES, Held, runs
@@ -85,7 +84,7 @@ class _Owned(NamedTuple):
     state: Array | None
 
 
-Apart = Callable[[Callable[[Array, Context], Array], Array, Context], Array]
+Apart = Callable[[Callable[[Array, Context], Any], Array, Context], Any]
 """A function of kernels (..., in, out) whose outputs are independent of each other, by devices that share these out."""
 
 
@@ -118,7 +117,7 @@ def project_params(
     for key, ((_, representation), places) in zip(keys, groups.items(), strict=True):
         own = [owned(place) for place in places]
         tables = any(pieces[place].path in TABLES for place in places)
-        by_device = None if tables or not _by_output(representation) else apart
+        by_device = None if tables or not by_output(representation) else apart
         projected |= zip(places, _project(own, representation, ctx._replace(key=key), by_device), strict=True)
     values = whole(pieces, [projected[place] for place in range(len(pieces))])
 
@@ -151,21 +150,12 @@ def coded_kernels(params: Any, held: Held) -> dict[str, Representation]:
         for piece in pieces_of(params, held)
         if piece.path in kernels
         and piece.layers is None
-        and _by_output(piece.representation)
+        and by_output(piece.representation)
         and not piece.representation.needs_given_weights
     }
 
 
-def with_codes(held: Any, coded: Mapping[str, Coded]) -> Any:
-    """Held weights, of which products read these codes in place of the values."""
-
-    def visit(path: tuple[Any, ...], leaf: Any) -> Any:
-        return leaf._replace(coded=coded[name]) if (name := path_name(path)) in coded else leaf
-
-    return jax.tree_util.tree_map_with_path(visit, held, is_leaf=lambda leaf: isinstance(leaf, ProjectedWeight))
-
-
-def _by_output(representation: Representation) -> bool:
+def by_output(representation: Representation) -> bool:
     """Whether every output's weights are projected by themselves, with nothing drawn, learned or kept."""
     fmt = representation.weights.format
     alone = granularity_of(fmt) == "row" and not draws(fmt) and not learns(fmt) and not isinstance(fmt, Stateful)

@@ -9,6 +9,7 @@ from capscale.kernels.renamed import old_names
 from capscale.operands import DENSE_OPERAND, Operand, operand, project
 from capscale.product import product
 from capscale.representation.layer import linear
+from capscale.representation.multiplied import codes_of, codes_of_weights, multiplied, takes_codes
 from capscale.representation.projecting import (
     ProjectedActivations,
     ProjectedWeight,
@@ -33,10 +34,13 @@ __all__ = [
     "ProjectedWeight",
     "Representation",
     "coded_weights",
+    "codes_of",
+    "codes_of_weights",
     "given_activations",
     "given_weights",
     "hadamard_block",
     "linear",
+    "multiplied",
     "operand",
     "product",
     "project",
@@ -46,6 +50,7 @@ __all__ = [
     "project_weights",
     "rotated",
     "rotated_back",
+    "takes_codes",
     "weight_rows",
 ]
 __getattr__ = old_names(__name__, {"Held": "ProjectedWeight"})

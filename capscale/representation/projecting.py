@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Literal, NamedTuple
 
 import jax
@@ -13,8 +14,10 @@ from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.capabilities import kernel_spec, learns
 from capscale.fused import given_R1, project_fused
+from capscale.kernels.matmul.codes import Multiplicand
 from capscale.kernels.project import Unsupported, encode, has_codes
 from capscale.operands import Operand, project
+from capscale.representation.multiplied import codes_of_activations, multiplied
 from capscale.representation.value import Representation, rotated, rotated_back, rotated_block
 
 
@@ -69,11 +72,13 @@ class ProjectedWeight(NamedTuple):
     (`given_weights`). No gradient reaches them by that way.
     `coded`: the same weights in codes (`coded_weights`), which the product decodes, forward and backward, and reads in
     place of `value`; the gradient is that of `value` all the same.
+    `codes`: the same weights in codes that a product of codes reads forward (`codes_of_weights`).
     """
 
     value: Array
     given: Array | None = None
     coded: Coded | None = None
+    codes: Multiplicand | None = None
 
     def __jax_array__(self) -> Array:
         """Refused: another layer that multiplied these would leave out the activations, or the rotation of both."""
@@ -83,17 +88,19 @@ class ProjectedWeight(NamedTuple):
         )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["value", "given"], meta_fields=["representation"])
+@partial(jax.tree_util.register_dataclass, data_fields=["value", "given", "codes"], meta_fields=["representation"])
 @dataclass(frozen=True)
 class ProjectedActivations:
     """Activations that are projected already, for several products of `linear`: made by `project_once`.
 
-    Gradients of the products add up before they meet the one mask and the one rotation. `given`: see `ProjectedWeight`.
+    Gradients of the products add up before they meet the one mask and the one rotation. `given` and `codes`: see
+    `ProjectedWeight`.
     """
 
     value: Array
     representation: Representation
     given: Array | None = None
+    codes: Multiplicand | None = None
 
     def __jax_array__(self) -> Array:
         """Refused: they are rotated where both operands are, for a product with weights that are as well."""
@@ -108,7 +115,9 @@ def project_once(x: Array, representation: Representation, ctx: Context = NO_CON
     bfloat16 gradients unrounded inside of a program.
     """
     projected = project_activations(x, representation, ctx)
-    return ProjectedActivations(projected, representation, given_activations(x, representation))
+    by = multiplied(representation, x.shape[-1], prod(x.shape[:-1]))
+    codes = None if by is None else codes_of_activations(x, representation, by, ctx)
+    return ProjectedActivations(projected, representation, given_activations(x, representation), codes)
 
 
 def coded_weights(w: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Coded | None:

@@ -3,10 +3,11 @@
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from capscale.errors import UserError
 from capscale.kernels import bundles, dispatch
 from capscale.sweep.display import run_name
 from capscale.sweep.estimate import Estimate, estimate
-from capscale.sweep.schedule import constant_bytes, read_schedule
+from capscale.sweep.schedule import constant_bytes, products_of, read_schedule
 from capscale.sweep.slices import Place, Slice
 from capscale.train.distributed import any_process
 from capscale.train.executor import _sharded
@@ -63,6 +64,7 @@ class Compiled(NamedTuple):
       seconds: of tracing, lowering and compiling on this machine.
       reason: XLA's own words where it refused for want of memory, else empty.
       estimate: of the time of a step; None where XLA refused, or was told to be quick.
+      products: how many products of codes the program has, and of values (`products_of`).
     """
 
     bytes: int
@@ -70,6 +72,7 @@ class Compiled(NamedTuple):
     seconds: float
     reason: str
     estimate: Estimate | None = None
+    products: Mapping[str, int] = MappingProxyType({})
 
     @property
     def fits(self) -> bool:
@@ -97,18 +100,20 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     chunk = LoopIntervals.of(run, peak=place.peak).chunk
     windows = jax.ShapeDtypeStruct((chunk, run.batch, run.model.context + 1), symbol)
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    kernels = nullcontext() if place.is_here else dispatch.target("tpu")  # those that a TPU would choose
+    chip = place.generation if isinstance(place, Slice) else None
+    kernels = nullcontext() if place.is_here else dispatch.target("tpu", chip=chip)  # those that a TPU would choose
     with kernels, jax.set_mesh(mesh):  # split over the mesh
         state = jax.eval_shape(functions.initial_state, count)
         pace = jax.eval_shape(lambda: RunScalars(jnp.float32(0), jnp.int32(0)))
         lowered = functions.train_chunk.program.lower(state, windows, count, pace)
+    products = products_of(lowered.as_text())
     try:
         compiled = lowered.compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = " ".join(str(error).split())
-        return Compiled(_needed(reason), limit, time.monotonic() - began, reason[:300])
+        return Compiled(_needed(reason), limit, time.monotonic() - began, reason[:300], products=products)
     memory = compiled.memory_analysis()
     total = (
         memory.argument_size_in_bytes
@@ -122,7 +127,7 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
         assert text is not None
         total += constant_bytes(text)
     estimated = _estimated(compiled, place, mesh.size, written) if isinstance(place, Slice) and not quick else None
-    return Compiled(total, limit, time.monotonic() - began, "", estimated)
+    return Compiled(total, limit, time.monotonic() - began, "", estimated, products)
 
 
 def _estimated(compiled: jax.stages.Compiled, slice_: Slice, devices: int, written: Path | None) -> Estimate:

@@ -89,6 +89,24 @@ def read_schedule(text: str, devices: int, share_of_conditionals: float = 1.0) -
     return _Reader(text, devices, share_of_conditionals).schedule()
 
 
+_PRODUCT = re.compile(r"stablehlo\.dot_general .*: \(tensor<(?:\d+x)*(\w+)>, tensor<(?:\d+x)*(\w+)>\)")
+_OF_CODES = {"i8": "int8", "f8E4M3FN": "float8"}
+
+
+def products_of(lowered: str) -> dict[str, int]:
+    """How many products a program takes of codes in int8, in float8, and of values, those of a loop counted once.
+
+    Args:
+      lowered: text of the program before it is compiled, `Lowered.as_text()`. Products inside of kernels are not in it.
+
+    >>> import jax
+    >>> products_of(jax.jit(jnp.matmul).lower(jnp.ones((4, 4)), jnp.ones((4, 4))).as_text())
+    {'int8': 0, 'float8': 0, 'values': 1}
+    """
+    found = Counter(_OF_CODES.get(left, "values") for left, _ in _PRODUCT.findall(lowered))
+    return {kind: found[kind] for kind in (*_OF_CODES.values(), "values")}
+
+
 def constant_bytes(text: str) -> int:
     """Bytes of the constants of a compiled program, by its text: tables that it was traced with among them."""
     lines = (_INSTRUCTION.match(line) for line in text.splitlines() if " constant(" in line)

@@ -12,12 +12,13 @@ from jax.typing import DTypeLike
 
 from capscale.coded import Coded
 from capscale.formats.base import Context
+from capscale.kernels.matmul.codes import Multiplicand
 from capscale.kernels.mesh import automatic_axes
 from capscale.models.projected import kernels_of
-from capscale.representation import Representation, coded_weights
+from capscale.representation import Representation, coded_weights, codes_of_weights, multiplied
 from capscale.train.sharding import DATA, FSDP, gathered, mapped, scattered_mean, state_sharding
 
-Codes = Mapping[str, Coded]
+Codes = Mapping[str, Coded | Multiplicand]
 """Weights in codes, by path, that products read in place of values."""
 LossAndGradient = Callable[[Any, Codes, Array, Context], tuple[Array, Any]]
 """Mean loss of windows `(B, U)` and its gradient with respect to weights, from weights, those of them that are in codes
@@ -58,10 +59,16 @@ class Codable(NamedTuple):
     Attributes:
       kernels: by path, before they are projected.
       representations: of these.
+      in_place: whether codes are sent in place of values; else beside them, where products read both.
+      rows: that linear layers get of a micro-batch, on all devices together.
+      ready: codes that are there already, where nothing is sent ahead of the products.
     """
 
     kernels: dict[str, Array]
     representations: Mapping[str, Representation]
+    in_place: bool = False
+    rows: int = 0
+    ready: Codes = MappingProxyType({})
 
 
 NOTHING = Codable({}, MappingProxyType({}))
@@ -94,7 +101,8 @@ def gathered_once(
     its part of the weights. XLA by itself would send both for every layer of every micro-batch.
 
     A device writes its part of `codable` weights in codes, where their format has some and they are split along their
-    outputs, a row of codes each. These are sent, and read in place of values, which no device has all of.
+    outputs, a row of codes each. These are sent, and read in place of values, which no device has all of. Codes that
+    products of codes read are sent beside values where values are.
     """
     mesh, _ = automatic_axes()
     specs = jax.tree.map(lambda sharding: sharding.spec, state_sharding(mesh, held))
@@ -103,11 +111,27 @@ def gathered_once(
     same, rows = PartitionSpec(), PartitionSpec((DATA, FSDP))
 
     def run(held: Any, kernels: dict[str, Array], window_bU: Array, ctx: Context) -> tuple[Array, Any]:
-        own = {path: coded_weights(w, codable.representations[path], ctx) for path, w in kernels.items()}
+        own = {
+            path: coded_weights(w, codable.representations[path], ctx)
+            for path, w in kernels.items()
+            if codable.in_place
+        }
         parts = {path: coded for path, coded in own.items() if coded is not None}
         whole = jax.tree.map(lambda part: jax.lax.all_gather(part, FSDP, axis=part.ndim - 2, tiled=True), parts)
-        loss, gradient = of_batch(gathered(held, specs, sent.weights, unread=whole), whole, window_bU, ctx)
+        beside = {path: _multiplicand(w, path, codable, ctx) for path, w in kernels.items() if path not in parts}
+        coded = whole | {path: codes for path, codes in beside.items() if codes is not None}
+        loss, gradient = of_batch(gathered(held, specs, sent.weights, unread=whole), coded, window_bU, ctx)
         return jax.lax.pmean(loss, (DATA, FSDP)), scattered_mean(gradient, specs, sent.gradients)
 
     of_kernels = {path: of_path[path] for path in kernels}
     return mapped(run, (specs, of_kernels, rows, same), (same, specs))(held, kernels, window_BU, ctx)
+
+
+def _multiplicand(w: Array, path: str, codable: Codable, ctx: Context) -> Multiplicand | None:
+    """Codes of a kernel that products read, of all devices, from this device's outputs `w`; None where they do not."""
+    representation, (mesh, _) = codable.representations[path], automatic_axes()
+    by = multiplied(representation, w.shape[-2], codable.rows // mesh.size)
+    if by is None:
+        return None
+    own = codes_of_weights(w, representation, by, ctx)
+    return jax.tree.map(lambda part: jax.lax.all_gather(part, FSDP, axis=part.ndim - 1, tiled=True), own)

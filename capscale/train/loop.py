@@ -13,7 +13,7 @@ from capscale.clock import Waitable, clock
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import read_json, refuse_link, write_json, writing
-from capscale.kernels import dispatch
+from capscale.kernels import dispatch, products
 from capscale.models.slices import nested_in
 from capscale.storage import make_directory
 from capscale.train import record
@@ -187,7 +187,7 @@ def train(
             "tokens_per_s": round((step - first) * tokens_per_step / pace.total_s) if pace.total_s else None,
             "runs_side_by_side": len(runs),
             "devices": executor.devices,
-            "kernels": dispatch.decisions(),
+            "kernels": ", ".join(filter(None, (dispatch.decisions(), products.decisions()))),
         }
         leases.check()
         logs.finish()

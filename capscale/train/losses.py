@@ -9,13 +9,14 @@ from capscale.formats.base import Context
 from capscale.kernels.mesh import automatic_axes
 from capscale.models.initial import initial_params
 from capscale.models.layers import NOISE
+from capscale.models.multiplied import multiplicands, with_codes
 from capscale.models.parametrized import with_matrices
-from capscale.models.projected import coded_kernels, kernels_of, with_codes
-from capscale.representation import coded_weights
+from capscale.models.projected import coded_kernels, kernels_of
+from capscale.representation import coded_weights, takes_codes
 from capscale.train.gradient import NOTHING, Codable, Codes, Sent, gathered_once, mean_of_parts, splits_weights
 from capscale.train.program import Program
 from capscale.train.run import draws_together
-from capscale.train.sharding import DATA, mean_over_devices
+from capscale.train.sharding import DATA, by_outputs, mean_over_devices, split_as_state
 
 
 def token_losses(program: Program, held: Any, window_BU: Array, ctx: Context, devices_apart: int = 1) -> Array:
@@ -49,8 +50,7 @@ def loss_and_gradient(
     `data_parallel_axis`: axis of a mesh along which devices hold parts of the batch and add up once, after their last
     micro-batch, in `Optimizer.reduce`.
     """
-    parts, together = program.memory.microbatches, draws_together(program.held)
-    once = program.memory.gather != "layer" and data_parallel_axis is None and splits_weights() and not together
+    parts, once = program.memory.microbatches, _gathers_once(program, data_parallel_axis)
     devices = program.devices if once else 1
     devices_apart = devices if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
 
@@ -68,7 +68,7 @@ def loss_and_gradient(
     if once:
         sent = Sent(program.model.dtype, program.optimizer.reduce)
         return gathered_once(of_batch, held, window_BU, ctx, sent, codable=codable)
-    loss, gradient = of_batch(held, {}, window_BU, ctx)
+    loss, gradient = of_batch(held, codable.ready, window_BU, ctx)
     if data_parallel_axis is None:
         return loss, gradient
     if program.optimizer.reduce == "float32":
@@ -77,13 +77,38 @@ def loss_and_gradient(
     return jax.lax.pmean(loss, data_parallel_axis), mean
 
 
-def codable_weights(program: Program, params: Any) -> Codable:
-    """Weights that are sent in codes by these settings, as they are before they are projected."""
-    if program.memory.gather != "codes":
+def _gathers_once(program: Program, data_parallel_axis: str | None) -> bool:
+    """Whether devices that share weights send them once a step."""
+    shared = program.memory.gather != "layer" and data_parallel_axis is None and splits_weights()
+    return shared and not draws_together(program.held)
+
+
+def codable_weights(
+    program: Program, params: Any, ctx: Context, sequences: int, data_parallel_axis: str | None
+) -> Codable:
+    """Weights that are sent or multiplied in codes by these settings, as they are before they are projected."""
+    if not _gathers_once(program, data_parallel_axis):
+        return NOTHING._replace(ready=ready_codes(program, params, ctx, sequences))
+    in_place = program.memory.gather == "codes"
+    if not in_place and not takes_codes():
         return NOTHING
     params = with_matrices(params, program.model, program.held)
     representations, kernels = coded_kernels(params, program.held), kernels_of(params)
-    return Codable({path: kernels[path] for path in representations}, representations)
+    own = {path: kernels[path] for path in representations}
+    return Codable(own, representations, in_place, _rows(program, sequences))
+
+
+def ready_codes(program: Program, params: Any, ctx: Context, sequences: int) -> Codes:
+    """Codes of the weights that products of codes read, split over devices as the weights are."""
+    if not takes_codes():
+        return {}
+    params = with_matrices(params, program.model, program.held)
+    return split_as_state(multiplicands(params, program.held, ctx, _rows(program, sequences), by_outputs))
+
+
+def _rows(program: Program, sequences: int) -> int:
+    """Rows that linear layers get of a micro-batch."""
+    return sequences // program.memory.microbatches * program.model.context
 
 
 def sends_codes(program: Program) -> bool:

@@ -89,11 +89,11 @@ def split_as_state(tree: Any) -> Any:
     return jax.lax.with_sharding_constraint(tree, state_sharding(mesh, tree))
 
 
-def by_outputs(function: Callable[[Array, Context], Array], kernel: Array, ctx: Context) -> Array:
+def by_outputs(function: Callable[[Array, Context], Any], kernel: Array, ctx: Context) -> Any:
     """`function` of kernels (..., in, out), by every device of the context mesh on the outputs that it has of them.
 
-    XLA by itself would send rows about for kernels that take them layer after layer. As `state_sharding` splits them;
-    all at once where outputs do not divide.
+    It returns arrays of as many axes, outputs last. XLA by itself would send rows about for kernels that take them
+    layer after layer. As `state_sharding` splits them; all at once where outputs do not divide.
     """
     mesh, auto = automatic_axes()
     if FSDP not in auto or mesh.shape[FSDP] == 1 or kernel.shape[-1] % mesh.shape[FSDP]:

@@ -13,11 +13,12 @@ from jax.sharding import PartitionSpec
 from capscale.formats.base import Context
 from capscale.formats.schedule import first_step
 from capscale.models.compression import mask_pass_rate, weight_errors, weights_distance, weights_error
+from capscale.models.multiplied import with_codes
 from capscale.models.owned import next_format_state
 from capscale.models.parametrized import with_matrices
 from capscale.models.projected import path_name, project_params
 from capscale.train.gradient import microbatches
-from capscale.train.losses import codable_weights, loss_and_gradient, parallel_axis, token_losses
+from capscale.train.losses import codable_weights, loss_and_gradient, parallel_axis, ready_codes, token_losses
 from capscale.train.metrics import SWITCHED
 from capscale.train.optimizer import gradient_transform, rate_at
 from capscale.train.program import Phase, Program
@@ -103,7 +104,7 @@ def _step(
     if program.slices:
         loss, gradient, held_gradient = _over_widths(program, state, window_BU, ctx, data_parallel_axis)
     else:
-        codable = codable_weights(program, state.params)
+        codable = codable_weights(program, state.params, ctx, len(window_BU), data_parallel_axis)
         loss, held_gradient = loss_and_gradient(program, held, window_BU, ctx, data_parallel_axis, codable=codable)
         (gradient,) = vjp_to_master(held_gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 step count with floats
@@ -215,6 +216,7 @@ def evaluate_chunk(program: Program, state: TrainState, window_SBU: Array) -> Ar
         key = jax.random.wrap_key_data(state.key)
         ctx = Context(jnp.float32(1), key)
         held = _held(program, state.params, ctx, state.formats)
+        held = with_codes(held, ready_codes(program, state.params, ctx, window_SBU.shape[1]))
         devices_apart = 1 if data_parallel_axis is None else jax.lax.axis_size(data_parallel_axis)
 
         def losses_b(part: tuple[Array, Array]) -> Array:

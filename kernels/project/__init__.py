@@ -2,7 +2,7 @@
 
 from ..renamed import old_names
 from .affine import Extremes, Number, RangeOver, ScaleOffset, SignedLargestOver, extremes
-from .codes import Encoded, decode, has_codes
+from .codes import Encoded, decode, has_codes, levels_of, without_codes
 from .op import encode, project
 from .projection import Projection, in_dtype, in_steps, of_level, on_grid, rounded
 from .reference import code_of_vectors, on_codebook, survivors
@@ -36,6 +36,7 @@ __all__ = [
     "has_codes",
     "in_dtype",
     "in_steps",
+    "levels_of",
     "normalised",
     "of_level",
     "on_codebook",
@@ -44,6 +45,7 @@ __all__ = [
     "reciprocal",
     "rounded",
     "survivors",
+    "without_codes",
 ]
 
 __getattr__ = old_names(__name__, {"Given": "ExternalScale"})

@@ -49,17 +49,18 @@ class Encoded(NamedTuple):
 
 def coded_grid(spec: Spec) -> CodedGrid:
     """The grid of a projection that has codes. Raises ValueError for one that has none."""
-    if (reason := _without_codes(spec)) is not None:
+    if (reason := without_codes(spec)) is not None:
         raise ValueError(reason)
     return cast(CodedGrid, spec.grid)
 
 
 def has_codes(spec: Spec) -> bool:
     """Whether rows of a projection can be written as codes and scales."""
-    return _without_codes(spec) is None
+    return without_codes(spec) is None
 
 
-def _without_codes(spec: Spec) -> str | None:
+def without_codes(spec: Spec) -> str | None:
+    """Why rows of a projection cannot be written as codes and scales, or None."""
     if spec.scale is not None and spec.scale.statistic == "extremes":
         return f"{spec}: the codes of scales with an offset are left to packed formats; use `project`"
     if spec.grid is None or spec.pattern is not None:
@@ -105,6 +106,15 @@ def code_of(grid: CodedGrid, x: Array, scale: Array) -> Array:
     """int32 code of float32 `x` on the grid of that scale; NaN, which has none, is coded as 0 is. Elementwise."""
     normal = normalised(x, scale)
     return grid.encode(jnp.where(jnp.isnan(normal), 0.0, normal)).astype(jnp.int32)
+
+
+def levels_of(spec: Spec, encoded: Encoded, width: int) -> Array:
+    """Levels (..., `width`) of the codes that `encode` made of such rows, float32: values without their scales."""
+    grid = coded_grid(spec)
+    bits = code_bits(grid)
+    # Runs side by side, as `bitplanes.unpack`, which a TPU's compiler lays out with a run in a register of 32.
+    runs = [jnp.right_shift(encoded.codes, jnp.uint8(first)) & jnp.uint8(2**bits - 1) for first in range(0, 8, bits)]
+    return grid.decode(jnp.concatenate(runs, axis=-1)[..., :width].astype(jnp.uint32))
 
 
 def decode(spec: Spec, encoded: Encoded, width: int, dtype: DTypeLike) -> Array:

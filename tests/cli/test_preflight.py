@@ -99,6 +99,21 @@ def test_programs_under_a_policy_say_what_runs_in_each_layer(command, monkeypatc
     assert {row["path"].split("/")[1] for row in program["layers"]} == {"1"}
 
 
+@needs_libtpu
+def test_a_program_says_how_many_products_are_of_codes(command, monkeypatch):
+    """In a line of its own where codes are asked for; in JSON always."""
+    counts = {"int8": 7, "float8": 0, "values": 31}
+    compiled = Compiled(GB, 2 * GB, 1.0, "", products=counts)
+    monkeypatch.setattr(preflight, "compile_step", lambda run, setting, quick: compiled)
+    _, printed, _ = command("--topology", "v5e:2x2", "--json")
+    assert [program["products"] for program in json.loads(printed)["programs"]] == [counts, counts]
+    _, plain, _ = command("--topology", "v5e:2x2")
+    monkeypatch.setenv("CAPSCALE_PRODUCTS", "auto")
+    _, asked, _ = command("--topology", "v5e:2x2")
+    assert "products" not in plain
+    assert asked.splitlines().count("  products: 7 of int8, 31 of values") == 2
+
+
 @pytest.mark.ci
 @needs_libtpu
 def test_a_sweep_of_tiny_runs_is_compiled_for_a_slice(command):
@@ -110,6 +125,7 @@ def test_a_sweep_of_tiny_runs_is_compiled_for_a_slice(command):
     for program in (compressed, dense):
         assert program["fits"]
         assert program["estimate"] is None
+        assert program["products"]["values"] > program["products"]["int8"] == program["products"]["float8"] == 0
         assert 10_000 < program["bytes_per_device"] < program["bytes_there"] == 16 * 2**30
     assert [run["steps"] for run in compressed["runs"]] == [12, 12, 24]
     matrices = tiny.MODEL.non_embedding_parameters + 96 * 8

@@ -24,7 +24,7 @@ def undecided(monkeypatch):
 
 
 def test_a_cpu_runs_the_reference():
-    assert dispatch.current() == ("cpu", False)
+    assert dispatch.current() == ("cpu", False, None)
     assert choose("project", "float32 (8, 128)", anything) == "reference"
 
 

@@ -1,0 +1,142 @@
+"""Time of products of codes against those of values on TPUs, by the schedules of their compiler.
+
+    python scripts/tpu_products.py                       # needs libtpu (pip install 'jax[tpu]'), no TPU
+    python scripts/tpu_products.py --json docs/benchmarks/products-tpu.json
+
+Estimates, not measurements. Each row is what a layer does forward in a training step, of M rows: activations are
+projected, which both products need, the one to multiply them and the other for its gradient; then these are multiplied
+as bfloat16, or put in codes once more and multiplied as int8. Weights are there as each product reads them. XLA's own
+cycles, and for kernels the cycles of their schedules or the time of their bytes, whichever is longer. "Alone": the
+product of what is there already in values or codes.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from capscale.kernels import bundles, dispatch, products
+from capscale.kernels.aot import compile_for_tpu
+from capscale.kernels.matmul.codes import DTYPES, Multiplicand
+from capscale.kernels.project import Unsupported
+from jax import Array
+
+from capscale.code_product import Codes, product_of_codes
+from capscale.models.ladder import PAPER
+from capscale.product import product
+from capscale.representation import (
+    ProjectedWeight,
+    Representation,
+    codes_of,
+    linear,
+    operand,
+    project_once,
+)
+from capscale.sweep.estimate import estimate
+from capscale.sweep.schedule import read_schedule
+from capscale.sweep.slices import Slice
+
+SIZES, ROWS = ("30M", "200M", "800M"), (16, 256, 1024, 4096, 16384)
+FORMATS = ("int4", "int8")
+"""Of weights and activations, rotated by 128: codes of int4 are twice its levels, those of int8 have an offset."""
+MODES: tuple[products.Products, ...] = ("values", "codes")
+PLACE = ("chip", "kind", "format", "size", "M", "K", "F")
+"""Columns that tell rows apart."""
+
+
+def times(chip: str, held: Representation, shape: tuple[int, int, int], folder: Path) -> dict[str, float]:
+    """Estimated microseconds of a forward product (M, K, F) by either way, and of the product alone."""
+    rows, inputs, outputs = shape
+    by = codes_of(held, inputs)
+    assert not isinstance(by, Unsupported)
+    dtype = DTYPES[by.pair.kind]
+    x, value = (jax.ShapeDtypeStruct(of, jnp.bfloat16) for of in ((rows, inputs), (inputs, outputs)))
+    x_codes, w_codes = (
+        Multiplicand(jax.ShapeDtypeStruct(of, dtype), jax.ShapeDtypeStruct(scales, jnp.float32))
+        for of, scales in (((rows, inputs), (rows, 1)), ((inputs, outputs), (1, outputs)))
+    )
+
+    def layer(x: Array, value: Array, codes: Multiplicand) -> tuple[Array, Array]:
+        once = project_once(x, held)
+        return linear(once, ProjectedWeight(value, codes=codes), held), once.value
+
+    def alone(x: Array, w: Array, x_codes: Multiplicand, w_codes: Multiplicand) -> Array:
+        if products.mode() == "values":
+            return product(x, w)
+        return product_of_codes(x, w, Codes(x_codes, w_codes, by.pair))
+
+    found = {}
+    programs = (("", layer, (x, value, w_codes)), ("_alone", alone, (x, value, x_codes, w_codes)))
+    for name, program, operands in programs:
+        for mode in MODES:
+            for written in folder.iterdir():
+                written.unlink()
+            with dispatch.target("tpu", chip=chip), products.force(mode):
+                text = compile_for_tpu(chip, program, *operands).as_text()
+            step = estimate(read_schedule(text, 1), Slice(chip, "2x2"), 4, folder).step
+            found[f"{mode}{name}_us"] = round(1e6 * step, 2)
+    return found
+
+
+def fewest_rows(results: Iterable[dict[str, Any]]) -> dict[tuple[str, str], int]:
+    """By chip and kind of codes the least M from which on no row has codes slower; left out where there is none."""
+    table: dict[tuple[str, str], dict[int, bool]] = {}
+    for row in results:
+        of_rows = table.setdefault((row["chip"], row["kind"]), {})
+        of_rows[row["M"]] = of_rows.get(row["M"], True) and row["codes_us"] < row["values_us"]
+    found = {}
+    for place, faster in table.items():
+        for rows in sorted(faster, reverse=True):
+            if not faster[rows]:
+                break
+            found[place] = rows
+    return found
+
+
+def main() -> None:
+    """Prints a row for each chip, format, matrix and M, and the rule that follows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="file to write, row by row; other rows of it stay")
+    parser.add_argument("--chips", nargs="+", default=["v5e", "v6e"], choices=["v5e", "v6e"])
+    parser.add_argument("--sizes", nargs="+", default=SIZES, choices=SIZES)
+    parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
+    parser.add_argument("--rows", nargs="+", type=int, default=ROWS)
+    arguments = parser.parse_args()
+    folder = bundles.folder()
+    assert folder is not None, "libtpu was loaded before it could be told to write schedules"
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"jax": jax.__version__, "libtpu": version("libtpu"), "python": sys.version.split()[0]},
+        "command": " ".join(["python", *sys.argv]),
+    }
+    print(f"by schedules of libtpu {about['versions']['libtpu']}; estimates, nothing was run")
+    print("chip  format  size      M      K      F   values us   codes us   alone: values us   codes us")
+    path = None if arguments.json is None else Path(arguments.json)
+    before = json.loads(path.read_text())["results"] if path is not None and path.exists() else []
+    table: dict[tuple[Any, ...], dict[str, Any]] = {tuple(row[name] for name in PLACE): row for row in before}
+    for chip in arguments.chips:
+        for format in arguments.formats:
+            held = Representation(operand(format), operand(format, per_token=True), hadamard=128)
+            for size in arguments.sizes:
+                inputs, outputs = PAPER.model(size, 1).projections["up"]
+                for rows in arguments.rows:
+                    place = (chip, "int8", format, size, rows, inputs, outputs)
+                    found = times(chip, held, (rows, inputs, outputs), folder)
+                    table[place] = {**dict(zip(PLACE, place, strict=True)), **found}
+                    of = f"{chip:5s} {format:6s} {size:5s} {rows:6d} {inputs:6d} {outputs:6d}"
+                    values, codes, *alone = found.values()
+                    print(f"{of} {values:11.2f} {codes:10.2f} {alone[0]:18.2f} {alone[1]:10.2f}", flush=True)
+                    if path is not None:
+                        rows_now = [table[place] for place in sorted(table)]
+                        path.write_text(json.dumps({**about, "results": rows_now}, indent=1) + "\n")
+    print({" ".join(place): rows for place, rows in fewest_rows(table.values()).items()})
+
+
+if __name__ == "__main__":
+    main()

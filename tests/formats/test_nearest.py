@@ -88,6 +88,7 @@ def test_subspace_iteration_comes_near_from_anywhere(decay, most):
     assert all(0 <= one <= bound for one, bound in zip(found, most, strict=True)), found
 
 
+@pytest.mark.ci
 def test_a_step_of_iteration_follows_weights_that_move():
     """A walk of a hundredth of the weights a step: what the basis misses stays below a thousandth of the error."""
     x = gaussian((96, 128))
@@ -101,6 +102,7 @@ def test_a_step_of_iteration_follows_weights_that_move():
     assert excess(still, x) > 5 * excess(state, x), "the test can fail"
 
 
+@pytest.mark.ci
 def test_stated_errors_are_those_of_gaussian_matrices():
     """Finite matrices within what their size leaves of the limit; any law of entries; the limit of large squares."""
     for format, shape in ((QUARTER, (60, 160)), (KRONECKER, (100, 100)), (COMPENSATED, (100, 100))):

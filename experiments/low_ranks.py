@@ -2,7 +2,7 @@
 
 A matrix is held at the nearest of its rank and trained straight-through (`nearest-lowrank0.5`), or made of the factors,
 which are trained (`lowrank0.5`): the same numbers stored. And two bits, with a low rank of an eighth of the numbers for
-what they leave, which makes 4 bits of large matrices, beside two and three bits alone. Statements, written before any was
+what they leave, 4 bits in large matrices, beside two and three bits alone. Statements, written before any was
 trained: the nearest point is worth more than trained factors, as training moves all of the matrix there; the
 compensation is worth something; and more than the third bit, as INT2.1 (arXiv 2306.08162) makes up for two bits. By
 GMSE it is not: .119 of two bits is .094 with it, and .037 of three.

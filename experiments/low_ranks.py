@@ -7,9 +7,9 @@ trained: the nearest point is worth more than trained factors, as training moves
 compensation is worth something; and more than the third bit, as INT2.1 (arXiv 2306.08162) makes up for two bits. By
 GMSE it is not: .119 of two bits is .094 with it, and .037 of three.
 
-Run: `capscale sweep low_ranks --ladder nano --out runs/low_ranks`, 40 runs, then `python scripts/collect_rows.py
-runs/low_ranks low_ranks.csv` and `python scripts/judge_experiment.py low_ranks low_ranks.csv`. None are committed yet:
-there is no verdict.
+Run: `capscale sweep low_ranks --ladder nano --out runs/low_ranks`, 40 runs, of which the dense ones and trained factors
+are those of `parametrizations`, then `python scripts/judge_experiment.py low_ranks experiments/results/low_ranks.csv`.
+Rows and verdicts: experiments/results/README.md.
 """
 
 import math

@@ -108,7 +108,8 @@ def test_time_is_what_does_not_overlap():
         chip.clock, (Kernel("k", 2, int(chip.bandwidth)),), {"all-reduce": 5 * chip.wire}, chip.wire, {}
     )
     found = estimate(schedule, slice_, 4)
-    assert found == Estimate(1.0, pytest.approx(2.0), 4.0, 1.0, 5 * chip.wire, by_schedule=False)
+    kinds = {"all-reduce": 5 * chip.wire}
+    assert found == Estimate(1.0, pytest.approx(2.0), 4.0, 1.0, 5 * chip.wire, by_schedule=False, kinds=kinds)
     assert found.step == pytest.approx(5.0)
     assert found.bottleneck == "wire"
     assert found._replace(beside=1.0).step == pytest.approx(4.0)

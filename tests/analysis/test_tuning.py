@@ -56,6 +56,7 @@ def test_of_equal_rates_the_lower_one_and_one_rate_is_as_it_was():
         make_table([*twice, twice[0] | {"loss": twice[0]["loss"] + 0.3}], "x")
 
 
+@pytest.mark.ci
 def test_a_report_of_a_tuned_sweep(tmp_path, capsys):
     """The whole command on a folder whose runs differ in their rates: no word of several losses of one run."""
     sweep = write_sweep(tmp_path / "sweep")

@@ -1,4 +1,7 @@
-"""A Ray head on this machine with an autoscaler, whose nodes are processes here; and it ends what it has started."""
+"""Ray heads on this machine: one with an autoscaler, whose nodes are processes here, and one that takes jobs.
+
+Each ends what it has started.
+"""
 
 import json
 import os
@@ -8,6 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +20,8 @@ from typing import Any
 
 from support.limits import LIMIT_S
 
-RAY = Path(sys.executable).parent / "ray"
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+"""The command `ray` of this Python."""
 
 
 def free_port() -> int:
@@ -50,7 +56,6 @@ def autoscaling_head(place: Path, node_types: dict[str, Any], **environment: str
     from ray.util import get_node_ip_address
 
     host, port = get_node_ip_address(), free_port()
-    files = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie there, whose names are of 107 bytes at most
     head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
     config: dict[str, Any] = {
         "cluster_name": "here",
@@ -72,13 +77,48 @@ def autoscaling_head(place: Path, node_types: dict[str, Any], **environment: str
     config |= {key: [] for key in ("cluster_synced_files", "rsync_exclude", "rsync_filter")}
     config |= {"file_mounts_sync_continuously": False}
     (place / "autoscaling.yaml").write_text(json.dumps(config))
-    command = [str(RAY), "start", "--head", "--block", "--num-cpus=0", f"--port={port}", f"--node-ip-address={host}"]
-    command += [f"--autoscaling-config={place / 'autoscaling.yaml'}", f"--temp-dir={files}"]
-    common = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    with (place / "head.log").open("w") as log:
-        process = subprocess.Popen(command, env=os.environ | common | environment, stdout=log, stderr=log)
+    options = ["--num-cpus=0", f"--port={port}", f"--node-ip-address={host}"]
+    options += [f"--autoscaling-config={place / 'autoscaling.yaml'}"]
+    common = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    with _head(place, options, common | environment) as pid:
+        yield f"{host}:{port}", pid
+
+
+@contextmanager
+def head_that_takes_jobs(place: Path, cpus: int, **environment: str) -> Iterator[str]:
+    """A head with so many cores and a dashboard; the dashboard's address, once it answers.
+
+    Whoever submits a job must not be told of another cluster by RAY_ADDRESS.
+    """
+    port, dashboard = free_port(), free_port()
+    options = [f"--num-cpus={cpus}", f"--port={port}", "--include-dashboard=true", f"--dashboard-port={dashboard}"]
+    with _head(place, options, environment) as pid:
+        address, until = f"http://127.0.0.1:{dashboard}", time.monotonic() + LIMIT_S
+        while not _answers(f"{address}/api/jobs/"):
+            assert Path(f"/proc/{pid}").exists(), (place / "head.log").read_text()
+            assert time.monotonic() < until, (place / "head.log").read_text()
+            time.sleep(0.5)
+        yield address
+
+
+def _answers(url: str) -> bool:
     try:
-        yield f"{host}:{port}", process.pid
+        with urllib.request.urlopen(url, timeout=LIMIT_S) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+@contextmanager
+def _head(place: Path, options: list[str], environment: dict[str, str]) -> Iterator[int]:
+    """The process of a head; what it says goes to `head.log`."""
+    files = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie there, whose names are of 107 bytes at most
+    command = [*RAY, "start", "--head", "--block", f"--temp-dir={files}", *options]
+    patient = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(LIMIT_S)}
+    with (place / "head.log").open("w") as log:
+        process = subprocess.Popen(command, env=os.environ | patient | environment, stdout=log, stderr=log)
+    try:
+        yield process.pid
     finally:
         started = descendants(process.pid)
         process.terminate()

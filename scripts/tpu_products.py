@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def times(chip: str, held: Representation, shape: tuple[int, int, int], folder: 
     dtype = DTYPES[by.pair.kind]
     x, value = (jax.ShapeDtypeStruct(of, jnp.bfloat16) for of in ((rows, inputs), (inputs, outputs)))
     x_codes, w_codes = (
-        Multiplicand(jax.ShapeDtypeStruct(of, dtype), jax.ShapeDtypeStruct(scales, jnp.float32))
+        Multiplicand(*cast(Any, (jax.ShapeDtypeStruct(of, dtype), jax.ShapeDtypeStruct(scales, jnp.float32))))
         for of, scales in (((rows, inputs), (rows, 1)), ((inputs, outputs), (1, outputs)))
     )
 

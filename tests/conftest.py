@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["RAY_AUTH_MODE"] = "disabled"  # a token that Ray may have left at home would be asked for
 
 # What the tests compile is kept, for the other workers, the programs that tests start and the next run: compiling is
 # most of their time. `pytest --cache-clear` empties it.

@@ -67,7 +67,6 @@ def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_submitted_again(tmp_
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
         "JAX_PLATFORMS": "cpu",
         "RAY_worker_niceness": "0",
-        "RAY_AUTH_MODE": "disabled",  # a token that Ray may have left at home would be asked for
         "SLOWLY": str(tmp_path / "slowly"),
     }.items():
         monkeypatch.setenv(name, value)

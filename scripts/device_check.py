@@ -54,7 +54,7 @@ class Check:
 
     def __init__(self) -> None:
         self.start, self.end = time.monotonic(), time.monotonic() + LIMIT - CLOSING
-        self.lock, self.held = threading.Lock(), list[Held]()
+        self.lock, self.held = threading.RLock(), list[Held]()  # the main thread is told to end where it may hold it
         self.about, self.rows = about("jax") if REHEARSE != "skeleton" else {}, list[dict[str, Any]]()
         OUT.mkdir(parents=True, exist_ok=True)
         self.file, self.log = (OUT / "rows.jsonl").open("w"), (OUT / "log.txt").open("w")
@@ -231,11 +231,12 @@ class Check:
         return text
 
     def stop(self, *_: Any) -> None:
-        """Told to end: kills what runs, and writes."""
-        for process in list(RUNNING):
-            process.kill()
-        print(self.close(), flush=True)
-        os._exit(143)
+        """Told to end: kills what runs, and writes. What is killed so has no row: no thread writes behind this."""
+        with self.lock:
+            for process in list(RUNNING):
+                process.kill()
+            print(self.close(), flush=True)
+            os._exit(143)
 
 
 def parsed(line: str) -> dict[str, Any]:

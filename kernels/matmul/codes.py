@@ -49,7 +49,7 @@ class Multiplicand(NamedTuple):
     """One operand of a product of codes: x (..., K) with scales (..., 1), or w (..., K, F) with scales (..., 1, F)."""
 
     codes: Array
-    """int8, or float8_e4m3fn."""
+    """Of the dtype int8 or float8_e4m3fn."""
     scales: Array
     """float32; NaN where anything that it scales was not finite."""
 

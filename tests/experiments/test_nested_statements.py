@@ -1,7 +1,5 @@
 """Statements about nested integers: on invented losses either way, and on committed rows as the text says."""
 
-from pathlib import Path
-
 import pytest
 from capscale.experiments import nested
 from support import invented
@@ -10,8 +8,6 @@ from capscale.analysis.claims import judge
 from capscale.analysis.evidence import Evidence
 from capscale.formats.catalog import label
 from capscale.train.record import slice_row
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def verdicts(rise):
@@ -32,20 +28,3 @@ def test_losses_decide():
     assert set(better.values()) == {"reproduced"}
     worse = verdicts(lambda name: 0.1 if name.startswith("nested-8-4-2") and "weighted" not in name else 0.0)
     assert set(worse.values()) == {"not reproduced"}
-
-
-def test_committed_rows_say_what_the_text_beside_them_says(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from judge_experiment import judged
-
-    found = {j.claim.name: j for j in judged("nested", ROOT / "experiments" / "results" / "nested.csv")}
-    assert {name: j.verdict for name, j in found.items()} == {
-        "above-int2": "reproduced",
-        "above-its-grid": "undecided at this scale",
-        "as-int4": "not reproduced",
-        "as-int8": "not reproduced",
-    }
-    text = (ROOT / "experiments" / "results" / "README.md").read_text()
-    for j in found.values():
-        low, high = j.estimate.low, j.estimate.high
-        assert f"| {j.claim.says} | {j.estimate.value:.3f} | {low:.3f} to {high:.3f} | {j.verdict} |" in text

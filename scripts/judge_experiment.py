@@ -3,22 +3,26 @@
     python scripts/judge_experiment.py bitnet experiments/results/bitnet.csv
 
 An experiment that is judged here has `STATEMENTS` and `estimates(evidence)`; `capscale reproduce` judges the paper's.
-With `--figure FILE`, one that has `figure(evidence)` is drawn as well.
+With `--figure FILE`, one that has `figure(evidence)` is drawn as well; `--where N=55536` takes the rows of one size.
 """
 
 import argparse
 import csv
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from capscale.analysis.claims import Judgement, judge
 from capscale.analysis.evidence import Evidence
 
 
-def judged(experiment: str, table: Path, ladder: str = "nano") -> list[Judgement]:
-    """Every statement with its estimate and verdict."""
+def judged(
+    experiment: str, table: Path, ladder: str = "nano", where: Mapping[str, Any] | None = None
+) -> list[Judgement]:
+    """Every statement with its estimate and verdict, by the rows whose columns hold the values of `where`."""
     module = importlib.import_module(f"capscale.experiments.{experiment}")
-    found = module.estimates(evidence_of(table, ladder))
+    found = module.estimates(evidence_of(table, ladder).only(**where or {}))
     return [judge(claim, found[claim.name]) for claim in module.STATEMENTS]
 
 
@@ -44,9 +48,11 @@ def main() -> None:
     parser.add_argument("experiment", help="name of an experiment with STATEMENTS")
     parser.add_argument("table", type=Path, help="CSV of its rows, by scripts/collect_rows.py")
     parser.add_argument("--ladder", default="nano", help="that it was trained on")
+    parser.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="rows to judge by; all if none")
     parser.add_argument("--figure", type=Path, help="picture to draw")
     arguments = parser.parse_args()
-    for found in judged(arguments.experiment, arguments.table, arguments.ladder):
+    where = {name: _value(value) for name, _, value in (text.partition("=") for text in arguments.where)}
+    for found in judged(arguments.experiment, arguments.table, arguments.ladder, where):
         said = found.estimate
         numbers = said.missing or f"{said.value:.3g} ({said.low:.3g} to {said.high:.3g})"
         print(f"{found.verdict}: {found.claim.says} {found.claim.effect}: {numbers}. {found.reason}.")

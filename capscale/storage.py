@@ -48,8 +48,10 @@ def refusal(error: BaseException) -> str | None:
 def may_pass(error: BaseException) -> bool:
     """Whether what a store, or the way there, has raised may be gone when it is asked again.
 
-    So are connections that fail or take too long, and answers of HTTP 408, 429 and 500 and above. A right that is not
-    given, a login and a bucket that is not there take somebody to mend them.
+    So are connections that fail or take too long, answers of HTTP 408, 429 and 500 and above, and a resumable upload
+    that the server no longer knows, as when its last answer was lost: it is begun anew
+    (https://cloud.google.com/storage/docs/performing-resumable-uploads). A right that is not given, a login and a
+    bucket that is not there take somebody to mend them.
     """
     links = [error, error.__cause__, error.__context__]
     return any(_passes(link) for link in links if link is not None)
@@ -64,6 +66,8 @@ def _passes(error: BaseException) -> bool:
     answer = getattr(error, "response", None)
     answer = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
     status = getattr(error, "code", None) or getattr(error, "status", None) or answer
+    if _UPLOAD in str(error) and (isinstance(error, FileNotFoundError) or status in (404, 410)):
+        return True
     if isinstance(status, int):
         return status in (408, 429) or status >= 500
     kinds = {kind.__name__ for kind in type(error).__mro__}
@@ -72,6 +76,8 @@ def _passes(error: BaseException) -> bool:
 
 _CONNECTION = {"ClientConnectionError", "HTTPClientError", "EndpointConnectionError", "TransportError"}
 """Errors of aiohttp, botocore and google.auth for a server that does not answer; named, as none need be installed."""
+_UPLOAD = "upload_id="
+"""In the address of a resumable upload, which is all that gcsfs says of one that is not found."""
 _OURS = (TypeError, AttributeError, NameError, AssertionError)
 """Mistakes in a program, which no credentials mend."""
 

@@ -198,6 +198,7 @@ class Answer(Exception):
         (ConnectionResetError(), True),
         (TimeoutError(), True),
         (FileNotFoundError(), False),
+        (FileNotFoundError("http://h/upload/storage/v1/b/bucket/o?uploadType=resumable&name=x&upload_id=1f86"), True),
         (PermissionError(), False),
     ],
 )

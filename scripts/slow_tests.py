@@ -57,7 +57,7 @@ class Clock:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Says how many were left."""
         left = self.chosen - len(self.run)
-        terminalreporter.section("slow tests")
+        terminalreporter.section("tests by the clock")
         terminalreporter.write_line(f"{len(self.run)} of {self.chosen} run, {left} left to other commits")
 
 

@@ -28,8 +28,8 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
     """Makes `out` the directory of this sweep, or checks that it is, or adds the runs of a start with other flags.
 
     `sweep.json` records the experiment, the text and the expected runs with their planned FLOPs; it is written once.
-    Other seeds and sizes of the same experiment, and more sizes of a ladder of one's own, are added in files beside it
-    (`capscale.artifacts.sweep_listing`).
+    Other seeds and sizes of the same experiment, more sizes of a ladder of one's own, and runs that the experiment was
+    given since, are added in files beside it (`capscale.artifacts.sweep_listing`).
 
     Raises:
       UserError: another sweep lives there, or this one before an edit; no checkpoints can be kept there.
@@ -53,7 +53,7 @@ def open_directory(sweep: Sweep, out: epath.Path, command: str, versions: dict[s
     listed = sweep_listing(out, DAMAGED)["runs"]
     known = False
     for found in _files(out):
-        known |= _agrees(found, identity, out)
+        known |= _agrees(found, sweep, identity, out)
     if not known and not set(identity["runs"]) <= set(listed):
         write_json(out / f"sweep-{digest(identity)[:16]}.json", content, new=True)
 
@@ -91,11 +91,12 @@ def _files(out: epath.Path) -> Iterator[dict[str, Any]]:
         yield read_json(path, DAMAGED)
 
 
-def _agrees(found: Mapping[str, Any], identity: Mapping[str, Any], out: epath.Path) -> bool:
+def _agrees(found: Mapping[str, Any], sweep: Sweep, identity: Mapping[str, Any], out: epath.Path) -> bool:
     """Whether a file of the directory lists just these runs; `UserError` where it is another sweep's.
 
     Of one experiment and ladder, one selection gives one list of runs, and all selections are of one list: else the
-    experiment was edited, or code that its formats use.
+    experiment was edited, or code that its formats use. One that still has every run that the file lists has grown, and
+    goes on: a run is named by what it is, so that none is trained by one edit and read by another.
     """
     for field in ("schema", "experiment", "ladder", "data"):
         if found.get(field) != identity[field]:
@@ -108,8 +109,8 @@ def _agrees(found: Mapping[str, Any], identity: Mapping[str, Any], out: epath.Pa
                 f"{out} holds another sweep: size {size} of its ladder {identity['ladder']} was {short(before[size])}, "
                 f"and is {short(now[size])}; give the size another name, or choose another --out"
             )
-    same_list = _whole(found) == _whole(identity)
-    if before == now and not same_list:
+    has_all = _whole(found) == _whole(identity) or set(found.get("runs", ())) <= {*sweep.every, *identity["runs"]}
+    if before == now and not has_all:
         raise UserError(f"{out} holds another sweep: {_others(found, identity)}; choose another --out")
     return found.get("runs") == identity["runs"]
 
@@ -126,7 +127,7 @@ def _others(found: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     known = sum(run_id in listed for run_id in wanted)
     return (
         f"of this sweep's {len(wanted)} runs it lists {known}, and {len(listed)} in all, as after an edit of the "
-        "experiment, or of code that its formats use"
+        "experiment that took runs away or changed them, or of code that its formats use"
     )
 
 
@@ -134,7 +135,7 @@ def check_same(sweep: Sweep, out: epath.Path) -> None:
     """Raises `UserError` where another sweep than this one lives in `out`."""
     identity = _identity(sweep)
     for found in _files(out):
-        _agrees(found, identity, out)
+        _agrees(found, sweep, identity, out)
 
 
 def check_open(out: epath.Path) -> None:

@@ -62,9 +62,11 @@ def test_what_has_a_result_is_not_missing(place, capsys):
     result.write_text(result.read_text().replace('"seed": 3', '"seed": 4'))
     assert asked(capsys) == (0, "0\n2\n3\n", ""), "a damaged one is for its worker to tell of"
     (place / "mine.py").write_text(EXPERIMENT.replace("range(4)", "range(5)"))
+    assert asked(capsys) == (0, "0\n2\n3\n4\n", ""), "an experiment that has grown"
+    (place / "mine.py").write_text(EXPERIMENT.replace("range(4)", "range(3)"))
     status, out, err = asked(capsys)
     assert (status, out) == (2, "")
-    assert "out holds another sweep: of this sweep's 5 runs it lists 4" in err
+    assert "out holds another sweep: of this sweep's 3 runs it lists 3, and 4 in all" in err
     listing = json.loads((place / "out" / "sweep.json").read_text())
     (place / "out" / "sweep.json").write_text(json.dumps(listing | {"data": "nothing"}))
     assert asked(capsys)[0] == 2

@@ -128,7 +128,7 @@ def test_directory_is_opened_once_and_again(tmp_path):
     [
         (
             {"runs": (tiny.run(seed=1),)},
-            "of this sweep's 1 runs it lists 0, and 1 in all, as after an edit of the experiment, or of code",
+            "of this sweep's 1 runs it lists 0, and 1 in all, as after an edit of the experiment that took runs away",
         ),
         ({"experiment": "yours"}, "its experiment is 'mine', this sweep's is 'yours'"),
         ({"data": replace(tiny.corpus().id, sha256="0" * 64)}, "its data is"),

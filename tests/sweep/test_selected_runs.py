@@ -104,16 +104,29 @@ def test_an_addition_that_was_altered_is_named(tmp_path):
 
 @pytest.mark.parametrize("first", [WHOLE, Selection(seeds=(0,))], ids=["whole", "selected"])
 @pytest.mark.parametrize("second", [WHOLE, Selection(seeds=(0,)), Selection(seeds=(0, 1))], ids=["whole", "same", "ot"])
-def test_an_edited_experiment_is_another_sweep_whatever_is_selected(first, second, tmp_path):
-    def sweep(selection, *more):
-        runs = (tiny.run(), tiny.run(tokens=640), *more)
+def test_an_edited_experiment_is_another_sweep_unless_it_has_grown(first, second, tmp_path):
+    old = (tiny.run(), tiny.run(tokens=640))
+
+    def sweep(selection, runs):
         every = () if selection == WHOLE else tuple(run.run_id for run in runs)
         return Sweep("mine", NANO, DATA, selection.of(runs, "mine", "nano"), selection, every)
 
-    before = open_(sweep(first), tmp_path)
-    with pytest.raises(UserError, match=r"holds another sweep: of this sweep's . runs it lists .* after an edit"):
-        open_(sweep(second, tiny.run(tokens=1280)), tmp_path)
-    assert open_(sweep(second), tmp_path) >= before
+    before = open_(sweep(first, old), tmp_path)
+    for edited in [(tiny.run(), tiny.run(tokens=1280)), old[:1]]:  # a run that was changed, one that was taken away
+        with pytest.raises(UserError, match=r"holds another sweep: of this sweep's . runs it lists .* after an edit"):
+            open_(sweep(second, edited), tmp_path)
+    assert open_(sweep(second, old), tmp_path) >= before
+    opened, runs = open_(sweep(first, old), tmp_path), listed(tmp_path)
+    more = sweep(WHOLE, (tiny.run(tokens=1280), *old))
+    if second.seeds == (0, 1):  # its runs of seed 1 are none of the grown experiment's own
+        with pytest.raises(UserError, match=r"of this sweep's 3 runs it lists 2, and 4 in all, as after an edit"):
+            open_(more, tmp_path)
+        return
+    assert open_(more, tmp_path) > opened
+    assert set(listed(tmp_path)) == {*runs, *(run.run_id for run in more.runs)}
+    assert open_(more, tmp_path) == open_(more, tmp_path)
+    with pytest.raises(UserError, match=r"of this sweep's 2 runs it lists 2, and 3 in all, as after an edit"):
+        open_(sweep(WHOLE, old), tmp_path)
 
 
 def own(**changes):

@@ -25,7 +25,7 @@ from capscale.train.executor import _sharded
 from capscale.train.loop import LoopIntervals
 from capscale.train.losses import sends_codes
 from capscale.train.memory import AT_ONCE, Memory
-from capscale.train.run import Run
+from capscale.train.run import Run, gathers
 from capscale.train.sharding import check_reduce, make_mesh
 from capscale.train.step import MEASURED_EVERY, Program, RunScalars
 
@@ -221,6 +221,8 @@ def remedy_here(run: Run, refused: Compiled, setting: Setting, quick: bool) -> t
     for remat in (False, True):
         for gather in ("step", "codes", "layer"):
             if remat < setting.memory.remat or (gather != "layer" and devices == 1):
+                continue
+            if gathers(run.held, gather) != gather:
                 continue
             if gather == "codes" and not sends_codes(Program.of(run)):
                 continue

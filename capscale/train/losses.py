@@ -15,7 +15,7 @@ from capscale.models.projected import coded_kernels, kernels_of
 from capscale.representation import coded_weights, takes_codes
 from capscale.train.gradient import NOTHING, Codable, Codes, Sent, gathered_once, mean_of_parts, splits_weights
 from capscale.train.program import Program
-from capscale.train.run import draws_together
+from capscale.train.run import draws_together, gathers
 from capscale.train.sharding import DATA, by_outputs, mean_over_devices, split_as_state
 
 
@@ -79,8 +79,8 @@ def loss_and_gradient(
 
 def _gathers_once(program: Program, data_parallel_axis: str | None) -> bool:
     """Whether devices that share weights send them once a step."""
-    shared = program.memory.gather != "layer" and data_parallel_axis is None and splits_weights()
-    return shared and not draws_together(program.held)
+    at_once = gathers(program.held, program.memory.gather) != "layer"
+    return at_once and data_parallel_axis is None and splits_weights()
 
 
 def codable_weights(

@@ -25,6 +25,8 @@ class Memory:
         they are sent twice, and their gradients once, for every micro-batch. By "step" each holds all of them and all
         of their gradients in float32 while a step lasts, and both are sent once. By "codes" the same, and weights of a
         format that has codes are sent and held in these, and decoded where they are multiplied: the same numbers.
+        Representations that draw noise for all tokens at once (activations or gradients rounded by chance) go by
+        "layer" whatever is asked.
     """
 
     remat: bool = False

@@ -22,7 +22,7 @@ from capscale.representation import DENSE, Representation
 from capscale.train.code import code_of
 from capscale.train.corrections import Correction
 from capscale.train.flops import flops_per_token
-from capscale.train.memory import Reduce
+from capscale.train.memory import Gather, Reduce
 
 NUMERICS = 1
 """Version of what the package computes of a run, part of the ids of all runs from version 2 on.
@@ -228,6 +228,11 @@ class Run:
 def draws_together(held: Held) -> bool:
     """Whether noise is drawn for all tokens at once, also of gradients, so that devices do not part."""
     return any(draws(each.activations.format) or each.gradients.rounds_by_chance for each in every(held))
+
+
+def gathers(held: Held, asked: Gather) -> Gather:
+    """When devices that share weights send them: as asked, or by layer where noise is drawn for all tokens at once."""
+    return "layer" if draws_together(held) else asked
 
 
 def described(run: Run) -> dict[str, Any]:

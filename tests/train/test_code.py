@@ -1,7 +1,5 @@
 """The code of a user's classes is in the ids of their runs: what changes an id, what does not, what is refused."""
 
-import importlib.util
-import itertools
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 from support import tiny
 from support.limits import LIMIT_S
+from support.user_code import FORMAT, HELPERS, loading, replaced, run_of
 
 from capscale.errors import UserError
 from capscale.estimators import StraightThrough
@@ -19,113 +18,11 @@ from capscale.train.run import described
 # Classes here are as they were hashed first: theirs says `scope`.
 pytestmark = pytest.mark.filterwarnings("ignore:.*scope is now .*granularity")
 
-FORMAT = '''\
-"""A format of the user's, in an experiment of its own."""
-
-import jax.numpy as jnp
-import numpy as np
-from dataclasses import dataclass
-from functools import cached_property
-
-import helpers
-from helpers import offset as shift, TABLE
-from capscale.formats.base import Projection
-
-SCALE = 4
-UNUSED = 7
-LEVELS = np.array([1.0, 2.0])
-EXTRA = []
-EXTRA.append(3)
-KINDS = {"half": lambda x: x / 2}
-SIZES = (8, 12)
-
-
-def largest(x):
-    return jnp.max(jnp.abs(x), axis=-1, keepdims=True) / SCALE
-
-
-class Base:
-    @property
-    def bits(self):
-        return 1.0
-
-
-@dataclass(frozen=True)
-class Mine(Base):
-    """The sign of every value."""
-
-    width: int = 3
-
-    @property
-    def scope(self):
-        return "row"
-
-    def project(self, x, ctx):
-        scale = largest(x) + LEVELS[0] + len(EXTRA) + KINDS["half"](1)  # never negative
-        return Projection(jnp.sign(x) * scale + shift(x) + helpers.bias(1) + TABLE[0])
-
-    @cached_property
-    def late(self):
-        from helpers import hidden
-
-        return hidden
-
-
-def runs(ladder, data):
-    return [SIZES, UNUSED, Mine()]
-'''
-HELPERS = """\
-FACTOR = 2
-OTHER = 5
-TABLE = [1, 2]
-hidden = 6
-
-def offset(x):
-    return x * FACTOR
-
-def bias(x):
-    return inner(x) + 1
-
-def inner(x):
-    return x
-
-def unused():
-    return OTHER
-"""
-numbers = itertools.count()
-
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Imports a format's file as an experiment is, with the module of helpers beside it; gives its module."""
-
-    def load(text=FORMAT, helpers=HELPERS, name="mine"):
-        folder = tmp_path / str(next(numbers))  # Python goes by times and sizes when it reads what it compiled
-        folder.mkdir()
-        (folder / "helpers.py").write_text(helpers)
-        (folder / f"{name}.py").write_text(text)
-        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-        monkeypatch.delitem(sys.modules, "helpers", raising=False)
-        importlib.invalidate_caches()
-        spec = importlib.util.spec_from_file_location(f"capscale_experiment_{name}", folder / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
-
-def run_of(format):
-    """Its id is known from here on, whatever becomes of the modules."""
-    run = tiny.run(representation=Representation(Operand(format, StraightThrough())))
-    assert run.run_id
-    return run
-
-
-def replaced(text, old, new):
-    assert old in text
-    return text.replace(old, new)
+    return loading(tmp_path, monkeypatch)
 
 
 CHANGES = [
@@ -263,139 +160,6 @@ def test_golden_hashes(load):
     assert code_of(load(SYNTAX).Mine()) == {"": "1ada9848fd13da48"}
 
 
-VALUES = """\
-from dataclasses import dataclass
-from helpers import *
-
-@dataclass(frozen=True)
-class Mine:
-    scope = "row"
-    limit = LIMIT
-
-    def project(self, x, ctx):
-        return x * TABLE[0]
-"""
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "int(os.environ['MINE'])",
-        "np.arange(int(os.environ['MINE']))",
-        "jax.numpy.arange(int(os.environ['MINE']))",
-        "{'a': [float(os.environ['MINE'])]}",
-        "Levels((-1.0, float(os.environ['MINE'])))",
-        "'name ' + os.environ['MINE']",
-    ],
-)
-@pytest.mark.parametrize("name", ["LIMIT", "TABLE"])
-def test_values_count_wherever_they_come_from(name, value, load, monkeypatch):
-    values = {"LIMIT": "1", "TABLE": "(1, 2)"} | {name: value}
-    helpers = "import os, jax, numpy as np\nfrom capscale.formats.levels import Levels\n"
-    helpers += "".join(f"{key} = {value}\n" for key, value in values.items())
-    ids = []
-    for number in ("3", "4", "3"):
-        monkeypatch.setenv("MINE", number)
-        ids.append(run_of(load(VALUES, helpers).Mine()).run_id)
-    assert ids[0] == ids[2] != ids[1]
-
-
-ALTERED = """\
-from dataclasses import dataclass
-
-class Box:
-    pass
-
-BOX = Box()
-BOX.fill = lambda x: x
-
-@dataclass(frozen=True)
-class Mine:
-    scope = "row"
-
-    def project(self, x, ctx):
-        return BOX.fill(x)
-"""
-
-
-@pytest.mark.parametrize(("old", "new"), [("lambda x: x\n", "lambda x: 2 * x\n"), ("BOX.fill =", "BOX.other =")])
-def test_so_does_what_is_done_to_a_value_after_it_is_made(old, new, load):
-    before = run_of(load(ALTERED).Mine())
-    assert run_of(load(replaced(ALTERED, old, new)).Mine()).run_id != before.run_id
-
-
-def test_places_on_this_machine_do_not_count(load):
-    helpers = "from pathlib import Path\nTABLE = (1, 2)\nLIMIT = __file__\n"
-    assert run_of(load(VALUES, helpers).Mine()).run_id == run_of(load(VALUES, helpers).Mine()).run_id
-
-
-MADE = """\
-from dataclasses import dataclass
-
-def offset(x):
-    return x
-
-def make(scale, flag=False):
-    if flag:
-        @dataclass(frozen=True)
-        class Made:
-            scope = "row"
-            def project(self, x, ctx):
-                return x
-    else:
-        @dataclass(frozen=True)
-        class Made:
-            scope = "row"
-            def project(self, x, ctx):
-                return x * scale
-    return Made
-
-def choose(flag):
-    if flag:
-        @dataclass(frozen=True)
-        class Made:
-            scope = "row"
-            def project(self, x, ctx):
-                return x
-    else:
-        @dataclass(frozen=True)
-        class Made:
-            scope = "row"
-            def project(self, x, ctx):
-                return -x
-    return Made
-
-def around(inner):
-    @dataclass(frozen=True)
-    class Made(inner):
-        def project(self, x, ctx):
-            return super().project(x, ctx)
-    return Made
-"""
-
-
-def test_classes_that_a_function_makes_hold_what_they_took_from_it(load):
-    module = load(MADE)
-    edited = load(MADE.replace("return x\n\ndef make", "return -x\n\ndef make"))
-    ids = [
-        run_of(made()).run_id
-        for made in (
-            *(module.make(2), module.make(3), module.make(2, flag=True), module.make(module.offset)),
-            *(
-                module.choose(False),
-                module.choose(True),
-                edited.make(edited.offset),
-                module.around(module.make(2)),
-                module.around(module.make(3)),
-            ),
-        )
-    ]
-    assert len(set(ids)) == len(ids)
-    assert run_of(load(MADE).make(2)()).run_id == ids[0]
-    with pytest.raises(UserError, match=r"make.<locals>.Made takes scale=<object .*; make it a field of the class"):
-        _ = run_of(module.make(object())()).run_id
-
-
 def test_classes_without_source_are_refused():
     script = (
         "from support import tiny\nfrom dataclasses import dataclass\n"
@@ -415,44 +179,3 @@ def test_classes_that_no_statement_makes_are_refused():
     made = dataclass(frozen=True)(type("Made", (), {"scope": "row", "__module__": __name__}))
     with pytest.raises(UserError, match=r"Made is not defined in the source of module .*: define it in a .py file"):
         _ = run_of(made()).run_id
-
-
-RINGS = """\
-from dataclasses import dataclass
-from helpers import *
-
-def even(n):
-    return n == 0 or odd(n - 1)
-
-def odd(n):
-    return n != 0 and even(n - 1)
-
-try:
-    from nothere import fast
-except ImportError:
-    fast = None
-
-@dataclass(frozen=True)
-class Mine:
-    scope = "row"
-
-    def project(self, x, ctx):
-        return even(3) + missing + fast + __name__ + len(x)
-
-globals()["missing"] = 3
-"""
-
-
-def test_of_a_module_that_is_passed_on_everything_counts(load):
-    text = VALUES.replace("from helpers import *", "import helpers\nLIMIT = 1").replace(
-        "TABLE[0]", "getattr(helpers, ctx)"
-    )
-    before = run_of(load(text).Mine())
-    assert run_of(load(text).Mine()).run_id == before.run_id
-    assert run_of(load(text, replaced(HELPERS, "OTHER = 5", "OTHER = 6")).Mine()).run_id != before.run_id
-
-
-def test_names_that_lead_in_circles_or_nowhere_end(load):
-    before = run_of(load(RINGS, "def f():\n    from capscale_experiment_mine import *\n".replace("*", "Mine")).Mine())
-    assert run_of(load(RINGS.replace("n != 0", "n > 0")).Mine()).run_id != before.run_id
-    assert run_of(load(RINGS.replace("fast = None", "fast = 0")).Mine()).run_id != before.run_id

@@ -10,11 +10,13 @@ Formats: dense; INT4 weights with block-128 Hadamard rotation ("int4"); the same
 among them: these emulate, so that rounding is added to products that stay as they are. Every program runs in a process
 of its own, one after another, in `--rounds`: a shared machine's speed drifts, so that neighbours in time are compared.
 After two steps of warm-up a round's time is the median of `--steps`, and a program's that of its fastest round. Ratios
-are of tokens per second; overhead is a format's step time over that of the dense step of the same program.
+are of tokens per second; overhead is a format's step time over that of the dense step of the same program. On a machine
+with other work `step_cpu_s` of the JSON file tells more: seconds of all cores together, the least over rounds below.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -73,26 +75,41 @@ def theirs(size: str, batch: int, fmt: str, compiled: bool) -> tuple[Callable[[]
 
 
 def measure(program: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Times one program in this process."""
+    """Times one program in this process, with the allocator set as `capscale sweep` sets it, for PyTorch too."""
+    from capscale.heap import keep_freed_memory
+
+    keep_freed_memory()
     library, _, fmt = program.partition(":")
     if library == "capscale":
         step, where = ours(arguments.size, arguments.batch, arguments.dtype, fmt)
     else:
         step, where = theirs(arguments.size, arguments.batch, fmt, compiled=library == "torch-compile")
-    losses, times = [], []
+    losses, times, used = [], [], []
     for _ in range(WARM_UP + arguments.steps):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         losses.append(step())
         times.append(time.perf_counter() - start)
+        used.append(_since(before))
+    of_cpus, faults = zip(*used[WARM_UP:], strict=True)
     return where | {
         "program": program,
         "first_step_s": times[0],
         "step_s": statistics.median(times[WARM_UP:]),
         "fastest_step_s": min(times[WARM_UP:]),
         "slowest_step_s": max(times[WARM_UP:]),
+        "step_cpu_s": statistics.median(of_cpus),
+        "first_step_cpu_s": used[0][0],
+        "page_faults": statistics.median(faults),
         "first_loss": losses[0],
         "last_loss": losses[-1],
     }
+
+
+def _since(before: resource.struct_rusage) -> tuple[float, int]:
+    """Seconds of all CPUs that this process has taken since, and pages that the kernel has given it."""
+    now = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = now.ru_utime - before.ru_utime + now.ru_stime - before.ru_stime
+    return seconds, now.ru_minflt - before.ru_minflt
 
 
 def _check_names(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -139,18 +156,20 @@ def main() -> None:
         print(f"{program}: {rows[-1]['step_s']:.3f} s a step", file=sys.stderr)
     rounds = {program: [row["step_s"] for row in rows if row["program"] == program] for program in programs}
     seconds = {program: min(found) for program, found in rounds.items()}
+    of_cpus = {name: min(row["step_cpu_s"] for row in rows if row["program"] == name) for name in programs}
     print(
         f"{arguments.size}, batch {arguments.batch}, {arguments.dtype}, {rows[0]['device']}, jax {rows[0]['version']}"
     )
     heads = "".join(f"{f'/ {name}':>16}" for name in libraries[1:])
     wide = max(10, 2 + max(len(text) for text in ("", *arguments.also)))
-    print(f"{'format':<{wide}}{'s a step':>10}{'slowest round':>15}{'over dense':>12}{heads}")
+    print(f"{'format':<{wide}}{'s a step':>10}{'slowest round':>15}{'CPU s':>8}{'over dense':>12}{heads}")
     for fmt in (*FORMATS, *arguments.also):
         own = seconds[f"capscale:{fmt}"]
         others = libraries[1:] if fmt in FORMATS else ()
         ratios = "".join(f"{seconds[f'{name}:{fmt}'] / own:>15.2f}x" for name in others)
         slowest = max(rounds[f"capscale:{fmt}"])
-        print(f"{fmt:<{wide}}{own:>10.3f}{slowest:>15.3f}{own / seconds['capscale:dense']:>11.3f}x{ratios}")
+        cpu, over = of_cpus[f"capscale:{fmt}"], own / seconds["capscale:dense"]
+        print(f"{fmt:<{wide}}{own:>10.3f}{slowest:>15.3f}{cpu:>8.2f}{over:>11.3f}x{ratios}")
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump({**begun, "programs": rows}, file, indent=1)

@@ -16,6 +16,7 @@ ORDER = (
     "errors",
     "checks",
     "clock",
+    "heap",
     "store",
     "storage",
     "files",

@@ -14,6 +14,7 @@ from capscale.cli.device_options import DeviceKind, check_devices, check_groups
 from capscale.cli.memory_options import HowMemory, device_bytes, memory_of, one_at_a_time
 from capscale.cli.selecting import LadderName, Selecting, planned
 from capscale.errors import TRY_AGAIN, UserError
+from capscale.heap import keep_freed_memory
 from capscale.train.memory import Gather
 
 if TYPE_CHECKING:
@@ -151,6 +152,12 @@ def saving_of(checkpoint_interval: float | None, mtbf: float) -> "Saving":
     return Saving(checkpoint_interval, 3600 * mtbf)
 
 
+def _prepare_for_cpus() -> None:
+    """Sets what makes training on CPUs fast and has no effect elsewhere; ahead of JAX, which reads it as it starts."""
+    os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
+    keep_freed_memory()
+
+
 def train(
     command: Training,
     experiment: str,
@@ -165,7 +172,7 @@ def train(
     0: all of them have results, or were stopped early. 2: runs failed. 75: so did they, and all by what may pass by
     itself (`capscale.errors.Unavailable`). Of a stopped one, that of its signal (`STOPPED`).
     """
-    os.environ["XLA_FLAGS"] = " ".join([*CPU_FLAGS, os.environ.get("XLA_FLAGS", "")])
+    _prepare_for_cpus()
     import jax
     from etils import epath
     from rich.console import Console

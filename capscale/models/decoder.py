@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import Array
 
 from capscale.formats.base import Context
+from capscale.kernels import dispatch
 from capscale.models.assigned import Assigned, Held, full, stored_of, table_of
 from capscale.models.config import ModelConfig
 from capscale.models.layers import NOISE, RMSNorm
@@ -16,6 +17,10 @@ from capscale.models.llama import LlamaBlock
 from capscale.models.loss import cross_entropy, logits, mean_cross_entropy
 from capscale.models.olmo2 import Olmo2Block
 from capscale.representation import DENSE, ProjectedWeight, project_activations, project_weights
+
+WRITTEN_OUT = 2**22
+"""Least N of models whose layers are written out on CPUs. A step of theirs is long enough to win back within a hundred
+steps what compiling takes longer; smaller ones compile for as long as they train."""
 
 _BLOCKS = {"llama": LlamaBlock, "olmo2": Olmo2Block}
 
@@ -39,20 +44,29 @@ class Decoder(nn.Module):
         shape = (cfg.vocabulary, cfg.width)
         self.embedding = self.param("embedding", init, shape, jnp.float32)
         block = _BLOCKS[cfg.family]
-        # One compiled layer body; tiny stacks are unrolled because a loop costs more than the layers do.
         layers = nn.scan(
             nn.remat(block, prevent_cse=False) if self.remat else block,
             variable_axes={"params": 0},
             split_rngs={"params": True, NOISE: True},
             in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
             length=cfg.layers,
-            unroll=cfg.layers if cfg.layers <= 2 else 1,
+            unroll=cfg.layers if self._written_out(cfg.layers) else 1,
         )
         # Of several representations it makes the parameters alone: `_segments` applies them.
         held = self.representation
         self.layers = layers(cfg, stored_of(held) if isinstance(held, Assigned) else held)
         self.final_norm = RMSNorm(cfg.norm_epsilon)
         self.head = self.embedding if cfg.tied_embeddings else self.param("head", init, shape, jnp.float32)
+
+    def _written_out(self, layers: int) -> bool:
+        """Whether so many layers are written out one after the other, in place of a loop over one compiled body.
+
+        Two are, as a loop costs more than tiny layers do. On CPUs so are those of larger models: a loop copies what the
+        backward pass needs into arrays of all layers and out of them again, which takes a fifth of a step. With `remat`
+        a loop it stays: without one XLA would merge the second computation of a layer with its first.
+        """
+        large = self.config.non_embedding_parameters >= WRITTEN_OUT and dispatch.current().platform == "cpu"
+        return layers <= 2 or (large and not self.remat)
 
     def features(self, tokens_BT: Array, ctx: Context) -> Array:
         """Inputs of the head, `(B, T, M)` in the compute dtype, for int token ids `(B, T)`."""
@@ -90,8 +104,9 @@ class Decoder(nn.Module):
 
             here = jax.tree.map(lambda leaf, start=start, stop=stop: leaf[start:stop], (params, keys))
             body = jax.checkpoint(layer, prevent_cse=False) if self.remat else layer
-            x_BTM, steps = jax.lax.scan(body, x_BTM, here, unroll=stop - start if stop - start <= 2 else 1)
-            made.append((stop - start, steps))
+            count = stop - start
+            x_BTM, steps = jax.lax.scan(body, x_BTM, here, unroll=count if self._written_out(count) else 1)
+            made.append((count, steps))
         return x_BTM, joined_steps(made) if starting else {}
 
     def _table(self, name: Literal["embedding", "head"], ctx: Context) -> Array:

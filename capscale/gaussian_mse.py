@@ -20,8 +20,9 @@ from capscale.formats.base import Format, granularity_of
 from capscale.formats.capabilities import initial_context
 from capscale.formats.distributions import NORMAL, Distribution
 from capscale.formats.known_errors import known_error
-from capscale.formats.mse import effective_bits, exact_error
+from capscale.formats.mse import ErrorOfShape, effective_bits, exact_error
 from capscale.formats.scaling import ROW
+from capscale.formats.stated import CLOSED_FORM, unstated
 from capscale.representation import Operand
 
 SEED = 0
@@ -29,6 +30,8 @@ RELATIVE_ERROR = 5e-4  # measured values stop here: twice as sure as the 1e-3 th
 CHUNK = 1 << 20  # values drawn at a time
 LARGEST_DRAW = 1 << 28  # values after which a measurement reports the error it has
 FEWEST_ROWS = 64  # rows from which a standard error is estimated
+FEWEST_MATRICES = 4  # the same of matrices that are decomposed, at seconds each
+MATRICES_ERROR = 2e-3  # and where they stop
 
 
 class Gmse(NamedTuple):
@@ -69,26 +72,45 @@ def computed(format: Format, distribution: Distribution = NORMAL, samples: int |
     return measured(format, distribution, samples or ROW)
 
 
-def measured(format: Format, distribution: Distribution, samples: int) -> Gmse:
-    """Monte Carlo over rows of `samples` values (square matrices where the format's granularity is the matrix)."""
+@cache
+def gmse_of_shape(format: Format, shape: tuple[int, int]) -> Gmse:
+    """Error on normal matrices of `shape`, the last axis being that of a row: by a closed form, or measured on such."""
+    if isinstance(format, ErrorOfShape) and unstated(format, CLOSED_FORM) is None:
+        found = format.error_of(shape, NORMAL)
+        if found is not None:
+            return Gmse(found, 0.0, f"closed form, matrices of {shape[0]} x {shape[1]}")
+    return measured(format, NORMAL, shape[1], shape[0])
+
+
+def measured(format: Format, distribution: Distribution, samples: int, rows: int | None = None) -> Gmse:
+    """Monte Carlo over rows of `samples` values; where the format's granularity is the matrix over matrices of `rows`.
+
+    `rows`: None for square matrices.
+    """
     total, square, count, mean, error = 0.0, 0.0, 0, 0.0, 0.0
-    for x, value in drawn(format, distribution, samples):
+    decomposed = isinstance(format, ErrorOfShape)
+    fewest, enough = (FEWEST_MATRICES, MATRICES_ERROR) if decomposed else (FEWEST_ROWS, RELATIVE_ERROR)
+    for x, value in drawn(format, distribution, samples, rows):
         errors = np.square(x - value).mean(axis=(1, 2))
         total, square, count = total + errors.sum(), square + np.square(errors).sum(), count + len(errors)
         mean = total / count
         spread = max(square / count - mean**2, 0.0) * count / max(count - 1, 1)
         error = float(np.sqrt(spread / count))
-        if count >= FEWEST_ROWS and error <= RELATIVE_ERROR * mean:
+        if count >= fewest and error <= enough * mean:
             break
-    return Gmse(float(mean), error, f"Monte Carlo, rows of {samples}")
+    of_matrices = "" if rows is None else f" in matrices of {rows}"
+    return Gmse(float(mean), error, f"Monte Carlo, rows of {samples}{of_matrices}")
 
 
-def drawn(format: Format, distribution: Distribution, samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def drawn(
+    format: Format, distribution: Distribution, samples: int, rows: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Values and what `format` makes of them, float64 (draws, rows, samples), until `LARGEST_DRAW` have been drawn.
 
-    A draw is one row of `samples` values, or a square of them where the format's granularity is the matrix.
+    A draw is one row of `samples` values, or a matrix of `rows` of them, by default as many, where the format's
+    granularity is the matrix.
     """
-    rows = samples if granularity_of(format) == "matrix" else 1
+    rows = (rows or samples) if granularity_of(format) == "matrix" else 1
     batch = max(CHUNK // (rows * samples), 1)
     rng = np.random.default_rng(SEED)
 

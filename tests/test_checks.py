@@ -23,6 +23,7 @@ from capscale.analysis import fit, planner
 from capscale.data import corpus, manifest, prepare, tokenize, tokenizer
 from capscale.errors import UserError
 from capscale.formats import (
+    compensated,
     compose,
     double_quantized,
     e8p,
@@ -33,6 +34,7 @@ from capscale.formats import (
     kquant,
     levels,
     magnitude,
+    nearest,
     nested,
     noise,
     outliers,
@@ -144,6 +146,9 @@ VALUES: list[tuple[object, dict[str, tuple[object, ...]]]] = [
     (sparse.TopK(0.5), {"sparsity": SHARE, "unit": COUNT}),
     (rigl.RigL(0.5), {"sparsity": SHARE, "period": COUNT, "stop": (0.5, 1 - 1e-12, 1), "drop": SHARE}),
     (pattern.NM(2, 4), {"n": (1, 2), "m": (), "unit": COUNT}),
+    (compensated.Compensated(scalar.Scalar(grids.Int(4)), nearest.Nearest(parametrizations.LowRank(2))), {
+        "rounds": COUNT,
+    }),
     (outliers.Outliers(scalar.Scalar(grids.Int(4)), 0.01), {"fraction": SHARE}),
     (vector.Vector(2, 16), {"dimension": (2,), "codewords": (), "group": (2, 2**70), "points": (None,)}),
     (noise.Noise(0.1), {"gmse": (0.5, 1 - 1e-12, 1)}),

@@ -15,9 +15,8 @@ from capscale.checkpoints.source import Source
 from capscale.data.source import Source as Text
 from capscale.errors import UserError
 from capscale.formats.catalog import label
-from capscale.gaussian_mse import gmse
 from capscale.models.assigned import TABLES, table_of
-from capscale.models.mixture import mixture_of_held
+from capscale.models.mixture import mixture_of_held, of_format
 from capscale.models.projected import kernels_of
 from capscale.policy_names import policy_name
 from capscale.representation import Representation
@@ -112,7 +111,8 @@ def _weights(source: Source) -> tuple[str, float, float]:
     """Name, bits and GMSE of the weights."""
     if isinstance(source.weights, Representation):
         format = source.weights.weights.format
-        return label(format), format.bits, gmse(format).value
+        error, bits = of_format(source.model, format)
+        return label(format), bits, error
     mixture = mixture_of_held(source.model, source.weights)
     return mixture.weights, mixture.weights_bits, mixture.weights_gmse
 

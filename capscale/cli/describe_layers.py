@@ -60,7 +60,7 @@ def by_layer(leaf: "Parameter") -> dict[str, Any]:
     """A parameter under a policy, with what its inputs are held in and the errors of both."""
     from capscale.estimator_names import estimator_name
     from capscale.gradient_names import gradients_name
-    from capscale.models.mixture import format_gmse
+    from capscale.models.mixture import error_and_bits, format_gmse
 
     held, rotated = leaf.held, leaf.held.hadamard is not None
     compressed, inputs = leaf.axis is not None, not held.activations.is_dense
@@ -68,7 +68,9 @@ def by_layer(leaf: "Parameter") -> dict[str, Any]:
     if stored is not None:
         error = stored.gmse((leaf.shape[-2], leaf.shape[-1]))
     elif compressed:
-        error = format_gmse(held.weights.format)
+        rows, last = leaf.shape[-2], leaf.shape[-1]
+        along_last = leaf.axis == len(leaf.shape) - 1  # of a table, whose inputs stand last
+        error = error_and_bits(held.weights.format, (last, rows) if along_last else (rows, last))[0]
     return told(leaf) | {
         "size": leaf.size,
         "bytes": leaf.bytes,

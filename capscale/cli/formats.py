@@ -20,9 +20,10 @@ class Gmse:
     Formats that the catalog does not list have names by rules: top55, 3:8, int3-g128, absmax-int3-g128-fp16,
     lloyd3-g32, affine-int5-g16, nf4-g128, e3m2-g64@e8m0 (scales that are powers of two), e2m1-g8x8@e4m3 (scales of two
     levels), gmp33, rigl40-every7, higgs-d2-n16, int4-outliers0.5, noise-as-int5, nearest-lowrank0.1 (the nearest
-    matrix of low rank), int2~lowrank0.1 (with a low rank beside it); A+B is A then B, A-row is A row by row,
-    B-stochastic rounds by chance, B-unbiased has EDEN's scales, vq@points.npy (or .json) reads points of your own
-    from the working directory.
+    matrix of low rank), nearest-lowrank-r8 (of rank 8), int2~lowrank0.1 (with a low rank beside it),
+    int2~lowrank0.1-rounds2 (found by two rounds of both), int2-outliers2~lowrank0.1 (and outliers); A+B is A then B,
+    A-row is A row by row, B-stochastic rounds by chance, B-unbiased has EDEN's scales, vq@points.npy (or .json) reads
+    points of your own from the working directory.
 
     Examples:
       capscale gmse int4 2:4 top50 --json
@@ -89,9 +90,11 @@ def format_rows(
     """
     from capscale.cli.waiting import each
     from capscale.formats import catalog
+    from capscale.formats.capabilities import has_limit
     from capscale.formats.distributions import NORMAL
     from capscale.formats.families import Laplace, Logistic, StudentT
     from capscale.formats.scaling import ROW
+    from capscale.formats.storage import Storable, storage_bits
     from capscale.gaussian_moments import moments
     from capscale.gaussian_mse import bound, effective_bits, gap, gmse
 
@@ -103,17 +106,19 @@ def format_rows(
     records = []
     for name, format in each(list(formats.items()), "formats"):
         found = gmse(format, distribution, row_length)
-        exact = found.value == 0
+        exact, bits = found.value == 0, format.bits
+        if row_length is not None and not has_limit(format) and isinstance(format, Storable):
+            bits = storage_bits(format, (row_length, row_length))
         records.append(
             {
                 "name": name,
-                "bits": format.bits,
+                "bits": bits,
                 "gmse": found.value,
                 "standard_error": found.standard_error,
                 "method": found.method,
                 "effective_bits": None if exact else effective_bits(found.value),
-                "gap": None if exact else gap(found.value, format.bits),
-                "bound": bound(format.bits),
+                "gap": None if exact else gap(found.value, bits),
+                "bound": bound(bits),
                 "has_capacity": found.has_capacity,
             }
         )

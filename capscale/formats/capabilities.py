@@ -130,6 +130,25 @@ class StateSavesWork(Protocol):
         ...
 
 
+@runtime_checkable
+class HasLimit(Protocol):
+    """A format whose bits and error may have no limit in large matrices, as those of a fixed rank have none.
+
+    Its `bits`, and its `error` of no number of samples, are then those of one size, and what knows a matrix asks
+    `storage_bits` and `capscale.gaussian_mse.gmse_of_shape`.
+    """
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether they have one, as configured."""
+        ...
+
+
+def has_limit(format: Format) -> bool:
+    """Whether the format's bits and error are those of large matrices; true of all that say nothing else."""
+    return not isinstance(format, HasLimit) or format.has_limit
+
+
 def learns(format: Format) -> bool:
     """Whether the format owns learnable parameters."""
     return isinstance(format, HasLearnedScale) and format.learns

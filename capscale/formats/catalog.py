@@ -130,9 +130,11 @@ def _entries() -> dict[str, Format]:
     }
     named |= {f"{name}-outliers1": _beside_outliers(named[name]) for name in ("mxfp4", "nvfp4", "higgs-d2-n16")}
     low_ranks = {f"lowrank{share}": Nearest(LowRank(share=share)) for share in (0.25, 0.5)}
-    low_ranks |= {"kronecker0.25": Nearest(KroneckerSum(share=0.25))}
+    low_ranks |= {"lowrank-r4": Nearest(LowRank(4)), "kronecker0.25": Nearest(KroneckerSum(share=0.25))}
     named |= {f"nearest-{name}": format for name, format in low_ranks.items()}
-    named |= {"int2~lowrank0.05": Compensated(Scalar(Int(2)), Nearest(LowRank(share=0.05)))}
+    int2, rest = Scalar(Int(2)), Nearest(LowRank(share=0.05))
+    named |= {"int2~lowrank0.05": Compensated(int2, rest)}
+    named |= {"int2-outliers1~lowrank0.05": Compensated(Outliers(int2, 0.01), rest)}
     named |= {f"noise{bits}": Noise(4.0**-bits) for bits in (1, 2, 3, 4)}
     named |= {f"noise{bits}-matrix": Noise(4.0**-bits, "matrix") for bits in (2, 4)}
     for bits in (1, 2, 3, 4):  # Figures 1b and 1c: noise of the error of a format
@@ -219,9 +221,8 @@ def find(name: str) -> Format:
     close = get_close_matches(name, FORMATS, n=3, cutoff=0.4)
     hint = f"; closest: {', '.join(close)}" if close else ""
     raise UserError(
-        f"unknown format {name!r}{hint}; `capscale gmse` lists names, its --help the rules of "
-        "others, "
-        "and A+B means a sparsity A, then B"
+        f"unknown format {name!r}{hint}; `capscale gmse` lists names, its --help the rules of others, and A+B means "
+        "a sparsity A, then B"
     )
 
 
@@ -280,7 +281,8 @@ def _of_points(format: Vector) -> str:
 
 def _beside(format: Outliers | Compensated) -> str:
     if isinstance(format, Compensated):
-        name = f"{label(format.rounding)}~{format.remainder.of}"
+        rounds = f"-rounds{format.rounds}" if format.rounds > 1 else ""
+        name = f"{label(format.rounding)}~{format.remainder.of}{rounds}"
     else:
         name = f"{label(format.inner)}-outliers{percent(format.fraction)}"
     try:

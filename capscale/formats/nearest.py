@@ -26,42 +26,15 @@ from capscale.parametrizations.low_rank import error_outside
 from .base import Context, Granularity, Projection, in_dtype, refuse_shard, rounded, to_float32
 from .distributions import Distribution
 from .mse import Mse
+from .scaling import ROW
 from .sparse import VALUE_BITS
 from .storage import Codes, Field, Shape, codes_value, value_bits, value_codes
 
 EXACT = jax.lax.Precision.HIGHEST
 
 
-@dataclass(frozen=True)
-class Nearest:
-    """`x` at the nearest matrix of a set: `LowRank(share=0.25)`, or `KroneckerSum(share=0.25)`.
-
-    Stored are two factors in the dtype of `x`, by which the value is computed. The gradient passes straight through: it
-    is what turns the subspace, as one projected onto it could not. `Context.state` is the basis of the subspace, of
-    orthonormal columns; without it the best one is found anew.
-    """
-
-    of: OfRank
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.of, OfRank):
-            raise UserError(f"Nearest(of={self.of!r}): use LowRank(share=0.25) or KroneckerSum(share=0.25)")
-        if self.of.share is None:
-            raise UserError(
-                f"Nearest(of={self.of!r}): a format is of matrices of any size, and its bits and its error are those "
-                f"of a share of the numbers; use {type(self.of).__name__}(share=0.25)"
-            )
-
-    @property
-    def share(self) -> float:
-        """Numbers that are stored, of as many entries."""
-        assert self.of.share is not None
-        return self.of.share
-
-    @property
-    def bits(self) -> float:
-        """Both factors in bfloat16."""
-        return VALUE_BITS * self.share
+class InSubspace:
+    """A format whose value lies in, or beside, a subspace of the matrix that training carries along as its state."""
 
     @property
     def granularity(self) -> Granularity:
@@ -70,7 +43,7 @@ class Nearest:
 
     @property
     def any_order(self) -> bool:
-        """True: sums over the matrix are in the order of the device, and nothing is rounded to levels behind them."""
+        """True: sums over the matrix are in the order of the device."""
         return True
 
     @property
@@ -78,15 +51,55 @@ class Nearest:
         """True: without a state the subspace is found anew."""
         return True
 
+
+@dataclass(frozen=True)
+class Nearest(InSubspace):
+    """`x` at the nearest matrix of a set: `LowRank(share=0.25)`, `LowRank(16)`, or a `KroneckerSum`.
+
+    Stored are two factors in the dtype of `x`, by which the value is computed. The gradient passes straight through: it
+    is what turns the subspace, as one projected onto it could not. `Context.state` is the basis of the subspace, of
+    orthonormal columns; without it the best one is found anew.
+
+    A share has bits and an error in the limit of large matrices. A rank, or a number of terms, has none: its `bits` and
+    its error are those of squares of 1024, and `storage_bits` and `error_of` say those of a matrix.
+    """
+
+    of: OfRank
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, OfRank):
+            raise UserError(f"Nearest(of={self.of!r}): use LowRank(share=0.25) or KroneckerSum(share=0.25)")
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether bits and error go to a limit in large matrices: those of a share do."""
+        return self.of.share is not None
+
+    @property
+    def bits(self) -> float:
+        """Both factors in bfloat16."""
+        if self.of.share is not None:
+            return VALUE_BITS * self.of.share
+        return VALUE_BITS * self.of.stored_numbers((self._side, self._side)) / self._side**2
+
+    @property
+    def _side(self) -> int:
+        """Of the square that bits and error are told of where they have no limit: 1024, or more where it is too few."""
+        side, count = ROW, self.of.count or 0
+        while side < 2 * count:
+            side *= 4
+        return side
+
     def error(self, distribution: Distribution, samples: int | None) -> Mse:
         """Of a square matrix, in the limit of large ones of independent entries, whatever their law; see `error_of`."""
-        if samples is not None:
-            return Mse(self.error_of((samples, samples), distribution), f"closed form, squares of {samples}")
-        return Mse(error_outside(self.share / 2, 1.0), "closed form, large squares")
+        if samples is None and self.of.share is not None:
+            return Mse(error_outside(self.of.share / 2, 1.0), "closed form, large squares")
+        side = samples or self._side
+        return Mse(self.error_of((side, side), distribution), f"closed form, squares of {side}")
 
     def error_of(self, shape: Shape, distribution: Distribution) -> float:
         """Of a matrix of these sides, by the law of its limit, which is the same for all laws of entries."""
-        return self.of.gmse((shape[-2], shape[-1]))
+        return self.of.gmse((shape[-1], shape[-2]))
 
     def initial_state(self, x: Array) -> Array:
         """Right singular vectors of the largest singular values, (..., columns of the arrangement, rank)."""
@@ -123,8 +136,12 @@ class Nearest:
             )
         # Coordinates reach sqrt(columns) times the largest entry, beyond float16: the basis takes that factor.
         power = 2.0 ** ceil(log2(columns) / 2)
-        left = in_dtype(_product(self.of.arranged(full), basis) / power, dtype)
+        left = in_dtype(self.coordinates(full, basis) / power, dtype)
         return left, in_dtype(basis.swapaxes(-1, -2) * power, dtype)
+
+    def coordinates(self, x: Array, basis: Array) -> Array:
+        """Entries of float32 `x` along the columns of a basis, (..., rows of the arrangement, rank)."""
+        return _product(self.of.arranged(x), basis)
 
     @jit_inline(0, 3)
     def product(self, left: Array, right: Array, shape: Shape) -> Array:
@@ -135,12 +152,12 @@ class Nearest:
     def _rank(self, x: Array) -> int:
         if x.ndim < 2:
             raise UserError(f"{self} is of matrices, and this tensor has the shape {x.shape}; give two axes at least")
-        return self.of.rank_of((x.shape[-2], x.shape[-1]))
+        return self.of.rank_of((x.shape[-1], x.shape[-2]))  # inputs stand last here, and first where it is refused
 
     def factor_shapes(self, shape: Shape) -> tuple[Shape, Shape]:
         """Shapes of both factors of a tensor of this shape."""
         matrix = shape[-2], shape[-1]
-        (rows, columns), rank = self.of.sides(matrix), self.of.rank_of(matrix)
+        (rows, columns), rank = self.of.sides(matrix), self.of.rank_of((shape[-1], shape[-2]))
         return (*shape[:-2], rows, rank), (*shape[:-2], rank, columns)
 
     def layout(self, shape: Shape, dtype: DTypeLike) -> tuple[Field, ...]:

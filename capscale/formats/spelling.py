@@ -4,14 +4,15 @@
     topP[-unitsU|-unitsRxC]   gmpP   riglP[-everyT]   N:M[-pairs|-unitsU]   higgs-dD-nN   vq@FILE   SCALAR-outliersP
     noiseB   noise-as-SCALAR   noise-gmseX, each with -matrix or without
     [absmax-]nested-B-B-...[-gN][-weighted-W-W-...][-atB]
-    nearest-SET   SCALAR~SET
+    nearest-SET   SCALAR~SET[-roundsT]
 
 GRID: `intB`, `mid-tread-intB`, `twos-intB`, `lloydB`, `eXmY`, `ternary`, or `nf4` and `af4`, in groups of 64 where it
 says none. One scale a row, unless it says. `@` names the float that scales are stored in, and how they come to it:
 `e2m1-g32@e8m0` is MXFP4, `e2m1-g16@e4m3` NVFP4; see `STORED_AS`.
 P is percent, with decimals if need be. `nested-8-4-2` is one tensor of three widths, `nested-8-4-2-at2` its slice of 2
-bits, W are weights of the losses. SET: `lowrankX` or `kroneckerX`, X the share of the numbers that is stored: the
-nearest matrix of the set, and a format with the nearest of the set to what it leaves.
+bits, W are weights of the losses. SET: `lowrankX` or `kroneckerX`, X the share of the numbers that is stored, or
+`lowrank-rK` of rank K, `kronecker-kK` of K terms: the nearest matrix of the set, and a format, of outliers too, with
+the nearest of the set to what it leaves, by T rounds of both.
 """
 
 import re
@@ -177,14 +178,16 @@ def _noise_as(found: re.Match[str], inner: Format) -> Noise:
 def _nearest(found: re.Match[str]) -> Nearest:
     of = find_parametrization(found["set"])
     if not isinstance(of, OfRank):
-        raise UserError(f"no nearest matrix is found of {found['set']!r}; use lowrank0.25 or kronecker0.25")
+        raise UserError(f"no nearest matrix is found of {found['set']!r}; use lowrank0.25, lowrank-r8 or kronecker0.25")
     return Nearest(of)
 
 
 def _compensated(found: re.Match[str], inner: Format) -> Compensated:
-    if not isinstance(inner, Rounding):
-        raise UserError("a low rank stands beside a scalar format or a codebook, such as int2~lowrank0.05")
-    return Compensated(inner, _nearest(found))
+    if not isinstance(inner, Rounding | Outliers):
+        raise UserError(
+            "a low rank stands beside a scalar format or a codebook, with outliers or without, such as int2~lowrank0.05"
+        )
+    return Compensated(inner, _nearest(found), int(found["rounds"] or 1))
 
 
 def _pattern(found: re.Match[str]) -> NM:
@@ -205,7 +208,7 @@ _RULES: dict[str, Callable[..., Format]] = {
     r"noise-as-(?P<scalar>.+?)(?P<matrix>-matrix)?": _noise_as,
     rf"(?P<scalar>.+)-outliers{PERCENT}": _outliers,
     r"nearest-(?P<set>.+)": _nearest,
-    r"(?P<scalar>.+)~(?P<set>.+)": _compensated,
+    r"(?P<scalar>.+)~(?P<set>.+?)(?:-rounds(?P<rounds>\d+))?": _compensated,
     r"(?P<rule>absmax-)?nested-(?P<widths>\d(?:-\d)+)(?:-g(?P<group>\d+))?"
     r"(?:-weighted(?P<weights>(?:-\d+(?:\.\d+)?)+))?(?:-at(?P<at>\d))?": read_nested,
 }

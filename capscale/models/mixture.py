@@ -11,7 +11,9 @@ import math
 from typing import NamedTuple
 
 from capscale.formats.base import Format
-from capscale.gaussian_mse import gmse
+from capscale.formats.capabilities import has_limit
+from capscale.formats.storage import Storable, storage_bits
+from capscale.gaussian_mse import gmse, gmse_of_shape
 from capscale.models.assigned import Held, assigned, every
 from capscale.models.config import ModelConfig
 from capscale.policy import Policy
@@ -28,7 +30,8 @@ class Mixture(NamedTuple):
       weights, activations: "dense" where none is compressed, else "mixed".
       weights_gmse, activations_gmse: of the errors; dense operands have none. Of activations each is weighted by the
         weights that it meets, as many as products.
-      weights_bits: of the formats of unboundedly large matrices, dense ones at 16.
+      weights_bits: of the formats of unboundedly large matrices, dense ones at 16. A format without a limit, such as
+        one of a fixed rank, has bits and error of its matrices here.
       activations_bits: likewise.
     """
 
@@ -44,6 +47,29 @@ class Mixture(NamedTuple):
 def format_gmse(fmt: Format) -> float:
     """Gaussian mean squared error of a format; cached, since a sweep asks for the same few."""
     return float(gmse(fmt).value)
+
+
+def error_and_bits(fmt: Format, shape: tuple[int, int]) -> tuple[float, float]:
+    """GMSE of a format and its bits, in the limit of large matrices, or of one (in, out) where they have no limit."""
+    if has_limit(fmt):
+        return format_gmse(fmt), float(fmt.bits)
+    assert isinstance(fmt, Storable)
+    rows = shape[1], shape[0]
+    return float(gmse_of_shape(fmt, rows).value), storage_bits(fmt, rows)
+
+
+def of_format(model: ModelConfig, fmt: Format) -> tuple[float, float]:
+    """GMSE and bits of all weights of the linear layers in one format; means where these are of a matrix's size."""
+    if has_limit(fmt):
+        return error_and_bits(fmt, (1, 1))
+    shapes = list(model.projections.values())
+    each = [error_and_bits(fmt, shape) for shape in shapes]
+    total = sum(math.prod(shape) for shape in shapes)
+    error, bits = (
+        sum(value * math.prod(shape) for value, shape in zip(column, shapes, strict=True)) / total
+        for column in zip(*each, strict=True)
+    )
+    return error, bits
 
 
 def mixture_of(model: ModelConfig, policy: Policy) -> Mixture:
@@ -73,7 +99,7 @@ def _of_weights(each: Representation, shape: tuple[int, int]) -> tuple[float, fl
     """Error and bits of a matrix; of a parametrization with an error that nobody knows NaN, and 16 a stored number."""
     format, held = each.weights.format, each.parametrization
     if held is None:
-        return format_gmse(format), float(format.bits)
+        return error_and_bits(format, shape)
     error = held.gmse(shape)
     return math.nan if error is None else error, float(format.bits) * held.stored_numbers(shape) / math.prod(shape)
 

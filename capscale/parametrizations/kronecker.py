@@ -32,6 +32,11 @@ class KroneckerSum(OfRank):
         check_real(self, "share", above=0, most=1, optional=True)
         check_one_given(self, "terms")
 
+    @property
+    def count(self) -> int | None:
+        """How many products; None of a share."""
+        return self.terms
+
     def rank_of(self, shape: Shape) -> int:
         """How many products a matrix of this shape has; UserError for more than make every matrix."""
         places = self.sides(shape)

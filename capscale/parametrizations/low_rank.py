@@ -26,6 +26,11 @@ class OfRank(Parametrization):
     share: float | None
     """Of the entries, in numbers that are stored; None where the rank itself is given."""
 
+    @property
+    @abstractmethod
+    def count(self) -> int | None:
+        """The rank that is given; None where a share is."""
+
     @abstractmethod
     def rank_of(self, shape: Shape) -> int:
         """The rank of a matrix of this shape; UserError for one that bounds nothing."""
@@ -63,6 +68,11 @@ class LowRank(OfRank):
         check_whole(self, "rank", least=1, optional=True)
         check_real(self, "share", above=0, most=1, optional=True)
         check_one_given(self, "rank")
+
+    @property
+    def count(self) -> int | None:
+        """The rank; None of a share."""
+        return self.rank
 
     def rank_of(self, shape: Shape) -> int:
         """The rank of a matrix of this shape; UserError where it is above the smaller side."""

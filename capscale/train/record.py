@@ -20,7 +20,7 @@ from capscale.formats import catalog
 from capscale.gaussian_mse import pass_rate
 from capscale.gradient_names import gradients_name
 from capscale.models.assigned import every
-from capscale.models.mixture import format_gmse, mixture_of
+from capscale.models.mixture import format_gmse, mixture_of, of_format
 from capscale.models.parametrized import Counted, counted
 from capscale.models.slices import at_width, nested_in
 from capscale.policy import Frozen
@@ -105,7 +105,7 @@ def _formats(run: Run, held: Frozen) -> dict[str, Any]:
         "hadamard": held.rotation,
         **({} if held.gradients.is_dense else {"gradients": gradients_name(held.gradients)}),
         **({"cache": cache_name(held)} if held.caches_compressed else {}),
-        "weights_gmse": format_gmse(held.weights.format) if held.parametrization is None else stored.gmse,
+        "weights_gmse": of_format(run.model, held.weights.format)[0] if held.parametrization is None else stored.gmse,
         "activations_gmse": format_gmse(held.activations.format),
         **_stored(run, stored),
     }

@@ -145,7 +145,7 @@ def test_the_gradient_turns_the_subspace():
 def test_what_cannot_be_is_refused_by_name():
     x = jnp.ones((8, 16))
     for make, words in (
-        (lambda: Nearest(LowRank(8)), r"use LowRank\(share=0.25\)"),
+        (lambda: Nearest(LowRank(9)).project(x, NO_CONTEXT), "lowrank-r9 of a matrix of 16 inputs and 8 outp.*rank=9"),
         (lambda: Nearest(Shared(4)), "use LowRank"),  # pyright: ignore[reportArgumentType]
         (lambda: Compensated(find("top50"), QUARTER), "must be a Scalar"),
         (lambda: Compensated(find("lsq4"), QUARTER), "measured scales"),

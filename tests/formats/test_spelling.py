@@ -51,6 +51,12 @@ SAID = {
     "nearest-lowrank0.3": Nearest(LowRank(share=0.3)),
     "nearest-kronecker0.125": Nearest(KroneckerSum(share=0.125)),
     "int3-g32~lowrank0.1": Compensated(Scalar(Int(3), group=32), Nearest(LowRank(share=0.1))),
+    "nearest-lowrank-r16": Nearest(LowRank(16)),
+    "nearest-kronecker-k3": Nearest(KroneckerSum(3)),
+    "int4~lowrank-r8-rounds5": Compensated(Scalar(Int(4)), Nearest(LowRank(8)), 5),
+    "int3-g32-outliers0.5~lowrank0.1": Compensated(
+        Outliers(Scalar(Int(3), group=32), 0.005), Nearest(LowRank(share=0.1))
+    ),
     "higgs-d2-n16~kronecker0.05": Compensated(Vector(2, 16), Nearest(KroneckerSum(share=0.05))),
     "higgs-d2-n16": Vector(2, 16),
     "noise-gmse0.2": Noise(0.2),
@@ -92,7 +98,8 @@ def test_rules_read_every_name_of_the_catalog_that_they_spell():
      ("e2m1@e4m3", "numbered"), ("e2m1-g16@e4m3-ceil", "use @e8m0"), ("top50-outliers1", "scalar format"),
      ("noise-as-top50", "scalar"), ("absmaxx-int4", "closest: absmax-int4"),
      ("nearest-shared4", "no nearest matrix is found of 'shared4'"),
-     ("nearest-lowrank-r8", "a share of the numbers"), ("top50~lowrank0.1", "beside a scalar format"),
+     ("nearest-lowrank-r0", "rank=0"), ("int2~lowrank0.1-rounds0", "rounds=0"), ("int2~lowrank0.1-rounds65", "rounds"),
+     ("top50~lowrank0.1", "beside a scalar format"),
      ("int2~int2", "no nearest matrix is found"), ("higgs-d3-n7", "codebook")],
 )  # fmt: skip
 def test_what_no_format_can_be_is_refused_with_what_can(name, why):

@@ -12,6 +12,7 @@ from capscale.checkpoints.rounding import in_format
 from capscale.checkpoints.source import read_source
 from capscale.formats.base import NO_CONTEXT
 from capscale.formats.catalog import find
+from capscale.models.mixture import of_format
 from capscale.models.projected import kernels_of
 from capscale.representation import Representation, operand
 from capscale.train.executor import Sharded
@@ -37,6 +38,24 @@ def test_a_run_resumes_bit_for_bit_and_holds_low_ranks_near_the_best(tmp_path):
         best = jnp.swapaxes(share.project(rows, NO_CONTEXT).value, -1, -2)
         errors = [float(jnp.square(each - masters[path]).sum()) for each in (kernel, best)]
         assert errors[0] < 1.02 * errors[1]
+
+
+@pytest.mark.ci
+def test_a_run_by_rounds_resumes_bit_for_bit_and_is_near_the_rounds_from_the_beginning(tmp_path):
+    run = tiny.run(representation=Representation(operand("int2~lowrank-r2-rounds4")))
+    whole = tiny.train_one(run, tmp_path / "whole")
+    tiny.interrupt([run], [tmp_path / "parts"], tiny.one_device(run), at=6)
+    assert tiny.train_one(run, tmp_path / "parts")["row"] == whole["row"]
+    assert whole["row"]["weights_gmse"] == of_format(run.model, find("int2~lowrank-r2-rounds4"))[0]
+    source = read_source(tmp_path / "whole")
+    assert evaluated(source, tiny.corpus()).loss == pytest.approx(whole["row"]["loss"], rel=2e-6)
+    anew = source._replace(state=None)
+    masters = kernels_of(source.params)
+    followed, best = (
+        sum(float(jnp.square(kernel - masters[path]).sum()) for path, kernel in kernels_of(each.held()).items())
+        for each in (source, anew)
+    )
+    assert followed < 1.1 * best
 
 
 @pytest.mark.slow

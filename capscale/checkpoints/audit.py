@@ -18,11 +18,12 @@ from capscale.capacity import TANH, Capacity
 from capscale.checkpoints.packed_files import Stored
 from capscale.errors import UserError
 from capscale.formats.base import Format
-from capscale.formats.capabilities import initial_context
+from capscale.formats.capabilities import has_limit, initial_context
 from capscale.formats.grids import Int
 from capscale.formats.rotation import hadamard_block, turned
 from capscale.formats.scalar import Scalar
-from capscale.gaussian_mse import gmse
+from capscale.formats.storage import Storable, storage_bits
+from capscale.gaussian_mse import gmse, gmse_of_shape
 from capscale.realised import ERROR_FACTOR
 
 STRETCH = 1 << 22
@@ -105,7 +106,7 @@ def audited(
         _add(sums, part, apart, (hadamard, signs))
     if whole:
         _add(sums, np.asarray(rows, np.float32), whole, (hadamard, signs))
-    errors = {name: _judged(format, name, sums) for name, format in formats.items()}
+    errors = {name: _judged(format, name, sums, rows.shape) for name, format in formats.items()}
     kurtosis = _kurtosis(rows)
     return Audited(stored.name, stored.shape, stored.format, stored.bits, kurtosis, sums.energy, errors)
 
@@ -133,12 +134,15 @@ def _add(sums: _Sums, rows: np.ndarray, formats: Mapping[str, Format], rotation:
         sums.wrong[name] += float(np.square(np.asarray(value - x), dtype=np.float64).sum())
 
 
-def _judged(format: Format, name: str, sums: _Sums) -> FormatError:
-    gaussian = gmse(format).value
-    if name in sums.reasons or not sums.energy:
-        reason = sums.reasons.get(name, "all its values are zero")
-        return FormatError(float("nan"), gaussian, format.bits, None, reason)
-    return _trusted(sums.wrong[name] / sums.energy, gaussian, format.bits)
+def _judged(format: Format, name: str, sums: _Sums, shape: tuple[int, int]) -> FormatError:
+    """The error of one format; GMSE and bits of a format without a limit in large matrices are those of this one."""
+    refused = sums.reasons.get(name, "" if sums.energy else "all its values are zero")
+    gaussian, bits = gmse(format).value, format.bits
+    if not refused and not has_limit(format) and isinstance(format, Storable):
+        gaussian, bits = gmse_of_shape(format, shape).value, storage_bits(format, shape)
+    if refused:
+        return FormatError(float("nan"), gaussian, bits, None, refused)
+    return _trusted(sums.wrong[name] / sums.energy, gaussian, bits)
 
 
 def _trusted(error: float, gaussian: float, bits: float) -> FormatError:
@@ -186,6 +190,10 @@ def overall(tensors: list[Audited], name: str) -> FormatError | None:
     taken = [(energy, error) for energy, error in taken if np.isfinite(error.error)]
     if not taken:
         return None
-    total, first = sum(energy for energy, _ in taken), taken[0][1]
+    total = sum(energy for energy, _ in taken)
     error = sum(energy * error.error for energy, error in taken) / total
-    return _trusted(error, first.gmse, first.bits)
+    gaussian, bits = (
+        values[0] if len(set(values)) == 1 else float(np.average(values, weights=[energy for energy, _ in taken]))
+        for values in ([error.gmse for _, error in taken], [error.bits for _, error in taken])
+    )
+    return _trusted(error, gaussian, bits)

@@ -10,13 +10,17 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from capscale.checkpoints import gguf_file
+from capscale.checkpoints import gguf_file, packed_model
 from capscale.checkpoints.architecture import CONFIG
 from capscale.checkpoints.safetensors_file import FLOATS, Tensors
 from capscale.errors import UserError
 from capscale.files import parse_json
 from capscale.formats import packing
 from capscale.formats.catalog import label
+from capscale.formats.dense import Dense
+from capscale.models.assigned import TABLES
+from capscale.models.parametrized import of_projections
+from capscale.models.projected import KERNEL, kernels_of
 
 GGUF = ".gguf"
 PACKED, SCALES = "weight_packed", ("weight_scale", "weight_global_scale", "weight_zero_point", "weight_shape")
@@ -28,9 +32,11 @@ class Stored(NamedTuple):
 
     Attributes:
       name, shape: of the tensor that it stands for.
-      format: the word of the file for its storage, such as BF16 or Q4_0.
-      bits: per value, scales included.
-      read: gives its values, for floats of 16 and 32 bits; None for all that is packed.
+      format: the word of the file for its storage, such as BF16 or Q4_0; of a matrix that is made of other numbers
+        the name of its parametrization.
+      bits: per value, scales included; of such a matrix those of the stored numbers, for each of its entries.
+      read: gives its values, for floats of 16 and 32 bits, and for matrices that are made of such; None for all that is
+        packed.
     """
 
     name: str
@@ -43,11 +49,15 @@ class Stored(NamedTuple):
 def stored_tensors(path: Path) -> Iterator[Stored]:
     """Every tensor of a GGUF file, a safetensors file or a directory of these, in the order of the file.
 
-    Understood are the packed layouts of compressed-tensors, torchao, GGUF and `capscale.formats.packing`. Raises
-    `UserError` for files that are not whole.
+    Understood are the packed layouts of compressed-tensors, torchao, GGUF and `capscale.formats.packing`, and what
+    `capscale export --as capscale` writes. Raises `UserError` for files that are not whole.
     """
     if path.suffix == GGUF:
         yield from _of_gguf(gguf_file.read(path))
+        return
+    exported = path if path.is_dir() else path.parent
+    if path in (exported, exported / packed_model.TENSORS) and (exported / packed_model.DESCRIPTION).exists():
+        yield from _of_export(exported)
         return
     tensors = Tensors(path)
     if packing.KEY in tensors.metadata:
@@ -55,6 +65,34 @@ def stored_tensors(path: Path) -> Iterator[Stored]:
             yield Stored(name, packed.shape, label(packed.format), 8 * packed.nbytes / prod(packed.shape))
         return
     yield from _of_safetensors(tensors, _quantization(path))
+
+
+def _of_export(path: Path) -> Iterator[Stored]:
+    """A model in the bytes of its formats: what is made of other numbers comes behind the rest, as matrices."""
+    from capscale.checkpoints.source import read_source  # with all of training, which no other file here takes
+
+    source, (tensors, _) = read_source(path), packed_model.read(path)
+    own = {} if source.stored is None else of_projections(source.model, source.stored.held)
+    made: dict[str, Any] = {str(name): each for name, each in own.items()}
+    nbytes: dict[str, int] = {}
+    for name, packed in tensors.items():
+        kernel, _, _ = name.rpartition("/")
+        if kernel.endswith(f"/{KERNEL}"):
+            nbytes[kernel] = nbytes.get(kernel, 0) + packed.nbytes
+            continue
+        is_matrix = packed.format == Dense() and name.rpartition("/")[2] in (KERNEL, *TABLES)
+        read = partial(_unpacked, packed) if is_matrix else None
+        yield Stored(name, packed.shape, label(packed.format), 8 * packed.nbytes / prod(packed.shape), read)
+    kernels = kernels_of(source.params)
+    for kernel, size in nbytes.items():
+        rows, name = np.swapaxes(np.asarray(kernels[kernel]), -1, -2), str(made[kernel.split("/")[-2]])
+        for layer, matrix in enumerate(rows):
+            path_of_layer, bits = packed_model.of_layer(kernel, layer), 8 * size / rows.size
+            yield Stored(path_of_layer, matrix.shape, name, bits, partial(np.ascontiguousarray, matrix))
+
+
+def _unpacked(packed: packing.Packed) -> np.ndarray:
+    return np.asarray(packing.unpack(packed), np.float32)
 
 
 def _of_gguf(file: gguf_file.Gguf) -> Iterator[Stored]:

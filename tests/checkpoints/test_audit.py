@@ -11,9 +11,9 @@ from capscale.kernels.hadamard import rotate
 from safetensors.numpy import save_file
 
 from capscale.checkpoints import audit as auditing
-from capscale.checkpoints.audit import audited, overall, paper_curve
+from capscale.checkpoints.audit import Audited, audited, overall, paper_curve
 from capscale.checkpoints.export import export, with_weights
-from capscale.checkpoints.packed_files import stored_tensors
+from capscale.checkpoints.packed_files import Stored, stored_tensors
 from capscale.checkpoints.source import Source
 from capscale.cli import main
 from capscale.errors import UserError
@@ -21,9 +21,12 @@ from capscale.formats import packing
 from capscale.formats.base import NO_CONTEXT
 from capscale.formats.catalog import find
 from capscale.formats.rotation import turned
-from capscale.gaussian_mse import gmse
+from capscale.gaussian_mse import gmse, gmse_of_shape
+from capscale.models.assigned import assigned, weights_alone
 from capscale.models.config import ModelConfig
 from capscale.models.initial import initial_params
+from capscale.models.parametrized import stored, with_matrices
+from capscale.policy_names import find_policy
 from capscale.representation import DENSE
 
 RNG = np.random.default_rng(0)
@@ -155,6 +158,44 @@ def test_our_own_packed_files_are_told(tmp_path):
     found = of(tmp_path / "p.safetensors")["w"]
     assert (found.stored, found.shape) == ("2:4", GAUSSIAN.shape)
     assert found.bits == pytest.approx(find("2:4").bits, rel=1e-3)
+
+
+@pytest.mark.ci
+def test_matrices_of_stored_numbers_are_audited_as_matrices(tmp_path):
+    """Of an exported model: rows of their inputs, bits of the numbers for every entry; the bare file is the same."""
+    held = find_policy([".*/attention/.*=shared4", ".*/down/.*=int4", ".*=dense"])
+    params = initial_params(MODEL, assigned(MODEL, held), jax.random.key(0))
+    matrices = with_matrices(params, MODEL, assigned(MODEL, held))
+    source = Source(Path("here"), MODEL, matrices, weights_alone(assigned(MODEL, held)), policy=held)
+    export(source._replace(stored=stored(params, assigned(MODEL, held))), "capscale", tmp_path / "out", "float32")
+    found, name = of(tmp_path / "out"), "layers/0/attention/query/kernel"
+    assert (found[name].stored, found[name].shape, found[name].bits) == ("shared4", (32, 32), 32 / 4)
+    matrix = np.asarray(matrices["layers"]["attention"]["query"]["kernel"][0]).T
+    assert found[name].errors["int4"].error == pytest.approx(relative(find("int4"), matrix), rel=1e-5)
+    up = np.asarray(matrices["layers"]["mlp"]["up"]["kernel"][0]).T
+    assert found["layers/0/mlp/up/kernel"].errors["int4"].error == pytest.approx(relative(find("int4"), up), rel=1e-5)
+    assert found["layers/0/mlp/down/kernel"].stored == "int4"
+    assert not found["layers/0/mlp/down/kernel"].errors
+    assert found.keys() == of(tmp_path / "out" / "packed.safetensors").keys()
+    assert not any(name.startswith("layers/attention/query") for name in found)
+    assert main(["audit", str(tmp_path / "out"), "--formats", "int4"]) == 0
+
+
+def test_a_fixed_rank_is_judged_by_the_error_of_its_matrix(file):
+    """The error that is expected, and the bits, are those of the tensor's own sides, and means over several."""
+    low_rank = find("nearest-lowrank-r16")
+    found = of(file, {"rank": low_rank})
+    wide, square = found["gaussian"].errors["rank"], found["conv"].errors["rank"]
+    assert wide.gmse == gmse_of_shape(low_rank, (48, 256)).value
+    assert wide.bits == 16 * 16 * (48 + 256) / (48 * 256)
+    assert wide.ratio == pytest.approx(1, abs=0.05)
+    assert square.gmse == wide.gmse
+    narrow = audited(Stored("n", (48, 64), "F32", 32.0, lambda: GAUSSIAN[:, :64]), {"rank": low_rank}).errors["rank"]
+    assert narrow.gmse == gmse_of_shape(low_rank, (48, 64)).value < wide.gmse
+    both = overall([found["gaussian"], Audited("n", (48, 64), "F32", 32.0, None, 1.0, {"rank": narrow})], "rank")
+    assert both is not None
+    assert narrow.gmse < both.gmse < wide.gmse
+    assert wide.bits < both.bits < narrow.bits
 
 
 def test_the_command_prints_a_table_and_json(file, capsys):

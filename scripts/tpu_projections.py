@@ -13,24 +13,19 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from capscale.kernels import bundles
-from capscale.kernels.aot import compile_for_tpu
+from capscale.kernels import costs
+from capscale.kernels.chips import TPUS
 from capscale.kernels.project import Spec, Unsupported
-from capscale.kernels.project.tpu import project as tpu
 
 from capscale.defaults import default_estimator
 from capscale.formats.catalog import find
 from capscale.fused import spec_of
-from capscale.sweep.slices import CHIPS
 
-KERNEL = "capscale_project"
 FORMATS = (
     ("int4", None, False),
     ("int4", 128, False),
@@ -55,26 +50,15 @@ def cases(only: list[str] | None) -> Iterator[tuple[str, Spec]]:
         yield f"{format}{turned}", spec
 
 
-def cycles(chip: str, spec: Spec, rows: jax.ShapeDtypeStruct, folder: Path) -> int:
-    """Cycles of the forward kernel on such rows."""
-    for written in folder.iterdir():
-        written.unlink()
-    compile_for_tpu(chip, partial(tpu.project, spec), rows)
-    (kernel,) = (path for name, path in bundles.schedules(folder).items() if name.startswith(KERNEL))
-    return bundles.cycles(kernel.read_text())
-
-
 def main() -> None:
     """Prints a row for each chip, format and dtype."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="file to write")
     parser.add_argument("--shape", type=int, nargs=2, default=(4096, 4096))
-    parser.add_argument("--chips", nargs="+", default=["v5e", "v6e"], choices=list(CHIPS))
+    parser.add_argument("--chips", nargs="+", default=list(costs.CHIPS), choices=list(costs.CHIPS))
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
     parser.add_argument("--formats", nargs="+", choices=sorted({name for name, *_ in FORMATS}))
     arguments = parser.parse_args()
-    folder = bundles.folder()
-    assert folder is not None, "libtpu was loaded before it could be told to write schedules"
     shape = tuple(arguments.shape)
     about = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -86,12 +70,10 @@ def main() -> None:
     print("chip  format                   dtype        cycles      us   least us   times the least")
     table: list[dict[str, Any]] = []
     for chip in arguments.chips:
-        of = CHIPS[chip]
         for name, spec in cases(arguments.formats):
             for dtype in arguments.dtypes:
-                rows = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-                count = cycles(chip, spec, rows, folder)
-                us, least = 1e6 * count / of.clock, 1e6 * 2 * rows.size * rows.dtype.itemsize / of.bandwidth
+                kernel, _, copy = costs.of_projection(spec, chip, shape, dtype)
+                count, us, least = kernel.cycles, 1e6 * kernel.cycles / TPUS[chip].clock, 1e6 * copy
                 print(
                     f"{chip:5s} {name:24s} {dtype:9s} {count:9d} {us:7.0f} {least:10.0f} {us / least:17.2f}", flush=True
                 )

@@ -5,7 +5,7 @@ from functools import partial
 
 import jax.numpy as jnp
 import pytest
-from capscale.kernels import testing
+from capscale.kernels import costs, testing
 from capscale.kernels.aot import Unavailable
 from capscale.kernels.project import LargestOver, Spec, Unsupported
 from support.cases import parametrize
@@ -84,10 +84,12 @@ QUICK = {
 
 @pytest.mark.ci
 def test_the_kit_takes_a_format(monkeypatch):
+    """And tells its costs, of the specification that is checked."""
     monkeypatch.setattr(testing, "checks", lambda: QUICK)
+    monkeypatch.setattr(costs, "costs", lambda: {"cost-v5e": lambda spec: f"rotated by {spec.rotation}"})
     told = {}
     found = check_kernels(Thirds(), STRAIGHT_THROUGH, rotation=64, tell=told.__setitem__)
-    assert found == told == dict.fromkeys(("format", *QUICK), "passed")
+    assert found == told == {**dict.fromkeys(("format", *QUICK), "passed"), "cost-v5e": "rotated by 64"}
 
 
 def test_a_kernel_that_is_not_the_formats_is_found():
@@ -107,6 +109,7 @@ def test_what_cannot_be_told_here_is_said(monkeypatch):
         raise Unavailable("libtpu is not installed")
 
     monkeypatch.setattr(testing, "checks", lambda: {"tpu-v4": absent})
+    monkeypatch.setattr(costs, "costs", dict)
     assert check_kernels(Thirds(), STRAIGHT_THROUGH)["tpu-v4"] == "libtpu is not installed"
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from capscale.checks import check_whole
 from capscale.errors import UserError
-from capscale.train.flops import PEAK
+from capscale.kernels.chips import TPUS, Speed
 
 GIB = 2**30
 
@@ -37,21 +37,21 @@ class Chip:
     @property
     def clock(self) -> float:
         """Cycles a second: what the peak and the matrix units make of it."""
-        return self.peak / (2 * self.products)
+        return Speed(self.peak, self.products, self.bandwidth).clock
 
 
 _PLANAR = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBIC = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
 CHIPS = {
-    "v4": Chip(32 * GIB, PEAK["TPU v4"], 8 * 128**2, 1.23e12, 9e10, 6.25e9, _CUBIC),
-    "v5e": Chip(16 * GIB, PEAK["TPU v5e"], 4 * 128**2, 8.19e11, 9e10, 3.125e9, _PLANAR),
-    "v5p": Chip(95 * GIB, PEAK["TPU v5p"], 8 * 128**2, 2.765e12, 1.8e11, 6.25e9, _CUBIC),
-    "v6e": Chip(32 * GIB, PEAK["TPU v6e"], 4 * 256**2, 1.64e12, 1.8e11, 12.5e9, _PLANAR),
+    "v4": Chip(32 * GIB, *TPUS["v4"], 9e10, 6.25e9, _CUBIC),
+    "v5e": Chip(16 * GIB, *TPUS["v5e"], 9e10, 3.125e9, _PLANAR),
+    "v5p": Chip(95 * GIB, *TPUS["v5p"], 1.8e11, 6.25e9, _CUBIC),
+    "v6e": Chip(32 * GIB, *TPUS["v6e"], 1.8e11, 12.5e9, _PLANAR),
 }
-"""Memory, its bandwidth and topologies as stated at cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e; matrix units and
-links of "How to Scale Your Model" (jax-ml.github.io/scaling-book/tpus): 45 GB/s each way a link of v4 and v5e, twice as
-much of v5p and v6e; and 6.25 GB/s out of a slice for each chip, half of that on v5e and twice as much on v6e."""
+"""Memory and topologies as stated at cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e; links of "How to Scale Your
+Model" (jax-ml.github.io/scaling-book/tpus): 45 GB/s each way a link of v4 and v5e, twice as much of v5p and v6e; and
+6.25 GB/s out of a slice for each chip, half of that on v5e and twice as much on v6e."""
 
 
 class Place(Protocol):

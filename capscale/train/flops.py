@@ -1,15 +1,16 @@
 """FLOPs of training, and what chips can do: for the share of the peak that is reached (MFU)."""
 
+from capscale.kernels.chips import TPUS
 from capscale.models.config import ModelConfig
 
 PEAK = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
+    "TPU v4": TPUS["v4"].peak,
+    "TPU v5 lite": TPUS["v5e"].peak,
+    "TPU v5e": TPUS["v5e"].peak,
+    "TPU v5": TPUS["v5p"].peak,
+    "TPU v5p": TPUS["v5p"].peak,
+    "TPU v6 lite": TPUS["v6e"].peak,
+    "TPU v6e": TPUS["v6e"].peak,
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989.4e12,
     "NVIDIA H100 PCIe": 756e12,
@@ -18,8 +19,7 @@ PEAK = {
 }
 """Dense bfloat16 FLOP/s of a chip by the beginning of its name in `jax.Device.device_kind`.
 
-TPUs: cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e. GPUs: the data sheets of NVIDIA, SXM where not said otherwise,
-without sparsity.
+GPUs: the data sheets of NVIDIA, SXM where not said otherwise, without sparsity.
 """
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import testing
+from capscale.kernels import costs, testing
 
 from capscale.cli.formats import Gmse
 from capscale.defaults import CODEWORDS
@@ -77,6 +77,7 @@ KIT = {
 @pytest.mark.ci
 def test_kernels_are_those_of_codebooks(monkeypatch):
     monkeypatch.setattr(testing, "checks", lambda: KIT)
+    monkeypatch.setattr(costs, "costs", dict)
     found = check_kernels(FORMAT, CODEWORDS, rotation=64)
     assert {found[name] for name in ("format", "interpret-float32", "gradient")} == {"passed"}
 

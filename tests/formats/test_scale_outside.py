@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capscale.kernels import testing
+from capscale.kernels import costs, testing
 from jax import lax
 from support.pages import defined
 
@@ -49,6 +49,7 @@ KIT = {
 def test_its_kernels_are_the_formats(monkeypatch):
     """On both: interpreted, compiled for a TPU where libtpu is there, lowered for Hopper."""
     monkeypatch.setattr(testing, "checks", lambda: KIT)
+    monkeypatch.setattr(costs, "costs", dict)
     found = check_kernels(FORMAT, TRUST, rotation=64)
     assert {found[name] for name in ("format", "interpret-float32", "interpret-codes", "gradient")} == {"passed"}
 

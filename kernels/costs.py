@@ -1,0 +1,77 @@
+"""Costs of projections on TPUs: the kernel's schedule against a copy of the same bytes, without a TPU.
+
+Estimates, not measurements: libtpu compiles the forward kernel, mask included, and what is counted are the bundles of
+its schedule (`bundles`), a lower bound of its time.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from . import bundles
+from .aot import Unavailable, compile_for_tpu
+from .chips import TPUS
+from .project import Spec
+from .project.tpu import project as tpu
+
+KERNEL = "capscale_project"
+CHIPS = ("v5e", "v6e")
+"""Generations that costs are told of: those of one core a chip."""
+SHAPE = (4096, 4096)
+
+
+class Projecting(NamedTuple):
+    """Cost of a projection on a chip.
+
+    Attributes:
+      kernel: cost by the schedule.
+      seconds: by the schedule, or by the bytes where these take longer.
+      copy: seconds of a copy: every value read and written once at the chip's bandwidth.
+    """
+
+    kernel: bundles.Cost
+    seconds: float
+    copy: float
+
+
+def of_projection(spec: Spec, chip: str, shape: tuple[int, int] = SHAPE, dtype: DTypeLike = jnp.bfloat16) -> Projecting:
+    """Cost of projecting rows of this shape.
+
+    Raises:
+      Unavailable: libtpu is missing or was loaded before it could be asked for schedules, or no kernel takes the rows.
+    """
+    reason = tpu.unsupported(spec, shape, dtype)
+    if reason is not None:
+        raise Unavailable(reason)
+    folder = bundles.folder()
+    if folder is None:
+        raise Unavailable("libtpu was loaded before it could be asked for schedules: ask in a process of its own")
+    for written in folder.iterdir():
+        written.unlink()
+    x = jax.ShapeDtypeStruct(shape, dtype)
+    given = jax.ShapeDtypeStruct((shape[0], 1), jnp.float32) if spec.scale is not None and spec.scale.given else None
+    compile_for_tpu(chip, partial(tpu.project, spec), x, given)
+    (path,) = (path for name, path in bundles.schedules(folder).items() if name.startswith(KERNEL))
+    cost, speed = bundles.cost(path.read_text()), TPUS[chip]
+    copy = 2 * x.size * x.dtype.itemsize / speed.bandwidth
+    return Projecting(cost, max(cost.cycles / speed.clock, copy), copy)
+
+
+def costs() -> dict[str, Callable[[Spec], str]]:
+    """Words for the cost of a projection by name, a function of a `Spec` for each generation of `CHIPS`."""
+    return {f"cost-{chip}": partial(_told, chip=chip) for chip in CHIPS}
+
+
+def _told(spec: Spec, chip: str) -> str:
+    group = spec.group or 1
+    rows, width = SHAPE[0], -(-SHAPE[1] // group) * group
+    kernel, seconds, copy = of_projection(spec, chip, (rows, width))
+    return (
+        f"estimated {1e6 * seconds:.0f} us for {rows} x {width} in bfloat16, {copy / seconds:.0%} of a copy's speed: "
+        f"{kernel.cycles} cycles in {kernel.bundles} bundles, {kernel.multiplying / max(kernel.cycles, 1):.0%} of them "
+        f"multiplying, {kernel.registers} of 64 vector registers, spills: {kernel.spilled}"
+    )

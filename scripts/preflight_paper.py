@@ -1,11 +1,11 @@
 """Compiles a step of all six paper sizes in six kinds of representation for v5e and v6e, and writes what it needs.
 
 Needs libtpu, no TPU: `pip install 'capscale[tpu]'`. Hours of CPU time at full effort; started again it goes on. Cells
-that another jax or libtpu compiled are compiled again, and with `--again` all that are asked for; a cell's last row
-counts. `--sizes`, `--formats` and `--topologies` ask for some of them.
+that another jax or libtpu compiled, or that say no time, are compiled again, and with `--again` all that are asked for;
+a cell's last row counts. `--sizes`, `--formats` and `--topologies` ask for some of them.
 
 Run: `python scripts/preflight_paper.py --quick` (results in docs/benchmarks/preflight.jsonl, tables in preflight.md;
-without --quick at XLA's full effort, with the estimated time of a step, in a table of its own)
+without --quick at XLA's full effort, in a table of its own)
 """
 
 import argparse
@@ -16,7 +16,7 @@ import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 from about import commit
@@ -24,13 +24,14 @@ from capscale.experiments.paper_capacity import SIX
 
 from capscale.data.corpus import DataId
 from capscale.models.ladder import PAPER
+from capscale.sweep.estimate import BEYOND, KEPT, QUICK_ERROR, Unit
 from capscale.sweep.preflight import Setting, compile_step, device_hours
 from capscale.sweep.slices import Slice, find_slice
 from capscale.train.flops import flops_per_token
 from capscale.train.memory import Memory
 from capscale.train.run import Optimizer, Run
 
-VOCABULARY, TOKENS_PER_PARAMETER, MFU = 32_000, 100, 0.4
+VOCABULARY, TOKENS_PER_PARAMETER = 32_000, 100
 TOPOLOGIES = ("v5e:4x4", "v6e:4x4")
 COLUMNS = ("format", "size", "topology")
 MICROBATCHES = {"30M": 1, "50M": 1, "100M": 2, "200M": 4, "430M": 8, "800M": 16}
@@ -73,12 +74,15 @@ def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
         else {
             "step_ms": round(1e3 * found.step, 1),
             "mfu": round(found.mfu(run, setting.slice), 3),
+            "ms_by_unit": {unit: round(1e3 * seconds, 1) for unit, seconds in found.units.items()},
+            "wire_ms": round(1e3 * (found.beside + found.alone), 1),
+            "wire_alone_ms": round(1e3 * found.alone, 1),
             "gb_sent": round(found.sent / 1e9, 2),
             "bound_by": found.bottleneck,
             "kernels_by": "schedule" if found.by_schedule else "bytes",
+            "chip_hours": round(device_hours(run, setting.slice, found.mfu(run, setting.slice)), 1),
         }
     )
-    hours = device_hours(run, setting.slice, MFU if found is None else found.mfu(run, setting.slice))
     return {
         "size": size,
         "format": name,
@@ -89,7 +93,6 @@ def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
         "compile_cpu_s": round(time.process_time() - began, 1),
         "steps": run.steps,
         "flops": flops_per_token(run.model) * run.trained_tokens,
-        "chip_hours": round(hours, 1),
         **told,
         "quick": quick,
         "refused": compiled.reason,
@@ -117,40 +120,49 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
     order = (list(SIX), list(PAPER.sizes), list(TOPOLOGIES))
     rows = sorted(rows, key=lambda row: [names.index(row[key]) for names, key in zip(order, COLUMNS, strict=True)])
-    hours = (
-        f"at an MFU of {MFU:.0%}, which is an assumption, not a measurement. Compiled at XLA's lowest effort, which "
-        "tends to ask for more memory."
+    by = (
+        f"{BEYOND} times what products take at the chip's peak and values of more than {KEPT / 1e6:.0f} MB at the "
+        f"bandwidth of its memory, kernels by their bytes ({QUICK_ERROR}; on v6e none was compared), and what is sent "
+        "at the book's bandwidth. XLA's lowest effort tends to ask for more memory."
         if quick
-        else "at the estimated MFU: XLA's cycles, kernels' schedules or else their bytes, and bytes between chips at "
-        "the book's bandwidth. Compiled at XLA's full effort. No TPU was asked."
+        else "XLA's cycles, kernels' schedules or else their bytes, and what is sent at the book's bandwidth."
     )
-    names = ["size", "format", "setting", "GB per chip", "fits", "compile, CPU s", "steps", "chip-hours", "compiled"]
-    names += [] if quick else ["ms a step", "MFU", "GB sent", "bound by", "kernels by"]
+    names = ["size", "format", "setting", "GB a chip", "fits", "estimated ms a step", "estimated MFU %"]
+    names += [f"{name}, estimated ms" for name in (*_units(quick), "wire")]
+    names += ["bottleneck, estimated", "GB sent by a chip", "estimated chip-hours", "compile, CPU s", "compiled"]
     lines = [
-        f"## {'Memory' if quick else 'Time of a step, estimated'}",
+        f"## {'Lowest' if quick else 'Full'} effort",
         "",
         f"`python scripts/preflight_paper.py{' --quick' if quick else ''}`, {date}, "
         f"jax {jax_}, libtpu {libtpu}, Python {python}, on a machine without a TPU. "
         f"A step is 512 sequences of 512 tokens, vocabulary {VOCABULARY:,}; chip-hours are for {TOKENS_PER_PARAMETER} "
-        f"tokens per parameter {hours} GB are 10^9 bytes a chip: arguments, temporaries and code of the compiled step.",
+        "tokens per parameter. GB are 10^9 bytes: arguments, temporaries and code of the compiled step. "
+        f"Times are estimates; no TPU was asked. They are by {by} Milliseconds say what a step waits for, those of the "
+        "wire what is sent, beside other work or alone. A time is beside the cells that were compiled since times are "
+        "told; the last column says of which commit a cell is.",
         "",
         _line(names),
         _line(["---"] * len(names)),
     ]
-    for row in rows:
-        cells = [row["size"], row["format"], f"`{row['setting']}`", row["gb_per_chip"], "yes" if row["fits"] else "no"]
-        cells += [
-            row["compile_cpu_s"],
-            f"{row['steps']:,}",
-            f"{row['chip_hours']:,}",
-            f"{row['date']}, {row['commit']}",
-        ]
-        told = ("step_ms", "mfu", "gb_sent", "bound_by", "kernels_by")
-        lines.append(_line([*cells, *([] if quick else (row.get(name, "") for name in told))]))
+    lines += [_line(_cells(row)) for row in rows]
     missing = len(SIX) * len(PAPER.sizes) * len(TOPOLOGIES) - len(rows)
     if missing:
         lines += ["", f"{missing} cells have not been compiled this way; the command goes on from these."]
     return "\n".join(lines) + "\n"
+
+
+def _units(quick: bool) -> tuple[str, ...]:
+    return ("chip",) if quick else get_args(Unit)
+
+
+def _cells(row: dict[str, Any]) -> list[Any]:
+    first = [row["size"], row["format"], f"`{row['setting']}`", row["gb_per_chip"], "yes" if row["fits"] else "no"]
+    last = [row["compile_cpu_s"], f"{row['date']}, {row['commit']}"]
+    if "ms_by_unit" not in row:
+        return [*first, *[""] * (6 + len(_units(row["quick"]))), *last]
+    units = [row["ms_by_unit"][unit] for unit in _units(row["quick"])]
+    told = [f"{row['step_ms']:,}", f"{100 * row['mfu']:.0f}", *units, row["wire_ms"], row["bound_by"], row["gb_sent"]]
+    return [*first, *told, f"{row['chip_hours']:,}", *last]
 
 
 def _line(cells: list[Any]) -> str:
@@ -176,7 +188,7 @@ def main() -> int:
     asked = itertools.product(arguments.formats, arguments.sizes, arguments.topologies)
     for name, size, topology in asked:
         found = cells.get((arguments.quick, size, name, topology))
-        if found and compilers.items() <= found.items() and not arguments.again:
+        if found and compilers.items() <= found.items() and not (arguments.again or found.get("ms_by_unit") is None):
             continue
         cells[arguments.quick, size, name, topology] = row = cell(size, name, topology, arguments.quick)
         with path.open("a") as file:

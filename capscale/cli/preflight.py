@@ -64,8 +64,8 @@ class Preflight(Selecting):
     mfu: float | None = None
     """Share of the chips' peak that training is taken to reach, where you have measured it; else it is estimated."""
     quick: bool = False
-    """Compile at XLA's lowest effort: about three times faster, and often asking for more memory than training does;
-    the time of such a step says nothing, and is not estimated."""
+    """Compile at XLA's lowest effort: several times faster, and often asking for more memory than training does; times
+    are estimated more roughly, from the operations and bytes of what was compiled."""
     json: bool = False
     """Print JSON."""
 
@@ -88,7 +88,7 @@ class Preflight(Selecting):
         runs = list(plan_for(self, self.text, self.vocabulary).runs)
         if not self.json:
             print(
-                f"{'':<36} GB/device  compile  ms/step  MFU  GB sent  bound by   runs      steps   FLOPs  hours each"
+                f"{'':<36} GB/device  compile  ms/step  MFU  GB sent    bound by   runs      steps   FLOPs  hours each"
                 "  device-hours"
             )
 
@@ -140,7 +140,9 @@ class Preflight(Selecting):
                 "wire_alone_s": found.alone,
                 "bytes_sent_per_device": found.sent,
                 "bytes_sent_by_kind": dict(found.kinds),
+                "seconds_by_unit": dict(found.units),
                 "bottleneck": found.bottleneck,
+                "compute_by": "products and bytes" if found.quick else "cycles",
                 "kernels_by": "schedule" if found.by_schedule else "bytes",
             },
             "runs": [
@@ -165,10 +167,10 @@ class Preflight(Selecting):
         verdict = chosen if row["fits"] else f"  DOES NOT FIT in {row['bytes_there'] / 1e9:.2f} GB"
         found = row["estimate"]
         step = (
-            f"{'?':>8} {'?':>4} {'?':>8} {'?':>9}"
+            f"{'?':>8} {'?':>4} {'?':>8} {'?':>11}"
             if found is None
             else f"{1e3 * found['step_s']:>8.3g} {found['mfu']:>4.0%} {found['bytes_sent_per_device'] / 1e9:>8.3g} "
-            f"{found['bottleneck']:>9}"
+            f"{found['bottleneck']:>11}"
         )
         layers = [
             f"\n  {each['path']}: {' x '.join(filter(None, (each['format'], each['activations'])))}"
@@ -217,7 +219,7 @@ class Preflight(Selecting):
             print(json.dumps(where | {"programs": rows, "total": total, "remedy": advice}, indent=1))
             return DOES_NOT_FIT if refused else 0
         print(f"{len(runs)} runs, {len(rows)} programs: {self._told(hours)}")
-        if not all(row["estimate"] is None or row["estimate"]["kernels_by"] == "schedule" for row in rows):
+        if not self.quick and any(row["estimate"] and row["estimate"]["kernels_by"] == "bytes" for row in rows):
             print(
                 "kernels are counted by their bytes alone, as libtpu was loaded before it could be asked for schedules"
             )
@@ -232,20 +234,26 @@ class Preflight(Selecting):
 
     def _told(self, hours: float | None) -> str:
         """The total, and what it rests on."""
+        from capscale.sweep.estimate import BEYOND, QUICK_ERROR
         from capscale.sweep.slices import find_slice
 
         slice_ = find_slice(self.topology, self.slices)
         chip = slice_.chip
         if hours is None:
-            return "chip-hours are not known without an estimate of every step; leave out --quick, or give --mfu"
+            return "chip-hours are not known without an estimate of every step; find a setting that fits, or give --mfu"
         total = f"{hours:,.0f} chip-hours, {hours / slice_.chips:,.0f} hours of {slice_.name}"
         between = f", {chip.network / 1e9:.3g} GB/s of each between slices" if self.slices > 1 else ""
         if self.mfu is not None:
             return f"{total}, at {self.mfu:.0%} of {chip.peak / 1e12:.0f} TFLOP/s a chip"
+        by = (
+            f"{BEYOND} times what products take at {chip.peak / 1e12:.0f} TFLOP/s and bytes at "
+            f"{chip.bandwidth / 1e9:.0f} GB/s, kernels by their bytes ({QUICK_ERROR})"
+            if self.quick
+            else f"XLA's cycles and kernels' schedules at {chip.clock / 1e9:.2f} GHz"
+        )
         return (
-            f"{total}. Times are estimates that no chip was asked for: XLA's cycles and kernels' schedules at "
-            f"{chip.clock / 1e9:.2f} GHz, {chip.wire / 1e9:.0f} GB/s between chips{between}; "
-            "none was held against a TPU yet"
+            f"{total}. Times are estimates that no chip was asked for: {by}, {chip.wire / 1e9:.0f} GB/s between "
+            f"chips{between}; none was held against a TPU yet"
         )
 
 

@@ -17,7 +17,7 @@ from capscale.checks import check_whole
 from capscale.errors import UserError
 from capscale.kernels import bundles, dispatch
 from capscale.sweep.display import run_name
-from capscale.sweep.estimate import Estimate, estimate
+from capscale.sweep.estimate import KEPT, Estimate, estimate
 from capscale.sweep.schedule import constant_bytes, products_of, read_schedule
 from capscale.sweep.slices import Place, Slice
 from capscale.train.distributed import any_process
@@ -33,7 +33,7 @@ QUICK = {"optimization_level": 9, "memory_fitting_level": 9}
 """O0 of both, by XLA's numbers, which every version of JAX takes (efforts before 0.12, names from there on).
 
 XLA compiles several times faster, into a program that often takes more memory, and several times as long by its own
-estimate: no time follows from it."""
+estimate: its time is estimated from what its operations ask for (`estimate`)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Compiled(NamedTuple):
       limit: bytes of memory that a device has.
       seconds: of tracing, lowering and compiling on this machine.
       reason: XLA's own words where it refused for want of memory, else empty.
-      estimate: of the time of a step; None where XLA refused, or was told to be quick.
+      estimate: of the time of a step; None where XLA refused, and of devices that are here.
       products: how many products of codes the program has, and of values (`products_of`).
     """
 
@@ -91,7 +91,8 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
       UserError: libtpu is missing, the batch does not split over the slice, or the run cannot be trained at all.
     """
     place = setting.slice
-    written = None if quick or place.is_here else bundles.folder()  # before libtpu is loaded
+    # Before libtpu is loaded; what is quick does without, as writing schedules takes as long as compiling.
+    written = None if quick or place.is_here else bundles.folder()
     mesh, limit = make_mesh(setting.fsdp, place.devices()), place.memory()
     check_reduce(run.optimizer.reduce, devices=mesh.size, fsdp=setting.fsdp, gather=setting.memory.gather)
     began = time.monotonic()
@@ -126,15 +127,18 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
         text = compiled.as_text()
         assert text is not None
         total += constant_bytes(text)
-    estimated = _estimated(compiled, place, mesh.size, written) if isinstance(place, Slice) and not quick else None
+    estimated = _estimated(compiled, place, mesh.size, written, quick) if isinstance(place, Slice) else None
     return Compiled(total, limit, time.monotonic() - began, "", estimated, products)
 
 
-def _estimated(compiled: jax.stages.Compiled, slice_: Slice, devices: int, written: Path | None) -> Estimate:
+def _estimated(
+    compiled: jax.stages.Compiled, slice_: Slice, devices: int, written: Path | None, quick: bool
+) -> Estimate:
     """Time of a step; kernels' schedules that were read are deleted."""
     text = compiled.as_text()
     assert text is not None
-    found = estimate(read_schedule(text, devices, 1 / MEASURED_EVERY), slice_, devices, written)
+    schedule = read_schedule(text, devices, 1 / MEASURED_EVERY, KEPT if quick else 0)
+    found = estimate(schedule, slice_, devices, written, quick=quick)
     for path in [] if written is None else written.iterdir():
         path.unlink()
     return found

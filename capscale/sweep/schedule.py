@@ -10,13 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from capscale.sweep.hlo import Line, bytes_of, instruction, named, operands, parse
+from capscale.sweep.work import Work, work
+
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BETWEEN_SLICES = '_xla_host_transfer_handler_name="xla_megascale_runtime"'
 """Mark of what hosts send between slices: XLA sums inside of a slice first, and has each device hand over its part."""
-BITS = {"pred": 8, "bf16": 16, "f16": 16} | {
-    f"{kind}{bits}": bits for kind in ("s", "u", "f", "c") for bits in (2, 4, 8, 16, 32, 64, 128)
-}
-"""Of a value, by the names that XLA gives to dtypes; float8's begin with f8."""
 
 
 class Kernel(NamedTuple):
@@ -43,6 +42,7 @@ class Schedule(NamedTuple):
       sent_alone: bytes of collectives that nothing is computed beside.
       collectives: how many run, by kind.
       handed_over: bytes that a device hands to its host, to be added to those of other slices.
+      work: what the cycles are spent on, an entry for each instruction that has some.
     """
 
     cycles: float
@@ -51,33 +51,23 @@ class Schedule(NamedTuple):
     sent_alone: float
     collectives: dict[str, float]
     handed_over: float = 0.0
+    work: tuple[Work, ...] = ()
 
 
-class _Line(NamedTuple):
-    name: str
-    result: str
-    op: str
-    operands: str
-    text: str
-
-
-_COMPUTATION = re.compile(r"\n(?=(?:ENTRY )?%[\w.\-]+ \()")
-_HEAD = re.compile(r"\s*(ENTRY )?(%[\w.\-]+) \(")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?(%[\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
-_SHAPE = re.compile(r"\b([a-z]\w*?)\[([\d,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CONSTANT = re.compile(r"[su]32\[\]\S* constant\((\d+)\)")
 _INDEX = re.compile(r"[su]32\[\]\S* get-tuple-element\(.*index=(\d+)")
 _CALLED = re.compile(r"(?:calls|to_apply|called_computations)=\{?(%[\w.\-]+)")
 
 
-def read_schedule(text: str, devices: int, share_of_conditionals: float = 1.0) -> Schedule:
+def read_schedule(text: str, devices: int, share_of_conditionals: float = 1.0, kept: int = 0) -> Schedule:
     """Schedule of a program by its text, `Compiled.as_text()`.
 
     Args:
       text: of the compiled program.
       devices: of the program, for collectives that name no groups.
       share_of_conditionals: share of steps in which branches run; the costlier branch counts.
+      kept: bytes of values whose reading and writing is not counted as work, as they would stay in fast memory.
 
     A loop whose trips the program does not know counts once, as the loop over steps does.
 
@@ -86,7 +76,7 @@ def read_schedule(text: str, devices: int, share_of_conditionals: float = 1.0) -
     >>> read_schedule(program.as_text(), devices=1).sent  # a program of one device sends nothing
     {}
     """
-    return _Reader(text, devices, share_of_conditionals).schedule()
+    return _Reader(text, devices, share_of_conditionals, kept).schedule()
 
 
 _PRODUCT = re.compile(r"stablehlo\.dot_general .*: \(tensor<(?:\d+x)*(\w+)>, tensor<(?:\d+x)*(\w+)>\)")
@@ -109,26 +99,16 @@ def products_of(lowered: str) -> dict[str, int]:
 
 def constant_bytes(text: str) -> int:
     """Bytes of the constants of a compiled program, by its text: tables that it was traced with among them."""
-    lines = (_INSTRUCTION.match(line) for line in text.splitlines() if " constant(" in line)
-    return sum(_bytes(found[2]) for found in lines if found and found[3] == "constant")
+    lines = (instruction(line) for line in text.splitlines() if " constant(" in line)
+    return sum(bytes_of(found.result) for found in lines if found and found.op == "constant")
 
 
 class _Reader:
     """The computations of a program, and a walk over them."""
 
-    def __init__(self, text: str, devices: int, share: float):
-        self.devices, self.share, self.entry = devices, share, ""
-        self.lines: dict[str, list[_Line]] = {}
-        for part in _COMPUTATION.split("\n" + text):
-            head = _HEAD.match(part)
-            if head is None:
-                continue
-            self.lines[head[2]] = [
-                _Line(found[1], found[2], found[3], found[4], line)
-                for line in part.splitlines()
-                if (found := _INSTRUCTION.match(line))
-            ]
-            self.entry = head[2] if head[1] else self.entry
+    def __init__(self, text: str, devices: int, share: float, kept: int):
+        self.devices, self.share, self.kept, self.program = devices, share, kept, parse(text)
+        self.lines = self.program.lines
 
     def schedule(self) -> Schedule:
         """The cost of one step."""
@@ -136,57 +116,60 @@ class _Reader:
         self.sent: dict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
         self.kernels: list[Kernel] = []
-        self._walk(self.entry, 1.0)
-        kernels, sent = tuple(self.kernels), dict(self.sent)
-        return Schedule(self.cycles, kernels, sent, self.alone, dict(self.counts), self.handed_over)
+        self.work: list[Work] = []
+        self._walk(self.program.entry, 1.0)
+        kernels, sent, spent = tuple(self.kernels), dict(self.sent), tuple(self.work)
+        return Schedule(self.cycles, kernels, sent, self.alone, dict(self.counts), self.handed_over, spent)
 
     def _walk(self, computation: str, runs: float) -> None:
         sizes = {line.name: line.result for line in self.lines[computation]}
         for line in self.lines[computation]:
             if line.op == "while":
-                self._walk(_named(line.text, "body"), runs * self._trips(line))
+                self._walk(named(line.text, "body"), runs * self._trips(line))
             elif line.op == "conditional":
                 branches = re.findall(r"%[\w.\-]+", line.text.split("branch_computations=")[-1].split("}")[0])
                 costs = [self._alone_cycles(branch) for branch in branches]
                 self._walk(branches[costs.index(max(costs))], runs * self.share)
             elif line.op == "call":
-                self._walk(_named(line.text, "to_apply"), runs)
+                self._walk(named(line.text, "to_apply"), runs)
             elif line.op == "send" and BETWEEN_SLICES in line.text:
-                self.handed_over += runs * _bytes(sizes.get(_operands(line)[0], ""))
+                self.handed_over += runs * bytes_of(sizes.get(operands(line)[0], ""))
             elif 'custom_call_target="tpu_custom_call"' in line.text:
-                moved = _bytes(line.result) + sum(_bytes(sizes.get(name, "")) for name in _operands(line))
+                moved = bytes_of(line.result) + sum(bytes_of(sizes.get(name, "")) for name in operands(line))
                 self.kernels.append(Kernel(line.name.removeprefix("%"), runs, moved))
             else:
                 cycles = _CYCLES.search(line.text)
-                self.cycles += runs * int(cycles[1]) if cycles else 0.0
+                if cycles and int(cycles[1]):
+                    self.cycles += runs * int(cycles[1])
+                    self.work.append(work(line, int(cycles[1]), runs, sizes, self.program, kept=self.kept))
                 for found, beside, scattered, operand_bytes in self._collectives(line, sizes):
                     self._count(found, runs, beside=beside, scattered=scattered, operand_bytes=operand_bytes)
 
     def _alone_cycles(self, computation: str) -> float:
         return sum(int(found[1]) for line in self.lines[computation] if (found := _CYCLES.search(line.text)))
 
-    def _trips(self, loop: _Line) -> int:
+    def _trips(self, loop: Line) -> int:
         """Trips of a loop that counts from 0 to a constant of its condition; 1 where it compares with data."""
-        condition = self.lines[_named(loop.text, "condition")]
+        condition = self.lines[named(loop.text, "condition")]
         constants = [int(value) for line in condition for value in _CONSTANT.findall(line.text)]
         index = next((found[1] for line in condition if (found := _INDEX.search(line.text))), None)
         if len(constants) != 1 or index is None:
             return 1
-        return -(-constants[0] // self._increment(_named(loop.text, "body"), int(index)))
+        return -(-constants[0] // self._increment(named(loop.text, "body"), int(index)))
 
     def _increment(self, body: str, index: int) -> int:
         """Constant that a loop adds to its count, 1 where it is not written out; a loop may be unrolled twice."""
         lines = {line.name: line for line in self.lines[body]}
-        count = lines.get(_operands(self.lines[body][-1])[index])
-        added = [lines[name] for name in _operands(count) if name in lines] if count and count.op == "add" else []
+        count = lines.get(operands(self.lines[body][-1])[index])
+        added = [lines[name] for name in operands(count) if name in lines] if count and count.op == "add" else []
         steps = [int(value) for line in added for value in _CONSTANT.findall(line.text)]
         return steps[0] if steps else 1
 
-    def _collectives(self, line: _Line, sizes: dict[str, str]) -> Iterator[tuple[_Line, bool, bool, int]]:
+    def _collectives(self, line: Line, sizes: dict[str, str]) -> Iterator[tuple[Line, bool, bool, int]]:
         """Collectives that begin with an instruction: whether computed beside, whether only a part of a sum is kept."""
         kind = line.op.removesuffix("-start")
         if kind in COLLECTIVES:
-            yield line, line.op.endswith("-start"), False, sum(_bytes(sizes.get(name, "")) for name in _operands(line))
+            yield line, line.op.endswith("-start"), False, sum(bytes_of(sizes.get(name, "")) for name in operands(line))
         elif line.op in ("fusion", "async-start") and not re.search(r"-done[.\d]*$", line.name):
             for called in _CALLED.findall(line.text):
                 inner = {inner.name: inner.result for inner in self.lines.get(called, [])}
@@ -195,10 +178,10 @@ class _Reader:
                 )
                 for one in self.lines.get(called, []):
                     if one.op in COLLECTIVES and not seen:  # later links of a chain carry the same transfer on
-                        size = sum(_bytes(inner.get(name, "")) for name in _operands(one))
-                        yield one, "start" in line.name, "reduce-scatter" in called or "scatter" in called, size
+                        moved = sum(bytes_of(inner.get(name, "")) for name in operands(one))
+                        yield one, "start" in line.name, "reduce-scatter" in called or "scatter" in called, moved
 
-    def _count(self, line: _Line, runs: float, *, beside: bool, scattered: bool, operand_bytes: int) -> None:
+    def _count(self, line: Line, runs: float, *, beside: bool, scattered: bool, operand_bytes: int) -> None:
         kind = line.op.removesuffix("-start")
         if kind == "all-reduce" and scattered:
             kind = "reduce-scatter"
@@ -215,25 +198,6 @@ class _Reader:
         self.alone += 0.0 if beside else runs * moved
 
 
-def _named(text: str, attribute: str) -> str:
-    found = re.search(rf"{attribute}=(%[\w.\-]+)", text)
-    assert found is not None, text
-    return found[1]
-
-
-def _operands(line: _Line) -> list[str]:
-    return re.findall(r"%[\w.\-]+", line.operands.split(")")[0])
-
-
-def _bytes(shape: str) -> int:
-    """Bytes of a shape as XLA writes it, `f32[2,3]{1,0}`, or of a tuple of such."""
-    total = 0
-    for dtype, axes in _SHAPE.findall(shape):
-        bits = 8 if dtype.startswith("f8") else BITS.get(dtype, 0)
-        total += math.prod(int(axis) for axis in axes.split(",") if axis) * bits // 8
-    return total
-
-
 def _group(text: str, devices: int) -> int:
     """Devices that a collective joins."""
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", text)
@@ -242,8 +206,8 @@ def _group(text: str, devices: int) -> int:
     tiled = re.search(r"replica_groups=\[\d+,(\d+)\]", text)
     if tiled:
         return int(tiled[1])
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text)
-    if named:
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    by_axes = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text)
+    if by_axes:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", by_axes[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", by_axes[2]))
     return devices

@@ -6,9 +6,10 @@ import pytest
 from capscale.kernels import bundles
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from capscale.sweep.estimate import Estimate, estimate
+from capscale.sweep.estimate import BEYOND, Estimate, estimate, waits_for
 from capscale.sweep.schedule import Kernel, Schedule, read_schedule
 from capscale.sweep.slices import CHIPS, find_slice
+from capscale.sweep.work import Work
 
 X = jax.ShapeDtypeStruct((8, 6), jnp.float32)
 BYTES = 8 * 6 * 4
@@ -98,22 +99,45 @@ def test_cycles_kernels_and_what_is_computed_beside():
         sent={"collective-permute": 4 * 32, "all-reduce": 4 * 2 * 3 / 4 * 32},
         sent_alone=4 * 2 * 3 / 4 * 32,
         collectives={"collective-permute": 4, "all-reduce": 4},
+        work=(Work(100, 4, 0.0, 64),),
     )
 
 
 def test_time_is_what_does_not_overlap():
     """400 cycles and a kernel of 10^6 bytes on v5e beside one ring, after another that nothing runs beside."""
     slice_, chip = find_slice("v5e:2x2"), CHIPS["v5e"]
-    schedule = Schedule(
-        chip.clock, (Kernel("k", 2, int(chip.bandwidth)),), {"all-reduce": 5 * chip.wire}, chip.wire, {}
+    second = round(chip.clock)
+    spent = (
+        Work(second // 2, 0.5, chip.peak / 2, int(chip.bandwidth / 4)),  # as much as the matrix unit can
+        Work(second // 4, 1.0, chip.peak / 16, int(chip.bandwidth / 4)),
+        Work(second // 8, 4.0, chip.peak / 17, int(chip.bandwidth / 17)),  # neither is half of it
     )
+    wire = {"all-reduce": 5 * chip.wire}
+    schedule = Schedule(chip.clock, (Kernel("k", 2, int(chip.bandwidth)),), wire, chip.wire, {}, work=spent)
     found = estimate(schedule, slice_, 4)
-    kinds = {"all-reduce": 5 * chip.wire}
-    assert found == Estimate(1.0, pytest.approx(2.0), 4.0, 1.0, 5 * chip.wire, by_schedule=False, kinds=kinds)
+    units = {"matrix unit": 0.25, "memory": 2.25, "vector unit": 0.5}
+    assert found == Estimate(
+        pytest.approx(1.0), pytest.approx(2.0), 4.0, 1.0, wire["all-reduce"], False, pytest.approx(units), kinds=wire
+    )
     assert found.step == pytest.approx(5.0)
     assert found.bottleneck == "wire"
     assert found._replace(beside=1.0).step == pytest.approx(4.0)
-    assert found._replace(beside=0.0, alone=0.0).bottleneck == "kernels"
+    assert found._replace(beside=0.0, alone=0.0).bottleneck == "memory"
+    assert sum(found.units.values()) == pytest.approx(found.compute + found.kernels)
+    quick = estimate(schedule, slice_, 4, quick=True)
+    asked = 0.5 / 2 + 1 / 16 + 4 / 17 + 0.25 / 2 + 0.25 + 4 / 17  # products, then bytes: cycles do not count
+    assert quick.compute == pytest.approx(BEYOND * asked, rel=1e-6)
+    assert quick.units == {"chip": quick.compute + quick.kernels}
+    assert quick._replace(beside=0.0, alone=0.0).bottleneck == "chip"
+    assert quick._replace(compute=found.compute, units=units, quick=False) == found._replace(units=units)
+
+
+@pytest.mark.parametrize(
+    ("products", "bytes", "unit"),
+    [(0.5, 0.4, "matrix unit"), (0.5, 0.6, "memory"), (0.4, 0.5, "memory"), (0.49, 0.48, "vector unit")],
+)
+def test_a_part_waits_for_what_takes_half_of_it(products, bytes, unit):
+    assert waits_for(1.0, products, bytes) == unit
 
 
 def test_clocks_are_those_that_are_known():
@@ -140,6 +164,17 @@ SCHEDULE = f"""
 def test_bundles_count_as_often_as_their_loops_run():
     """Five trips of two bundles, in seven of two more; and one at the end, the first having no address."""
     assert bundles.cycles(SCHEDULE) == 7 * (2 + 5 * 2) + 1
+
+
+def test_a_schedule_tells_registers_spills_and_the_matrix_units():
+    """In the inner loop one product of rows of bfloat16, in the outer two of float32, of one unit each."""
+    spill, single = "vst [vmem:[#allocation3_spill] sm:$0xff] %v5_v1", "vmatmul.f32.vlgmr.msra.gmra.mxu1 %v6_v63"
+    multiplies = SCHEDULE.replace("%9 =", "%v7_v0 = vmatmul.bf16.gmra.mxu0 %v6_v63  ;;  %9 =")
+    multiplies = multiplies.replace("%8 =", f"%10 = {single}  ;;  {spill}  ;;  %8 =")
+    found = bundles.cost(multiplies)
+    assert found == bundles.Cost(bundles=6 - 1, cycles=85, multiplying=85, registers=3, spilled=1)
+    once = bundles.cost(multiplies.replace("mxu0", "unit0"))
+    assert once == found._replace(multiplying=7 * 8)
 
 
 def test_trips_that_fill_and_empty_the_pipeline_do_not_count():

@@ -2,12 +2,14 @@
 
     python scripts/bench_extensions.py --tables 60 --designs nothing 'nothing, size' --rows extensions.jsonl
     python scripts/bench_extensions.py --tables 6 --seconds 700 --rows power.jsonl \
-        --json docs/benchmarks/extensions.json --designs 'eta .8' 'eta .9' 'delta .05' 'delta .025' 'g .7' 'g .5'
+        --json docs/benchmarks/extensions.json --designs 'eta .8' 'eta .9' 'delta .05' 'delta .025' 'g .7' 'g .5' \
+        'g .7, wide' 'g .5, wide'
 
 Tables are drawn in turn from every design: 4 sizes at 3 ratios of D to N, 3 formats with dense gradients and with
-compressed ones, noise .004 nats a run. A design is the additive law, or that with one further number, and may have an
-error of .006 that the runs of a size share. What is said of one table (`capscale.analysis.extensions`) is a line of
---rows as soon as it is known: a run that is stopped, or ends at its --seconds of CPU, goes on from there.
+compressed ones, noise .004 nats a run. A design is the additive law, or that with one further number; it may have an
+error of .006 that the runs of a size share (", size"), and ratios from 5 on in place of 25 (", wide"). What is said of
+one table (`capscale.analysis.extensions`) is a line of --rows as soon as it is known: a run that is stopped, or ends at
+its --seconds of CPU, goes on from there.
 """
 
 import argparse
@@ -32,7 +34,7 @@ A, ALPHA, B, BETA, E = 406.4, 0.34, 410.7, 0.28, 1.69  # Hoffmann et al. 2022, a
 RHO = {"dense": 1.0, "int4": 0.9, "int3": 0.75, "int2": 0.5}
 COST = 0.85
 """Capacity that compressed gradients leave of that of the forward formats."""
-SIZES, RATIOS = (3e7, 1e8, 3e8, 1e9), (25, 50, 200)
+SIZES, RATIOS, WIDE = (3e7, 1e8, 3e8, 1e9), (25, 50, 200), (5, 25, 200)
 NOISE, SHARED = 0.004, 0.006
 NUMBERS = {
     "nothing": {},
@@ -44,20 +46,20 @@ NUMBERS = {
     "g .7": {"g": 0.7},
     "g .5": {"g": 0.5},
 }
-DESIGNS: dict[str, tuple[dict[str, float], float]] = {
-    f"{name}{', size' if shared else ''}": (numbers, shared)
-    for shared in (0.0, SHARED)
+DESIGNS: dict[str, tuple[dict[str, float], float, tuple[int, ...]]] = {
+    name + ending: (numbers, shared, ratios)
+    for ending, shared, ratios in (("", 0.0, RATIOS), (", size", SHARED, RATIOS), (", wide", 0.0, WIDE))
     for name, numbers in NUMBERS.items()
 }
 
 
 def drawn(design: str, seed: int) -> Table:
     """One table of a design."""
-    numbers, shared = DESIGNS[design]
+    numbers, shared, ratios = DESIGNS[design]
     random = np.random.default_rng(seed)
     of_size = {N: random.normal(0, shared) for N in SIZES}
     rows = []
-    for weights, gradients, N, ratio in product(("dense", "int4", "int2"), ("dense", "quartet"), SIZES, RATIOS):
+    for weights, gradients, N, ratio in product(("dense", "int4", "int2"), ("dense", "quartet"), SIZES, ratios):
         compressed = gradients != "dense"
         rho = RHO[weights] * (COST if compressed else 1.0)
         drift = (ratio / CHINCHILLA_RATIO) ** -numbers.get("delta", 0.0) if weights != "dense" else 1.0
@@ -83,6 +85,8 @@ def replicate(design: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "verdict": found.verdict,
         "allowed": [asked.shape.number for asked in found.allowed],
+        "odds": {asked.shape.number: float(f"{asked.odds:.3g}") for asked in found.asked if np.isfinite(asked.odds)},
+        "passes": [asked.shape.number for asked in found.asked if asked.passes],
         "held_out": [round(found.held_out, 5), *(round(a.held_out, 5) for a in found.allowed)],
         "intervals": intervals,
         "cpu_seconds": round(time.process_time() - begun, 2),
@@ -95,7 +99,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     With the exact (Clopper-Pearson) 95 % interval of the share of tables on which the right number was called.
     """
     found = {}
-    for design, (numbers, _) in DESIGNS.items():
+    for design, (numbers, *_) in DESIGNS.items():
         mine = [line for line in lines if line["design"] == design]
         if not mine:
             continue

@@ -2,11 +2,13 @@
 capacity with D/N, or the coupling of both terms.
 
 Each makes a wider law, and several may describe the same misfit. So the law and each of the wider ones are held
-against every law that has one further number yet, and against curves (`misspecification`); those that pass are the ones
-that the runs allow. The one that made them is among these but for `LEVEL` of tables, whatever errors the runs share. A
-wider law is called what the runs ask for where the additive one does not pass, where no other passes, and where it
-predicts rows that were held out better as well. That last comparison is a condition and no test: the error of one refit
-is in all of its predictions, so that they are no sample.
+against every law that has one further number yet, and against curves (`misspecification`); the one that made the runs
+passes but for `LEVEL` of tables, whatever errors they share. Where the additive one does not pass, the wider ones are
+told apart by how likely they make the runs (`odds`): fewer runs will do for that than for a test of each alone. A
+wider law is called what the runs ask for where it passes, where it makes them `ENOUGH` times as likely as each of the
+others does, and where it predicts rows that were held out better than the additive one as well. That last comparison
+is a condition and no test: the error of one refit is in all of its predictions, so that they are no sample. Of several
+that are not told apart every one is named, also one that does not pass but is as likely as one that does.
 """
 
 from collections.abc import Sequence
@@ -19,10 +21,11 @@ from capscale.analysis.calibration import MOST_POINTS, Reference
 from capscale.analysis.conditioning import column_norms, jacobian
 from capscale.analysis.ensemble import MOST_CUTS
 from capscale.analysis.families import GRADIENTS_FACTOR, Wider, joined, wider
-from capscale.analysis.fit import Fit, Settings, fit, with_shared_errors
+from capscale.analysis.fit import Fit, Settings, fit, least_squares, with_shared_errors
 from capscale.analysis.law import Law
 from capscale.analysis.limits import bounds
 from capscale.analysis.misspecification import EXACT, LEVEL, added, chance, curvature, placed
+from capscale.analysis.odds import ENOUGH, odds
 from capscale.analysis.outliers import outliers
 from capscale.analysis.problem import pose
 from capscale.analysis.rollouts import Cut, cuts, roll_out
@@ -49,14 +52,16 @@ class Asked(NamedTuple):
       chance: how often runs of the additive law would ask for it as much; NaN where they cannot tell it from that law.
       intervals: of the number (of every way to hold the gradients), in the wider law where that was fitted, else by one
         step from the additive one.
-      allowed: whether the wider law passes, None where the additive one does.
+      passes: whether the runs ask nothing further of the wider law, None where it was not fitted.
+      odds: how many times as likely the runs are by the likeliest of the wider laws; NaN where it was not fitted.
       held_out: root mean squared error beyond the cuts, NaN where it was not looked at.
     """
 
     shape: Wider
     chance: float
     intervals: dict[str, Interval]
-    allowed: bool | None = None
+    passes: bool | None = None
+    odds: float = float("nan")
     held_out: float = float("nan")
 
     @property
@@ -89,8 +94,22 @@ class Extensions(NamedTuple):
 
     @property
     def allowed(self) -> tuple[Asked, ...]:
-        """The wider laws that pass where the additive one does not."""
-        return tuple(a for a in self.asked if a.allowed)
+        """The wider laws that may have made the runs where the additive one did not, the likeliest first.
+
+        None where no wider law passes. Else those that are not told apart from the likeliest one, and, where none of
+        these passes, those that do as well.
+        """
+        passing = [a for a in self.asked if a.passes]
+        likely = [a for a in self.asked if a.odds < ENOUGH]
+        if not any(a.passes for a in likely):
+            likely += passing
+        return tuple(sorted(likely, key=lambda a: a.odds)) if passing else ()
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Smallest and largest D/N of the runs."""
+        each = (self.fit.table.column("D") / self.fit.table.column("N"))[self.fit.problem.weight > 0]
+        return float(each.min()), float(each.max())
 
     @property
     def verdict(self) -> Verdict:
@@ -150,18 +169,25 @@ def extended(plain: Fit) -> Extensions:
         found = (_by_one_step(plain, shape, p) for shape, p in zip(shapes, told, strict=True))
         return Extensions(plain, bound, tuple(found))
     fits = [None if np.isnan(p) else widened(plain, shape) for shape, p in zip(shapes, told, strict=True)]
-    passing = [f is not None and _passes(f, shape, plain.law, shapes) for f, shape in zip(fits, shapes, strict=True)]
-    held, errors, count = float("nan"), [float("nan")] * len(shapes), 0
-    if sum(passing) == 1:
-        tried = cuts(plain.table, MOST_CUTS)
-        only = passing.index(True)
-        held, errors[only] = _beyond((plain, fits[only]), tried)
-        count = len(tried)
-    found = [
-        _by_one_step(plain, shape, p) if f is None else Asked(shape, p, _intervals(f, shape), ok, error)
-        for shape, p, f, ok, error in zip(shapes, told, fits, passing, errors, strict=True)
-    ]
-    return Extensions(plain, bound, tuple(found), held, count)
+    squares = [None if f is None else least_squares(f, f.shared) for f in fits]
+    unlikely = iter(odds([f for f in squares if f is not None]))
+    found = Extensions(
+        plain,
+        bound,
+        tuple(
+            _by_one_step(plain, shape, p)
+            if f is None
+            else Asked(shape, p, _intervals(f, shape), _passes(f, shape, plain.law, shapes), next(unlikely))
+            for shape, p, f in zip(shapes, told, squares, strict=True)
+        ),
+    )
+    if len(found.allowed) != 1:
+        return found
+    tried = cuts(plain.table, MOST_CUTS)
+    only = found.asked.index(found.allowed[0])
+    held, error = _beyond((plain, fits[only]), tried)
+    asked = tuple(a._replace(held_out=error) if i == only else a for i, a in enumerate(found.asked))
+    return found._replace(asked=asked, held_out=held, cuts=len(tried))
 
 
 def widened(plain: Fit, shape: Wider) -> Fit:

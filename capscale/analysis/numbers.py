@@ -114,7 +114,9 @@ def further_numbers(found: Extensions | None) -> dict[str, Any] | None:
                 "instead_of": asked.shape.at,
                 "chance": asked.chance,
                 "intervals": {name: interval._asdict() for name, interval in asked.intervals.items()},
-                "allowed": asked.allowed,
+                "passes": asked.passes,
+                "odds": asked.odds,
+                "allowed": asked in found.allowed,
                 "rmse_held_out": asked.held_out,
             }
             for asked in found.asked

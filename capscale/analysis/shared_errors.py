@@ -16,6 +16,7 @@ from itertools import pairwise, product
 from typing import Literal
 
 import numpy as np
+from scipy.special import logsumexp
 
 from capscale.analysis.table import Table
 from capscale.errors import UserError
@@ -144,16 +145,36 @@ def infer(shared: SharedErrors, residuals: np.ndarray, jacobian: np.ndarray, act
     if not shared.levels:
         return shared
     rest, basis = _projected(residuals[active], jacobian[active])
-    likelihood, grid = _restricted_likelihood(shared.group[:, active], rest, basis)
-    each = np.where(DEVIATIONS > 0, (1 - ABSENT) * _half_cauchy(), ABSENT)
-    prior = np.array([np.prod(masses) for masses in product(each, repeat=len(shared.levels))])
-    log = likelihood + np.log(prior)
+    freedom = len(rest) - basis.shape[1]
+    likelihood, grid = _restricted_likelihood(shared.group[:, active], rest, basis, freedom)
+    log = likelihood + np.log(_prior(len(shared.levels)))
     probability = np.exp(log - log.max())
     probability /= probability.sum()
     kept = probability > NEGLIGIBLE
     probability = probability[kept] / probability[kept].sum()
     grid = grid[kept]
     return replace(shared, ratio=_estimate(grid, probability), grid=grid, probability=probability)
+
+
+def log_likelihood(
+    shared: SharedErrors, residuals: np.ndarray, jacobian: np.ndarray, active: np.ndarray, freedom: int
+) -> float:
+    """Logarithm of how likely residuals (R,) are by a law linearised at its optimum, the ratios integrated out.
+
+    Up to a constant of the table: its numbers are integrated out as well, by a prior as wide, up to a factor, as
+    independent rows would know them. Laws are compared at one `freedom`, that of the law of most numbers.
+    """
+    rest, basis = _projected(residuals[active], jacobian[active])
+    if not shared.levels:
+        return float(-0.5 * freedom * np.log(max(float(rest @ rest), 1e-300)))
+    likelihood, _ = _restricted_likelihood(shared.group[:, active], rest, basis, freedom)
+    return float(logsumexp(likelihood, b=_prior(len(shared.levels))))
+
+
+def _prior(levels: int) -> np.ndarray:
+    """Mass of every point of the grid (M,)."""
+    each = np.where(DEVIATIONS > 0, (1 - ABSENT) * _half_cauchy(), ABSENT)
+    return np.array([np.prod(masses) for masses in product(each, repeat=levels)])
 
 
 def _half_cauchy() -> np.ndarray:
@@ -174,14 +195,15 @@ def _projected(residuals: np.ndarray, jacobian: np.ndarray) -> tuple[np.ndarray,
     return (np.clip(rest, -OUTLYING * spread, OUTLYING * spread) if spread > 0 else rest), U
 
 
-def _restricted_likelihood(group: np.ndarray, rest: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _restricted_likelihood(
+    group: np.ndarray, rest: np.ndarray, basis: np.ndarray, freedom: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Logarithm of the restricted likelihood at every point of the grid (M,), and the grid of ratios (M, K).
 
     With X = (basis, rest), X^T V^-1 X needs sums over groups only: a level takes away lambda / (1 + lambda q) t t^T
     for each of its groups, t the group's sum of V^-1 X and q of V^-1 1 over the finer levels.
     """
     X = np.column_stack([basis, rest])
-    freedom = X.shape[0] - basis.shape[1]
     sums, counts = _summed(X, group[0]), np.bincount(group[0]).astype(float)
     up = [_parents(fine, coarse) for fine, coarse in pairwise(group)]
     values, points = [], []

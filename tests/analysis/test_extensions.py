@@ -1,21 +1,25 @@
 """Further numbers of the additive law: called where they are, and told apart."""
 
+import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from capscale.analysis.extensions import additive_law, extended, extensions, widened
 from capscale.analysis.families import GRADIENTS_FACTOR, SHAPES, joined, wider
-from capscale.analysis.fit import Settings, fit
+from capscale.analysis.fit import Settings, fit, least_squares
 from capscale.analysis.laws import LAWS
 from capscale.analysis.misspecification import added
+from capscale.analysis.odds import odds
 from capscale.analysis.problem import pose
 from capscale.analysis.table import make_table
 
 A, ALPHA, B, BETA, E = 406.4, 0.34, 410.7, 0.28, 1.69  # Hoffmann et al. 2022, arXiv 2203.15556, eq. 10
 RHO = {"dense": 1.0, "int4": 0.9, "int2": 0.5}
 SETTINGS = Settings(starts=8, shared="none")
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 def drawn(seed, noise=0.003, gradients=("dense", "quartet"), **numbers):
@@ -108,6 +112,18 @@ def test_the_number_that_is_there_is_called(number, value):
 
 
 @pytest.mark.ci
+def test_a_coupling_that_is_as_likely_as_a_drift_is_named_beside_it(monkeypatch):
+    """By this draw, with errors that runs may share, the drift passes and the law that made the runs does not."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    bench = importlib.import_module("bench_extensions")
+    x = extensions(bench.drawn("g .7", 1), LAWS["decoupled"])
+    assert x is not None
+    assert [a.shape.number for a in x.asked if a.passes] == ["delta"]
+    assert {a.shape.number for a in x.allowed} == {"g", "delta"}
+    assert x.verdict == "several"
+
+
+@pytest.mark.ci
 def test_tables_without_gradients_and_of_one_ratio():
     """At one D/N a drift is a capacity, and the table cannot tell it from that."""
     table = drawn(0, gradients=("dense",))
@@ -119,6 +135,19 @@ def test_tables_without_gradients_and_of_one_ratio():
     assert drift.leaves_room
     assert np.isnan(drift.chance)
     assert not drift.intervals
+
+
+@pytest.mark.ci
+def test_odds_are_those_of_sums_of_squares_where_nothing_is_shared():
+    """Of laws with as many numbers; the additive one has one number less, and pays less by the root of the rows."""
+    plain = fit(drawn(3, g=0.8), LAWS["decoupled"], SETTINGS)
+    fits = [least_squares(f, f.shared) for f in (plain, *(widened(plain, shape) for shape in wider(plain.law)))]
+    squares, rows = np.array([np.sum(f.residuals**2) for f in fits]), len(plain.table)
+    assert squares[0] > squares[1:].max()
+    logs = -0.5 * (rows - len(fits[1].z)) * np.log(squares) - 0.5 * np.log(rows) * np.array([0, 1, 1, 1])
+    np.testing.assert_allclose(odds(fits), np.exp(logs.max() - logs), rtol=1e-3)
+    assert min(odds(fits)) == 1
+    assert odds([]) == ()
 
 
 @pytest.mark.ci

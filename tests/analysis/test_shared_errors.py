@@ -13,7 +13,7 @@ from support.synthetic import frame_of
 from capscale.analysis.calibration import Reference, references
 from capscale.analysis.fit import Settings, fit
 from capscale.analysis.laws import LAWS
-from capscale.analysis.shared_errors import ABSENT, DEVIATIONS, SharedErrors, infer, shared_levels
+from capscale.analysis.shared_errors import ABSENT, DEVIATIONS, SharedErrors, infer, log_likelihood, shared_levels
 from capscale.analysis.solver import float64_on_cpu
 from capscale.analysis.table import make_table
 from capscale.analysis.uncertainty import bootstrap
@@ -83,6 +83,37 @@ def test_the_posterior_is_that_of_the_restricted_likelihood():
     actual = np.log(found.probability[picked])
     np.testing.assert_allclose(actual - actual[0], expected - expected[0], atol=1e-6)
     assert found.probability.sum() == pytest.approx(1)
+
+
+def test_the_likelihood_of_a_law_is_that_of_all_ratios():
+    """A sum over the grid of determinants of dense matrices; laws differ in a column, and in how many they have."""
+    random = np.random.default_rng(3)
+    J = np.column_stack([np.ones(12), random.normal(size=(12, 3))])
+    r = random.normal(size=12) + random.normal(0, 2, 3)[NESTED[1]]
+    shared = SharedErrors(("cell", "size"), NESTED, np.zeros(2), np.zeros((1, 2)), np.ones(1), np.arange(12))
+    mass = np.where(DEVIATIONS > 0, (1 - ABSENT) * DEVIATIONS / (1 + DEVIATIONS**2), 0.0)
+    mass *= (1 - ABSENT) / mass.sum()
+    mass[0] = ABSENT
+    points = [(f, c) for f in range(len(mass)) for c in range(len(mass))]
+
+    def dense(columns):
+        U = np.linalg.qr(J[:, columns])[0]  # its determinant is 1 where nothing is shared
+        found = 0.0
+        for fine, coarse in points:
+            ratio = np.array([DEVIATIONS[fine] ** 2, DEVIATIONS[coarse] ** 2 * (1 + DEVIATIONS[fine] ** 2)])
+            inverse = np.linalg.inv(V := covariance(NESTED, ratio, np.ones(12)))
+            inner = U.T @ inverse @ U
+            rest = r - U @ np.linalg.solve(inner, U.T @ inverse @ r)
+            squares = (rest @ inverse @ rest) ** -4  # 12 rows less the 4 numbers of the larger law, halved
+            found += mass[fine] * mass[coarse] * squares / np.sqrt(np.linalg.det(V) * np.linalg.det(inner))
+        return np.log(found)
+
+    laws = [0, 1, 2], [0, 1, 3], [0, 1, 2, 3]
+    found = [log_likelihood(shared, r, J[:, law], np.ones(12, bool), 8) for law in laws]
+    np.testing.assert_allclose(found, [dense(law) for law in laws], rtol=1e-6)
+    alone = replace(shared, levels=(), group=NESTED[:0], ratio=np.zeros(0))
+    rest = r - J @ np.linalg.lstsq(J, r)[0]
+    assert log_likelihood(alone, r, J, np.ones(12, bool), 8) == pytest.approx(-4 * np.log(rest @ rest))
 
 
 def test_effects_are_the_best_linear_predictions():

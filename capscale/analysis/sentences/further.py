@@ -3,6 +3,7 @@
 import math
 
 from capscale.analysis.extensions import Asked, Extensions
+from capscale.analysis.odds import ENOUGH
 from capscale.analysis.sentences.rule import Rule, listing, number
 
 WORDS = {
@@ -40,16 +41,22 @@ def _held_out(of: Extensions) -> str:
 
 def _called(of: Extensions) -> str:
     (only,) = of.allowed
+    others = [a.odds for a in of.asked if a is not only and not math.isnan(a.odds)]
+    by_others = (
+        f", and by each of the others they are {number(min(others))} times less likely or more" if others else ""
+    )
     return (
         f"The table asks for {_named(only)}: {only.shape.law.name} describes the runs, the additive law does not "
-        f"({_denied(of)}), and none of the others does; {_held_out(of)}"
+        f"({_denied(of)}){by_others}; {_held_out(of)}"
     )
 
 
 def _several(of: Extensions) -> str:
+    low, high = of.ratios
     return (
-        f"The table cannot tell {listing(_named(a) for a in of.allowed)} apart: each describes the runs, which the "
-        f"additive law does not ({_denied(of)})"
+        f"The table cannot tell {listing(_named(a) for a in of.allowed)} apart: the additive law does not describe the "
+        f"runs ({_denied(of)}), and none of these both describes them and makes them {ENOUGH:g} times as likely as "
+        f"each of the others does. Runs beyond D/N of {number(low)} to {number(high)} would tell more than others"
     )
 
 

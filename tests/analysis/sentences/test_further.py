@@ -3,6 +3,7 @@
 import re
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from capscale.analysis.extensions import Asked, Extensions
@@ -16,29 +17,45 @@ SHAPE = {shape.number: shape for shape in (*SHAPES, GRADIENTS_FACTOR)}
 NEAR = {"g": (1.0, 0.95, 1.1), "k": (0.0, -0.2, 0.2), "delta": (0.0, -0.01, 0.02), "eta": (1.0, 0.9, 1.1)}
 
 
-def asked(number, *interval, allowed=None, held_out=float("nan"), chance=0.5):
+def asked(number, *interval, passes=None, odds=float("nan"), held_out=float("nan"), chance=0.5):
     name = "eta[quartet]" if number == "eta" else number
     spans = {name: Interval(*interval)} if interval else {}
-    return Asked(SHAPE[number], chance, spans, allowed, held_out)
+    return Asked(SHAPE[number], chance, spans, passes, odds, held_out)
 
 
 def found(chance=0.4, held_out=float("nan"), cuts=0, **others):
-    numbers = {n: others.get(n) or asked(n, *NEAR[n], allowed=None if chance > 0.02 else False) for n in NEAR}
-    fit: Any = cast(Any, None)
-    return Extensions(fit, chance, tuple(numbers.values()), held_out, cuts)
+    fitted = {} if chance > 0.02 else {"passes": False, "odds": 3e4}
+    numbers = {n: others.get(n) or asked(n, *NEAR[n], **fitted) for n in NEAR}
+    return Extensions(cast(Any, Additive()), chance, tuple(numbers.values()), held_out, cuts)
 
 
-DRIFT = asked("delta", 0.09, 0.08, 0.1, allowed=True, held_out=0.004)
+class Additive:
+    """A fit, as far as its law's name and its runs go: the last row has no weight."""
+
+    class law:
+        name = "decoupled"
+
+    class problem:
+        weight = np.array([1.0, 1.0, 0.0])
+
+    class table:
+        @staticmethod
+        def column(name):
+            return np.array({"N": [1e8, 1e8, 1e8], "D": [25e8, 200e8, 900e8]}[name])
+
+
+DRIFT = asked("delta", 0.09, 0.08, 0.1, passes=True, odds=1.0, held_out=0.004)
 NONE = found()
 CASES = {
     "further: called": (
         found(1e-9, 0.016, 6, delta=DRIFT),
         r"asks for a drift of capacity with D/N \(delta = 0\.09 \(0\.08 to 0\.1\)\): decoupled-drift .* runs, "
-        r"the additive law does not \(p = 1e-09, .*beyond 6 cuts in N and D its error is 0\.004 nats, .* law 0\.016",
+        r"the additive law does not \(p = 1e-09, .* 3e\+04 times less likely or more; beyond 6 cuts in "
+        r"N and D its error is 0\.004 nats, .* law 0\.016",
     ),
     "further: several": (
-        found(1e-3, delta=DRIFT, g=asked("g", 0.8, 0.7, 0.9, allowed=True)),
-        r"cannot tell a coupling of both terms \(g = 0\.8 .*\) and a drift .* apart",
+        found(1e-3, delta=DRIFT, g=asked("g", 0.8, 0.7, 0.9, passes=True, odds=3.0)),
+        r"cannot tell a drift .* and a coupling of both terms \(g = 0\.8 .*\) apart.* 20 times.*D/N of 25 to 200 would",
     ),
     "further: other": (found(1e-3), r"contradict the additive law \(p = 0\.001.*something else than one of a coupling"),
     "further: held-out rows deny it": (
@@ -80,6 +97,31 @@ def test_a_wider_law_whose_error_is_not_known_is_called_without_it():
 
 
 @pytest.mark.parametrize(
+    ("drift", "coupling", "named"),  # whether each passes, and its odds
+    [
+        ((True, 1.0), (False, 30.0), "delta"),
+        ((True, 1.0), (True, 30.0), "delta"),  # both describe the runs, and one is far more likely
+        ((True, 1.0), (True, 19.0), "delta g"),
+        ((True, 1.0), (False, 19.0), "delta g"),  # as likely as what passes: not told from it
+        ((True, 19.0), (False, 1.0), "g delta"),
+        ((True, 30.0), (False, 1.0), "g delta"),  # what is likely does not pass, what passes is not likely
+        ((False, 1.0), (False, 1.0), ""),
+    ],
+)
+def test_laws_that_are_not_told_apart_are_named_both(drift, coupling, named):
+    of = found(
+        1e-3,
+        delta=asked("delta", 0.09, 0.08, 0.1, passes=drift[0], odds=drift[1]),
+        g=asked("g", 0.8, 0.7, 0.9, passes=coupling[0], odds=coupling[1]),
+    )
+    assert " ".join(a.shape.number for a in of.allowed) == named
+    assert of.verdict == {0: "other", 1: "one", 2: "several"}[len(of.allowed)]
+    (said,) = [s for s in say(RULES, of) if s.rule != "further: gradients not asked"]
+    for number in named.split():
+        assert WORDS[number] in said.text
+
+
+@pytest.mark.parametrize(
     ("number", "interval", "room"),
     [
         ("g", (1.0, 0.85, 1.2), False),
@@ -95,16 +137,11 @@ def test_room_is_what_would_matter(number, interval, room):
 
 
 def test_numbers_are_written_with_their_words():
-    written = json_ready(further_numbers(CASES["further: called"][0]._replace(fit=cast(Any, Law()))))
+    written = json_ready(further_numbers(CASES["further: called"][0]))
     assert written["verdict"] == "one"
     (drift,) = [n for n in written["numbers"] if n["number"] == "delta"]
+    assert (drift["passes"], drift["odds"], drift["allowed"]) == (True, 1.0, True)
+    assert [n["number"] for n in written["numbers"] if n["allowed"]] == ["delta"]
     assert drift["intervals"] == {"delta": {"estimate": 0.09, "low": 0.08, "high": 0.1}}
     assert written["words"][0].startswith("The table asks for a drift")
     assert further_numbers(None) is None
-
-
-class Law:
-    """A fit, as far as its law's name goes."""
-
-    class law:
-        name = "decoupled"

@@ -63,10 +63,11 @@ class Decoder(nn.Module):
 
         Two are, as a loop costs more than tiny layers do. On CPUs so are those of larger models: a loop copies what the
         backward pass needs into arrays of all layers and out of them again, which takes a fifth of a step. With `remat`
-        a loop it stays: without one XLA would merge the second computation of a layer with its first.
+        a loop it stays: without one XLA would merge the second computation of a layer with its first. So it does where
+        parameters are made, once a run.
         """
         large = self.config.non_embedding_parameters >= WRITTEN_OUT and dispatch.current().platform == "cpu"
-        return layers <= 2 or (large and not self.remat)
+        return layers <= 2 or (large and not self.remat and not self.is_initializing())
 
     def features(self, tokens_BT: Array, ctx: Context) -> Array:
         """Inputs of the head, `(B, T, M)` in the compute dtype, for int token ids `(B, T)`."""

@@ -45,7 +45,9 @@ def test_layers_of_large_models_are_written_out_on_cpus(least, remat, platform, 
     params = jax.eval_shape(lambda: initial_params(MODEL, DENSE, jax.random.key(0)))
     with dispatch.target(platform), dispatch.force("reference"):
         traced = jax.make_jaxpr(jax.value_and_grad(lambda params: loss(params, remat)))(params)
+        made = jax.make_jaxpr(lambda: initial_params(MODEL, DENSE, jax.random.key(0)))()
     assert set(unrolled(traced.jaxpr)) == {expected}
+    assert set(unrolled(made.jaxpr)) == {1}, "nothing is gained where parameters are made"
 
 
 @pytest.mark.ci

@@ -193,8 +193,8 @@ def main() -> int:
     asked = itertools.product(arguments.formats, arguments.sizes, arguments.topologies)
     for name, size, topology in asked:
         found = cells.get((arguments.quick, size, name, topology))
-        told = found is not None and ("ms_by_unit" in found or not found["fits"])
-        if told and compilers.items() <= found.items() and not arguments.again:
+        whole = found and ("ms_by_unit" in found or not found["fits"]) and compilers.items() <= found.items()
+        if whole and not arguments.again:
             continue
         cells[arguments.quick, size, name, topology] = row = cell(size, name, topology, arguments.quick)
         with path.open("a") as file:

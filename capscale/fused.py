@@ -14,9 +14,11 @@ from capscale.formats.base import Context, Format
 from capscale.formats.capabilities import GivesKernel, kernel_spec, learns
 from capscale.formats.rotation import signs_flipped, turned, turned_back
 from capscale.kernels.hadamard import rotate
+from capscale.kernels.matmul.codes import Multiplicand, Pair
 from capscale.kernels.project import Encoded, Spec, Unsupported, encode
-from capscale.kernels.project.op import choose
+from capscale.kernels.project.op import BackendChoice, choose, without_coded
 from capscale.kernels.project.op import project as fused
+from capscale.kernels.project.op import project_coded as coded
 from capscale.kernels.project.rules import operations, reads
 from capscale.masks import Pulls
 
@@ -39,17 +41,43 @@ def project_fused(
     XLA multiplies by random `signs` ahead of it and behind it, and rotates there by blocks that no kernel does. None
     where `capscale.kernels.dispatch` leaves all of it to XLA, on a CPU always.
     """
+    found = _by_kernel(format, estimator, x, rotation=rotation, back=back, signs=signs)
+    if found is None:
+        return None
+    spec, how, rows = found
+    value = fused(spec, rows, given_R1(format, spec, rows, ctx), how)
+    if not back:
+        return value
+    return signs_flipped(value, signs) if spec.rotation == rotation else turned_back(value, rotation, signs)
+
+
+def project_coded(
+    format: Format, estimator: Estimator, x: Array, *, rotation: int | None, signs: int | None, pair: Pair
+) -> tuple[Array, Multiplicand] | None:
+    """`project_fused` without a way back, and the same rows in the codes of x of a `pair`, by one kernel.
+
+    None where there is no kernel that writes both.
+    """
+    if pair.kind != "int8":
+        return None
+    found = _by_kernel(format, estimator, x, rotation=rotation, back=False, signs=signs)
+    if found is None:
+        return None
+    spec, how, rows = found
+    return None if without_coded(spec, how, x.shape[-1], x.dtype) else coded(spec, pair.x, rows, how)
+
+
+def _by_kernel(
+    format: Format, estimator: Estimator, x: Array, *, rotation: int | None, back: bool, signs: int | None
+) -> tuple[Spec, BackendChoice, Array] | None:
+    """The projection that a kernel makes of rows x, that kernel, and its rows; None where XLA does all of it."""
     within = rotation if rotation is not None and rotates(rotation) else None
     spec = trained_spec(format, estimator, within, back and within is not None)
     ahead = f", rotated by {rotation} ahead of it, as kernels rotate by powers of two up to {LARGEST}"
     how = choose(spec, x, f"{format} {estimator}{'' if within == rotation else ahead}")
     if how.backend == "reference" or isinstance(spec, Unsupported):
         return None
-    rows = signs_flipped(x, signs) if within == rotation else turned(x, rotation, signs)
-    value = fused(spec, rows, given_R1(format, spec, rows, ctx), how)
-    if not back:
-        return value
-    return signs_flipped(value, signs) if within == rotation else turned_back(value, rotation, signs)
+    return spec, how, signs_flipped(x, signs) if within == rotation else turned(x, rotation, signs)
 
 
 def encode_fused(

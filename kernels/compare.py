@@ -7,6 +7,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from .jit_inline import jit_inline
+from .matmul.codes import Multiplicand
 from .project.bitplanes import unpack
 from .project.codes import Encoded, code_bits, coded_grid
 from .project.mask import unpack_mask
@@ -85,6 +86,13 @@ def same_codes(found: Encoded, expected: Encoded) -> None:
     """Raises AssertionError where codes or scales differ in a bit."""
     for a, b, what in zip(found, expected, ("codes", "scales"), strict=True):
         equal(a, b, what)
+
+
+def same_multiplicands(found: Multiplicand, expected: Multiplicand) -> None:
+    """Raises AssertionError where scales differ in a bit, or codes of rows whose scale is a number."""
+    equal(found.scales, expected.scales, "scales of codes")
+    marked = jnp.isnan(expected.scales)
+    equal(*(jnp.where(marked, jnp.zeros_like(of.codes), of.codes) for of in (found, expected)), "codes of products")
 
 
 def same(found: Projected, expected: Projected, width: int, x: Array | None = None) -> None:

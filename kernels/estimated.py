@@ -1,19 +1,30 @@
-"""From how many rows on products of codes are faster than those of values, by the schedules of compilers.
+"""Where products of codes are faster than those of values, by the schedules of compilers.
 
 Estimates: no chip was asked. `python scripts/tpu_products.py` makes docs/benchmarks/products-tpu.json, and
 these numbers of it.
 """
 
-from .matmul.codes import Kind
+from .matmul.codes import Pair, Steps
 
-FEWEST_ROWS: dict[tuple[str, Kind], int] = {}
-"""By chip and kind of product. Empty: of what was estimated, int4 at 30M on v5e, codes are slower for what it takes to
-make them."""
+MARGIN = 0.05
+"""Share of the time of values by which codes have to be faster on every row of the table for such inputs."""
+
+INT4 = Pair("int8", Steps(0.5), Steps(0.5))
+"""Of integers of up to 7 bits without a zero."""
+
+FEWEST_ROWS: dict[tuple[str, Pair], dict[int, int]] = {}
+"""By chip and pair of codes: for so many inputs, the rows from which on codes are faster."""
 
 
-def slower_codes(chip: str | None, kind: Kind, rows: int) -> str | None:
-    """Why values are multiplied in place of codes, for so many rows on a device of this chip; None where codes are."""
-    fewest = FEWEST_ROWS.get((chip or "", kind))
-    if fewest is None:
-        return f"products of {kind} codes were not found faster on {chip or 'this device'}"
-    return None if rows >= fewest else f"products of {kind} codes were estimated faster on {chip} from {fewest} rows on"
+def slower_codes(chip: str | None, pair: Pair, width: int, rows: int) -> str | None:
+    """Why values are multiplied in place of codes, for so many rows of `width` inputs on a device of this chip.
+
+    None where codes are.
+    """
+    of_pair = FEWEST_ROWS.get((chip or "", pair), {})
+    if width not in of_pair:
+        return (
+            f"products of these {pair.kind} codes over {width} inputs were not found faster on {chip or 'this device'}"
+        )
+    fewest = of_pair[width]
+    return None if rows >= fewest else f"products of codes were estimated faster on {chip} from {fewest} rows on"

@@ -1,7 +1,7 @@
 """Which product layers of two compressed operands take: that of their values, or of their codes.
 
 `CAPSCALE_PRODUCTS` chooses: "values" (default); "codes", which is refused where a format has none that matrix units
-take; or "auto": codes where they were found faster on this chip for as many rows (`estimated`), values elsewhere.
+take; or "auto": codes where they were estimated faster on this chip for such rows (`estimated`), values elsewhere.
 """
 
 from collections.abc import Hashable
@@ -14,7 +14,7 @@ import jax
 from . import dispatch
 from .config import PRODUCTS, setting
 from .estimated import slower_codes
-from .matmul.codes import Kind
+from .matmul.codes import Kind, Pair
 from .mesh import automatic_axes, dividing
 
 Products = Literal["values", "auto", "codes"]
@@ -40,11 +40,12 @@ def mode() -> Products:
     return "values" if given is None else _checked(given, PRODUCTS)
 
 
-def faster(kind: Kind, rows: int, detail: str) -> bool:
-    """Whether "auto" multiplies codes for so many rows, of which devices have a share each; logged once."""
+def faster(pair: Pair, width: int, rows: int, detail: str) -> bool:
+    """Whether "auto" multiplies codes for rows of `width` inputs, of which devices have a share each; logged once."""
     own = rows_of_device(rows)
-    reason = slower_codes(dispatch.chip(), kind, own)
-    tell(f"{own} rows, {detail}: {f'codes in {kind}' if reason is None else f'values, as {reason}'}")
+    reason = slower_codes(dispatch.chip(), pair, width, own)
+    told = f"codes in {pair.kind}" if reason is None else f"values, as {reason}"
+    tell(f"{own} rows of {width}, {detail}: {told}")
     return reason is None
 
 

@@ -12,7 +12,7 @@ accelerator: kernels are interpreted on the host, TPU code is compiled by libtpu
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +21,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from .aot import CHIPS, Unavailable, compile_for_tpu, lower_for_hopper, tpu_devices
-from .compare import close, close_codes, equal, same, same_codes, tolerance
+from .compare import close, close_codes, equal, same, same_codes, same_multiplicands, tolerance
 from .hadamard import rotate
 from .jit_inline import jit_inline
+from .matmul.codes import Steps, steps_of
 from .project import op, reference
-from .project.codes import coded_grid, decode
+from .project.codes import coded_grid, decode, multiplicand
 from .project.mask import mask_bytes
 from .project.spec import Spec
+from .project.tpu import beside
 from .project.tpu import encode as tpu_codes
 from .project.tpu import project as tpu
 from .project.tpu.tiles import SPILLED, VMEM, Tile, default_tile, vmem_bytes
@@ -128,8 +130,8 @@ def check_matrix_unit(spec: Spec, shape: Shape = (4, 256)) -> None:
 def check_codes(spec: Spec, shape: Shape = (37, 640)) -> None:
     """The interpreted TPU kernel gives the reference's codes and scales, and they decode to what `project` gives.
 
-    Bit for bit, in float32 and in bfloat16, and NaN all over a group that holds one; `Unavailable` where the grid has
-    no codes.
+    Bit for bit, in float32 and in bfloat16, and NaN all over a group that holds one. So do the codes that the
+    projection writes beside its values, where it does. `Unavailable` where the grid has no codes.
     """
     _skip_unsupported(_uncoded(spec))
     (shape,) = _whole(spec, (shape,))
@@ -139,7 +141,13 @@ def check_codes(spec: Spec, shape: Shape = (37, 640)) -> None:
         expected = reference.encode(spec, x, given)
         found = jax.jit(partial(tpu_codes.encode, spec, tile=Tile(32, 32), interpret=True))(x, given)
         same_codes(found, expected)
-        value = reference.project(replace(spec, back=False), x, given).value_RK
+        one_way, steps = replace(spec, back=False), _steps_beside(spec, shape[1], dtype)
+        projected = reference.project(one_way, x, given)
+        if steps is not None:
+            both = jax.jit(partial(tpu.project, one_way, tile=Tile(32, 32), interpret=True, steps=steps))(x)
+            same(both, projected, shape[1])
+            same_multiplicands(cast(Any, both.codes), multiplicand(spec, expected, shape[1], steps, "int8"))
+        value = projected.value_RK
         marked = jnp.repeat(jnp.isnan(expected.scales), shape[1] // expected.scales.shape[1], axis=1)
         value = jnp.where(marked, jnp.full_like(value, jnp.nan), value)
         if spec.rotation and spec.back:
@@ -148,13 +156,15 @@ def check_codes(spec: Spec, shape: Shape = (37, 640)) -> None:
 
 
 def check_codes_on_tpu(spec: Spec, chip: str = "v5e", shape: Shape = (1000, 640)) -> None:
-    """The encoding kernel compiles for a TPU, within the VMEM that it asks for."""
+    """The encoding kernel compiles for a TPU, within the VMEM that it asks for; and codes beside values."""
     _skip_unsupported(_uncoded(spec))
     (shape,) = _whole(spec, (shape,))
     for dtype in (jnp.float32, jnp.bfloat16):
         _skip_unsupported(tpu_codes.unsupported(spec, shape, dtype))
         x, _, given = _structs(spec, shape, dtype)
         compile_for_tpu(chip, partial(tpu_codes.encode, spec), x, given)
+        if (steps := _steps_beside(spec, shape[1], dtype)) is not None:
+            compile_for_tpu(chip, partial(tpu.project, replace(spec, back=False), steps=steps), x)
 
 
 def check_tpu(spec: Spec, chip: str = "v5e", shapes: tuple[Shape, ...] = ((1000, 640), (1, 5632))) -> None:
@@ -269,6 +279,12 @@ def _uncoded(spec: Spec) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _steps_beside(spec: Spec, width: int, dtype: DTypeLike) -> Steps | None:
+    """Steps of the codes that the projection writes beside its values; None where it writes none."""
+    refused = beside.unsupported(replace(spec, back=False), width, dtype)
+    return steps_of(coded_grid(spec).levels) if refused is None else None
 
 
 def _skip_unsupported(reason: str | None) -> None:

@@ -5,9 +5,9 @@
 
 Estimates, not measurements. Each row is what a layer does forward in a training step, of M rows: activations are
 projected, which both products need, the one to multiply them and the other for its gradient; then these are multiplied
-as bfloat16, or put in codes once more and multiplied as int8. Weights are there as each product reads them. XLA's own
-cycles, and for kernels the cycles of their schedules or the time of their bytes, whichever is longer. "Alone": the
-product of what is there already in values or codes.
+as bfloat16, or as the int8 codes that the projection writes beside them. Weights are there as each product reads them.
+XLA's own cycles, and for kernels the cycles of their schedules or the time of their bytes, whichever is longer.
+"Alone": the product of what is there already in values or codes.
 """
 
 import argparse
@@ -16,18 +16,20 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import product as product_of_choices
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from capscale.kernels import bundles, dispatch, products
+from capscale.kernels import bundles, dispatch, estimated, products
 from capscale.kernels.aot import compile_for_tpu
-from capscale.kernels.matmul.codes import DTYPES, Multiplicand
+from capscale.kernels.matmul.codes import DTYPES, Multiplicand, Pair
 from capscale.kernels.project import Unsupported
 from jax import Array
 
 from capscale.code_product import Codes, product_of_codes
+from capscale.models.config import Projection
 from capscale.models.ladder import PAPER
 from capscale.product import product
 from capscale.representation import (
@@ -46,8 +48,15 @@ SIZES, ROWS = ("30M", "200M", "800M"), (16, 256, 1024, 4096, 16384)
 FORMATS = ("int4", "int8")
 """Of weights and activations, rotated by 128: codes of int4 are twice its levels, those of int8 have an offset."""
 MODES: tuple[products.Products, ...] = ("values", "codes")
+MATRICES: tuple[Projection, ...] = ("up", "out", "down")
+"""Of a layer: those of inputs that two or three of them share, of inputs of their own, and of the widest."""
 PLACE = ("chip", "kind", "format", "size", "M", "K", "F")
 """Columns that tell rows apart."""
+
+
+def held_in(format: str) -> Representation:
+    """The representation of such a format."""
+    return Representation(operand(format), operand(format, per_token=True), hadamard=128)
 
 
 def times(chip: str, held: Representation, shape: tuple[int, int, int], folder: Path) -> dict[str, float]:
@@ -84,18 +93,25 @@ def times(chip: str, held: Representation, shape: tuple[int, int, int], folder: 
     return found
 
 
-def fewest_rows(results: Iterable[dict[str, Any]]) -> dict[tuple[str, str], int]:
-    """By chip and kind of codes the least M from which on no row has codes slower; left out where there is none."""
-    table: dict[tuple[str, str], dict[int, bool]] = {}
+def fewest_rows(results: Iterable[dict[str, Any]]) -> dict[tuple[str, Pair], dict[int, int]]:
+    """By chip and pair of codes, by inputs, the least M from which on codes are faster on every row, by the margin.
+
+    Left out where there is none.
+    """
+    table: dict[tuple[str, Pair], dict[int, dict[int, bool]]] = {}
     for row in results:
-        of_rows = table.setdefault((row["chip"], row["kind"]), {})
-        of_rows[row["M"]] = of_rows.get(row["M"], True) and row["codes_us"] < row["values_us"]
-    found = {}
-    for place, faster in table.items():
-        for rows in sorted(faster, reverse=True):
-            if not faster[rows]:
-                break
-            found[place] = rows
+        by = codes_of(held_in(row["format"]), row["K"])
+        assert not isinstance(by, Unsupported)
+        of_rows = table.setdefault((row["chip"], by.pair), {}).setdefault(row["K"], {})
+        won = row["codes_us"] <= (1 - estimated.MARGIN) * row["values_us"]
+        of_rows[row["M"]] = of_rows.get(row["M"], True) and won
+    found: dict[tuple[str, Pair], dict[int, int]] = {}
+    for place, of_widths in table.items():
+        for width, won in sorted(of_widths.items()):
+            for rows in sorted(won, reverse=True):
+                if not won[rows]:
+                    break
+                found.setdefault(place, {})[width] = rows
     return found
 
 
@@ -106,6 +122,7 @@ def main() -> None:
     parser.add_argument("--chips", nargs="+", default=["v5e", "v6e"], choices=["v5e", "v6e"])
     parser.add_argument("--sizes", nargs="+", default=SIZES, choices=SIZES)
     parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
+    parser.add_argument("--matrices", nargs="+", default=MATRICES, choices=MATRICES)
     parser.add_argument("--rows", nargs="+", type=int, default=ROWS)
     arguments = parser.parse_args()
     folder = bundles.folder()
@@ -120,22 +137,20 @@ def main() -> None:
     path = None if arguments.json is None else Path(arguments.json)
     before = json.loads(path.read_text())["results"] if path is not None and path.exists() else []
     table: dict[tuple[Any, ...], dict[str, Any]] = {tuple(row[name] for name in PLACE): row for row in before}
-    for chip in arguments.chips:
-        for format in arguments.formats:
-            held = Representation(operand(format), operand(format, per_token=True), hadamard=128)
-            for size in arguments.sizes:
-                inputs, outputs = PAPER.model(size, 1).projections["up"]
-                for rows in arguments.rows:
-                    place = (chip, "int8", format, size, rows, inputs, outputs)
-                    found = times(chip, held, (rows, inputs, outputs), folder)
-                    table[place] = {**dict(zip(PLACE, place, strict=True)), **found}
-                    of = f"{chip:5s} {format:6s} {size:5s} {rows:6d} {inputs:6d} {outputs:6d}"
-                    values, codes, *alone = found.values()
-                    print(f"{of} {values:11.2f} {codes:10.2f} {alone[0]:18.2f} {alone[1]:10.2f}", flush=True)
-                    if path is not None:
-                        rows_now = [table[place] for place in sorted(table)]
-                        path.write_text(json.dumps({**about, "results": rows_now}, indent=1) + "\n")
-    print({" ".join(place): rows for place, rows in fewest_rows(table.values()).items()})
+    of = product_of_choices(arguments.chips, arguments.formats, arguments.sizes, arguments.matrices, arguments.rows)
+    for chip, format, size, matrix, rows in of:
+        inputs, outputs = PAPER.model(size, 1).projections[matrix]
+        place = (chip, "int8", format, size, rows, inputs, outputs)
+        found = times(chip, held_in(format), (rows, inputs, outputs), folder)
+        table[place] = {**dict(zip(PLACE, place, strict=True)), **found}
+        values, codes, *alone = found.values()
+        told = f"{chip:5s} {format:6s} {size:5s} {rows:6d} {inputs:6d} {outputs:6d} {values:11.2f} {codes:10.2f}"
+        print(f"{told} {alone[0]:18.2f} {alone[1]:10.2f}", flush=True)
+        if path is not None:
+            rows_now = [table[place] for place in sorted(table)]
+            path.write_text(json.dumps({**about, "results": rows_now}, indent=1) + "\n")
+    for (chip, pair), widths in fewest_rows(table.values()).items():
+        print(f"{chip} {pair}: {widths}")
 
 
 if __name__ == "__main__":

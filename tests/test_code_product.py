@@ -184,7 +184,7 @@ def multiplied(run, memory=AT_ONCE) -> Counter:
 
 @pytest.mark.ci
 def test_inputs_are_put_in_codes_once_for_the_layers_that_read_them():
-    """Four kernels a layer that write codes, as many as project, of seven products; weights have seven more."""
+    """By the four kernels of a layer that project them for its seven products; weights have seven that encode."""
     held = Representation(operand("int4"), INT4, hadamard=128)
     run = tiny.run(model=replace(tiny.MODEL, width=128, feed_forward_width=384, layers=3), representation=held)
     program = Program.of(run)
@@ -192,8 +192,9 @@ def test_inputs_are_put_in_codes_once_for_the_layers_that_read_them():
     window = jax.ShapeDtypeStruct((4, 17), jnp.int32)
     with dispatch.target("tpu"), products.force("codes"):
         traced = jax.make_jaxpr(lambda s, w: train_step(program, s, w, PACE))(state, window)
-    calls = [eqn.params["name"] for eqn in equations(traced.jaxpr) if eqn.primitive.name == "pallas_call"]
-    assert Counter(name for name in calls if "encode" in name) == {"capscale_encode": 4 + 7}
+    calls = Counter(eqn.params["name"] for eqn in equations(traced.jaxpr) if eqn.primitive.name == "pallas_call")
+    assert (calls["capscale_project_coded"], calls["capscale_encode"]) == (4, 7)
+    assert calls["capscale_project_backward"] == calls["capscale_project_coded"] + calls["capscale_project"] == 4 + 7
 
 
 @pytest.mark.ci

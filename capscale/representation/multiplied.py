@@ -14,8 +14,8 @@ from capscale.formats.catalog import label
 from capscale.fused import encode_fused
 from capscale.kernels import products
 from capscale.kernels.config import PRODUCTS
-from capscale.kernels.matmul.codes import Multiplicand, Pair, Steps, as_codes, pair_of
-from capscale.kernels.project import Encoded, Spec, Unsupported, levels_of, without_codes
+from capscale.kernels.matmul.codes import Multiplicand, Pair, pair_of
+from capscale.kernels.project import Encoded, Spec, Unsupported, multiplicand, without_codes
 from capscale.representation.value import Representation, rotated_block
 
 
@@ -47,7 +47,7 @@ def multiplied(representation: Representation, width: int, rows: int) -> Multipl
             )
         products.tell(f"{named}: values, as {found.reason}")
         return None
-    if mode == "auto" and not products.faster(found.pair.kind, rows, named):
+    if mode == "auto" and not products.faster(found.pair, width, rows, named):
         return None
     products.take(found.pair.kind)
     return found
@@ -106,12 +106,13 @@ def codes_of_weights(
 ) -> Multiplicand:
     """Codes of `project_weights(w, representation, ctx)`, w (..., in, out); no gradient goes through."""
     encoded = _encoded(representation.weights.format, by.w, jnp.swapaxes(w, -1, -2), representation, ctx)
-    return _turned(_of_encoded(encoded, by.w, by.pair.w, by, w.shape[-2]))
+    return _turned(multiplicand(by.w, encoded, w.shape[-2], by.pair.w, by.pair.kind))
 
 
 def codes_of_coded(coded: Coded, by: Multiplied) -> Multiplicand:
     """The same of weights that came in packed codes."""
-    return _turned(_of_encoded(Encoded(coded.codes, coded.scales), by.w, by.pair.w, by, coded.width))
+    encoded = Encoded(coded.codes, coded.scales)
+    return _turned(multiplicand(by.w, encoded, coded.width, by.pair.w, by.pair.kind))
 
 
 def codes_of_activations(
@@ -119,17 +120,12 @@ def codes_of_activations(
 ) -> Multiplicand:
     """Codes of `project_activations(x, representation, ctx)`, x (..., in); no gradient goes through."""
     encoded = _encoded(representation.activations.format, by.x, x, representation, ctx)
-    return _of_encoded(encoded, by.x, by.pair.x, by, x.shape[-1])
+    return multiplicand(by.x, encoded, x.shape[-1], by.pair.x, by.pair.kind)
 
 
 def _encoded(format: Format, spec: Spec, rows: Array, representation: Representation, ctx: Context) -> Encoded:
     block = rotated_block(rows.shape[-1], representation)
     return encode_fused(format, spec, lax.stop_gradient(rows), ctx, rotation=block, signs=representation.signs)
-
-
-def _of_encoded(encoded: Encoded, spec: Spec, steps: Steps, by: Multiplied, width: int) -> Multiplicand:
-    codes = as_codes(levels_of(spec, encoded, width), steps, by.pair.kind)
-    return Multiplicand(codes, jnp.where(jnp.isfinite(encoded.scales), encoded.scales, jnp.nan))
 
 
 def _turned(rows: Multiplicand) -> Multiplicand:

@@ -13,11 +13,11 @@ from capscale.coded import Coded, Turned
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.capabilities import kernel_spec, learns
-from capscale.fused import given_R1, project_fused
+from capscale.fused import given_R1, project_coded, project_fused
 from capscale.kernels.matmul.codes import Multiplicand
 from capscale.kernels.project import Unsupported, encode, has_codes
 from capscale.operands import Operand, project
-from capscale.representation.multiplied import codes_of_activations, multiplied
+from capscale.representation.multiplied import Multiplied, codes_of_activations, multiplied
 from capscale.representation.value import Representation, rotated, rotated_back, rotated_block
 
 
@@ -114,10 +114,22 @@ def project_once(x: Array, representation: Representation, ctx: Context = NO_CON
     a rotation; a rotation of the sum rounds otherwise than a sum of rotated gradients, and XLA may leave a sum of
     bfloat16 gradients unrounded inside of a program.
     """
-    projected = project_activations(x, representation, ctx)
     by = multiplied(representation, x.shape[-1], prod(x.shape[:-1]))
-    codes = None if by is None else codes_of_activations(x, representation, by, ctx)
-    return ProjectedActivations(projected, representation, given_activations(x, representation), codes)
+    value, codes = _with_codes(x, representation, by, ctx)
+    return ProjectedActivations(value, representation, given_activations(x, representation), codes)
+
+
+def _with_codes(
+    x: Array, representation: Representation, by: Multiplied | None, ctx: Context
+) -> tuple[Array, Multiplicand | None]:
+    """Values of x, and codes where a product reads them: by one kernel where one writes both."""
+    if by is None:
+        return project_activations(x, representation, ctx), None
+    held, block = representation.activations, rotated_block(x.shape[-1], representation)
+    both = project_coded(held.format, held.backward(), x, rotation=block, signs=representation.signs, pair=by.pair)
+    if both is not None:
+        return both
+    return project_activations(x, representation, ctx), codes_of_activations(x, representation, by, ctx)
 
 
 def coded_weights(w: Array, representation: Representation, ctx: Context = NO_CONTEXT) -> Coded | None:

@@ -2,7 +2,7 @@
 
 from ..renamed import old_names
 from .affine import Extremes, Number, RangeOver, ScaleOffset, SignedLargestOver, extremes
-from .codes import Encoded, decode, has_codes, levels_of, without_codes
+from .codes import Encoded, decode, has_codes, levels_of, multiplicand, without_codes
 from .op import encode, project
 from .projection import Projection, in_dtype, in_steps, of_level, on_grid, rounded
 from .reference import code_of_vectors, on_codebook, survivors
@@ -37,6 +37,7 @@ __all__ = [
     "in_dtype",
     "in_steps",
     "levels_of",
+    "multiplicand",
     "normalised",
     "of_level",
     "on_codebook",

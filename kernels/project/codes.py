@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from ..hadamard import rotate
+from ..matmul.codes import Kind, Multiplicand, Steps, as_codes
 from .bitplanes import plane_bytes, unpack
 from .projection import in_dtype, rounded
 from .scales import Grid, KernelRule, Statistic, normalised
@@ -115,6 +116,12 @@ def levels_of(spec: Spec, encoded: Encoded, width: int) -> Array:
     # Runs side by side, as `bitplanes.unpack`, which a TPU's compiler lays out with a run in a register of 32.
     runs = [jnp.right_shift(encoded.codes, jnp.uint8(first)) & jnp.uint8(2**bits - 1) for first in range(0, 8, bits)]
     return grid.decode(jnp.concatenate(runs, axis=-1)[..., :width].astype(jnp.uint32))
+
+
+def multiplicand(spec: Spec, encoded: Encoded, width: int, steps: Steps, kind: Kind) -> Multiplicand:
+    """Codes that `encode` made of such rows, in one scale each, as products of codes read them."""
+    codes = as_codes(levels_of(spec, encoded, width), steps, kind)
+    return Multiplicand(codes, jnp.where(jnp.isfinite(encoded.scales), encoded.scales, jnp.nan))
 
 
 def decode(spec: Spec, encoded: Encoded, width: int, dtype: DTypeLike) -> Array:

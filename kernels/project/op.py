@@ -16,6 +16,7 @@ from jax.sharding import AxisType
 from jax.typing import DTypeLike
 
 from .. import dispatch, measured
+from ..matmul.codes import Multiplicand, Steps
 from ..mesh import by_rows, unknown_sharding_reason
 from . import reference
 from .codes import Encoded, coded_grid
@@ -90,7 +91,30 @@ def project(
     """
     rows, given_R1 = _checked(spec, x, given)
     how = choose(spec, x) if how is None else how
-    return cast(Array, _project(spec, how, tile, rows, given_R1)).reshape(x.shape)
+    return cast(tuple[Array, None], _project(spec, _Call(how, tile), rows, given_R1))[0].reshape(x.shape)
+
+
+def project_coded(
+    spec: Spec, steps: Steps, x: Array, how: BackendChoice, tile: Tile | None = None
+) -> tuple[Array, Multiplicand]:
+    """`project`, and the same rows in int8 codes of these `steps`, by one kernel; no gradient goes through the codes.
+
+    Codes of a row whose scale is NaN mean nothing. Raises ValueError for what is `without_coded`.
+    """
+    if (reason := without_coded(spec, how, x.shape[-1], x.dtype)) is not None:
+        raise ValueError(f"{spec}: {reason}")
+    rows, given_R1 = _checked(spec, x, None)
+    value, codes = cast(tuple[Array, Multiplicand], _project(spec, _Call(how, tile, steps), rows, given_R1))
+    return value.reshape(x.shape), Multiplicand(codes.codes.reshape(x.shape), codes.scales.reshape(*x.shape[:-1], 1))
+
+
+def without_coded(spec: Spec, how: BackendChoice, width: int, dtype: DTypeLike) -> str | None:
+    """Why no kernel of that backend writes codes beside the values of such rows, or None where it does."""
+    if how.backend != "tpu":
+        return "the projection of TPUs alone writes codes beside values"
+    from .tpu import beside
+
+    return beside.unsupported(spec, width, dtype)
 
 
 def encode(
@@ -123,34 +147,40 @@ def _checked(spec: Spec, x: Array, given: Array | None) -> tuple[Array, Array | 
     return rows, None if given is None else given.reshape(rows.shape[0], 1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _project(spec: Spec, how: BackendChoice, tile: Tile | None, x_RK: Array, given_R1: Array | None) -> Array:
-    return _run(spec, how, tile, x_RK, given_R1).value_RK
+class _Call(NamedTuple):
+    """The backend's functions, and how they are called. `steps`: of codes to be written beside the values."""
+
+    how: BackendChoice
+    tile: Tile | None
+    steps: Steps | None = None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _project(spec: Spec, by: _Call, x_RK: Array, given_R1: Array | None) -> tuple[Array, Multiplicand | None]:
+    return _forward(spec, by, x_RK, given_R1)[0]
 
 
 def _forward(
-    spec: Spec, how: BackendChoice, tile: Tile | None, x_RK: Array, given_R1: Array | None
-) -> tuple[Array, Array | None]:
-    return _run(spec, how, tile, x_RK, given_R1)
+    spec: Spec, by: _Call, x_RK: Array, given_R1: Array | None
+) -> tuple[tuple[Array, Multiplicand | None], Array | None]:
+    options = by.how.options(by.tile) | ({} if by.steps is None else {"steps": by.steps})
+
+    def run(x_RK: Array, *given: Array) -> Projected:
+        return _module(by.how.backend).project(spec, x_RK, given[0] if given else None, **options)
+
+    found = _by_rows(by.how, run)(x_RK, *([] if given_R1 is None else [given_R1]))
+    return (found.value_RK, found.codes), found.mask_RW
 
 
-def _backward(
-    spec: Spec, how: BackendChoice, tile: Tile | None, mask_RW: Array | None, g_RK: Array
-) -> tuple[Array, None]:
+def _backward(spec: Spec, by: _Call, mask_RW: Array | None, cotangents: tuple[Array, Any]) -> tuple[Array, None]:
     def run(g_RK: Array, *mask: Array) -> Array:
-        return _module(how.backend).backward(spec, mask[0] if mask else None, g_RK, **how.options(tile))
+        options = by.how.options(by.tile)
+        return _module(by.how.backend).backward(spec, mask[0] if mask else None, g_RK, **options)
 
-    return _by_rows(how, run)(g_RK, *([] if mask_RW is None else [mask_RW])), None
+    return _by_rows(by.how, run)(cotangents[0], *([] if mask_RW is None else [mask_RW])), None
 
 
 _project.defvjp(_forward, _backward)
-
-
-def _run(spec: Spec, how: BackendChoice, tile: Tile | None, x_RK: Array, given_R1: Array | None) -> Projected:
-    def run(x_RK: Array, *given: Array) -> Projected:
-        return _module(how.backend).project(spec, x_RK, given[0] if given else None, **how.options(tile))
-
-    return _by_rows(how, run)(x_RK, *([] if given_R1 is None else [given_R1]))
 
 
 def _by_rows(how: BackendChoice, run: Callable[..., Any]) -> Callable[..., Any]:

@@ -63,7 +63,12 @@ def of_level(level: Array, scale: Array | ScaleOffset, product: Callable[[Array]
     return product(level * scale)
 
 
-def on_grid(
+def on_grid(grid: Any, x: Array, scale: Array | ScaleOffset, keep: Array | None = None, **how: Any) -> Projection:
+    """The projection of `with_level` alone."""
+    return with_level(grid, x, scale, keep, **how)[0]
+
+
+def with_level(
     grid: Any,
     x: Array,
     scale: Array | ScaleOffset,
@@ -73,8 +78,10 @@ def on_grid(
     restored: Array | ScaleOffset | None = None,
     per_gap: Callable[[Array, Array], Array] = truediv,
     product: Callable[[Array], Array] = rounded,
-) -> Projection:
+) -> tuple[Projection, Array]:
     """Float32 `x` on `grid` in units of `scale`, which broadcasts to x; its value not yet in the dtype of the row.
+
+    And the level of every value.
 
     `keep`: what sparsity left, the rest being zero. `uniform`: random numbers in [0, 1), for a grid that rounds by them
     (its `drawn`); `nearest` without. `restored`: the scale of values, where levels are chosen by another.
@@ -101,9 +108,10 @@ def on_grid(
         value = jnp.where(keep, value, 0.0)
         distance = jnp.where(keep, distance, jnp.abs(x) / jnp.where(step > 0, step, 1.0))
     slope = level - jnp.where(radius <= 1, normal, 0.0)
-    return Projection(
+    projection = Projection(
         value, step=step, error_in_steps=distance, relative_magnitude=radius, keep=keep, dvalue_dscale=slope
     )
+    return projection, level
 
 
 def in_dtype(x: Array, dtype: DTypeLike) -> Array:

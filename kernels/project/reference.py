@@ -8,6 +8,7 @@ from jax import Array, lax
 
 from ..hadamard import rotate
 from ..jit_inline import jit_inline
+from ..matmul.codes import Multiplicand
 from ..rms import largest_magnitude, root_mean_square
 from .affine import extremes
 from .bitplanes import pack
@@ -27,6 +28,8 @@ class Projected(NamedTuple):
     """In the dtype of x."""
     mask_RW: Array | None
     """Where the gradient passes, as `mask.pack_mask` packs it; None: everywhere."""
+    codes: Multiplicand | None = None
+    """The same rows in codes, where they were asked for; of rows whose scale is NaN they mean nothing."""
 
 
 @jit_inline(0)

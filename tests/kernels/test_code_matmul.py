@@ -101,11 +101,13 @@ def test_the_environment_or_a_context_chooses(monkeypatch):
 
 
 def test_codes_are_multiplied_from_the_rows_on_that_the_chip_was_found_faster(monkeypatch):
-    monkeypatch.setattr(estimated, "FEWEST_ROWS", {("v5e", "int8"): 256})
+    pair = Pair("int8", Steps(0.5), Steps(0.5))
+    monkeypatch.setattr(estimated, "FEWEST_ROWS", {("v5e", pair): {640: 256}})
     with dispatch.target("tpu", chip="v5e"):
-        assert [products.faster("int8", rows, "") for rows in (255, 256)] == [False, True]
-        assert not products.faster("float8", 4096, "")
+        assert [products.faster(pair, 640, rows, "") for rows in (255, 256)] == [False, True]
+        assert not products.faster(pair, 768, 4096, "")
+        assert not products.faster(Pair("float8"), 640, 4096, "")
     for other in (dispatch.target("tpu"), dispatch.target("tpu", chip="v4"), dispatch.target("cpu")):
         with other:
-            assert not products.faster("int8", 4096, "")
-    assert not products.faster("int8", 4096, "")  # on this machine
+            assert not products.faster(pair, 640, 4096, "")
+    assert not products.faster(pair, 640, 4096, "")  # on this machine

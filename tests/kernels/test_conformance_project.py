@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import aot, compare, testing
-from capscale.kernels.project import RmsTimes, Spec, Unsupported, on_grid
+from capscale.kernels.project import RmsTimes, Spec, Unsupported
+from capscale.kernels.project.projection import with_level
 from capscale.kernels.project.reference import Projected
 from capscale.kernels.project.tpu import project as tpu
 from capscale.kernels.project.tpu.tiles import SPILLED, VMEM, Tile, candidates, default_tile, vmem_bytes
@@ -121,18 +122,18 @@ def test_a_grid_from_outside(check, record_property):
 
 
 def off_by_a_step(grid, x, scale, keep, **how):
-    found = on_grid(grid, x, scale, keep, **how)
-    return found._replace(value=jnp.where(x > 1, found.value + scale, found.value))
+    found, level = with_level(grid, x, scale, keep, **how)
+    return found._replace(value=jnp.where(x > 1, found.value + scale, found.value)), level
 
 
 def without_infinity(grid, x, scale, keep, **how):
-    found = on_grid(grid, x, scale, keep, **how)
-    return found._replace(value=jnp.where(jnp.isnan(found.value), 0.0, found.value))
+    found, level = with_level(grid, x, scale, keep, **how)
+    return found._replace(value=jnp.where(jnp.isnan(found.value), 0.0, found.value)), level
 
 
 def narrow_trust(grid, x, scale, keep, **how):
-    found = on_grid(grid, x, scale, keep, **how)
-    return found._replace(error_in_steps=found.error_in_steps * 1.01)
+    found, level = with_level(grid, x, scale, keep, **how)
+    return found._replace(error_in_steps=found.error_in_steps * 1.01), level
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def narrow_trust(grid, x, scale, keep, **how):
 )
 def test_the_kit_catches_bad_kernels(monkeypatch, bad, message):
     spec = spec_of(Scalar(catalog.find("int4").grid), Trust())
-    monkeypatch.setattr(tpu, "on_grid", bad)
+    monkeypatch.setattr(tpu, "with_level", bad)
     with pytest.raises(AssertionError, match=message):
         testing.check_interpreted(spec, shapes=((5, 128),))
 

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
-from capscale.kernels import estimated
+import pytest
+from capscale.kernels import dispatch, estimated, products
+from capscale.kernels.matmul.codes import Pair, Steps
+
+from capscale.representation import Representation, multiplied, operand
 
 ROOT = Path(__file__).parents[2]
 ROWS = json.loads((ROOT / "docs" / "benchmarks" / "products-tpu.json").read_text())["results"]
@@ -16,14 +20,28 @@ def test_the_rule_is_that_of_the_table(monkeypatch):
 
     assert fewest_rows(ROWS) == estimated.FEWEST_ROWS
     made = [
-        {"chip": "v5e", "kind": "int8", "M": M, "values_us": values, "codes_us": 10.0}
-        for M, values in ((16, 11), (64, 9), (64, 11), (256, 11), (1024, 12))
+        {"chip": "v5e", "format": "int4", "K": 640, "M": M, "values_us": values, "codes_us": 10.0}
+        for M, values in ((16, 12), (64, 10.4), (64, 12), (256, 11), (1024, 12))
     ]
-    assert fewest_rows(made) == {("v5e", "int8"): 256}
+    pair = Pair("int8", Steps(0.5), Steps(0.5))
+    assert fewest_rows(made) == {("v5e", pair): {640: 256}}
+    others = [{**made[3], "K": 1280}, {**made[3], "format": "int8"}]
+    assert fewest_rows([*made, *others])["v5e", pair] == {640: 256, 1280: 256}
+    assert len(fewest_rows([*made, *others])) == 2
     assert fewest_rows([*made, {**made[0], "M": 4096, "values_us": 9}]) == {}
 
 
-def test_no_row_is_chosen_where_codes_are_slower():
-    for row in ROWS:
-        chosen = estimated.slower_codes(row["chip"], row["kind"], row["M"]) is None
-        assert not chosen or row["codes_us"] < row["values_us"]
+@pytest.mark.parametrize("format", sorted({row["format"] for row in ROWS}))
+def test_a_layer_multiplies_what_the_table_says(format):
+    """Codes for rows that are, as all larger ones of such inputs, faster by the margin; values everywhere else."""
+    held = Representation(operand(format), operand(format, per_token=True), hadamard=128)
+    mine = [row for row in ROWS if row["format"] == format]
+    with products.force("auto"):
+        for row in mine:
+            larger = [of for of in mine if (of["chip"], of["K"]) == (row["chip"], row["K"]) and of["M"] >= row["M"]]
+            with dispatch.target("tpu", chip=row["chip"]):
+                chosen = multiplied(held, row["K"], row["M"]) is not None
+            assert chosen == all(of["codes_us"] <= 0.95 * of["values_us"] for of in larger), row
+        for chip, width in ((None, 640), ("v4", 640), ("v5e", 2176)):  # of which nobody asked
+            with dispatch.target("tpu", chip=chip):
+                assert multiplied(held, width, 16384) is None

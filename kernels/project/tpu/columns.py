@@ -136,6 +136,11 @@ class Limbs(NamedTuple):
         return high, low
 
 
+def whole_in_low_bits(zero: Array, number: Array) -> Array:
+    """int32 whose low bits are those of float32 whole numbers, -2^22 to 2^22. `zero`: see `unknown_zero`."""
+    return lax.bitcast_convert_type(number + (zero + _SIGNED), jnp.int32)
+
+
 def finite(zero: Array, product: Array) -> Array:
     """As `scales.rounded`, an operation less: NaN where the product is not finite. `zero`: see `unknown_zero`."""
     return product + product * zero

@@ -25,6 +25,7 @@ from ..rules import rounding_by_sums
 from ..spec import Spec
 from . import columns, strip_bytes
 from . import project as tpu
+from .calls import block_of_rows, compiler_params, cost
 from .rotation import RotateBy, Rotation
 from .rows import Refs, over_groups, run_of
 from .tiles import SPILLED, SUBLANES, VMEM, Memory, Tile, encode_memory, fitting_tile
@@ -56,7 +57,7 @@ def encode(
         return Encoded(jnp.zeros((0, codes), jnp.uint8), jnp.zeros((0, groups), jnp.float32))
     tile = fitting_tile(tile, x_RK.shape, dtype, partial(needs, spec))
     rotation = Rotation.of(spec.rotation, dtype, rotate_by, interpret)
-    block = partial(tpu.block_of_rows, _memory(spec, tile, width, dtype))
+    block = partial(block_of_rows, _memory(spec, tile, width, dtype))
     scales = _scale_lanes(spec, width)
     results = [
         jax.ShapeDtypeStruct((rows, codes), jnp.uint8),
@@ -73,8 +74,8 @@ def encode(
             pltpu.VMEM((strip_bytes.scratch_rows(codes), tile.inner), jnp.int32),
             pltpu.VMEM((scales, tile.inner), jnp.float32),
         ],
-        compiler_params=tpu.compiler_params(needs(spec, tile, width, dtype)),
-        cost_estimate=tpu.cost(rotation, 1, x_RK, *results),
+        compiler_params=compiler_params(needs(spec, tile, width, dtype)),
+        cost_estimate=cost(rotation, 1, x_RK, *results),
         interpret=interpret,
         name="capscale_encode",
     )(x_RK, *([] if given_R1 is None else [given_R1]), *rotation.operands)

@@ -17,6 +17,7 @@ largest magnitude, once more for its root mean square, and once for the levels (
 is written. Rows do not meet: the grid is parallel.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -27,16 +28,18 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
+from ...matmul.codes import Steps
 from ..bitplanes import LANES
 from ..mask import mask_bytes
-from ..projection import Projection, on_grid
+from ..projection import Projection, with_level
 from ..reference import Projected
 from ..rules import evaluate, length, rounding_by_sums
 from ..spec import Spec
-from . import columns, strip_bytes
+from . import beside, columns, strip_bytes
+from .calls import block_of_rows, compiler_params, cost
 from .rotation import RotateBy, Rotation
 from .rows import Refs, Tiles, first, over_groups, row_rms, run_of
-from .tiles import SPILLED, SUBLANES, VMEM, Memory, Tile, fitting_tile, memory, vmem_bytes
+from .tiles import SPILLED, SUBLANES, VMEM, Tile, coded_vmem_bytes, fitting_tile, memory, vmem_bytes
 
 DTYPES = (jnp.float32, jnp.bfloat16)
 MOST_AT_ONCE = 16
@@ -88,45 +91,59 @@ def project(
     tile: Tile | None = None,
     interpret: bool = False,
     rotate_by: RotateBy | None = None,
+    steps: Steps | None = None,
 ) -> Projected:
-    """`reference.project` on a TPU.
+    """`reference.project` on a TPU, with codes of these `steps` where they are given.
 
     `tile`: in place of the default one; `rotate_by`: see `Rotation.of`. Both raise ValueError where they are bad,
-    as does what is `unsupported`.
+    as does what is `unsupported`, here or in `beside`.
     """
-    if reason := unsupported(spec, x_RK.shape, x_RK.dtype):
+    (rows, width), dtype, coded, masked = x_RK.shape, x_RK.dtype, steps is not None, spec.mask is not None
+    reason = unsupported(spec, x_RK.shape, dtype) or (beside.unsupported(spec, width, dtype) if coded else None)
+    if reason:
         raise ValueError(f"{spec}: {reason}")
-    (rows, width), dtype = x_RK.shape, x_RK.dtype
-    masked = spec.mask is not None
-    shapes = [jax.ShapeDtypeStruct((rows, width), dtype), jax.ShapeDtypeStruct((rows, mask_bytes(width)), jnp.uint8)]
+    needs = coded_vmem_bytes if coded else vmem_bytes
+    tile = fitting_tile(tile, x_RK.shape, dtype, needs)
+    of_mask = [jax.ShapeDtypeStruct((rows, mask_bytes(width)), jnp.uint8)] if masked else []
+    of_codes = beside.shapes(rows, width, tile) if coded else []
+    shapes = [jax.ShapeDtypeStruct((rows, width), dtype), *of_mask, *of_codes]
     if not rows:
-        return Projected(x_RK, jnp.zeros(shapes[1].shape, jnp.uint8) if masked else None)
-    tile = fitting_tile(tile, x_RK.shape, dtype)
-    rotation = Rotation.of(spec.rotation, dtype, rotate_by, interpret)
-    block = partial(block_of_rows, memory(tile, width, dtype))
+        return _projected(masked, [x_RK, *(jnp.zeros(shape.shape, shape.dtype) for shape in shapes[1:])])
+    rotation, of = Rotation.of(spec.rotation, dtype, rotate_by, interpret), memory(tile, width, dtype, coded)
+    block = partial(block_of_rows, of)
     words = [pl.BlockSpec(memory_space=pltpu.SMEM)] if spec.codebook else []
     out = pl.pallas_call(
-        partial(_forward, spec, tile, rotation, at_once(spec, interpret)),
+        partial(_forward, spec, tile, rotation, at_once(spec, interpret), steps=steps),
         grid=(pl.cdiv(rows, tile.rows),),
         in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs, *words],
-        out_specs=[block(shape.shape[1]) for shape in shapes[: 1 + masked]],
-        out_shape=shapes[: 1 + masked],
+        out_specs=[
+            *(block(shape.shape[1]) for shape in shapes[: 1 + masked]),
+            *(beside.blocks(of, width, tile) if coded else []),
+        ],
+        out_shape=shapes,
         scratch_shapes=[
             pltpu.VMEM((width, tile.inner), jnp.float32),
             pltpu.VMEM((strip_bytes.scratch_rows(mask_bytes(width)), tile.inner), jnp.int32),
             pltpu.VMEM((LANES, tile.inner), jnp.float32),
         ],
-        compiler_params=compiler_params(vmem_bytes(tile, width, dtype)),
-        cost_estimate=cost(rotation, 1 + spec.back, x_RK, *shapes[: 1 + masked]),
+        compiler_params=compiler_params(needs(tile, width, dtype)),
+        cost_estimate=cost(rotation, 1 + spec.back, x_RK, *shapes),
         interpret=interpret,
-        name="capscale_project",
+        name="capscale_project_coded" if coded else "capscale_project",
     )(
         x_RK,
         *([] if given_R1 is None else [given_R1]),
         *rotation.operands,
         *([spec.codebook.table().reshape(-1)] if spec.codebook else []),
     )
-    return Projected(out[0], out[1] if masked else None)
+    return _projected(masked, out)
+
+
+def _projected(masked: bool, results: Sequence[Array]) -> Projected:
+    """Results of the call: values, their mask and their codes, as far as there are."""
+    value, *others = results
+    mask = others.pop(0) if masked else None
+    return Projected(value, mask, beside.multiplicand(*others) if others else None)
 
 
 def backward(
@@ -158,36 +175,16 @@ def backward(
     )(g_RK, *([] if mask_RW is None else [mask_RW]), *rotation.operands)
 
 
-OPERATIONS = 50
-"""Of the vector unit for a value, about, by the schedules: a third less for int4, three times as many for codebooks."""
-
-
-def cost(rotation: Rotation, times: int, *arrays: Any) -> pl.CostEstimate:
-    """Estimate for XLA's schedule: of `arrays` read and written, the first of them rotated `times` times."""
-    return pl.CostEstimate(
-        flops=arrays[0].size * (OPERATIONS + times * rotation.operations),
-        bytes_accessed=sum(array.size * array.dtype.itemsize for array in arrays),
-        transcendentals=0,
-    )
-
-
-def compiler_params(vmem: int) -> Any:
-    """Rows are independent; compilation fails where the kernel needs more memory than was reckoned."""
-    return pltpu.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=vmem + SPILLED)
-
-
-def block_of_rows(memory: Memory, width: int) -> pl.BlockSpec:
-    """A block of whole rows of `width` values."""
-    only = {"pipeline_mode": pl.Buffered(1)} if memory.buffers == 1 else {}
-    return pl.BlockSpec((memory.rows, width), lambda i: (i, 0), **only)
-
-
-def _forward(spec: Spec, tile: Tile, rotation: Rotation, together: int, x_ref: Any, *refs: Any) -> None:
+def _forward(
+    spec: Spec, tile: Tile, rotation: Rotation, together: int, x_ref: Any, *refs: Any, steps: Steps | None
+) -> None:
     *ins, full_ref, bits_ref, work_ref = refs
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
     matrix = [ins.pop(0) for _ in rotation.specs]
     words = ins.pop(0) if spec.codebook else None
-    value_ref, mask_ref = (*ins, None)[:2]
+    value_ref = ins.pop(0)
+    mask_ref = ins.pop(0) if spec.mask is not None else None
+    codes_ref, scales_ref = ins if steps is not None else (None, None)
 
     def load(here: Any, c: Array) -> Array:
         return rotation(x_ref[here, run_of(c)], matrix, turn=True)
@@ -203,6 +200,7 @@ def _forward(spec: Spec, tile: Tile, rotation: Rotation, together: int, x_ref: A
         mask_ref,
         bits_ref,
         work_ref,
+        codes_ref,
     )
     back = (lambda y: rotation(y, matrix)) if spec.back else None
 
@@ -214,21 +212,30 @@ def _forward(spec: Spec, tile: Tile, rotation: Rotation, together: int, x_ref: A
 
         def write(tiles: list[Any], scales: list[Any]) -> None:
             written = [
-                _write(spec, ref, here, c, back=back, scale=scale, rms=rms)
+                _write(spec, ref, here, c, back=back, scale=scale, rms=rms, steps=steps)
                 for c, scale in zip(tiles, scales, strict=True)
             ]
             if ref.mask is not None:
                 strip_bytes.add(ref.bits, tiles, [of for of in written if of is not None], ref.mask.shape[1])
 
-        over_groups(spec, ref, here, together, write, loaded=rms is not None)
+        def measured(g: Any, scale: Any) -> None:
+            if scales_ref is not None:
+                beside.keep_scale(scales_ref, i, scale)
+
+        over_groups(spec, ref, here, together, write, measured=measured, loaded=rms is not None)
         if ref.mask is not None:
             strip_bytes.write(ref.bits, ref.mask, here)
 
     lax.fori_loop(0, tile.rows // tile.inner, strip, None)
 
 
-def _write(spec: Spec, ref: Refs, here: Any, c: Any, *, back: Any, scale: Any, rms: Array | None) -> Array | None:
-    """Writes the values of tile `c`, and gives the bits of its mask. `scale`, `rms`: of its groups and rows."""
+def _write(
+    spec: Spec, ref: Refs, here: Any, c: Any, *, back: Any, scale: Any, rms: Array | None, steps: Steps | None
+) -> Array | None:
+    """Writes the values of tile `c`, and codes in these `steps`, and gives the bits of its mask.
+
+    `scale`, `rms`: of its groups and rows.
+    """
     full = ref.full[run_of(c), :]
     keep, threshold = columns.survivors(spec.pattern, ref.full, first(c), ref.work) if spec.pattern else (None, None)
     scale = jax.tree.map(columns.spread, scale)
@@ -244,8 +251,10 @@ def _write(spec: Spec, ref: Refs, here: Any, c: Any, *, back: Any, scale: Any, r
         projection = Projection(jnp.where(keep, full, 0.0), keep=keep)
     else:
         zero = columns.spread(ref.zero)
-        onto = partial(on_grid, spec.grid, per_gap=columns.per_gap_of(spec.grid), product=partial(columns.finite, zero))
-        projection = rounding_by_sums(zero, onto, full, scale, keep)
+        how = {"per_gap": columns.per_gap_of(spec.grid), "product": partial(columns.finite, zero)}
+        projection, level = rounding_by_sums(zero, partial(with_level, spec.grid, **how), full, scale, keep)
+        if steps is not None:
+            ref.codes[here, run_of(c)] = beside.code(zero, level, steps)
     value = projection.value.T
     if value.dtype != ref.value.dtype and value.shape == full.shape:
         # By way of scratch that is done with: registers as they are loaded are rounded and written in one operation.

@@ -21,7 +21,7 @@ class Refs(NamedTuple):
     """Memory of a forward kernel: a block of rows, and scratch for a strip of them, turned.
 
     `load(here, c)`: tile c of these rows, rotated, (128, R). `full`: all tiles of the strip below each other, `bits`
-    their mask, `work` a tile. `zero`: see `columns.unknown_zero`.
+    their mask, `work` a tile. `zero`: see `columns.unknown_zero`. `codes`: see `beside`.
     """
 
     x: Any
@@ -34,6 +34,7 @@ class Refs(NamedTuple):
     mask: Any = None
     bits: Any = None
     work: Any = None
+    codes: Any = None
 
 
 def run_of(number: Any) -> Any:

@@ -61,13 +61,14 @@ class Memory(NamedTuple):
         return self.buffers * self.moved + self.scratch
 
 
-def memory(tile: Tile, width: int, dtype: DTypeLike) -> Memory:
+def memory(tile: Tile, width: int, dtype: DTypeLike, coded: bool = False) -> Memory:
     """Of the forward kernel, which the backward one stays below: of a strip values in float32, bits, and a tile more.
 
-    A strip's rows lie in whole registers.
+    A strip's rows lie in whole registers. `coded`: with a byte a value, and scales, of which a register holds those of
+    a strip eight times.
     """
     mask = mask_bytes(width)
-    row = 2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES
+    row = 2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES + (width + 4 * 8 if coded else 0)
     return Memory(tile.rows, tile.rows * row, 4 * LANES * (width + _words(mask) + LANES) + _MATRIX)
 
 
@@ -85,6 +86,11 @@ _MATRIX = 2 * 2 * LANES * LANES
 def vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
     """VMEM of the forward kernel."""
     return memory(tile, width, dtype).total
+
+
+def coded_vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
+    """VMEM of the forward kernel where it writes codes as well."""
+    return memory(tile, width, dtype, coded=True).total
 
 
 def _words(count: int) -> int:

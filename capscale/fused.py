@@ -16,6 +16,8 @@ from capscale.formats.rotation import signs_flipped, turned, turned_back
 from capscale.kernels.hadamard import rotate
 from capscale.kernels.matmul.codes import Multiplicand, Pair
 from capscale.kernels.project import Encoded, Spec, Unsupported, encode
+from capscale.kernels.project.norm import Normed, without_norm
+from capscale.kernels.project.norm import project_normed as normed
 from capscale.kernels.project.op import BackendChoice, choose, without_coded
 from capscale.kernels.project.op import project as fused
 from capscale.kernels.project.op import project_coded as coded
@@ -41,10 +43,11 @@ def project_fused(
     XLA multiplies by random `signs` ahead of it and behind it, and rotates there by blocks that no kernel does. None
     where `capscale.kernels.dispatch` leaves all of it to XLA, on a CPU always.
     """
-    found = _by_kernel(format, estimator, x, rotation=rotation, back=back, signs=signs)
+    found = _by_kernel(format, estimator, x, rotation, back)
     if found is None:
         return None
-    spec, how, rows = found
+    spec, how = found
+    rows = _ahead(spec, x, rotation, signs)
     value = fused(spec, rows, given_R1(format, spec, rows, ctx), how)
     if not back:
         return value
@@ -58,26 +61,55 @@ def project_coded(
 
     None where there is no kernel that writes both.
     """
-    if pair.kind != "int8":
+    found = _by_kernel(format, estimator, x, rotation) if pair.kind == "int8" else None
+    if found is None or without_coded(*found, x.shape[-1], x.dtype):
         return None
-    found = _by_kernel(format, estimator, x, rotation=rotation, back=False, signs=signs)
-    if found is None:
+    spec, how = found
+    return coded(spec, pair.x, _ahead(spec, x, rotation, signs), how)
+
+
+def project_normed(
+    format: Format,
+    estimator: Estimator,
+    rows: Normed,
+    *,
+    rotation: int | None,
+    back: bool,
+    signs: int | None,
+    pair: Pair | None,
+) -> tuple[Array, Multiplicand | None] | None:
+    """`project_fused` of the normalised rows, and their codes where a `pair` is given; both by one kernel.
+
+    None where there is none that does all of it.
+    """
+    if (rotation is not None and not rotates(rotation)) or (pair is not None and pair.kind != "int8"):
         return None
-    spec, how, rows = found
-    return None if without_coded(spec, how, x.shape[-1], x.dtype) else coded(spec, pair.x, rows, how)
+    found, (width, dtype) = _by_kernel(format, estimator, rows.x, rotation, back), (rows.shape[-1], rows.x.dtype)
+    if (
+        found is None
+        or without_norm(*found, width, dtype)
+        or (pair is not None and without_coded(*found, width, dtype))
+    ):
+        return None
+    flipped = rows._replace(gain=signs_flipped(rows.gain, signs))  # signs behind a norm are those of its gain
+    value, codes = normed(found[0], flipped, found[1], None if pair is None else pair.x)
+    return signs_flipped(value, signs) if back else value, codes
 
 
 def _by_kernel(
-    format: Format, estimator: Estimator, x: Array, *, rotation: int | None, back: bool, signs: int | None
-) -> tuple[Spec, BackendChoice, Array] | None:
-    """The projection that a kernel makes of rows x, that kernel, and its rows; None where XLA does all of it."""
+    format: Format, estimator: Estimator, x: Array, rotation: int | None, back: bool = False
+) -> tuple[Spec, BackendChoice] | None:
+    """The projection that a kernel makes of rows x, and that kernel; None where XLA does all of it."""
     within = rotation if rotation is not None and rotates(rotation) else None
     spec = trained_spec(format, estimator, within, back and within is not None)
     ahead = f", rotated by {rotation} ahead of it, as kernels rotate by powers of two up to {LARGEST}"
     how = choose(spec, x, f"{format} {estimator}{'' if within == rotation else ahead}")
-    if how.backend == "reference" or isinstance(spec, Unsupported):
-        return None
-    return spec, how, signs_flipped(x, signs) if within == rotation else turned(x, rotation, signs)
+    return None if how.backend == "reference" or isinstance(spec, Unsupported) else (spec, how)
+
+
+def _ahead(spec: Spec, x: Array, rotation: int | None, signs: int | None) -> Array:
+    """Rows x as the kernel takes them that rotates as `spec` says."""
+    return signs_flipped(x, signs) if spec.rotation == rotation else turned(x, rotation, signs)
 
 
 def encode_fused(

@@ -7,7 +7,7 @@ Estimates, not measurements. Each row is what a layer does forward in a training
 projected, which both products need, the one to multiply them and the other for its gradient; then these are multiplied
 as bfloat16, or as the int8 codes that the projection writes beside them. Weights are there as each product reads them.
 XLA's own cycles, and for kernels the cycles of their schedules or the time of their bytes, whichever is longer.
-"Alone": the product of what is there already in values or codes.
+"Alone", of the first matrix: the product of what is there already in values or codes.
 """
 
 import argparse
@@ -59,8 +59,10 @@ def held_in(format: str) -> Representation:
     return Representation(operand(format), operand(format, per_token=True), hadamard=128)
 
 
-def times(chip: str, held: Representation, shape: tuple[int, int, int], folder: Path) -> dict[str, float]:
-    """Estimated microseconds of a forward product (M, K, F) by either way, and of the product alone."""
+def times(
+    chip: str, held: Representation, shape: tuple[int, int, int], folder: Path, with_alone: bool
+) -> dict[str, float]:
+    """Estimated microseconds of a forward product (M, K, F) by either way, and of the product alone where asked."""
     rows, inputs, outputs = shape
     by = codes_of(held, inputs)
     assert not isinstance(by, Unsupported)
@@ -82,7 +84,7 @@ def times(chip: str, held: Representation, shape: tuple[int, int, int], folder: 
 
     found = {}
     programs = (("", layer, (x, value, w_codes)), ("_alone", alone, (x, value, x_codes, w_codes)))
-    for name, program, operands in programs:
+    for name, program, operands in programs[: 1 + with_alone]:
         for mode in MODES:
             for written in folder.iterdir():
                 written.unlink()
@@ -141,11 +143,11 @@ def main() -> None:
     for chip, format, size, matrix, rows in of:
         inputs, outputs = PAPER.model(size, 1).projections[matrix]
         place = (chip, "int8", format, size, rows, inputs, outputs)
-        found = times(chip, held_in(format), (rows, inputs, outputs), folder)
+        found = times(chip, held_in(format), (rows, inputs, outputs), folder, matrix == MATRICES[0])
         table[place] = {**dict(zip(PLACE, place, strict=True)), **found}
         values, codes, *alone = found.values()
         told = f"{chip:5s} {format:6s} {size:5s} {rows:6d} {inputs:6d} {outputs:6d} {values:11.2f} {codes:10.2f}"
-        print(f"{told} {alone[0]:18.2f} {alone[1]:10.2f}", flush=True)
+        print(told + (f" {alone[0]:18.2f} {alone[1]:10.2f}" if alone else ""), flush=True)
         if path is not None:
             rows_now = [table[place] for place in sorted(table)]
             path.write_text(json.dumps({**about, "results": rows_now}, indent=1) + "\n")

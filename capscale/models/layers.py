@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.capabilities import HasLearnedScale, draws, learns
-from capscale.kernels import dispatch
 from capscale.kernels.attention import causal_attention
+from capscale.kernels.project.norm import Normed
 from capscale.models.assigned import Block, representation_of
 from capscale.models.config import ModelConfig, Projection
 from capscale.models.rotary import rotary_embedding
@@ -25,6 +25,7 @@ from capscale.representation import (
     Representation,
     linear,
     project_cached,
+    project_normed_once,
     project_once,
 )
 
@@ -118,10 +119,25 @@ def shared_input(
 
 
 def shared_inputs(
-    x: Array, layers: Iterable[Representation], dtype: DTypeLike, ctx: Context
+    x: Array | Normed, layers: Iterable[Representation], dtype: DTypeLike, ctx: Context
 ) -> dict[Representation, Array | ProjectedActivations]:
-    """`shared_input` of layers that are not all held alike, by their representation."""
-    return {each: shared_input(x, each, dtype, ctx) for each in dict.fromkeys(layers)}
+    """`shared_input` of layers that are not all held alike, by their representation.
+
+    Rows whose norm is not taken yet are normalised by the kernels that project them, where there are such kernels for
+    all of the layers.
+    """
+    held = dict.fromkeys(layers)
+    if isinstance(x, Normed):
+        found = {each: _projected_with_norm(x, each, dtype) for each in held}
+        if all(each is not None for each in found.values()):
+            return cast(dict[Representation, Array | ProjectedActivations], found)
+        x = x.value()
+    return {each: shared_input(x, each, dtype, ctx) for each in held}
+
+
+def _projected_with_norm(x: Normed, representation: Representation, dtype: DTypeLike) -> ProjectedActivations | None:
+    fmt = representation.activations.format
+    return None if learns(fmt) or draws(fmt) or x.x.dtype != dtype else project_normed_once(x, representation)
 
 
 class RMSNorm(nn.Module):
@@ -129,20 +145,15 @@ class RMSNorm(nn.Module):
 
     epsilon: float
 
-    @nn.compact
     def __call__(self, x: Array) -> Array:
         """Same shape and dtype as `x`."""
+        return self.ahead(x).value()
+
+    @nn.compact
+    def ahead(self, x: Array) -> Normed:
+        """The same for `shared_inputs`, to be taken there or by the kernels that project."""
         gain = self.param("gain", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        normalised = partial(_normalised, self.epsilon)
-        if dispatch.current().platform != "cpu":  # keeps x for the backward pass, in place of x in float32
-            normalised = jax.checkpoint(normalised, prevent_cse=False)
-        return normalised(x, gain)
-
-
-def _normalised(epsilon: float, x: Array, gain: Array) -> Array:
-    x32 = x.astype(jnp.float32)
-    inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon)
-    return (x32 * inverse_rms * jnp.broadcast_to(gain, x.shape)).astype(x.dtype)
+        return Normed(x, gain, self.epsilon)
 
 
 class Attention(nn.Module):
@@ -159,7 +170,7 @@ class Attention(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x_BTM: Array, ctx: Context) -> Array:
+    def __call__(self, x_BTM: Array | Normed, ctx: Context) -> Array:
         """`(B, T, M) -> (B, T, M)`; token t sees tokens 0..t."""
         cfg = self.config
         B, T, M = x_BTM.shape
@@ -205,7 +216,7 @@ class FeedForward(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x_BTM: Array, ctx: Context) -> Array:
+    def __call__(self, x_BTM: Array | Normed, ctx: Context) -> Array:
         """`(B, T, M) -> (B, T, M)`."""
         cfg, of = self.config, partial(representation_of, self.representation)
 
@@ -218,5 +229,6 @@ class FeedForward(nn.Module):
             inputs = shared_inputs(x_BTM, (of("gate"), of("up")), self.dtype, ctx)
             y = jax.nn.silu(gate(inputs[of("gate")], ctx)) * up(inputs[of("up")], ctx)
         else:
-            y = jnp.square(jax.nn.relu(up(x_BTM, ctx)))
+            x = x_BTM.value() if isinstance(x_BTM, Normed) else x_BTM
+            y = jnp.square(jax.nn.relu(up(x, ctx)))
         return layer("down", x_BTM.shape[-1], self.residual_init)(y, ctx)

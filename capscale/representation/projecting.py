@@ -13,9 +13,10 @@ from capscale.coded import Coded, Turned
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.capabilities import kernel_spec, learns
-from capscale.fused import given_R1, project_coded, project_fused
+from capscale.fused import given_R1, project_coded, project_fused, project_normed
 from capscale.kernels.matmul.codes import Multiplicand
 from capscale.kernels.project import Unsupported, encode, has_codes
+from capscale.kernels.project.norm import Normed
 from capscale.operands import Operand, project
 from capscale.representation.multiplied import Multiplied, codes_of_activations, multiplied
 from capscale.representation.value import Representation, rotated, rotated_back, rotated_block
@@ -117,6 +118,22 @@ def project_once(x: Array, representation: Representation, ctx: Context = NO_CON
     by = multiplied(representation, x.shape[-1], prod(x.shape[:-1]))
     value, codes = _with_codes(x, representation, by, ctx)
     return ProjectedActivations(value, representation, given_activations(x, representation), codes)
+
+
+def project_normed_once(rows: Normed, representation: Representation) -> ProjectedActivations | None:
+    """`project_once(rows.value(), representation)` by one kernel, without the normalised rows; None where none does it.
+
+    The norm is then that of the kernel, whose sums are in another order than XLA's.
+    """
+    held, width = representation.activations, rows.shape[-1]
+    if held.is_dense or representation.needs_given_activations:
+        return None
+    block, signs = rotated_block(width, representation), representation.signs
+    back = block is not None and not representation.rotates_both
+    by = multiplied(representation, width, prod(rows.shape[:-1]))
+    pair = None if by is None else by.pair
+    found = project_normed(held.format, held.backward(), rows, rotation=block, back=back, signs=signs, pair=pair)
+    return None if found is None else ProjectedActivations(found[0], representation, None, found[1])
 
 
 def _with_codes(

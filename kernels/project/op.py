@@ -91,7 +91,7 @@ def project(
     """
     rows, given_R1 = _checked(spec, x, given)
     how = choose(spec, x) if how is None else how
-    return cast(tuple[Array, None], _project(spec, _Call(how, tile), rows, given_R1))[0].reshape(x.shape)
+    return cast(tuple[Array, None], _project(spec, Call(how, tile), rows, given_R1))[0].reshape(x.shape)
 
 
 def project_coded(
@@ -104,7 +104,7 @@ def project_coded(
     if (reason := without_coded(spec, how, x.shape[-1], x.dtype)) is not None:
         raise ValueError(f"{spec}: {reason}")
     rows, given_R1 = _checked(spec, x, None)
-    value, codes = cast(tuple[Array, Multiplicand], _project(spec, _Call(how, tile, steps), rows, given_R1))
+    value, codes = cast(tuple[Array, Multiplicand], _project(spec, Call(how, tile, steps), rows, given_R1))
     return value.reshape(x.shape), Multiplicand(codes.codes.reshape(x.shape), codes.scales.reshape(*x.shape[:-1], 1))
 
 
@@ -147,40 +147,49 @@ def _checked(spec: Spec, x: Array, given: Array | None) -> tuple[Array, Array | 
     return rows, None if given is None else given.reshape(rows.shape[0], 1)
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """The backend's functions, and how they are called. `steps`: of codes to be written beside the values."""
 
     how: BackendChoice
     tile: Tile | None
     steps: Steps | None = None
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of the projection."""
+        return self.how.options(self.tile) | ({} if self.steps is None else {"steps": self.steps})
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _project(spec: Spec, by: _Call, x_RK: Array, given_R1: Array | None) -> tuple[Array, Multiplicand | None]:
+def _project(spec: Spec, by: Call, x_RK: Array, given_R1: Array | None) -> tuple[Array, Multiplicand | None]:
     return _forward(spec, by, x_RK, given_R1)[0]
 
 
 def _forward(
-    spec: Spec, by: _Call, x_RK: Array, given_R1: Array | None
+    spec: Spec, by: Call, x_RK: Array, given_R1: Array | None
 ) -> tuple[tuple[Array, Multiplicand | None], Array | None]:
-    options = by.how.options(by.tile) | ({} if by.steps is None else {"steps": by.steps})
-
     def run(x_RK: Array, *given: Array) -> Projected:
-        return _module(by.how.backend).project(spec, x_RK, given[0] if given else None, **options)
+        return _module(by.how.backend).project(spec, x_RK, given[0] if given else None, **by.options)
 
     found = _by_rows(by.how, run)(x_RK, *([] if given_R1 is None else [given_R1]))
     return (found.value_RK, found.codes), found.mask_RW
 
 
-def _backward(spec: Spec, by: _Call, mask_RW: Array | None, cotangents: tuple[Array, Any]) -> tuple[Array, None]:
+def _backward(spec: Spec, by: Call, mask_RW: Array | None, cotangents: tuple[Array, Any]) -> tuple[Array, None]:
+    return pulled(spec, by, mask_RW, cotangents[0]), None
+
+
+_project.defvjp(_forward, _backward)
+
+
+def pulled(spec: Spec, by: Call, mask_RW: Array | None, g_RK: Array) -> Array:
+    """Gradient with respect to projected rows, from that with respect to their values."""
+
     def run(g_RK: Array, *mask: Array) -> Array:
         options = by.how.options(by.tile)
         return _module(by.how.backend).backward(spec, mask[0] if mask else None, g_RK, **options)
 
-    return _by_rows(by.how, run)(cotangents[0], *([] if mask_RW is None else [mask_RW])), None
-
-
-_project.defvjp(_forward, _backward)
+    return _by_rows(by.how, run)(g_RK, *([] if mask_RW is None else [mask_RW]))
 
 
 def _by_rows(how: BackendChoice, run: Callable[..., Any]) -> Callable[..., Any]:

@@ -34,7 +34,10 @@ GRIDS = {
 }
 
 
-@pytest.mark.parametrize("name", [n if n.startswith("int") else pytest.param(n, marks=pytest.mark.ci) for n in GRIDS])
+MARKS = {"int4": [], "int8, an offset": pytest.mark.ci}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, pytest.mark.slow)) for n in GRIDS])
 def test_codes_values_and_masks_are_those_of_two_kernels(name):
     """On rows of zeros, NaN, infinity, large and tied values, in several strips and blocks, the last one ragged."""
     grid, rule = GRIDS[name]
@@ -53,6 +56,7 @@ def test_codes_values_and_masks_are_those_of_two_kernels(name):
         assert len(np.unique(expected.codes)) > 2
 
 
+@pytest.mark.ci
 def test_a_scale_of_no_number_and_a_subnormal_one():
     """Rows of magnitudes at both ends of float32, and one that is zero."""
     x = rows((6, 128), jnp.float32).at[1].set(1e-40).at[2].multiply(1e-38).at[3].set(3e38)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels import dispatch
+from capscale.kernels.project.norm import Normed
 from jax.extend.core import jaxprs_in_params
 from support import tiny
 from support.cases import parametrize
@@ -51,21 +52,29 @@ def kernels(family, memory):
     with dispatch.target("tpu"):
         calls = [eqn for eqn in traced(run, memory) if eqn.primitive.name == "pallas_call"]
     count = Counter(eqn.params["name"] for eqn in calls)
-    return count["capscale_project"], count["capscale_project_backward"]
+    normed = count["capscale_project_normed"]
+    return normed, normed + count["capscale_project"], count["capscale_project_backward"]
 
 
 @parametrize("memory", [Memory(), Memory(remat=True), Memory(microbatches=2)], default=1, ids=repr)
 @pytest.mark.parametrize("family", ["llama", "olmo2"])
 def test_four_projections_a_layer(family, memory):
-    """Input and output of attention, of the feed-forward layers; again where the backward pass computes them again."""
-    assert kernels(family, memory) == (8 if memory.remat else 4, 4)
+    """Input and output of attention, of the feed-forward layers; again where the backward pass computes them again.
+
+    Inputs that were normalised are so by the kernels that project them.
+    """
+    normed = 2 if family == "llama" else 0
+    assert kernels(family, memory) == ((2 * normed, 8, 4) if memory.remat else (normed, 4, 4))
 
 
 @pytest.mark.ci
 def test_the_count_sees_projections_that_are_not_shared(monkeypatch):
-    monkeypatch.setattr(layers, "shared_input", lambda x, *_: x)
-    assert kernels("llama", Memory()) == (7, 7)
-    assert kernels("olmo2", Memory()) == (6, 6)
+    def apart(x, held, *_):
+        return dict.fromkeys(held, x.value() if isinstance(x, Normed) else x)
+
+    monkeypatch.setattr(layers, "shared_inputs", apart)
+    assert kernels("llama", Memory()) == (0, 7, 7)
+    assert kernels("olmo2", Memory()) == (0, 6, 6)
 
 
 @pytest.mark.parametrize(

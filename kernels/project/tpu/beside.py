@@ -21,7 +21,7 @@ from ..codes import without_codes
 from ..spec import Spec
 from . import columns
 from .calls import block_of_rows
-from .tiles import SPILLED, SUBLANES, VMEM, Memory, Tile, coded_vmem_bytes
+from .tiles import SPILLED, SUBLANES, VMEM, Extra, Memory, Tile, vmem_bytes
 
 
 def unsupported(spec: Spec, width: int, dtype: DTypeLike) -> str | None:
@@ -35,7 +35,7 @@ def unsupported(spec: Spec, width: int, dtype: DTypeLike) -> str | None:
         return "scales that are given, which need not tell of a NaN, are left to the kernel that encodes"
     if spec.back:
         return "values are rotated back, and their codes are not"
-    if coded_vmem_bytes(Tile(SUBLANES, SUBLANES), width, dtype) + SPILLED > VMEM:
+    if vmem_bytes(Tile(SUBLANES, SUBLANES), width, dtype, Extra(coded=True)) + SPILLED > VMEM:
         return f"{SUBLANES} rows of {width} values and their codes do not fit into {VMEM >> 20} MiB"
     return None
 

@@ -5,8 +5,26 @@ from typing import Any
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..rules import length
+from ..spec import Spec
 from .rotation import Rotation
 from .tiles import SPILLED, Memory
+
+MOST_AT_ONCE = 16
+OPERATIONS_AT_ONCE = 400
+"""Of grids, in a trip of a loop; what is longer takes long to compile, and has enough to do."""
+
+
+def at_once(spec: Spec, interpret: bool) -> int:
+    """Tiles in a trip of a loop: enough to be read, multiplied and turned while others are in the vector unit.
+
+    Fewer of what takes more of the registers.
+    """
+    if interpret:
+        return 1
+    most = MOST_AT_ONCE // 2 if spec.codebook or spec.pattern else MOST_AT_ONCE
+    return most if spec.grid is None else max(1, min(most, OPERATIONS_AT_ONCE // length(spec.grid.nearest)))
+
 
 OPERATIONS = 50
 """Of the vector unit for a value, about, by the schedules: a third less for int4, three times as many for codebooks."""

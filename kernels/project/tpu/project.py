@@ -33,29 +33,18 @@ from ..bitplanes import LANES
 from ..mask import mask_bytes
 from ..projection import Projection, with_level
 from ..reference import Projected
-from ..rules import evaluate, length, rounding_by_sums
+from ..rules import evaluate, rounding_by_sums
 from ..spec import Spec
-from . import beside, columns, strip_bytes
-from .calls import block_of_rows, compiler_params, cost
+from . import beside, columns, prologue, strip_bytes
+from .backward import backward
+from .calls import at_once, block_of_rows, compiler_params, cost
 from .rotation import RotateBy, Rotation
 from .rows import Refs, Tiles, first, over_groups, row_rms, run_of
-from .tiles import SPILLED, SUBLANES, VMEM, Tile, coded_vmem_bytes, fitting_tile, memory, vmem_bytes
+from .tiles import SPILLED, SUBLANES, VMEM, Extra, Tile, fitting_tile, memory, vmem_bytes
+
+__all__ = ["backward", "project", "unsupported"]
 
 DTYPES = (jnp.float32, jnp.bfloat16)
-MOST_AT_ONCE = 16
-OPERATIONS_AT_ONCE = 400
-"""Of grids, in a trip of a loop; what is longer takes long to compile, and has enough to do."""
-
-
-def at_once(spec: Spec, interpret: bool) -> int:
-    """Tiles in a trip of a loop: enough to be read, multiplied and turned while others are in the vector unit.
-
-    Fewer of what takes more of the registers.
-    """
-    if interpret:
-        return 1
-    most = MOST_AT_ONCE // 2 if spec.codebook or spec.pattern else MOST_AT_ONCE
-    return most if spec.grid is None else max(1, min(most, OPERATIONS_AT_ONCE // length(spec.grid.nearest)))
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -92,30 +81,37 @@ def project(
     interpret: bool = False,
     rotate_by: RotateBy | None = None,
     steps: Steps | None = None,
+    norm: tuple[float, Array] | None = None,
 ) -> Projected:
     """`reference.project` on a TPU, with codes of these `steps` where they are given.
 
-    `tile`: in place of the default one; `rotate_by`: see `Rotation.of`. Both raise ValueError where they are bad,
-    as does what is `unsupported`, here or in `beside`.
+    `norm`: epsilon and gain (K,) of a norm that is taken of the rows before. `tile`: in place of the default one;
+    `rotate_by`: see `Rotation.of`. Both raise ValueError where they are bad, as does what is `unsupported`, here, in
+    `beside` or in `prologue`.
     """
-    (rows, width), dtype, coded, masked = x_RK.shape, x_RK.dtype, steps is not None, spec.mask is not None
-    reason = unsupported(spec, x_RK.shape, dtype) or (beside.unsupported(spec, width, dtype) if coded else None)
-    if reason:
-        raise ValueError(f"{spec}: {reason}")
-    needs = coded_vmem_bytes if coded else vmem_bytes
+    (rows, width), dtype, masked = x_RK.shape, x_RK.dtype, spec.mask is not None
+    coded, normed = extra = Extra(steps is not None, norm is not None)
+    asked = [beside.unsupported] * coded + [prologue.unsupported] * normed
+    for reason in (unsupported(spec, x_RK.shape, dtype), *(of(spec, width, dtype) for of in asked)):
+        if reason:
+            raise ValueError(f"{spec}: {reason}")
+    needs = partial(vmem_bytes, extra=extra) if coded or normed else vmem_bytes
     tile = fitting_tile(tile, x_RK.shape, dtype, needs)
     of_mask = [jax.ShapeDtypeStruct((rows, mask_bytes(width)), jnp.uint8)] if masked else []
     of_codes = beside.shapes(rows, width, tile) if coded else []
     shapes = [jax.ShapeDtypeStruct((rows, width), dtype), *of_mask, *of_codes]
     if not rows:
         return _projected(masked, [x_RK, *(jnp.zeros(shape.shape, shape.dtype) for shape in shapes[1:])])
-    rotation, of = Rotation.of(spec.rotation, dtype, rotate_by, interpret), memory(tile, width, dtype, coded)
+    rotation, of = Rotation.of(spec.rotation, dtype, rotate_by, interpret), memory(tile, width, dtype, extra)
     block = partial(block_of_rows, of)
     words = [pl.BlockSpec(memory_space=pltpu.SMEM)] if spec.codebook else []
+    of_rows = [block(width), *([block(1)] if given_R1 is not None else []), *(prologue.blocks(width) if normed else [])]
     out = pl.pallas_call(
-        partial(_forward, spec, tile, rotation, at_once(spec, interpret), steps=steps),
+        partial(
+            _forward, spec, tile, rotation, at_once(spec, interpret), steps=steps, epsilon=norm[0] if norm else None
+        ),
         grid=(pl.cdiv(rows, tile.rows),),
-        in_specs=[block(width), *([block(1)] if given_R1 is not None else []), *rotation.specs, *words],
+        in_specs=[*of_rows, *rotation.specs, *words],
         out_specs=[
             *(block(shape.shape[1]) for shape in shapes[: 1 + masked]),
             *(beside.blocks(of, width, tile) if coded else []),
@@ -125,14 +121,16 @@ def project(
             pltpu.VMEM((width, tile.inner), jnp.float32),
             pltpu.VMEM((strip_bytes.scratch_rows(mask_bytes(width)), tile.inner), jnp.int32),
             pltpu.VMEM((LANES, tile.inner), jnp.float32),
+            *(prologue.scratch(tile) if normed else []),
         ],
         compiler_params=compiler_params(needs(tile, width, dtype)),
-        cost_estimate=cost(rotation, 1 + spec.back, x_RK, *shapes),
+        cost_estimate=cost(rotation, 1 + spec.back, x_RK, *shapes, *([] if norm is None else [norm[1]])),
         interpret=interpret,
-        name="capscale_project_coded" if coded else "capscale_project",
+        name=f"capscale_project{'_normed' * normed}{'_coded' * coded}",
     )(
         x_RK,
         *([] if given_R1 is None else [given_R1]),
+        *([] if norm is None else [norm[1].reshape(1, width)]),
         *rotation.operands,
         *([spec.codebook.table().reshape(-1)] if spec.codebook else []),
     )
@@ -146,40 +144,20 @@ def _projected(masked: bool, results: Sequence[Array]) -> Projected:
     return Projected(value, mask, beside.multiplicand(*others) if others else None)
 
 
-def backward(
-    spec: Spec,
-    mask_RW: Array | None,
-    g_RK: Array,
-    *,
-    tile: Tile | None = None,
-    interpret: bool = False,
-    rotate_by: RotateBy | None = None,
-) -> Array:
-    """`reference.backward` on a TPU."""
-    rows, width = g_RK.shape
-    if not rows or (mask_RW is None and spec.rotation is None):
-        return g_RK
-    tile = fitting_tile(tile, g_RK.shape, g_RK.dtype)
-    rotation = Rotation.of(spec.rotation, g_RK.dtype, rotate_by, interpret)
-    block = partial(block_of_rows, memory(tile, width, g_RK.dtype))
-    return pl.pallas_call(
-        partial(_backward, spec, tile, rotation),
-        grid=(pl.cdiv(rows, tile.rows),),
-        in_specs=[block(width), *([block(mask_RW.shape[1])] if mask_RW is not None else []), *rotation.specs],
-        out_specs=block(width),
-        out_shape=jax.ShapeDtypeStruct((rows, width), g_RK.dtype),
-        compiler_params=compiler_params(vmem_bytes(tile, width, g_RK.dtype)),
-        cost_estimate=cost(rotation, 1 + spec.back, g_RK, g_RK, *([] if mask_RW is None else [mask_RW])),
-        interpret=interpret,
-        name="capscale_project_backward",
-    )(g_RK, *([] if mask_RW is None else [mask_RW]), *rotation.operands)
-
-
 def _forward(
-    spec: Spec, tile: Tile, rotation: Rotation, together: int, x_ref: Any, *refs: Any, steps: Steps | None
+    spec: Spec,
+    tile: Tile,
+    rotation: Rotation,
+    together: int,
+    x_ref: Any,
+    *refs: Any,
+    steps: Steps | None,
+    epsilon: float | None,
 ) -> None:
+    *refs, inverse_ref = refs if epsilon is not None else (*refs, None)
     *ins, full_ref, bits_ref, work_ref = refs
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
+    gain_ref = None if epsilon is None else ins.pop(0)
     matrix = [ins.pop(0) for _ in rotation.specs]
     words = ins.pop(0) if spec.codebook else None
     value_ref = ins.pop(0)
@@ -187,7 +165,9 @@ def _forward(
     codes_ref, scales_ref = ins if steps is not None else (None, None)
 
     def load(here: Any, c: Array) -> Array:
-        return rotation(x_ref[here, run_of(c)], matrix, turn=True)
+        x = x_ref[here, run_of(c)]
+        x = x if epsilon is None else prologue.normalised(x, c, inverse_ref, gain_ref)
+        return rotation(x, matrix, turn=True)
 
     ref = Refs(
         x_ref,
@@ -208,7 +188,10 @@ def _forward(
         here = pl.ds(i * tile.inner, tile.inner)
         if ref.mask is not None:
             ref.bits[...] = jnp.zeros_like(ref.bits)
-        rms = row_rms(ref, here, Tiles(0, x_ref.shape[1] // LANES, together)) if spec.reads_rms else None
+        every = Tiles(0, x_ref.shape[1] // LANES, together)
+        if epsilon is not None:
+            prologue.measure(x_ref, here, every, epsilon, inverse_ref)
+        rms = row_rms(ref, here, every) if spec.reads_rms else None
 
         def write(tiles: list[Any], scales: list[Any]) -> None:
             written = [
@@ -271,25 +254,3 @@ def _write(
     passes = evaluate(spec.mask, full, measures)
     bit = jnp.left_shift(1, strip_bytes.lowest_bit(c, ref.mask.shape[1], 1))
     return jnp.where(jnp.ones(full.shape, jnp.bool) if passes is None else passes, bit, 0)
-
-
-def _backward(spec: Spec, tile: Tile, rotation: Rotation, g_ref: Any, *refs: Any) -> None:
-    *ins, out_ref = refs
-    matrix = [ins.pop() for _ in rotation.specs]
-    width = g_ref.shape[1]
-    tiles = width // LANES
-
-    def step(i: Array, _: None) -> None:
-        here = pl.ds(lax.div(i, tiles) * tile.inner, tile.inner)
-        c = lax.rem(i, tiles)
-        g = g_ref[here, run_of(c)].astype(jnp.float32)
-        if spec.back:
-            g = rotation(g, matrix)
-        for mask_ref in ins:
-            stride = mask_ref.shape[1] // LANES
-            word = mask_ref[here, run_of(lax.rem(c, stride))].astype(jnp.int32)
-            bit = lax.shift_right_logical(word, jnp.full(word.shape, lax.div(c, stride), jnp.int32)) & 1
-            g = jnp.where(bit == 1, g, 0.0)
-        out_ref[here, run_of(c)] = rotation(g, matrix).astype(out_ref.dtype)
-
-    lax.fori_loop(0, tile.rows // tile.inner * tiles, step, None)

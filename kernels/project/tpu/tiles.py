@@ -61,15 +61,26 @@ class Memory(NamedTuple):
         return self.buffers * self.moved + self.scratch
 
 
-def memory(tile: Tile, width: int, dtype: DTypeLike, coded: bool = False) -> Memory:
+class Extra(NamedTuple):
+    """Whether the forward kernel writes codes beside values, and whether it normalises rows ahead of all else."""
+
+    coded: bool = False
+    normed: bool = False
+
+
+PLAIN = Extra()
+
+
+def memory(tile: Tile, width: int, dtype: DTypeLike, extra: Extra = PLAIN) -> Memory:
     """Of the forward kernel, which the backward one stays below: of a strip values in float32, bits, and a tile more.
 
-    A strip's rows lie in whole registers. `coded`: with a byte a value, and scales, of which a register holds those of
-    a strip eight times.
+    A strip's rows lie in whole registers. With codes a byte a value, and scales, of which a register holds those of
+    a strip eight times; with a norm its inverse for a tile, and the gain in whole registers, twice.
     """
     mask = mask_bytes(width)
-    row = 2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES + (width + 4 * 8 if coded else 0)
-    return Memory(tile.rows, tile.rows * row, 4 * LANES * (width + _words(mask) + LANES) + _MATRIX)
+    row = 2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES + (width + 4 * 8 if extra.coded else 0)
+    norm = 4 * LANES * LANES + 2 * 4 * 8 * width if extra.normed else 0
+    return Memory(tile.rows, tile.rows * row, 4 * LANES * (width + _words(mask) + LANES) + norm + _MATRIX)
 
 
 def encode_memory(tile: Tile, width: int, dtype: DTypeLike, bits: int, scale_lanes: int) -> Memory:
@@ -83,14 +94,9 @@ _MATRIX = 2 * 2 * LANES * LANES
 """Bytes of the rotation's, twice."""
 
 
-def vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
+def vmem_bytes(tile: Tile, width: int, dtype: DTypeLike, extra: Extra = PLAIN) -> int:
     """VMEM of the forward kernel."""
-    return memory(tile, width, dtype).total
-
-
-def coded_vmem_bytes(tile: Tile, width: int, dtype: DTypeLike) -> int:
-    """VMEM of the forward kernel where it writes codes as well."""
-    return memory(tile, width, dtype, coded=True).total
+    return memory(tile, width, dtype, extra).total
 
 
 def _words(count: int) -> int:

@@ -92,7 +92,8 @@ def same_multiplicands(found: Multiplicand, expected: Multiplicand) -> None:
     """Raises AssertionError where scales differ in a bit, or codes of rows whose scale is a number."""
     equal(found.scales, expected.scales, "scales of codes")
     marked = jnp.isnan(expected.scales)
-    equal(*(jnp.where(marked, jnp.zeros_like(of.codes), of.codes) for of in (found, expected)), "codes of products")
+    codes, wanted = (jnp.where(marked, jnp.zeros_like(of.codes), of.codes) for of in (found, expected))
+    equal(codes, wanted, "codes of products")
 
 
 def same(found: Projected, expected: Projected, width: int, x: Array | None = None) -> None:

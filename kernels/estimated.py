@@ -12,7 +12,9 @@ MARGIN = 0.05
 INT4 = Pair("int8", Steps(0.5), Steps(0.5))
 """Of integers of up to 7 bits without a zero."""
 
-FEWEST_ROWS: dict[tuple[str, Pair], dict[int, int]] = {}
+FEWEST_ROWS: dict[tuple[str, Pair], dict[int, int]] = {
+    ("v5e", INT4): {1280: 4096, 1792: 4096, 2048: 256, 3584: 256, 5632: 256},
+}
 """By chip and pair of codes: for so many inputs, the rows from which on codes are faster."""
 
 

@@ -154,8 +154,8 @@ def _forward(
     steps: Steps | None,
     epsilon: float | None,
 ) -> None:
-    *refs, inverse_ref = refs if epsilon is not None else (*refs, None)
-    *ins, full_ref, bits_ref, work_ref = refs
+    *others, inverse_ref = refs if epsilon is not None else (*refs, None)
+    *ins, full_ref, bits_ref, work_ref = others
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
     gain_ref = None if epsilon is None else ins.pop(0)
     matrix = [ins.pop(0) for _ in rotation.specs]

@@ -98,22 +98,24 @@ def times(
 def fewest_rows(results: Iterable[dict[str, Any]]) -> dict[tuple[str, Pair], dict[int, int]]:
     """By chip and pair of codes, by inputs, the least M from which on codes are faster on every row, by the margin.
 
-    Left out where there is none.
+    Of an M that has a row of every matrix of such inputs. Left out where there is none.
     """
-    table: dict[tuple[str, Pair], dict[int, dict[int, bool]]] = {}
+    table: dict[tuple[str, Pair], dict[int, dict[int, dict[int, bool]]]] = {}
     for row in results:
         by = codes_of(held_in(row["format"]), row["K"])
         assert not isinstance(by, Unsupported)
         of_rows = table.setdefault((row["chip"], by.pair), {}).setdefault(row["K"], {})
         won = row["codes_us"] <= (1 - estimated.MARGIN) * row["values_us"]
-        of_rows[row["M"]] = of_rows.get(row["M"], True) and won
+        of_rows.setdefault(row["M"], {})[row["F"]] = won
     found: dict[tuple[str, Pair], dict[int, int]] = {}
     for place, of_widths in table.items():
-        for width, won in sorted(of_widths.items()):
-            for rows in sorted(won, reverse=True):
-                if not won[rows]:
+        for width, of_rows in sorted(of_widths.items()):
+            matrices = max(len(won) for won in of_rows.values())
+            for rows, won in sorted(of_rows.items(), reverse=True):
+                if not all(won.values()):
                     break
-                found.setdefault(place, {})[width] = rows
+                if len(won) == matrices:
+                    found.setdefault(place, {})[width] = rows
     return found
 
 

@@ -13,7 +13,10 @@ PLACES = {"cage": 4}
 """Decimals of a table, where they are not three."""
 
 
-@pytest.mark.parametrize(("experiment", "ladder"), [*((name, "nano") for name in NANO), ("gradients", "micro")])
+MICRO = ("dense_then_qat", "gradients")
+
+
+@pytest.mark.parametrize(("experiment", "ladder"), [*((e, "nano") for e in NANO), *((e, "micro") for e in MICRO)])
 def test_committed_rows_say_what_the_text_beside_them_says(experiment, ladder, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from judge_experiment import judged

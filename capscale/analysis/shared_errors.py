@@ -16,7 +16,6 @@ from itertools import pairwise, product
 from typing import Literal
 
 import numpy as np
-from scipy.special import logsumexp
 
 from capscale.analysis.table import Table
 from capscale.errors import UserError
@@ -168,7 +167,8 @@ def log_likelihood(
     if not shared.levels:
         return float(-0.5 * freedom * np.log(max(float(rest @ rest), 1e-300)))
     likelihood, _ = _restricted_likelihood(shared.group[:, active], rest, basis, freedom)
-    return float(logsumexp(likelihood, b=_prior(len(shared.levels))))
+    top = likelihood.max()
+    return float(top + np.log(np.exp(likelihood - top) @ _prior(len(shared.levels))))
 
 
 def _prior(levels: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class BreaksAt:
 
 @parametrize("step", [1, pytest.param(7, marks=pytest.mark.slow), tiny.STEPS], default=1)
 def test_nan_at_a_step_is_a_result_that_names_the_step(step, tmp_path, monkeypatch):
-    monkeypatch.setattr("capscale.train.record.format_gmse", lambda fmt: 0.0)
+    monkeypatch.setattr("capscale.models.mixture.format_gmse", lambda fmt: 0.0)
     broken = Representation(Operand(BreaksAt(step, tiny.STEPS), StraightThrough()))
     result = tiny.train_one(tiny.run(representation=broken), tmp_path)
     assert result["status"] == "diverged"
@@ -48,6 +48,6 @@ def test_nan_at_a_step_is_a_result_that_names_the_step(step, tmp_path, monkeypat
 
 @pytest.mark.ci
 def test_nan_that_never_comes_is_no_divergence(tmp_path, monkeypatch):
-    monkeypatch.setattr("capscale.train.record.format_gmse", lambda fmt: 0.0)
+    monkeypatch.setattr("capscale.models.mixture.format_gmse", lambda fmt: 0.0)
     whole = Representation(Operand(BreaksAt(tiny.STEPS + 2, tiny.STEPS), StraightThrough()))
     assert tiny.train_one(tiny.run(representation=whole), tmp_path)["status"] == "ok"

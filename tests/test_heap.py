@@ -31,12 +31,60 @@ for _ in range(3):
 print(found[-1])
 """
 
+GROWN = """
+import sys
+from pathlib import Path
+from capscale.heap import keep_freed_memory, release_growth
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+keep_freed_memory()
+size = int(sys.argv[1]) << 20
+del (filled := [bytearray(b"x") * 2**28])[:]
+looked = [release_growth(), release_growth()]
+pinned = []
+for _ in range(2):  # what is asked for no longer fits the hole
+    block = bytearray(b"x") * size
+    pinned.append(bytearray(2**16))
+    del block
+before = resident()
+print(*looked, release_growth(), release_growth(), before, resident())
+"""
+
+
+def grown(size, **environment):
+    """What four calls said, and MiB resident ahead of the third and at the end, of blocks of so many MiB in a heap."""
+    output = subprocess.run(
+        [sys.executable, "-c", GROWN, str(size)], env=clean() | environment, check=True, capture_output=True, text=True
+    )
+    *told, before, after = output.stdout.split()
+    return [each == "True" for each in told], int(before), int(after)
+
+
+def clean():
+    """The environment without settings of malloc."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_a_heap_that_has_grown_gives_back_what_is_free_in_it_once():
+    """Neither one that has not, nor one that keeps nothing."""
+    told, before, after = grown(768, JAX_PLATFORMS="cpu")
+    assert told == [False, False, True, False]
+    assert before > 700
+    assert after < 200
+    told, before, after = grown(200, JAX_PLATFORMS="cpu")
+    assert told == [False] * 4
+    assert before > 250
+    assert abs(after - before) < 4
+    assert grown(768, JAX_PLATFORMS="cpu", MALLOC_ARENA_MAX="2")[0] == [False] * 4
+
 
 def run(**environment):
     """Whether the process was told, and how many pages the third of three threads got anew."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     output = subprocess.run(
-        [sys.executable, "-c", AGAIN], env=own | environment, check=True, capture_output=True, text=True
+        [sys.executable, "-c", AGAIN], env=clean() | environment, check=True, capture_output=True, text=True
     )
     told, faults = output.stdout.split()
     return told == "True", int(faults)

@@ -13,6 +13,7 @@ from capscale.clock import Waitable, clock
 from capscale.data.source import Source
 from capscale.errors import UserError
 from capscale.files import read_json, refuse_link, write_json, writing
+from capscale.heap import release_growth
 from capscale.kernels import dispatch, products
 from capscale.models.slices import nested_in
 from capscale.storage import make_directory
@@ -160,7 +161,7 @@ def train(
             pace.add(count, clock().monotonic() - chunk_began)
             diverged_at = executor.diverged_at(state, runs)
             step += count
-            leases.check()
+            _between_chunks(leases)
             logs.write(step, {name: values[:, :count] for name, values in histories.items()}, pace.last_s)
             if diverged_at.all():
                 break
@@ -194,6 +195,12 @@ def train(
         results = [record.finish(*of_run, ending, timing) for of_run, ending in zip(paired, endings, strict=True)]
         wait_for_all("results")
         return results
+
+
+def _between_chunks(leases: Leases) -> None:
+    """Checks that the directories are still ours, and that freed memory is used again rather than asked for beside it."""
+    leases.check()
+    release_growth()
 
 
 def claim(run: Run, source: Source, directory: epath.Path) -> None:

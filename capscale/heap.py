@@ -18,7 +18,7 @@ _kept: list[Any] = []
 
 
 class _MallInfo(ctypes.Structure):
-    """What `mallinfo2` returns: ten sizes, of which the first is the heap's."""
+    """Result of `mallinfo2`: ten sizes, of which the first is the heap's."""
 
     _fields_ = (("arena", ctypes.c_size_t), ("others", ctypes.c_size_t * 9))
 

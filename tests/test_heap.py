@@ -54,7 +54,7 @@ print(*looked, release_growth(), release_growth(), before, resident())
 
 
 def grown(size, **environment):
-    """What four calls said, and MiB resident ahead of the third and at the end, of blocks of so many MiB in a heap."""
+    """Answers of four calls, and MiB resident ahead of the third and at the end, of blocks of so many MiB in a heap."""
     output = subprocess.run(
         [sys.executable, "-c", GROWN, str(size)], env=clean() | environment, check=True, capture_output=True, text=True
     )

@@ -198,7 +198,7 @@ def train(
 
 
 def _between_chunks(leases: Leases) -> None:
-    """Checks that the directories are still ours, and that freed memory is used again rather than asked for beside it."""
+    """Checks that the directories are still ours, and gives back memory that the heap has grown by."""
     leases.check()
     release_growth()
 

@@ -14,6 +14,7 @@ from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.capabilities import HasLearnedScale, draws, learns
 from capscale.kernels.attention import causal_attention
+from capscale.kernels.project.gated import Gated, gated, gated_by
 from capscale.kernels.project.norm import Normed
 from capscale.models.assigned import Block, representation_of
 from capscale.models.config import ModelConfig, Projection
@@ -63,22 +64,32 @@ class Linear(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Array | ProjectedActivations, ctx: Context) -> Array:
+    def __call__(self, x: Array | Gated | ProjectedActivations, ctx: Context) -> Array:
         """`(..., in) -> (..., features)` in the compute dtype."""
         width = (x.value if isinstance(x, ProjectedActivations) else x).shape[-1]
         held, shape = self.representation.parametrization, (width, self.features)
         kernel: Any = (
             self.param("kernel", self.kernel_init, shape, jnp.float32) if held is None else self._made(held, shape)
         )
-        own = ctx
-        if not isinstance(x, ProjectedActivations):
-            x = x.astype(self.dtype)
-            own = self._activations_context(x, ctx)
-        y = linear(x, kernel, self.representation, ctx, own, gradients_key=self._gradients_key())
+        y = self._multiplied(x, kernel, ctx)
         if not self.bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
+
+    def _multiplied(self, x: Array | Gated | ProjectedActivations, kernel: Any, ctx: Context) -> Array:
+        """The product; the backward pass of one that reads a gated product as it is takes that anew."""
+        if isinstance(x, Gated) and self.representation.activations.is_dense:
+
+            def of_gated(x: Gated, kernel: Any, key: Array | None) -> Array:
+                return linear(gated(*x), kernel, self.representation, ctx, ctx, gradients_key=key)
+
+            return jax.checkpoint(of_gated, prevent_cse=False)(x, kernel, self._gradients_key())
+        own, x = ctx, x.value() if isinstance(x, Gated) else x
+        if not isinstance(x, ProjectedActivations):
+            x = x.astype(self.dtype)
+            own = self._activations_context(x, ctx)
+        return linear(x, kernel, self.representation, ctx, own, gradients_key=self._gradients_key())
 
     def _made(self, held: Parametrization, shape: Shape) -> ProjectedWeight:
         """The matrix that stored numbers make, unless it came so."""
@@ -227,7 +238,7 @@ class FeedForward(nn.Module):
         if cfg.gated:
             gate = layer("gate", cfg.hidden, self.kernel_init)
             inputs = shared_inputs(x_BTM, (of("gate"), of("up")), self.dtype, ctx)
-            y = jax.nn.silu(gate(inputs[of("gate")], ctx)) * up(inputs[of("up")], ctx)
+            y = gated_by(gate(inputs[of("gate")], ctx), lambda: up(inputs[of("up")], ctx))
         else:
             x = x_BTM.value() if isinstance(x_BTM, Normed) else x_BTM
             y = jnp.square(jax.nn.relu(up(x, ctx)))

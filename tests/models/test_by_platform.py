@@ -12,7 +12,7 @@ from support import tiny
 from capscale.formats.base import Context
 from capscale.models.decoder import Decoder
 from capscale.models.initial import initial_params
-from capscale.models.layers import RMSNorm
+from capscale.models.layers import FeedForward, Gaussian, RMSNorm
 from capscale.representation import DENSE
 
 CTX = Context(jnp.float32(0), None)
@@ -36,6 +36,31 @@ def test_norms_keep_their_input_alone_for_the_backward_pass(platform):
     assert "remat" in str(traced)
     assert "remat" not in str(plain)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
+
+
+def test_feed_forward_layers_keep_gate_and_up_alone_for_the_backward_pass():
+    """On accelerators, in place of six arrays of that width; the same equations, and so the same gradients."""
+    cfg = replace(tiny.MODEL, feed_forward_width=24)
+    layer = FeedForward(cfg, DENSE, Gaussian(0.5), Gaussian(0.5), jnp.float32)
+    x, g = (jax.random.normal(jax.random.key(seed), (2, 5, 8)) for seed in range(2))
+    params = layer.init(jax.random.key(2), x, CTX)
+
+    def pulled(params, x):
+        return jax.vjp(lambda params, x: layer.apply(params, x, CTX), params, x)[1]
+
+    def gradients(params, x, g):
+        return pulled(params, x)(g)
+
+    def kept(params, x):
+        return sum(leaf.shape == (2, 5, 24) for leaf in jax.tree.leaves(jax.eval_shape(pulled, params, x)))
+
+    assert kept(params, x) == 6
+    expected = jax.jit(gradients)(params, x, g)
+    for by_kernels in ("tpu", "gpu"):
+        with dispatch.target(by_kernels):
+            assert kept(params, x) == 2
+            found = jax.jit(gradients)(params, x, g)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ def check_kernels(
 
     The first, "format", holds the kernel's reference to the format's own code, value and mask, bit for bit; the others
     hold kernels to that reference. "cost-v5e" and "cost-v6e" hold nothing: they tell what the forward kernel takes by
-    its schedule, where libtpu was not loaded before. One to two minutes with libtpu, most of it compiling for TPUs.
+    its schedule, where libtpu was not loaded before; nor does "cost-h100": registers, spills and shared memory by
+    ptxas, where it is installed. One to two minutes with libtpu, most of it compiling for TPUs.
 
     Args:
       format: what is to be projected onto.

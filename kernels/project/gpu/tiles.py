@@ -6,7 +6,8 @@ strips. It is exact on bytes of the bit pattern, whatever number they are of, an
 as the columns of the rotation's matrix are permuted in its place. The transposed matrix brings the columns back.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -218,7 +219,7 @@ class Tiles(NamedTuple):
 
 
 def call(
-    body: Callable[..., None],
+    body: partial[None],
     operands: list[Array],
     out_type: tuple[Any, ...],
     *,
@@ -255,6 +256,7 @@ def call(
         tiles = Tiles(interleave, rotation, dtype, here, named, barrier, piece)
         body(tiles, *refs[:count], *refs[len(operands) :])
 
+    kernel.__name__ = f"capscale{body.func.__name__}"  # by which compilers and profilers name it
     return plgpu.kernel(
         kernel,
         out_type=out_type,

@@ -36,7 +36,7 @@ WHEELS = (
     *("jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-nvjitlink"),
     "nvidia-cuda-nvdisasm",
 )
-"""What compiles for Hopper, beside jax; none of it needs a GPU."""
+"""Packages that compile for Hopper, beside jax; none of them needs a GPU."""
 
 
 class Unavailable(Exception):
@@ -83,14 +83,14 @@ def hopper_devices() -> list[Any]:
     try:
         if "cuda" not in xla_bridge._topology_factories:
             xla_bridge._discover_and_register_pjrt_plugins()
-        topology = xla_bridge._topology_factories["cuda"]("", topology="1x1x1", target_config=_H100)
+        topology: Any = xla_bridge._topology_factories["cuda"]("", topology="1x1x1", target_config=_H100)
         return list(topology._make_compile_only_devices())
     except (AttributeError, KeyError, jax.errors.JaxRuntimeError) as error:
         raise Unavailable(f"jax {jax.__version__} compiles for no GPU that is not here: {error!r}") from error
 
 
 def wheels() -> list[str]:
-    """What pip is told to install for that, at jax's own version where it must be."""
+    """Those packages as pip is told to install them, jax's at its own version."""
     return [f"{name}=={jax.__version__}" if name.startswith("jax") else name for name in WHEELS]
 
 

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 from .aot import compile_for_hopper
 
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32
-"""Of a multiprocessor of compute capability 9.0: registers, bytes of shared memory, threads and blocks at most. CUDA C++
-Programming Guide, "Technical Specifications per Compute Capability"."""
+"""Of a multiprocessor of compute capability 9.0: registers, bytes of shared memory, threads and blocks at most."""
 RESERVED = 1024
 """Bytes of shared memory that the system takes of every block."""
 UNIT = 256

@@ -1,8 +1,8 @@
 """Compiles a step of all six paper sizes in six kinds of representation for v5e and v6e, and writes what it needs.
 
 Needs libtpu, no TPU: `pip install 'capscale[tpu]'`. Hours of CPU time at full effort; started again it goes on. Cells
-that another jax or libtpu compiled, or that say no time, are compiled again, and with `--again` all that are asked for;
-a cell's last row counts. `--sizes`, `--formats` and `--topologies` ask for some of them.
+that another jax or libtpu compiled, or in another setting, or that say no time, are compiled again, and with `--again`
+all that are asked for; a cell's last row counts. `--sizes`, `--formats` and `--topologies` ask for some of them.
 
 Run: `python scripts/preflight_paper.py --quick` (results in docs/benchmarks/preflight.jsonl, tables in preflight.md;
 without --quick at XLA's full effort, in a table of its own)
@@ -15,6 +15,7 @@ import json
 import platform
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,14 +29,22 @@ from capscale.sweep.estimate import BEYOND, KEPT, QUICK_ERROR, Unit
 from capscale.sweep.preflight import Setting, compile_step, device_hours
 from capscale.sweep.slices import Slice, find_slice
 from capscale.train.flops import flops_per_token
-from capscale.train.memory import Memory
+from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Optimizer, Run
 
 VOCABULARY, TOKENS_PER_PARAMETER = 32_000, 100
 TOPOLOGIES = ("v5e:4x4", "v6e:4x4")
 COLUMNS = ("format", "size", "topology")
-MICROBATCHES = {"30M": 1, "50M": 1, "100M": 2, "200M": 4, "430M": 8, "800M": 16}
-"""On v5e; half as many on v6e, which has twice the memory."""
+MEMORY = {
+    "30M": AT_ONCE,
+    "50M": AT_ONCE,
+    "100M": Memory(microbatches=2),
+    "200M": Memory(microbatches=2),
+    "430M": Memory(microbatches=4, gather="step"),
+    "800M": Memory(remat=True, gather="step"),
+}
+"""On v5e; half as many micro-batches on v6e, which has twice the memory. Where devices hold all weights while a step
+lasts, a micro-batch more costs 35 ms at 800M, in sums of gradients, and layers that are computed anew cost less."""
 SPLIT_FROM = "430M"
 """Parameters of this size and the larger are split over all chips."""
 
@@ -57,9 +66,11 @@ def planned(size: str, name: str) -> Run:
 def setting_of(size: str, topology: str) -> Setting:
     """Where that cell is trained."""
     sizes, slice_ = list(PAPER.sizes), find_slice(topology)
-    parts = MICROBATCHES[size] if topology.startswith("v5e") else max(MICROBATCHES[size] // 2, 1)
+    memory = MEMORY[size]
+    if not topology.startswith("v5e"):
+        memory = replace(memory, microbatches=max(memory.microbatches // 2, 1))
     fsdp = slice_.chips if sizes.index(size) >= sizes.index(SPLIT_FROM) else 1
-    return Setting(slice_, fsdp, Memory(microbatches=parts))
+    return Setting(slice_, fsdp, memory)
 
 
 def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:
@@ -193,7 +204,8 @@ def main() -> int:
     asked = itertools.product(arguments.formats, arguments.sizes, arguments.topologies)
     for name, size, topology in asked:
         found = cells.get((arguments.quick, size, name, topology))
-        whole = found and ("ms_by_unit" in found or not found["fits"]) and compilers.items() <= found.items()
+        now = compilers | {"setting": str(setting_of(size, topology))}
+        whole = found and ("ms_by_unit" in found or not found["fits"]) and now.items() <= found.items()
         if whole and not arguments.again:
             continue
         cells[arguments.quick, size, name, topology] = row = cell(size, name, topology, arguments.quick)

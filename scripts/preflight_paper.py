@@ -38,7 +38,7 @@ COLUMNS = ("format", "size", "topology")
 MEMORY = {
     "30M": AT_ONCE,
     "50M": AT_ONCE,
-    "100M": Memory(microbatches=2),
+    "100M": AT_ONCE,
     "200M": Memory(microbatches=2),
     "430M": Memory(microbatches=4, gather="step"),
     "800M": Memory(remat=True, gather="step"),

@@ -13,6 +13,7 @@ from capscale.formats.base import Context
 from capscale.models.decoder import Decoder
 from capscale.models.initial import initial_params
 from capscale.models.layers import FeedForward, Gaussian, RMSNorm
+from capscale.policy_names import find_representation
 from capscale.representation import DENSE
 
 CTX = Context(jnp.float32(0), None)
@@ -38,10 +39,14 @@ def test_norms_keep_their_input_alone_for_the_backward_pass(platform):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
 
 
-def test_feed_forward_layers_keep_gate_and_up_alone_for_the_backward_pass():
-    """On accelerators, in place of six arrays of that width; the same equations, and so the same gradients."""
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [("dense", 6, 2), pytest.param("int4 x int4", 7, 4, marks=pytest.mark.ci)],  # with values and masks of projection
+)
+def test_feed_forward_layers_keep_gate_and_up_alone_for_the_backward_pass(name, before, after):
+    """On accelerators, of what has that width; the same equations, and so the same gradients."""
     cfg = replace(tiny.MODEL, feed_forward_width=24)
-    layer = FeedForward(cfg, DENSE, Gaussian(0.5), Gaussian(0.5), jnp.float32)
+    layer = FeedForward(cfg, find_representation(name), Gaussian(0.5), Gaussian(0.5), jnp.float32)
     x, g = (jax.random.normal(jax.random.key(seed), (2, 5, 8)) for seed in range(2))
     params = layer.init(jax.random.key(2), x, CTX)
 
@@ -54,11 +59,11 @@ def test_feed_forward_layers_keep_gate_and_up_alone_for_the_backward_pass():
     def kept(params, x):
         return sum(leaf.shape == (2, 5, 24) for leaf in jax.tree.leaves(jax.eval_shape(pulled, params, x)))
 
-    assert kept(params, x) == 6
+    assert kept(params, x) == before
     expected = jax.jit(gradients)(params, x, g)
     for by_kernels in ("tpu", "gpu"):
         with dispatch.target(by_kernels):
-            assert kept(params, x) == 2
+            assert kept(params, x) == after
             found = jax.jit(gradients)(params, x, g)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 

@@ -40,11 +40,11 @@ MEMORY = {
     "50M": AT_ONCE,
     "100M": AT_ONCE,
     "200M": Memory(microbatches=2),
-    "430M": Memory(microbatches=4, gather="step"),
-    "800M": Memory(remat=True, gather="step"),
+    "430M": AT_ONCE,
+    "800M": Memory(microbatches=2),
 }
-"""On v5e; half as many micro-batches on v6e, which has twice the memory. Where devices hold all weights while a step
-lasts, a micro-batch more costs 35 ms at 800M, in sums of gradients, and layers that are computed anew cost less."""
+"""On v5e; half as many micro-batches on v6e, which has twice the memory. The fewest that fit, as split weights are sent
+anew for each."""
 SPLIT_FROM = "430M"
 """Parameters of this size and the larger are split over all chips."""
 

@@ -14,7 +14,15 @@ from jax.sharding import Mesh
 from capscale.kernels.fallback import WithFallback
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
-from capscale.train.sharding import FSDP, batch_sharding, check_reduce, local_rows, replicated, state_sharding
+from capscale.train.sharding import (
+    FSDP,
+    batch_sharding,
+    check_reduce,
+    compiler_options,
+    local_rows,
+    replicated,
+    state_sharding,
+)
 from capscale.train.step import Program, RunScalars, TrainState, evaluate_chunk, initial_state, train_chunk
 
 Made = ParamSpec("Made")
@@ -113,6 +121,7 @@ def _sharded(program: Program, mesh: Mesh) -> _Functions:
     initial = _sharded_start(program.start, mesh)
     state = state_sharding(mesh, jax.eval_shape(initial, jax.ShapeDtypeStruct((), jnp.int32)))
     everywhere, batches = replicated(mesh), batch_sharding(mesh, batch_axis=1)
+    options = compiler_options(mesh)
     return _Functions(
         initial,
         WithFallback(
@@ -121,10 +130,16 @@ def _sharded(program: Program, mesh: Mesh) -> _Functions:
                 in_shardings=(state, batches, everywhere, everywhere),
                 out_shardings=(state, everywhere),
                 donate_argnums=0,
+                compiler_options=options,
             )
         ),
         WithFallback(
-            jax.jit(partial(evaluate_chunk, program), in_shardings=(state, batches), out_shardings=everywhere)
+            jax.jit(
+                partial(evaluate_chunk, program),
+                in_shardings=(state, batches),
+                out_shardings=everywhere,
+                compiler_options=options,
+            )
         ),
     )
 

@@ -15,9 +15,11 @@ from capscale.sweep import preflight
 from capscale.sweep.preflight import Setting, compile_step, device_hours, remedy
 from capscale.sweep.schedule import read_schedule
 from capscale.sweep.slices import CHIPS, find_slice, slices
+from capscale.train import executor, sharding
 from capscale.train.flops import flops_per_token
 from capscale.train.memory import Memory
 from capscale.train.run import Optimizer, Run
+from capscale.train.sharding import make_mesh
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'capscale[tpu]'"
@@ -120,6 +122,28 @@ def test_chips_project_the_weights_that_they_have(monkeypatch):
         assert compile_step(replace(run, model=replace(run.model, layers=3)), setting, quick=True).fits
     dense, int4 = (read_schedule(each.as_text(), 4, 1 / 32).sent for each in texts)
     assert int4 == pytest.approx(dense, rel=1e-6)  # sums of squares for metrics beside
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_users_have_it")
+def test_products_of_split_weights_are_whole(monkeypatch):
+    """XLA by itself takes them apart, which reads and writes as much again; not where its compiler lacks the option."""
+    setting, run = Setting(find_slice("v5e:4x4"), 16, Memory(microbatches=2)), paper_run("430M", "dense")
+    run, found = replace(run, model=replace(run.model, layers=3)), []
+    monkeypatch.setattr(preflight, "_sharded", executor._sharded.__wrapped__)  # not what is made already
+    for option in (sharding.WINDOWED_FROM_MIB, "xla_jf_nonsense"):
+        monkeypatch.setattr(sharding, "WINDOWED_FROM_MIB", option)
+        found.append(compile_step(run, setting, quick=True).estimate.compute)
+    assert found[0] < 0.7 * found[1]
+
+
+@needs_libtpu
+def test_programs_of_a_slice_that_splits_weights_alone_have_options():
+    devices = find_slice("v5e:2x2").devices()
+    assert sharding.compiler_options(make_mesh(4, devices)) == {sharding.WINDOWED_FROM_MIB: sharding.NEVER}
+    assert sharding.compiler_options(make_mesh(1, devices)) is None
+    assert sharding.compiler_options(make_mesh(len(jax.devices()))) is None
 
 
 @needs_libtpu

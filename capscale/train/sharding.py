@@ -60,8 +60,9 @@ def compiler_options(mesh: Mesh) -> dict[str, Any] | None:
 
 def _is_known(option: str, mesh: Mesh) -> bool:
     """Whether the mesh's compiler knows an option: one that it does not is an error, which would end a run."""
+    options: dict[str, Any] = {option: NEVER}
     try:
-        jax.jit(lambda: jnp.zeros(()), out_shardings=replicated(mesh)).lower().compile(compiler_options={option: NEVER})
+        jax.jit(lambda: jnp.zeros(()), out_shardings=replicated(mesh)).lower().compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error):
             raise

@@ -120,10 +120,10 @@ def operands_of(
     measure = partial(gpu_sums.measure, spec, interleave, padded, x.shape[0], interpret=interpret)
     if spec.scale is not None and spec.scale.statistic != "none" and interleave.shared > interleave.tile:
         shared = measure(
-            size=interleave.shared, reads=partial(gpu_sums.scaled, spec), squares=spec.scale.statistic == "rms"
+            size=interleave.shared, survivors=spec.measured_on_survivors, squares=spec.scale.statistic == "rms"
         )
     if spec.reads_rms:
-        row = measure(size=width, reads=gpu_sums.everything, squares=True)
+        row = measure(size=width, survivors=False, squares=True)
     words = None if spec.codebook is None else spec.codebook.table().reshape(-1)
     return x, Operands(padded, given, shared, row, words)
 
@@ -204,11 +204,15 @@ def _forward(spec: Spec, width: int, structure: Any, tiles: Tiles, *refs: Any) -
     def scales(part: list[Array]) -> list[Any]:
         return source.spread(source.of_groups(part) if of_row is None else [of_row], part)
 
-    found = [strips.project(spec, part, scales, word, rms) for part in parts]
+    values, flags = [], []
+    for part in parts:  # what waits for the other parts is as narrow as it can be: two bfloat16 are one register
+        found, passes = strips.project(spec, part, scales, word, rms)
+        values.append([x.astype(value_ref.dtype) for x in found])
+        if mask_ref:
+            flags.append([_flags(of, tiles.interleave.strip) for of in passes])
     for ref in mask_ref:
-        flags = [[_flags(passes, tiles.interleave.strip) for passes in part] for _, part in found]
         tiles.store(ref, tiles.gathered_bytes(tiles.joined(flags)).astype(jnp.int8))
-    value = tiles.joined([part for part, _ in found]).astype(value_ref.dtype).astype(jnp.float32)
+    value = tiles.joined(values)
     value = tiles.rotated_back(value) if spec.back else tiles.gathered(value)
     tiles.store(value_ref, value.astype(value_ref.dtype))
 
@@ -216,7 +220,7 @@ def _forward(spec: Spec, width: int, structure: Any, tiles: Tiles, *refs: Any) -
 def _flags(passes: Array | None, columns: int) -> Array:
     """1 where the gradient passes, else 0; None: everywhere."""
     ones = jnp.ones((ROWS, columns), jnp.float32)
-    return ones if passes is None else jnp.where(passes, ones, 0.0)
+    return (ones if passes is None else jnp.where(passes, ones, 0.0)).astype(jnp.bfloat16)
 
 
 def _backward(spec: Spec, tiles: Tiles, g_ref: Any, *refs: Any) -> None:

@@ -21,28 +21,38 @@ Reads = Callable[[Tiles, Any], list[Array]]
 """Measures of a tile: strips, float32."""
 
 
-def scaled(spec: Spec, tiles: Tiles, x_ref: Any) -> list[Array]:
-    """Values that scales are measured on."""
-    if spec.rotation is None and not spec.measured_on_survivors:
-        return [tiles.load(x_ref).astype(jnp.float32)]  # the same in any order of the columns
+def _survivors(spec: Spec, tiles: Tiles, x_ref: Any) -> list[Array]:
+    """Values that the pattern leaves."""
     interleaved = tiles.interleaved(tiles.load(x_ref).astype(jnp.float32))
     return [x for part in tiles.interleave.strips(interleaved) for x in strips.measured(spec, part)]
 
 
-def everything(tiles: Tiles, x_ref: Any) -> list[Array]:
+def _everything(tiles: Tiles, x_ref: Any) -> list[Array]:
     """All values, whatever survives; in any order of the columns."""
     return [tiles.rotate(tiles.load(x_ref).astype(jnp.float32))]
 
 
 def measure(
-    spec: Spec, interleave: Interleave, x: Array, count: int, *, size: int, reads: Reads, squares: bool, interpret: bool
+    spec: Spec,
+    interleave: Interleave,
+    x: Array,
+    count: int,
+    *,
+    size: int,
+    survivors: bool,
+    squares: bool,
+    interpret: bool,
 ) -> strips.Sums:
     """Sums over all tiles that each tile stands with, a number for each tile of `x` (padded to blocks).
 
-    `count`: tiles that are not padding; `size`: values that share; `squares`: whether limbs are summed.
+    `count`: tiles that are not padding; `size`: values that share; `survivors`: whether of those that the pattern leaves
+    alone; `squares`: whether limbs are summed.
     """
     column = jax.ShapeDtypeStruct((x.shape[0],), jnp.float32)
-    run = partial(call, interleave=interleave, rotation=spec.rotation, interpret=interpret)
+    reads: Reads = partial(_survivors, spec) if survivors else _everything
+    if not survivors:  # neighbours need not meet, which spares a product and its matrix
+        interleave = Interleave(interleave.shared, interleave.tile, strip=interleave.tile)
+    run = partial(call, interleave=interleave, rotation=spec.rotation, interpret=interpret, gathers=False)
 
     def together(column: Array, combine: Callable[[Array], Array]) -> Array:
         shared = combine(lax.bitcast_convert_type(column[:count].reshape(-1, size // interleave.tile), jnp.int32))

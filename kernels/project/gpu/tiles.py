@@ -22,7 +22,7 @@ from ..spec import Spec
 TILE = 128  # values of a row that are worked on at a time
 NARROWEST = 8  # columns that a wgmma's registers hold together
 WHOLE = (16, 32, 64, 96)  # rows that are one narrower tile: bytes too, of masks and codes, can be copied and swizzled
-SEARCHED = 16  # columns a codebook is searched for at once: what is carried from word to word stays in registers
+NARROW_STRIP = 16  # columns that are worked on at once where neighbours are many strips: all of them stay in registers
 
 
 class Interleave(NamedTuple):
@@ -78,8 +78,8 @@ def interleave_of(spec: Spec, width: int) -> Interleave | str:
     if interleave.strip < NARROWEST:
         left = f"strips of {interleave.strip} columns, less than {NARROWEST}"
         return f"groups of {size} values in {factor} strips leave {left}"
-    searched = spec.codebook is not None and interleave.group is None
-    return interleave._replace(strip=min(interleave.strip, SEARCHED)) if searched else interleave
+    narrow = interleave.interleaved and interleave.group is None
+    return interleave._replace(strip=min(interleave.strip, NARROW_STRIP)) if narrow else interleave
 
 
 def _uncut(spec: Spec, width: int, size: int, factor: int) -> str | None:
@@ -172,14 +172,14 @@ class Tiles(NamedTuple):
         return self._product([x.astype(jnp.bfloat16)], self._order.T)
 
     def joined(self, strips: list[list[Array]]) -> Array:
-        """Float32 tile out of its strips."""
+        """Float32 tile out of its strips, of numbers that the dtype of the rows holds, or of the kernel's scales."""
         if self.interleave.strip == self.interleave.tile:
-            return strips[0][0]
+            return strips[0][0].astype(jnp.float32)
         joined = self.smem["joined"]
         for starts, parts in zip(self.interleave.starts, strips, strict=True):
             for at, strip in zip(starts, parts, strict=True):
-                joined[:, pl.ds(at, self.interleave.strip)] = strip
-        return joined[...]
+                joined[:, pl.ds(at, self.interleave.strip)] = strip.astype(joined.dtype)
+        return joined[...].astype(jnp.float32)
 
     @property
     def _order(self) -> Any:
@@ -197,11 +197,15 @@ class Tiles(NamedTuple):
         return y.astype(self.dtype).astype(jnp.float32)
 
     def _permuted(self, x: Array, matrix: Any) -> Array:
-        """By bytes of the bit pattern, a bfloat16's being the upper two of a float32's."""
+        """By halves of the bit pattern, a bfloat16's being the upper one of a float32's.
+
+        A half is the sum of its bytes: two products into one sum of 16 bits, which is exact.
+        """
         pattern, moved = lax.bitcast_convert_type(x, jnp.int32), jnp.zeros(x.shape, jnp.int32)
-        for shift in range(32 - 8 * jnp.dtype(self.dtype).itemsize, 32, 8):
-            byte = (lax.shift_right_logical(pattern, jnp.int32(shift)) & 0xFF).astype(jnp.float32).astype(jnp.bfloat16)
-            moved = moved | lax.shift_left(self._product([byte], matrix).astype(jnp.int32), jnp.int32(shift))
+        for shift in range(32 - 8 * jnp.dtype(self.dtype).itemsize, 32, 16):
+            half = lax.shift_right_logical(pattern, jnp.int32(shift)) & 0xFFFF
+            pieces = ((half & byte).astype(jnp.float32).astype(jnp.bfloat16) for byte in (0xFF00, 0xFF))
+            moved = moved | lax.shift_left(self._product(pieces, matrix).astype(jnp.int32), jnp.int32(shift))
         return lax.bitcast_convert_type(moved, jnp.float32)
 
     def _product(self, pieces: Iterable[Array], matrix: Any) -> Array:
@@ -226,10 +230,14 @@ def call(
     interleave: Interleave,
     rotation: int | None,
     interpret: bool,
+    gathers: bool = True,
 ) -> Any:
-    """`body(tiles, *refs)` on every block of rows, a tile each: the first operand. Those of rank 1 stay in memory."""
+    """`body(tiles, *refs)` on every block of rows, a tile each: the first operand. Those of rank 1 stay in memory.
+
+    `gathers`: whether it brings interleaved columns back, for which there is shared memory then.
+    """
     dtype, count = operands[0].dtype, len(operands)
-    dtypes = {jnp.dtype(x.dtype) for x in (*operands, *out_type) if x.ndim == 2}
+    dtypes = {jnp.dtype(x.dtype) for x in (*operands, *out_type) if x.shape == operands[0].shape}
     scratch: dict[Any, Any] = {
         str(d): plgpu.SMEM((ROWS, interleave.tile), d, transforms=swizzled(interleave.tile, d.itemsize)) for d in dtypes
     }
@@ -237,12 +245,13 @@ def call(
     columns = [f"column{i}" for i, x in enumerate(operands) if x.shape == operands[0].shape[:1]]
     scratch |= {name: plgpu.SMEM((ROWS,), jnp.float32) for name in columns}
     matrices = {"matrix": _matrix(rotation, interleave.factor)} if rotation or interleave.interleaved else {}
-    if rotation and interleave.interleaved:
+    if rotation and interleave.interleaved and gathers:
         matrices["order"] = _matrix(None, interleave.factor)
     for name in matrices:
         scratch[name] = plgpu.SMEM((TILE, TILE), jnp.bfloat16, transforms=swizzled(TILE, 2))
-    if interleave.strip < interleave.tile:
-        scratch["joined"] = plgpu.SMEM((ROWS, interleave.tile), jnp.float32)
+    if interleave.strip < interleave.tile and gathers:
+        joined = jnp.float32 if jnp.dtype(jnp.float32) in dtypes else dtype
+        scratch["joined"] = plgpu.SMEM((ROWS, interleave.tile), joined)
     if matrices and interpret:
         scratch["piece"] = plgpu.SMEM((ROWS, TILE), jnp.bfloat16)
     operands = [*operands, *matrices.values()]

@@ -45,8 +45,8 @@ def measure(
 ) -> strips.Sums:
     """Sums over all tiles that each tile stands with, a number for each tile of `x` (padded to blocks).
 
-    `count`: tiles that are not padding; `size`: values that share; `survivors`: whether of those that the pattern leaves
-    alone; `squares`: whether limbs are summed.
+    `count`: tiles that are not padding; `size`: values that share; `survivors`: whether of those alone that the pattern
+    leaves; `squares`: whether limbs are summed.
     """
     column = jax.ShapeDtypeStruct((x.shape[0],), jnp.float32)
     reads: Reads = partial(_survivors, spec) if survivors else _everything

@@ -2,7 +2,10 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -13,6 +16,11 @@ if TYPE_CHECKING:
     from capscale.data.source import Source as Text
 
 Found = TypeVar("Found")
+
+AT_ONCE = 2
+"""Small decoders that are measured side by side on a CPU: their operations are too small for the cores to share."""
+SMALL = 2**22
+"""Parameters up to which a decoder is small; a larger one keeps the cores busy by itself, and takes memory."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,10 @@ class OfTrained:
             check_text(source, text)
             check(source)
         found: list[tuple[Source, Found]] = []
-        for source in each(sources, "runs"):
-            with waiting(f"evaluating {source.path}"):
-                found.append((source, measure(source, text)))
+        with closing(_side_by_side(lambda source: measure(source, text), sources)) as results:
+            for source in each(sources, "runs"):
+                with waiting(f"evaluating {source.path}"):
+                    found.append((source, next(results)))
         return found
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -71,6 +80,25 @@ class OfTrained:
         table.writeheader()
         table.writerows(rows)
         write_text(epath.Path(local_path(self.csv)), written.getvalue())
+
+
+def _side_by_side(measure: "Callable[[Source], Found]", sources: "Sequence[Source]") -> "Iterator[Found]":
+    """What `measure` makes of every decoder, in order; once one fails or the reader stops, none is begun any more."""
+    pool = ThreadPoolExecutor(_at_once(sources), "measure")
+    try:
+        for future in [pool.submit(measure, source) for source in sources]:
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _at_once(sources: "Sequence[Source]") -> int:
+    """How many of these decoders are measured side by side; one on accelerators, whose memory they would share."""
+    import jax
+
+    sizes = (sum(leaf.size for leaf in jax.tree.leaves(source.params)) for source in sources)
+    cores = os.cpu_count() or 1
+    return min(AT_ONCE, cores) if jax.default_backend() == "cpu" and all(size <= SMALL for size in sizes) else 1
 
 
 def coordinates(source: "Source") -> dict[str, Any]:

@@ -106,29 +106,42 @@ class Compensated(InSubspace):
     @jit_inline(0)
     def _settled(self, x: Array) -> Array:
         """State of the round, of every matrix by itself, that leaves least; the first of equals."""
-        left, right = (jnp.zeros(size, jnp.float32) for size in self.remainder.factor_shapes(x.shape))
-        before = right.swapaxes(-1, -2), left
-        found: list[tuple[Array, Array]] = []
+        before, found = self._nothing(x.shape), []
         for _ in range(self.rounds):
             rest = self._apart_from(x, self._low_rank(*before, x.shape))[2]
             basis = self.remainder.initial_state(rest)
-            left = self.remainder.coordinates(rest, basis)
-            wrong = jnp.square(rest - self._low_rank(basis, left, x.shape)).sum((-2, -1), keepdims=True)
-            found.append((wrong, jnp.concatenate([basis, *before], axis=-2)))
-            before = basis, left
-        least, best = found[0]
-        for wrong, state in found[1:]:
-            best, least = jnp.where(wrong < least, state, best), jnp.minimum(wrong, least)
-        return best
+            found.append(self._round(rest, basis, before))
+            before = basis, self.remainder.coordinates(rest, basis)
+        return _least(found)
 
     def next_state(self, state: Array, x: Array, gradient: Array, step: Array, progress: Array) -> Array:
-        """A step of subspace iteration with what rounding leaves; of several rounds with L, as it was, for L'."""
+        """A step of subspace iteration with what rounding leaves; of several rounds, with L' of a further one.
+
+        Of every matrix by itself that leaves least which is found with L' as it is, one round further, or 0: so that
+        no step leaves more than rounding alone. A round moves what its grid leaves into L, which a grid that is too
+        coarse for L' may make larger, and further rounds larger still, without bound.
+        """
         if self.rounds == 1:
             return self.remainder.next_state(state, self._apart(x, None)[2], gradient, step, progress)
-        rest = self._apart(x, state)[2]
-        basis = self._parts(state, x.shape)[0]
-        turned = self.remainder.next_state(basis, rest, gradient, step, progress)
-        return jnp.concatenate([turned, basis, self.remainder.coordinates(rest, basis)], axis=-2)
+        basis, *kept = self._parts(state, x.shape)
+        further = basis, self.remainder.coordinates(self._apart(x, state)[2], basis)
+        found = []
+        for before in ((kept[0], kept[1]), further, self._nothing(x.shape)):
+            rest = self._apart_from(x, self._low_rank(*before, x.shape))[2]
+            turned = self.remainder.next_state(basis, rest, gradient, step, progress)
+            found.append(self._round(rest, turned, before))
+        return _least(found)
+
+    def _nothing(self, shape: Shape) -> tuple[Array, Array]:
+        """Basis and coordinates of an L' of 0."""
+        left, right = (jnp.zeros(size, jnp.float32) for size in self.remainder.factor_shapes(shape))
+        return right.swapaxes(-1, -2), left
+
+    def _round(self, rest: Array, basis: Array, before: tuple[Array, Array]) -> tuple[Array, Array]:
+        """What a round leaves of every matrix, squared, and the state that says it: basis of L, and L'."""
+        left = self.remainder.coordinates(rest, basis)
+        wrong = jnp.square(rest - self._low_rank(basis, left, rest.shape)).sum((-2, -1), keepdims=True)
+        return wrong, jnp.concatenate([basis, *before], axis=-2)
 
     def _parts(self, state: Array, shape: Shape) -> tuple[Array, Array, Array]:
         """Basis of L, and basis and coordinates of L'."""
@@ -191,3 +204,11 @@ class Compensated(InSubspace):
         assert isinstance(self.rounding, Storable)
         rounded = self.rounding.load(codes, shape, dtype).astype(jnp.float32)
         return in_dtype(rounded + self.remainder.loaded(codes, shape, dtype), dtype)
+
+
+def _least(found: list[tuple[Array, Array]]) -> Array:
+    """The state, of every matrix by itself, that leaves least; the first of equals."""
+    least, best = found[0]
+    for wrong, state in found[1:]:
+        best, least = jnp.where(wrong < least, state, best), jnp.minimum(wrong, least)
+    return best

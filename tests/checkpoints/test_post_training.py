@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from contextlib import closing
 from dataclasses import replace
 
 import jax
@@ -15,6 +16,7 @@ from capscale.checkpoints.post_training import Refused, Rounded, proportion, rou
 from capscale.checkpoints.rounding import Asked
 from capscale.checkpoints.source import read_source
 from capscale.cli import main
+from capscale.cli.trained import _side_by_side
 from capscale.data.corpus import byte_corpus
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT
@@ -88,6 +90,16 @@ def test_rounding_by_hand(dense):
     assert found.loss == pytest.approx(after.mean(), rel=1e-5)
     assert found.rise == pytest.approx((after - before).mean(), rel=1e-3, abs=1e-6)
     assert (found.gmse, found.bits) == (gmse(find("int2")).value, find("int2").bits)
+
+
+def test_two_decoders_side_by_side_are_as_one_after_the_other(dense, both):
+    sources, asked = [dense[0], both[0]] * 2, Asked([find("int4"), find("int2")])
+
+    def measure(source):
+        return list(rounded(source, asked, tiny.corpus()))
+
+    with closing(_side_by_side(measure, sources)) as found:
+        assert list(found) == [measure(source) for source in sources]
 
 
 def test_every_matrix_by_itself(dense):

@@ -118,6 +118,21 @@ def test_a_state_is_the_rounds_so_far_and_every_step_one_more():
 
 
 @pytest.mark.ci
+def test_rounds_of_weights_that_walk_far_stay_below_one():
+    """A tenth of the weights a step, 300 steps: each round alone would leave 1e7 times the energy by then."""
+    three, walk = find("int2~lowrank0.125-rounds3"), np.random.default_rng(0)
+    turn = jax.jit(lambda state, x: three.next_state(state, x, x, jnp.int32(1), jnp.float32(0)))
+    x = gaussian((2, 16, 16))
+    state = three.initial_state(jnp.asarray(x))
+    for step in range(300):
+        x = np.float32((x + 0.1 * walk.standard_normal(x.shape)) / np.sqrt(1.01))
+        state = turn(state, jnp.asarray(x))
+        if step % 50 == 49:
+            one = error(find("int2~lowrank0.125"), x)
+            assert error(three, x, Context(state=state)) < one < error(INT2, x)
+
+
+@pytest.mark.ci
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rounds_and_outliers_are_packed_and_read_back(dtype):
     x = jnp.asarray(gaussian((2, 40, 64)), dtype)

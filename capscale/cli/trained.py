@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -82,8 +82,8 @@ class OfTrained:
         write_text(epath.Path(local_path(self.csv)), written.getvalue())
 
 
-def _side_by_side(measure: "Callable[[Source], Found]", sources: "Sequence[Source]") -> "Iterator[Found]":
-    """What `measure` makes of every decoder, in order; once one fails or the reader stops, none is begun any more."""
+def _side_by_side(measure: "Callable[[Source], Found]", sources: "Sequence[Source]") -> "Generator[Found, None, None]":
+    """Measures of every decoder, in order; once one fails or the reader stops, none is begun any more."""
     pool = ThreadPoolExecutor(_at_once(sources), "measure")
     try:
         for future in [pool.submit(measure, source) for source in sources]:

@@ -138,7 +138,7 @@ class Compensated(InSubspace):
         return right.swapaxes(-1, -2), left
 
     def _round(self, rest: Array, basis: Array, before: tuple[Array, Array]) -> tuple[Array, Array]:
-        """What a round leaves of every matrix, squared, and the state that says it: basis of L, and L'."""
+        """Energy that a round leaves of every matrix, and the state that says the round: basis of L, and L'."""
         left = self.remainder.coordinates(rest, basis)
         wrong = jnp.square(rest - self._low_rank(basis, left, rest.shape)).sum((-2, -1), keepdims=True)
         return wrong, jnp.concatenate([basis, *before], axis=-2)

@@ -14,10 +14,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from capscale.artifacts import sweep_listing
+
 
 def rows_of(directory: Path) -> list[dict[str, Any]]:
-    """One mapping a finished run, and one for each further slice of nested weights, in the order of sweep.json."""
-    sweep = json.loads((directory / "sweep.json").read_text())
+    """One mapping a finished run, and one for each further slice of nested weights, in the order of the sweep."""
+    sweep = listing(directory)
     rows = []
     for run in sweep["runs"]:
         path = directory / "runs" / run / "result.json"
@@ -30,9 +34,14 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def listing(directory: Path) -> dict[str, Any]:
+    """Content of sweep.json, with the runs that later starts added."""
+    return sweep_listing(epath.Path(directory), "name the directory of a sweep")
+
+
 def about(directory: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The text of a sweep, its ladder, and what its rows were made with."""
-    sweep = json.loads((directory / "sweep.json").read_text())
+    sweep = listing(directory)
     made = {name: sorted({row[name] for row in rows}) for name in ("jax", "device")}
     told = {"ladder": sweep["ladder"], "data": sweep["data"], "expected": len(sweep["runs"]), "rows": len(rows)}
     return told | made | {"run_minutes": round(sum(row.get("wall_s", 0) for row in rows) / 60, 1)}
@@ -52,7 +61,7 @@ def main() -> None:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    if json.loads((arguments.sweep / "sweep.json").read_text())["experiment"] == "reproduction":
+    if listing(arguments.sweep)["experiment"] == "reproduction":
         told = json.dumps(about(arguments.sweep, rows), indent=1)
         arguments.table.with_suffix(".json").write_text(told + "\n")
     print(f"{len(rows)} rows in {arguments.table}")

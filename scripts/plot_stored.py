@@ -2,13 +2,14 @@
 
     python scripts/plot_stored.py docs/stored-numbers.png experiments/results/parametrizations.csv \\
         experiments/results/reproduction-nano.csv experiments/results/recipes.csv experiments/results/bitnet.csv \\
-        experiments/results/nested.csv
+        experiments/results/nested.csv experiments/results/low_ranks.csv
 
 Bits are a weight's of the linear layers: 16 a stored number of a parametrization, of formats with their masks and
-scales. Capacities are measured off each table's own dense curve, or that of the first table where it has none and the
-text is the same, with 95 % intervals by `capscale.analysis.evidence`, of runs with dense activations and the estimators
-that formats have by default; a kind of a table is drawn as `KINDS` says. The line is a smaller dense model, which has
-as much capacity as it stores.
+scales, in the limit of large matrices; of low ranks and outliers, which are far from it, in those of the models.
+Capacities are measured off each table's own dense curve, or that of the first table where it has none and the text is
+the same, with 95 % intervals by `capscale.analysis.evidence`, of runs with dense activations, the estimators that
+formats have by default, and the rates of dense models where a format was trained at several; a kind of a table is drawn
+as `KINDS` says. The line is a smaller dense model, which has as much capacity as it stores.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +31,7 @@ from capscale.analysis.images import image_files
 from capscale.analysis.labels import Named, place_labels
 from capscale.data.corpus import DataId
 from capscale.formats.catalog import find
+from capscale.formats.storage import Storable, storage_bits
 from capscale.models.ladder import LADDERS, find_size
 from capscale.models.parametrized import counted
 from capscale.parametrizations import find_parametrization
@@ -40,10 +43,15 @@ DENSE_BITS = 16
 def stored_bits(name: str, sizes: list[str]) -> float:
     """Bits a weight of the linear layers, mean over sizes."""
     held = find_parametrization(name)
-    if held is None:
-        return float(find(name).bits)
-    found = [counted(find_size(size), Representation(parametrization=held)) for size in sizes]
-    return DENSE_BITS * float(np.mean([each.stored / each.entries for each in found]))
+    if held is not None:
+        found = [counted(find_size(size), Representation(parametrization=held)) for size in sizes]
+        return DENSE_BITS * float(np.mean([each.stored / each.entries for each in found]))
+    own = find(name)
+    if not isinstance(own, Storable) or not re.search("lowrank|outliers", name):
+        return float(own.bits)
+    shapes = [shape[::-1] for size in sizes for shape in find_size(size).projections.values()]  # rows are outputs
+    entries = [prod(shape) for shape in shapes]
+    return float(np.average([storage_bits(own, shape) for shape in shapes], weights=entries))
 
 
 class Kind(NamedTuple):
@@ -63,6 +71,8 @@ KINDS = (
     Kind("slices of one tensor of 8 bits", "nested-8-4-2(-at[24])?", None, "#555555"),
     Kind("kept entries and their mask", "2:4|top(50|75|90)", False, "#b3541e"),
     Kind("kept entries, rounded", r"top(50|75)\+int[24]-dense-scales", True, "#d39c12"),
+    Kind("nearest of a low rank", "nearest-lowrank.*", False, "#1a1a1a"),
+    Kind("two bits and what makes up for them", "int2-outliers5|int2(-outliers5)?~lowrank.*", False, "#2aa198"),
 )
 """The first that matches counts; parametrizations are known by their names."""
 FIGURES = ("finding1", "fig7")
@@ -96,12 +106,21 @@ def _dense(evidence: Evidence) -> list[Any]:
     return [r for r in evidence.records if r["weights"] == r["activations"] == "dense" and r["family"] == "llama"]
 
 
+def _as_dense(rows: list[Any], dense: list[Any]) -> list[Any]:
+    """Rows less those of a format that was also trained at the rate of the dense model of its size."""
+    rates = {(row["model"], row["learning_rate"]) for row in dense}
+    usual = [row for row in rows if (row["model"], row["learning_rate"]) in rates]
+    of_both = {(row["weights"], row["model"]) for row in usual}
+    return [row for row in rows if row in usual or (row["weights"], row["model"]) not in of_both]
+
+
 def points(table: Path, first: Path) -> dict[Kind, list[Named]]:
     """Every format of a table that is drawn, by its kind, with its bits, capacity and interval."""
     whole, found = _one_recipe(evidence_of(table), table.with_suffix(".json")), {kind: [] for kind in KINDS}
     shown = [record for record in whole.records if kind_of(dict(record)) is not None]
     texts = {record["data_sha256"] for record in shown}
     dense = _dense(whole) or [row for row in _dense(evidence_of(first)) if row["data_sha256"] in texts]
+    shown = _as_dense(shown, dense)
     evidence = replace(whole, records=(*shown, *dense))
     for curve in evidence.capacities.curves:
         row = evidence.table.first_of_curve[curve]

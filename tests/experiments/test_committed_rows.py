@@ -13,7 +13,7 @@ PLACES = {"cage": 4}
 """Decimals of a table, where they are not three."""
 
 
-MICRO = ("dense_then_qat", "gradients")
+MICRO = ("dense_then_qat", "ends_dense", "gradients")
 
 
 @pytest.mark.parametrize(("experiment", "ladder"), [*((e, "nano") for e in NANO), *((e, "micro") for e in MICRO)])

@@ -9,6 +9,7 @@ import pytest
 from capscale.experiments.paper_capacity import SIX
 from capscale.kernels import aot
 from support import tiny
+from support.compiled_steps import keep_steps
 
 from capscale.errors import UserError
 from capscale.models.ladder import PAPER
@@ -113,15 +114,12 @@ def test_paper_steps_compile(name, topology):
 @pytest.mark.usefixtures("as_users_have_it")
 def test_chips_project_the_weights_that_they_have(monkeypatch):
     """Four that share weights send each other as much for int4 as for dense ones."""
-    texts, compiled = [], jax.stages.Lowered.compile
-    monkeypatch.setattr(
-        jax.stages.Lowered, "compile", lambda self, *a, **k: texts.append(made := compiled(self, *a, **k)) or made
-    )
+    steps = keep_steps(monkeypatch)
     setting = Setting(find_slice("v5e:2x2"), 4, Memory(microbatches=4, gather="step"))
     for name in ("dense", "int4"):
         run = paper_run("30M", name)
         assert compile_step(replace(run, model=replace(run.model, layers=3)), setting, quick=True).fits
-    dense, int4 = (read_schedule(each.as_text(), 4, 1 / 32).sent for each in texts)
+    dense, int4 = (read_schedule(each.as_text(), 4, 1 / 32).sent for each in steps)
     assert int4 == pytest.approx(dense, rel=1e-6)  # sums of squares for metrics beside
 
 

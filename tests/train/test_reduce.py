@@ -11,6 +11,7 @@ import pytest
 from etils import epath
 from jax.sharding import PartitionSpec
 from support import tiny
+from support.compiled_steps import keep_steps
 
 from capscale.cli import main
 from capscale.errors import UserError
@@ -117,15 +118,12 @@ def test_a_sweep_is_trained_with_it(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("fsdp", "kind"), [(1, "all-reduce"), (4, "reduce-scatter")])
 def test_half_the_bytes_are_sent(fsdp, kind, monkeypatch):
     """By XLA's program for four chips of v5e: of gradients, and of nothing else."""
-    texts, compiled = [], jax.stages.Lowered.compile
-    monkeypatch.setattr(
-        jax.stages.Lowered, "compile", lambda self, *a, **k: texts.append(made := compiled(self, *a, **k)) or made
-    )
+    steps = keep_steps(monkeypatch)
     model = replace(tiny.MODEL, width=256, vocabulary=512, multiple_of=128, layers=2)
     setting = Setting(find_slice("v5e:2x2"), fsdp, Memory(microbatches=2, gather="step" if fsdp > 1 else "layer"))
     for run in (RUN, ROUNDED):
         with jax.numpy_dtype_promotion("standard"):
             assert compile_step(replace(run, model=model), setting, quick=True).fits
-    plain, rounded = (read_schedule(each.as_text(), 4, 0).sent for each in texts)
+    plain, rounded = (read_schedule(each.as_text(), 4, 0).sent for each in steps)
     assert rounded[kind] == pytest.approx(plain[kind] / 2, rel=0.05)
     assert rounded.get("all-gather") == plain.get("all-gather")

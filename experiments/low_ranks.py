@@ -125,18 +125,20 @@ def estimates(evidence: Evidence) -> dict[str, Estimate]:
     def over(first: str, second: str) -> np.ndarray:
         return difference(usual, representation(first), representation(second))
 
+    def shares() -> Estimate:
+        return interval(np.mean([over(f"nearest-lowrank{share}", f"lowrank{share}") for share in SHARES], axis=0))
+
     def slowly() -> Estimate:
         weights = {slow.curve(representation(name)): sign for name, sign in ((COMPENSATED, 1.0), (ROUNDS, -1.0))}
         return of_losses(losses_of(slow), weights)
 
-    ratios: tuple[Callable[[], np.ndarray], ...] = (
-        lambda: np.mean([over(f"nearest-lowrank{share}", f"lowrank{share}") for share in SHARES], axis=0),
-        lambda: over(COMPENSATED, TWO),
-        lambda: over(COMPENSATED, THREE),
-        lambda: over(f"nearest-{RANK}", RANK),
-        lambda: over(ROUNDS, COMPENSATED),
-        lambda: over(BOTH, OUTLIERS),
+    effects: tuple[Callable[[], Estimate], ...] = (
+        shares,
+        lambda: interval(over(COMPENSATED, TWO)),
+        lambda: interval(over(COMPENSATED, THREE)),
+        lambda: interval(over(f"nearest-{RANK}", RANK)),
+        lambda: interval(over(ROUNDS, COMPENSATED)),
+        slowly,
+        lambda: interval(over(BOTH, OUTLIERS)),
     )
-    effects = [lambda ratio=ratio: interval(ratio()) for ratio in ratios]
-    effects.insert(5, slowly)  # the other rounds are told beside it
     return estimates_of(dict(zip((claim.name for claim in STATEMENTS), effects, strict=True)))

@@ -199,15 +199,21 @@ class _Reader:
 
 
 def _group(text: str, devices: int) -> int:
-    """Devices that a collective joins."""
+    """Devices that a collective joins, by any of the three ways that XLA writes its groups; all where it writes none.
+
+    Raises `ValueError` for a fourth.
+    """
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", text)
     if listed:
         return listed[1].count(",") + 1
     tiled = re.search(r"replica_groups=\[\d+,(\d+)\]", text)
     if tiled:
         return int(tiled[1])
-    by_axes = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text)
+    by_axes = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\S*\))? \{([^}]*)\}", text)
     if by_axes:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", by_axes[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", by_axes[2]))
+    unread = re.search(r"replica_groups=(?!\{\})[^ ]*", text)
+    if unread:
+        raise ValueError(f"groups of devices that are not read: {unread[0]}")
     return devices

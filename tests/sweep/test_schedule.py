@@ -84,6 +84,29 @@ ENTRY %main (a: (u32[], f32[8])) -> (u32[], f32[8]) {{
 """
 
 
+@pytest.mark.parametrize(
+    ("groups", "joined"),
+    [
+        ("{{0,1,2,3},{4,5,6,7}}", 4),
+        ("[4,2]<=[8]", 2),
+        ("mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", 4),
+        ("mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", 8),
+        ("mesh['axis_0'=1,'axis_1'=2,'axis_2'=4], device_ids=([4,2]T(1,0)) {'axis_1'}", 2),
+        ("{}", 8),
+    ],
+)
+def test_groups_as_compilers_write_them(groups, joined):
+    """Of eight devices: lists, tiles, axes of a mesh, of one whose devices are permuted, and none."""
+    body = f"  %r = f32[8]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%add"
+    assert read_schedule(program(body), 8).sent == {"all-reduce": pytest.approx(4 * 2 * (joined - 1) / joined * 32)}
+
+
+def test_groups_written_in_another_way_are_no_guess():
+    body = "  %r = f32[8]{0} all-reduce(%x), replica_groups=ring(0,1), to_apply=%add"
+    with pytest.raises(ValueError, match=r"groups of devices that are not read: replica_groups=ring"):
+        read_schedule(program(body), 8)
+
+
 def test_cycles_kernels_and_what_is_computed_beside():
     """By hand: four trips of 100 cycles, of a kernel of 64 bytes, and of a ring of 16 that something runs beside."""
     found = read_schedule(

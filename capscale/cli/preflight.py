@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import tyro
 
-from capscale.cli.describe_layers import by_layer
 from capscale.cli.memory_options import HowMemory, memory_of
+from capscale.cli.preflight_table import HEAD, line, row_of
 from capscale.cli.selecting import LadderName, Selecting, planned, read_text
 from capscale.cli.waiting import waiting
 from capscale.errors import UserError
@@ -15,16 +15,13 @@ from capscale.train.memory import Gather
 
 if TYPE_CHECKING:
     from capscale.data.corpus import DataId
+    from capscale.sweep.choosing import Checked
     from capscale.sweep.plan import Sweep
-    from capscale.sweep.preflight import Checked, Setting
+    from capscale.sweep.preflight import Setting
     from capscale.sweep.selection import Selection
 
 DOES_NOT_FIT = 1
 """Exit status when a run needs more memory than a device has."""
-
-
-HELD = ("estimator", "parametrization", "activations", "cache", "gradients")
-"""Fields of a parameter, one of which is said where anything of it is compressed."""
 
 
 @dataclass(kw_only=True)
@@ -73,8 +70,9 @@ class Preflight(Selecting):
         """Compiles, prints a line a program and the totals."""
         from etils import epath
 
+        from capscale.sweep.choosing import check
         from capscale.sweep.fitting import keep
-        from capscale.sweep.preflight import Setting, check
+        from capscale.sweep.preflight import Setting
         from capscale.sweep.slices import find_slice
 
         if self.out is not None and (self.memory != "auto" or self.quick):
@@ -87,14 +85,11 @@ class Preflight(Selecting):
         setting = Setting(find_slice(self.topology, self.slices), self.fsdp, memory_of(self))
         runs = list(plan_for(self, self.text, self.vocabulary).runs)
         if not self.json:
-            print(
-                f"{'':<36} GB/device  compile  ms/step  MFU  GB sent    bound by   runs      steps   FLOPs  hours each"
-                "  device-hours"
-            )
+            print(HEAD)
 
         def tell(checked: "Checked") -> None:
             if not self.json:
-                print(self._line(checked))
+                print(line(self._row(checked), chosen=self.memory == "auto"))
             if self.out is not None and checked.compiled.fits:
                 keep(checked.runs[0], checked.setting, checked.compiled, epath.Path(self.out))
 
@@ -102,93 +97,12 @@ class Preflight(Selecting):
         return self._conclude(found, setting)
 
     def _row(self, checked: "Checked") -> dict[str, Any]:
-        from capscale.models.coverage import parameters
-        from capscale.policy_names import policy_name
-        from capscale.representation import Representation
-        from capscale.sweep.display import run_name
-        from capscale.sweep.preflight import device_hours
         from capscale.sweep.slices import find_slice
 
-        slice_, compiled = find_slice(self.topology, self.slices), checked.compiled
-        found = compiled.estimate
-        estimated = None if found is None else found.mfu(checked.runs[0], slice_)
-        mfu = estimated if self.mfu is None else self.mfu
-        hours = [None if mfu is None else device_hours(run, slice_, mfu) for run in checked.runs]
-        first = checked.runs[0]
-        policy = None if isinstance(first.representation, Representation) else policy_name(first.representation)
-        layers = [] if policy is None else map(by_layer, parameters(first.model, first.representation))
-        return {
-            "name": run_name(first),
-            "policy": policy,
-            "layers": [row for row in layers if any(row[name] for name in HELD)],
-            "setting": str(checked.setting),
-            "fits": compiled.fits,
-            "bytes_per_device": compiled.bytes,
-            "bytes_there": compiled.limit,
-            "compile_s": round(compiled.seconds, 1),
-            "refused": compiled.reason,
-            "products": dict(compiled.products),
-            "estimate": None
-            if found is None
-            else {
-                "step_s": found.step,
-                "mfu": estimated,
-                "compute_s": found.compute,
-                "kernels_s": found.kernels,
-                "wire_s": found.beside + found.alone + found.between,
-                "between_slices_s": found.between,
-                "wire_alone_s": found.alone,
-                "bytes_sent_per_device": found.sent,
-                "bytes_sent_by_kind": dict(found.kinds),
-                "seconds_by_unit": dict(found.units),
-                "bottleneck": found.bottleneck,
-                "compute_by": "products and bytes" if found.quick else "cycles",
-                "kernels_by": "schedule" if found.by_schedule else "bytes",
-            },
-            "runs": [
-                {
-                    "run_id": run.run_id,
-                    "steps": run.steps,
-                    "flops": run.step_flops * run.steps,
-                    "hours": None if of_run is None else of_run / slice_.chips,
-                    "device_hours": of_run,
-                }
-                for run, of_run in zip(checked.runs, hours, strict=True)
-            ],
-        }
-
-    def _line(self, checked: "Checked") -> str:
-        from capscale.representation import takes_codes
-
-        row = self._row(checked)
-        runs = row["runs"]
-        size = f"{row['bytes_per_device'] / 1e9:.2f}" if row["bytes_per_device"] else "?"
-        chosen = f"  {row['setting']}" if self.memory == "auto" else ""
-        verdict = chosen if row["fits"] else f"  DOES NOT FIT in {row['bytes_there'] / 1e9:.2f} GB"
-        found = row["estimate"]
-        step = (
-            f"{'?':>8} {'?':>4} {'?':>8} {'?':>11}"
-            if found is None
-            else f"{1e3 * found['step_s']:>8.3g} {found['mfu']:>4.0%} {found['bytes_sent_per_device'] / 1e9:>8.3g} "
-            f"{found['bottleneck']:>11}"
-        )
-        layers = [
-            f"\n  {each['path']}: {' x '.join(filter(None, (each['format'], each['activations'])))}"
-            + "".join(f", {name} {each[name]}" for name in ("hadamard", "cache", "gradients") if each[name])
-            + f", {each['bits']:.4g} bits"
-            for each in row["layers"]
-        ]
-        counts = [f"{count} of {kind}" for kind, count in row["products"].items() if count]
-        of_codes = [f"\n  products: {', '.join(counts)}"] if takes_codes() else []
-        return (
-            f"{row['name']:<36} {size:>9} {row['compile_s']:>6.1f} s {step} {len(runs):>6} "
-            f"{_range(runs, 'steps', ',.0f'):>10} {sum(run['flops'] for run in runs):>7.1e} "
-            f"{_range(runs, 'hours', '.3g'):>11} {_total(runs):>13}{verdict}"
-            f"{''.join([*layers, *of_codes])}"
-        )
+        return row_of(checked, find_slice(self.topology, self.slices), self.mfu)
 
     def _conclude(self, found: "list[Checked]", setting: "Setting") -> int:
-        from capscale.sweep.preflight import larger_slice, remedy
+        from capscale.sweep.choosing import larger_slice, remedy
         from capscale.sweep.slices import find_slice
 
         rows = [self._row(checked) for checked in found]
@@ -287,16 +201,3 @@ def data_id(text: str | None, vocabulary: int | None) -> "DataId":
     if vocabulary < 1:
         raise UserError(f"--vocabulary {vocabulary} must be positive")
     return DataId(f"{vocabulary} symbols", "0" * 64, vocabulary)
-
-
-def _range(runs: list[dict[str, Any]], field: str, form: str) -> str:
-    known = [run[field] for run in runs if run[field] is not None]
-    values = sorted({format(value, form) for value in known}, key=lambda text: float(text.replace(",", "")))
-    if not values:
-        return "?"
-    return values[0] if len(values) == 1 else f"{values[0]}-{values[-1]}"
-
-
-def _total(runs: list[dict[str, Any]]) -> str:
-    hours = [run["device_hours"] for run in runs]
-    return "?" if None in hours else f"{sum(hours):,.1f}"

@@ -152,8 +152,9 @@ class Reproduce(SideBySide):
     def _preflight(self, runs: "list[run.Run]") -> int:
         from capscale.cli.preflight import DOES_NOT_FIT
         from capscale.reproduction.planning import hardest
+        from capscale.sweep.choosing import check
         from capscale.sweep.display import run_name
-        from capscale.sweep.preflight import Setting, check
+        from capscale.sweep.preflight import Setting
         from capscale.sweep.slices import find_slice
 
         setting = Setting(find_slice(str(self.topology)), self.fsdp, memory_of(self))

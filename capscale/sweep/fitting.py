@@ -12,9 +12,10 @@ from capscale.data.corpus import DataId
 from capscale.errors import UserError
 from capscale.files import is_there, read_json, refuse_link, write_json
 from capscale.storage import make_directory
+from capscale.sweep.choosing import remedy_here, shared_by
 from capscale.sweep.directory import MEMORY
 from capscale.sweep.display import run_name
-from capscale.sweep.preflight import Compiled, Setting, compile_step, remedy_here, shared_by
+from capscale.sweep.preflight import Compiled, Setting, compile_step
 from capscale.sweep.slices import Place
 from capscale.train.distributed import any_process, is_first, numbers_of_first
 from capscale.train.memory import AT_ONCE, Memory

@@ -1,11 +1,11 @@
 """Preflight: compile the train steps of a sweep for a TPU slice without one, and say what fits and what it takes."""
 
-import math
 import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -14,18 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from capscale.checks import check_whole
-from capscale.errors import UserError
 from capscale.kernels import bundles, dispatch
-from capscale.sweep.display import run_name
 from capscale.sweep.estimate import KEPT, Estimate, estimate
 from capscale.sweep.schedule import constant_bytes, products_of, read_schedule
 from capscale.sweep.slices import Place, Slice
-from capscale.train.distributed import any_process
 from capscale.train.executor import _sharded
 from capscale.train.loop import LoopIntervals
-from capscale.train.losses import sends_codes
 from capscale.train.memory import AT_ONCE, Memory
-from capscale.train.run import Run, gathers
+from capscale.train.run import Run
 from capscale.train.sharding import check_reduce, make_mesh
 from capscale.train.step import MEASURED_EVERY, Program, RunScalars
 
@@ -63,7 +59,7 @@ class Compiled(NamedTuple):
       limit: bytes of memory that a device has.
       seconds: of tracing, lowering and compiling on this machine.
       reason: XLA's own words where it refused for want of memory, else empty.
-      estimate: of the time of a step; None where XLA refused, and of devices that are here.
+      estimate: of the time of a step; None where XLA refused, of devices that are here, and of programs not read.
       products: how many products of codes the program has, and of values (`products_of`).
     """
 
@@ -133,11 +129,15 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
 
 def _estimated(
     compiled: jax.stages.Compiled, slice_: Slice, devices: int, written: Path | None, quick: bool
-) -> Estimate:
-    """Time of a step; kernels' schedules that were read are deleted."""
+) -> Estimate | None:
+    """Time of a step; None, with a warning, of a program that is not read. Kernels' schedules are deleted then."""
     text = compiled.as_text()
     assert text is not None
-    schedule = read_schedule(text, devices, 1 / MEASURED_EVERY, KEPT if quick else 0)
+    try:
+        schedule = read_schedule(text, devices, 1 / MEASURED_EVERY, KEPT if quick else 0)
+    except ValueError as error:  # a compiler that writes differently from those that were seen
+        warnings.warn(f"the time of a step is not estimated: {error}", stacklevel=3)
+        return None
     found = estimate(schedule, slice_, devices, written, quick=quick)
     for path in [] if written is None else written.iterdir():
         path.unlink()
@@ -153,115 +153,3 @@ def _needed(message: str) -> int:
 def device_hours(run: Run, slice_: Slice, mfu: float) -> float:
     """Chip-hours of a run at that share of the peak."""
     return run.step_flops * run.steps / (mfu * slice_.chip.peak) / 3600
-
-
-class Checked(NamedTuple):
-    """Runs of one program, the setting that it was compiled with, and what that told."""
-
-    runs: list[Run]
-    compiled: Compiled
-    setting: Setting
-
-
-def check(
-    runs: list[Run],
-    setting: Setting,
-    *,
-    quick: bool,
-    tell: Callable[[Checked], None],
-    during: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
-    choose: bool = False,
-) -> list[Checked]:
-    """Compiles every distinct program of `runs`.
-
-    `tell` hears of each as soon as it is done; each is compiled inside `during` of a word for it. `choose`: with
-    the first setting that fits on the same devices, where `setting` does not.
-    """
-    groups: dict[Program, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(Program.of(run), []).append(run)
-    found = []
-    for place, group in enumerate(groups.values(), 1):
-        with during(f"compiling program {place} of {len(groups)}: {run_name(group[0])}"):
-            compiled, used = compile_step(group[0], setting, quick), setting
-            if choose and not compiled.fits:
-                used, compiled = remedy_here(group[0], compiled, setting, quick) or (setting, compiled)
-            found.append(Checked(group, compiled, used))
-        tell(found[-1])
-    return found
-
-
-def remedy(run: Run, refused: Compiled, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
-    """The first setting that fits a run which `setting` does not fit; None if nothing tried does.
-
-    On the same devices first (`remedy_here`), then on the next larger slices.
-    """
-    return remedy_here(run, refused, setting, quick) or larger_slice(run, setting, quick)
-
-
-def larger_slice(run: Run, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
-    """The smallest larger slice that fits a run, its parameters split over all devices; None where there is none."""
-    for larger in setting.slice.larger:
-        found = _fitting(run, Setting(larger, shared_by(larger), setting.memory), quick)
-        if found is not None:
-            return found
-    return None
-
-
-def shared_by(place: Place) -> int:
-    """Most devices that can share one copy of the parameters: those of a slice."""
-    return len(place.devices()) // place.count
-
-
-def remedy_here(run: Run, refused: Compiled, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
-    """The first setting that fits on the devices of one that does not; None if nothing tried does.
-
-    In the order of what it costs in time: parameters split over all devices and sent once a step, as values, then in
-    codes where some format has these, then for each layer; the same with layers computed anew; each in the fewest
-    micro-batches that fit.
-    """
-    devices = shared_by(setting.slice)
-    split = Setting(setting.slice, devices, replace(setting.memory, microbatches=1))
-    for remat in (False, True):
-        for gather in ("step", "codes", "layer"):
-            if remat < setting.memory.remat or (gather != "layer" and devices == 1):
-                continue
-            if gathers(run.held, gather) != gather:
-                continue
-            if gather == "codes" and not sends_codes(Program.of(run)):
-                continue
-            found = fewest_microbatches(run, replace(split, memory=Memory(remat, gather=gather)), quick, refused)
-            if found is not None:
-                return found
-    return None
-
-
-def fewest_microbatches(
-    run: Run, setting: Setting, quick: bool, refused: Compiled | None = None
-) -> tuple[Setting, Compiled] | None:
-    """`setting` in the fewest micro-batches whose step fits, of 1, 2, 4 and so on as far as the batch splits.
-
-    Found by bisection, as fewer ask for more. `refused`: what asked for too much in a single one; as many times fewer
-    bytes as it asked for more than there are make the first guess. None where as many as there can be do not fit.
-    """
-    devices = len(setting.slice.devices())
-    choices = [2**power for power in range(run.batch.bit_length()) if run.batch % (2**power * devices) == 0]
-    low, high, best = 0, len(choices) - 1, None
-    guess = 0 if refused is None else math.ceil(math.log2(max(refused.bytes / refused.limit, 1)))
-    middle = min(guess, high)
-    while low <= high:
-        memory = replace(setting.memory, microbatches=choices[middle])
-        found = _fitting(run, replace(setting, memory=memory), quick)
-        best = best if found is None else found
-        low, high = (low, middle - 1) if found is not None else (middle + 1, high)
-        middle = (low + high) // 2
-    return best
-
-
-def _fitting(run: Run, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
-    """The setting and its step, where that fits; None too for a batch that does not split this way."""
-    try:
-        compiled = compile_step(run, setting, quick)
-    except UserError:
-        return None
-    return (setting, compiled) if not any_process(not compiled.fits)[0] else None

@@ -9,9 +9,10 @@ from support import tiny
 
 from capscale.cli import main
 from capscale.representation import Representation, operand
-from capscale.sweep import preflight
+from capscale.sweep import choosing
+from capscale.sweep.choosing import remedy
 from capscale.sweep.estimate import Estimate
-from capscale.sweep.preflight import Compiled, Setting, remedy
+from capscale.sweep.preflight import Compiled, Setting
 from capscale.sweep.slices import Slice, find_slice
 from capscale.train.memory import Memory
 
@@ -71,7 +72,7 @@ def pretend(monkeypatch):
             estimated = None if refused else found
             return Compiled(need, limit, 1.0, refused, estimated)
 
-        monkeypatch.setattr(preflight, "compile_step", compile_step)
+        monkeypatch.setattr(choosing, "compile_step", compile_step)
         return calls
 
     return with_model
@@ -79,7 +80,7 @@ def pretend(monkeypatch):
 
 @needs_libtpu
 def test_programs_under_a_policy_say_what_runs_in_each_layer(command, monkeypatch):
-    monkeypatch.setattr(preflight, "compile_step", lambda run, setting, quick: Compiled(GB, 2 * GB, 1.0, ""))
+    monkeypatch.setattr(choosing, "compile_step", lambda run, setting, quick: Compiled(GB, 2 * GB, 1.0, ""))
     rules = ("--policy", "layers/0/.*=dense", ".*=int4 x int8")
     status, printed, _ = command("--topology", "v5e:2x2", *rules)
     assert status == 0
@@ -97,7 +98,7 @@ def test_a_program_says_how_many_products_are_of_codes(command, monkeypatch):
     """In a line of its own where codes are asked for; in JSON always."""
     counts = {"int8": 7, "float8": 0, "values": 31}
     compiled = Compiled(GB, 2 * GB, 1.0, "", products=counts)
-    monkeypatch.setattr(preflight, "compile_step", lambda run, setting, quick: compiled)
+    monkeypatch.setattr(choosing, "compile_step", lambda run, setting, quick: compiled)
     _, printed, _ = command("--topology", "v5e:2x2", "--json")
     assert [program["products"] for program in json.loads(printed)["programs"]] == [counts, counts]
     _, plain, _ = command("--topology", "v5e:2x2")
@@ -213,13 +214,13 @@ def test_micro_batches_are_the_fewest_that_fit(needed, remat, pretend):
     setting = Setting(find_slice("v5e:2x2"), 4, Memory(remat))
     for refused in (None, Compiled(16 * 2**30 * 8, 16 * 2**30, 1.0, "")):
         calls = pretend(lambda s: limit * needed / s.memory.microbatches)
-        found = preflight.fewest_microbatches(run, setting, True, refused)
+        found = choosing.fewest_microbatches(run, setting, True, refused)
         assert found is not None
         assert found[0] == Setting(setting.slice, 4, Memory(remat, needed))
         assert len({s for _, s in calls}) == len(calls) <= 4
         calls.clear()
     pretend(lambda s: limit * 17 / s.memory.microbatches)
-    assert preflight.fewest_microbatches(run, setting, True) is None
+    assert choosing.fewest_microbatches(run, setting, True) is None
 
 
 @pytest.mark.parametrize(("weights", "coded"), [("int4", True), ("top50", False), ("dense", False)])
@@ -227,7 +228,7 @@ def test_codes_are_tried_of_formats_that_have_some(weights, coded, pretend):
     """Behind values and ahead of layers, with and without computing layers anew."""
     calls = pretend(lambda setting: 100)
     run = tiny.run(representation=Representation(operand(weights)))
-    assert preflight.remedy_here(run, Compiled(10**11, 10**10, 1.0, ""), Setting(find_slice("v5e:2x2")), True) is None
+    assert choosing.remedy_here(run, Compiled(10**11, 10**10, 1.0, ""), Setting(find_slice("v5e:2x2")), True) is None
     tried = list(dict.fromkeys((setting.memory.remat, setting.memory.gather) for _, setting in calls))
     gathers = ["step", "codes", "layer"] if coded else ["step", "layer"]
     assert tried == [(remat, gather) for remat in (False, True) for gather in gathers]

@@ -9,7 +9,7 @@ from support import tiny
 from capscale.cli import main
 from capscale.parametrizations import Nola
 from capscale.representation import Representation
-from capscale.sweep import preflight
+from capscale.sweep import choosing
 from capscale.sweep.fitting import Here
 from capscale.sweep.preflight import Compiled, Setting, compile_step
 
@@ -28,7 +28,7 @@ def runs(ladder, data):
 @needs_libtpu
 def test_layers_made_of_stored_numbers_are_listed_and_every_width_is_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setattr(preflight, "compile_step", lambda run, setting, quick: Compiled(10**9, 2 * 10**9, 1.0, ""))
+    monkeypatch.setattr(choosing, "compile_step", lambda run, setting, quick: Compiled(10**9, 2 * 10**9, 1.0, ""))
     path = tmp_path / "mine.py"
     path.write_text(EXPERIMENT)
 

@@ -14,7 +14,8 @@ from support.compiled_steps import keep_steps
 from capscale.errors import UserError
 from capscale.models.ladder import PAPER
 from capscale.sweep import preflight
-from capscale.sweep.preflight import Setting, compile_step, device_hours, remedy
+from capscale.sweep.choosing import remedy
+from capscale.sweep.preflight import Setting, compile_step, device_hours
 from capscale.sweep.schedule import read_schedule
 from capscale.sweep.slices import CHIPS, find_slice, slices
 from capscale.train import executor, sharding

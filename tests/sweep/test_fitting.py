@@ -23,12 +23,8 @@ from capscale.train.run import Optimizer, Run
 RUN = tiny.run(batch=4, model=replace(tiny.MODEL, width=32, context=64, layers=3), tokens=4 * 64 * 12)
 ORDER = [
     (1, Memory()),
-    *(
-        (2, Memory(remat, parts, gather))
-        for remat in (False, True)
-        for gather in ("step", "codes", "layer")
-        for parts in (1, 2)
-    ),
+    *((2, Memory(False, parts, gather)) for parts in (1, 2) for gather in ("step", "codes", "layer")),
+    *((2, Memory(True, parts, gather)) for parts in (1, 2) for gather in ("step", "codes", "layer")),
 ]
 """All settings on two devices, in the order in which they are wanted."""
 
@@ -51,7 +47,7 @@ def pretend(monkeypatch):
             bytes_ = need(setting)
             return fitting.Compiled(bytes_, setting.slice.memory(), 0.0, "")
 
-        monkeypatch.setattr("capscale.sweep.preflight.compile_step", compile_step)
+        monkeypatch.setattr("capscale.sweep.choosing.compile_step", compile_step)
         monkeypatch.setattr(fitting, "compile_step", compile_step)
         return calls
 

@@ -13,8 +13,9 @@ from capscale.cli import main
 from capscale.errors import UserError
 from capscale.models.initial import initial_params
 from capscale.sweep import preflight
+from capscale.sweep.choosing import shared_by
 from capscale.sweep.estimate import estimate
-from capscale.sweep.preflight import Setting, compile_step, shared_by
+from capscale.sweep.preflight import Setting, compile_step
 from capscale.sweep.schedule import Schedule
 from capscale.sweep.slices import find_slice
 from capscale.train.sharding import make_mesh

@@ -18,7 +18,7 @@ from capscale.formats.base import Context
 from capscale.formats.noise import Noise
 from capscale.models.projected import kernels_of
 from capscale.representation import DENSE, Operand, Representation, coded_weights, operand
-from capscale.sweep import preflight
+from capscale.sweep import choosing
 from capscale.sweep.preflight import Compiled, Setting
 from capscale.sweep.schedule import read_schedule
 from capscale.sweep.slices import find_slice
@@ -128,14 +128,14 @@ def test_formats_meet_whole_rows_of_the_weights_that_devices_have():
 def test_settings_that_change_nothing_are_not_tried(monkeypatch):
     """Noise that is drawn for all tokens at once makes weights go layer by layer, whatever is asked."""
     tried = []
-    monkeypatch.setattr(preflight, "fewest_microbatches", lambda run, setting, *_: tried.append(setting.memory.gather))
+    monkeypatch.setattr(choosing, "fewest_microbatches", lambda run, setting, *_: tried.append(setting.memory.gather))
     refused, setting = Compiled(10**11, 10**10, 1.0, ""), Setting(find_slice("v5e:2x2"))
     for activations, expected in (
         (Operand(Noise(0.1, "row")), {"layer"}),
         (operand("int4"), {"step", "codes", "layer"}),
     ):
         run = replace(RUN, representation=Representation(operand("int4"), activations))
-        assert preflight.remedy_here(run, refused, setting, quick=True) is None
+        assert choosing.remedy_here(run, refused, setting, quick=True) is None
         assert set(tried) == expected
         tried.clear()
 

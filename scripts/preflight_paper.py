@@ -45,8 +45,9 @@ MEMORY = {
 }
 """On v5e; half as many micro-batches on v6e, which has twice the memory. The fewest that fit, as split weights are sent
 anew for each."""
-SPLIT_FROM = "430M"
-"""Parameters of this size and the larger are split over all chips."""
+SPLIT_FROM, SHARED_BY = "430M", 8
+"""Parameters of this size and the larger are split over so many chips: half of a slice, among which less is sent, and
+XLA keeps a part of a sum where it adds up all of it over a whole slice."""
 
 
 def planned(size: str, name: str) -> Run:
@@ -69,7 +70,7 @@ def setting_of(size: str, topology: str) -> Setting:
     memory = MEMORY[size]
     if not topology.startswith("v5e"):
         memory = replace(memory, microbatches=max(memory.microbatches // 2, 1))
-    fsdp = slice_.chips if sizes.index(size) >= sizes.index(SPLIT_FROM) else 1
+    fsdp = SHARED_BY if sizes.index(size) >= sizes.index(SPLIT_FROM) else 1
     return Setting(slice_, fsdp, memory)
 
 

@@ -97,7 +97,7 @@ def run_arguments(command: "Training", experiment: str, out: str, stop_losers: b
         options += ["--device-memory", str(command.device_memory)]
     if command.checkpoint_interval is not None:
         options += ["--checkpoint-interval", str(command.checkpoint_interval)]
-    switches = [f"--{name}" for name in ("remat", "tensorboard") if getattr(command, name)]
+    switches = [f"--{name}" for name in ("remat", "unroll", "tensorboard") if getattr(command, name)]
     switches += ["--stop-losers"] if stop_losers else []
     project = [] if command.wandb is None else ["--wandb", command.wandb]
     selecting = command.selecting if isinstance(command, Selecting) else []

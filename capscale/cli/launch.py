@@ -54,6 +54,8 @@ class Launch(Selecting):
     """Compute each layer anew in the backward pass, to save memory."""
     gather: Gather = "layer"
     """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
+    unroll: bool = False
+    """Write all layers out in place of a loop over one: faster steps, which take several times as long to compile."""
     memory: HowMemory = "given"
     """By auto workers use, for each program, the setting that `capscale preflight --memory auto --out` has kept in the
     sweep's directory, or else the first that fits, which they keep there."""
@@ -197,7 +199,7 @@ class Launch(Selecting):
         fsdp = ["--fsdp", str(self.fsdp)] if self.fsdp > 1 else []
         parts = ["--microbatches", str(self.microbatches)] if self.microbatches > 1 else []
         gather = ["--gather", self.gather] if memory_of(self).gather != "layer" else []
-        memory = [*fsdp, *parts, *gather, *(["--remat"] if self.remat else [])]
+        memory = [*fsdp, *parts, *gather, *(f"--{name}" for name in ("remat", "unroll") if getattr(self, name))]
         memory += ["--memory", "auto"] if self.memory == "auto" else []
         if device_bytes(self, self.device_memory):
             memory += ["--device-memory", str(self.device_memory)]

@@ -19,6 +19,7 @@ class AsksForMemory(Protocol):
     microbatches: int
     remat: bool
     gather: Gather
+    unroll: bool
     memory: HowMemory
 
 
@@ -32,7 +33,7 @@ def memory_of(command: AsksForMemory) -> Memory:
         raise UserError(
             f"--gather {command.gather}: every device has all parameters; give --fsdp N to share them, or leave it out"
         )
-    return Memory(command.remat, command.microbatches, command.gather)
+    return Memory(command.remat, command.microbatches, command.gather, command.unroll)
 
 
 def device_bytes(command: AsksForMemory, device_memory: float | None) -> int | None:

@@ -54,6 +54,8 @@ class Preflight(Selecting):
     """Compute each layer anew in the backward pass."""
     gather: Gather = "layer"
     """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
+    unroll: bool = False
+    """Write all layers out in place of a loop over one: faster steps, which take several times as long to compile."""
     memory: HowMemory = "given"
     """By auto each program is compiled with the first of these settings that fits, all at once where that does."""
     out: str | None = None

@@ -57,6 +57,8 @@ class Training:
     """Compute each layer anew in the backward pass, to save memory."""
     gather: Gather = "layer"
     """With --fsdp: send weights for each layer of each micro-batch, or once a step, which takes the memory of all."""
+    unroll: bool = False
+    """Write all layers out in place of a loop over one: faster steps, which take several times as long to compile."""
     memory: HowMemory = "given"
     """By auto each program gets the first of these settings that fits, all at once where that does: the one that is
     kept in --out/memory, or else it is looked for, and kept there. Means --mode mesh."""
@@ -265,7 +267,7 @@ def _fit(command: Training, out: "epath.Path", elsewhere: bool) -> "Callable[[Ru
 
     here = Here(given)
     here.memory()  # which some devices do not tell
-    return partial(fitted, place=here, out=out)
+    return partial(fitted, place=here, out=out, unroll=command.unroll)
 
 
 def _boards(command: Training) -> "list[OpenBoard]":

@@ -31,11 +31,13 @@ class Decoder(nn.Module):
     `representation`: of all linear layers, or of each (`capscale.models.assigned`). The parameters are the same, those
     of all layers in one array; layers that follow each other and are held alike are scanned together.
     With `remat`, the backward pass computes each layer anew from its input instead of keeping what is inside.
+    With `unroll`, layers are written out one after the other, whatever `WRITTEN_OUT` says.
     """
 
     config: ModelConfig
     representation: Held = DENSE
     remat: bool = False
+    unroll: bool = False
 
     def setup(self) -> None:
         """Embedding, layers and head."""
@@ -45,7 +47,7 @@ class Decoder(nn.Module):
         self.embedding = self.param("embedding", init, shape, jnp.float32)
         block = _BLOCKS[cfg.family]
         layers = nn.scan(
-            nn.remat(block, prevent_cse=False) if self.remat else block,
+            nn.remat(block, prevent_cse=self.unroll) if self.remat else block,
             variable_axes={"params": 0},
             split_rngs={"params": True, NOISE: True},
             in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
@@ -63,11 +65,12 @@ class Decoder(nn.Module):
 
         Two are, as a loop costs more than tiny layers do. On CPUs so are those of larger models: a loop copies what the
         backward pass needs into arrays of all layers and out of them again, which takes a fifth of a step. With `remat`
-        a loop it stays: without one XLA would merge the second computation of a layer with its first. So it does where
-        parameters are made, once a run.
+        a loop it stays there: it keeps nothing inside of layers, and without one XLA has to be kept from merging the
+        second computation of a layer with its first. Where parameters are made, once a run, it is a loop.
         """
         large = self.config.non_embedding_parameters >= WRITTEN_OUT and dispatch.current().platform == "cpu"
-        return layers <= 2 or (large and not self.remat and not self.is_initializing())
+        wanted = self.unroll or (large and not self.remat)
+        return layers <= 2 or (wanted and not self.is_initializing())
 
     def features(self, tokens_BT: Array, ctx: Context) -> Array:
         """Inputs of the head, `(B, T, M)` in the compute dtype, for int token ids `(B, T)`."""
@@ -104,7 +107,7 @@ class Decoder(nn.Module):
                 return module.apply({"params": own}, x_BTM, ctx, rngs=rngs)
 
             here = jax.tree.map(lambda leaf, start=start, stop=stop: leaf[start:stop], (params, keys))
-            body = jax.checkpoint(layer, prevent_cse=False) if self.remat else layer
+            body = jax.checkpoint(layer, prevent_cse=self.unroll) if self.remat else layer
             count = stop - start
             x_BTM, steps = jax.lax.scan(body, x_BTM, here, unroll=count if self._written_out(count) else 1)
             made.append((count, steps))

@@ -101,8 +101,8 @@ def remedy_here(run: Run, refused: Compiled, setting: Setting, quick: bool) -> t
             if remat < setting.memory.remat or (gather != "layer" and devices == 1):
                 continue
             below = math.inf if best is None else _rank(best[0]) / (ANEW if remat else 1)
-            tried = replace(split, memory=Memory(remat, gather=gather))
-            best = fewest_microbatches(run, tried, quick, refused, below) or best
+            memory = Memory(remat, gather=gather, unroll=setting.memory.unroll)
+            best = fewest_microbatches(run, replace(split, memory=memory), quick, refused, below) or best
     return best
 
 

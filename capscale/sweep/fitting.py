@@ -18,7 +18,7 @@ from capscale.sweep.display import run_name
 from capscale.sweep.preflight import Compiled, Setting, compile_step
 from capscale.sweep.slices import Place
 from capscale.train.distributed import any_process, is_first, numbers_of_first
-from capscale.train.memory import AT_ONCE, Memory
+from capscale.train.memory import Memory
 from capscale.train.progress import peak_of
 from capscale.train.run import Run
 from capscale.train.sharding import slice_of
@@ -120,6 +120,7 @@ def keep(run: Run, setting: Setting, compiled: Compiled, out: epath.Path) -> Non
         "remat": memory.remat,
         "microbatches": memory.microbatches,
         "gather": memory.gather,
+        **({"unroll": True} if memory.unroll else {}),
         "bytes": compiled.bytes,
         "jax": jax.__version__,
     }
@@ -141,12 +142,14 @@ def kept(run: Run, place: Place, out: epath.Path) -> Setting | None:
         raise UserError(f"{path} has schema {found.get('schema')!r}; this version reads {SCHEMA}; {remedy}")
     if found["bytes"] > place.memory():
         return None
-    return Setting(place, found["fsdp"], Memory(found["remat"], found["microbatches"], found["gather"]))
+    memory = Memory(found["remat"], found["microbatches"], found["gather"], found.get("unroll", False))
+    return Setting(place, found["fsdp"], memory)
 
 
-def fitted(run: Run, place: Place, out: epath.Path) -> Setting:
-    """The memory setting of a run on these devices: the one that is kept, or else the first that fits, which is kept.
+def fitted(run: Run, place: Place, out: epath.Path, *, unroll: bool = False) -> Setting:
+    """The memory setting of a run on these devices: the one that is kept, or else one that fits, which is kept.
 
+    `unroll`: of settings that are looked for; what is kept says it itself.
     Of several processes the first one reads, so that all decide alike; they compile and search together.
 
     Raises:
@@ -155,13 +158,13 @@ def fitted(run: Run, place: Place, out: epath.Path) -> Setting:
     known = kept(run, place, out) if is_first() else None
     told = numbers_of_first(_numbers(known))
     if told[0]:
-        return Setting(place, told[0], Memory(bool(told[1]), told[2], _GATHERS[told[3]]))
-    setting = Setting(place, 1, AT_ONCE)
+        return Setting(place, told[0], Memory(bool(told[1]), told[2], _GATHERS[told[3]], bool(told[4])))
+    setting = Setting(place, 1, Memory(unroll=unroll))
     compiled = compile_step(run, setting)
     if any_process(not compiled.fits)[0]:
         found = remedy_here(run, compiled, setting, quick=False)
         if found is None:
-            raise UserError(_nothing_fits(run, place))
+            raise UserError(_nothing_fits(run, setting))
         setting, compiled = found
     if is_first():
         keep(run, setting, compiled, out)
@@ -171,15 +174,16 @@ def fitted(run: Run, place: Place, out: epath.Path) -> Setting:
 def _numbers(setting: Setting | None) -> list[int]:
     """A setting in numbers, which all processes can be told; zeros for None."""
     if setting is None:
-        return [0, 0, 0, 0]
+        return [0, 0, 0, 0, 0]
     memory = setting.memory
-    return [setting.fsdp, int(memory.remat), memory.microbatches, _GATHERS.index(memory.gather)]
+    return [setting.fsdp, int(memory.remat), memory.microbatches, _GATHERS.index(memory.gather), int(memory.unroll)]
 
 
-def _nothing_fits(run: Run, place: Place) -> str:
+def _nothing_fits(run: Run, setting: Setting) -> str:
+    place = setting.slice
     devices = len(place.devices())
     parts = max(2**power for power in range(run.batch.bit_length()) if run.batch % (2**power * devices) == 0)
-    least = Setting(place, shared_by(place), Memory(remat=True, microbatches=parts))
+    least = Setting(place, shared_by(place), replace(setting.memory, remat=True, microbatches=parts))
     need, there = compile_step(run, least).bytes, place.memory()
     return (
         f"{run_name(run)} does not fit on {place.name}: with {least} it takes {need / 1e9:.3g} GB of each, which have "

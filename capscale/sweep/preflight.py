@@ -47,7 +47,8 @@ class Setting:
         options = {"--fsdp": self.fsdp, "--microbatches": self.memory.microbatches}
         flags = [f"{name} {value}" for name, value in options.items() if value > 1]
         flags += [f"--gather {self.memory.gather}"] if self.memory.gather != "layer" else []
-        words = [self.slice.flags, *flags, *(["--remat"] if self.memory.remat else [])]
+        flags += [f"--{name}" for name in ("remat", "unroll") if getattr(self.memory, name)]
+        words = [self.slice.flags, *flags]
         return " ".join(filter(None, words)) or "all at once"
 
 

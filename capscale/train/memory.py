@@ -1,4 +1,4 @@
-"""How a step trades time for memory."""
+"""How a step trades time for memory, and for time to compile."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -27,14 +27,18 @@ class Memory:
         format that has codes are sent and held in these, and decoded where they are multiplied: the same numbers.
         Representations that draw noise for all tokens at once (activations or gradients rounded by chance) go by
         "layer" whatever is asked.
+      unroll: write all layers out, one after the other, in place of a loop over one compiled body (`nn.scan`). What the
+        backward pass needs is then not copied into arrays of all layers and out of them; XLA takes several times as
+        long to compile.
     """
 
     remat: bool = False
     microbatches: int = 1
     gather: Gather = "layer"
+    unroll: bool = False
 
     def __post_init__(self):
-        check_flag(self, "remat")
+        check_flag(self, "remat", "unroll")
         check_choice(self, "gather", get_args(Gather))
         check_whole(self, "microbatches", least=1)
 

@@ -105,7 +105,7 @@ class Program:
     @property
     def module(self) -> Decoder:
         """Flax module of the model."""
-        return Decoder(self.model, self.held, self.memory.remat)
+        return Decoder(self.model, self.held, self.memory.remat, self.memory.unroll)
 
     def tokens_at_once(self, sequences: int) -> int:
         """Tokens of each of so many sequences, of all devices, whose logits exist together."""

@@ -167,8 +167,8 @@ def test_machines_are_bought_as_asked(where, options, word, place):
 
 @pytest.mark.parametrize("where", OPTIONS)
 def test_settings_that_make_a_run_fit_reach_the_workers(where, place):
-    script = written(where, "--fsdp", "4", "--microbatches", "8", "--remat")
-    assert "--fsdp 4 --microbatches 8 --remat" in script.read_text()
+    script = written(where, "--fsdp", "4", "--microbatches", "8", "--remat", "--unroll")
+    assert "--fsdp 4 --microbatches 8 --remat --unroll" in script.read_text()
 
 
 @pytest.mark.parametrize("where", OPTIONS)

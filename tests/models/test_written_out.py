@@ -22,8 +22,8 @@ MODEL = replace(tiny.MODEL, layers=3)
 WINDOW_BU = np.arange(2 * 17).reshape(2, 17) % 96
 
 
-def loss(params, remat=False):
-    return Decoder(MODEL, remat=remat).apply({"params": params}, WINDOW_BU, CTX, 16, method="mean_loss")
+def loss(params, remat=False, unroll=False):
+    return Decoder(MODEL, remat=remat, unroll=unroll).apply({"params": params}, WINDOW_BU, CTX, 16, method="mean_loss")
 
 
 def unrolled(jaxpr):
@@ -33,6 +33,15 @@ def unrolled(jaxpr):
             yield eqn.params["unroll"]
         for inner in jaxprs_in_params(eqn.params):
             yield from unrolled(inner)
+
+
+def checkpoints(jaxpr):
+    """What is computed anew in the backward pass, inner jaxprs included."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("checkpoint", "remat", "remat2"):
+            yield eqn
+        for inner in jaxprs_in_params(eqn.params):
+            yield from checkpoints(inner)
 
 
 @pytest.mark.parametrize(
@@ -50,13 +59,26 @@ def test_layers_of_large_models_are_written_out_on_cpus(least, remat, platform, 
     assert set(unrolled(made.jaxpr)) == {1}, "nothing is gained where parameters are made"
 
 
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_layers_are_written_out_where_that_is_asked(platform, remat):
+    """Whatever the size; recomputed ones behind a barrier, without which XLA would keep what it has."""
+    params = jax.eval_shape(lambda: initial_params(MODEL, DENSE, jax.random.key(0)))
+    with dispatch.target(platform), dispatch.force("reference"):
+        traced = jax.make_jaxpr(jax.value_and_grad(lambda params: loss(params, remat, unroll=True)))(params)
+    assert set(unrolled(traced.jaxpr)) == {MODEL.layers}
+    barriers = {eqn.params["prevent_cse"] for eqn in checkpoints(traced.jaxpr)}
+    assert (True in barriers) == remat
+
+
 @pytest.mark.ci
 def test_written_out_layers_give_the_same_loss_and_gradients(monkeypatch):
     params = initial_params(MODEL, DENSE, jax.random.key(0))
     expected = jax.jit(jax.value_and_grad(loss))(params)
     monkeypatch.setattr(decoder, "WRITTEN_OUT", 0)
     found = jax.jit(jax.value_and_grad(loss))(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
+    for other in (found, jax.jit(jax.value_and_grad(lambda params: loss(params, remat=True, unroll=True)))(params)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), other, expected)
 
 
 def test_the_paper_s_sizes_are_large_and_nano_sizes_are_not():

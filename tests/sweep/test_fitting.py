@@ -99,6 +99,16 @@ def test_a_setting_is_looked_for_once(tmp_path, pretend):
     assert kept(RUN, Here(9), out) == fitted(RUN, Here(9), out)
 
 
+def test_layers_written_out_are_asked_for_and_kept(tmp_path, pretend):
+    """A worker that looks by itself asks; one that finds a setting goes by that."""
+    calls, out = pretend(lambda setting: 10 if setting.fsdp > 1 else 30), epath.Path(tmp_path)
+    found = fitted(RUN, Here(20), out, unroll=True)
+    assert found.memory == Memory(gather="step", unroll=True)
+    assert str(found) == "--fsdp 2 --gather step --unroll"
+    assert all(setting.memory.unroll for setting in calls)
+    assert fitted(RUN, Here(20), out) == kept(RUN, Here(20), out) == found
+
+
 def test_keys_tell_programs_and_devices_apart():
     here = key_of(RUN, Here())
     assert here != key_of(replace(RUN, batch=16), Here())

@@ -24,7 +24,7 @@ from capscale.models.layers import NOISE
 from capscale.models.loss import tokens_at_once
 from capscale.models.slices import at_width, nested_in, sliced
 from capscale.representation import DENSE
-from capscale.train.executor import PROGRAMS_HELD
+from capscale.train.compiled import PROGRAMS_HELD
 from capscale.train.record import loss_with_error
 
 RESULT = "result.json"

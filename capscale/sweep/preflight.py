@@ -18,7 +18,7 @@ from capscale.kernels import bundles, dispatch
 from capscale.sweep.estimate import KEPT, Estimate, estimate
 from capscale.sweep.schedule import constant_bytes, products_of, read_schedule
 from capscale.sweep.slices import Place, Slice
-from capscale.train.executor import _sharded
+from capscale.train.compiled import sharded
 from capscale.train.loop import LoopIntervals
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
@@ -93,7 +93,7 @@ def compile_step(run: Run, setting: Setting, quick: bool = False) -> Compiled:
     mesh, limit = make_mesh(setting.fsdp, place.devices()), place.memory()
     check_reduce(run.optimizer.reduce, devices=mesh.size, fsdp=setting.fsdp, gather=setting.memory.gather)
     began = time.monotonic()
-    functions = _sharded(Program.of(run, setting.memory, mesh.size).last, mesh)
+    functions = sharded(Program.of(run, setting.memory, mesh.size).last, mesh)
     symbol = jnp.uint16 if run.model.vocabulary <= 2**16 else jnp.uint32
     chunk = LoopIntervals.of(run, peak=place.peak).chunk
     windows = jax.ShapeDtypeStruct((chunk, run.batch, run.model.context + 1), symbol)

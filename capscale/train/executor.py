@@ -1,9 +1,7 @@
 """Where runs are trained: one run sharded over a mesh, or a population of same-shape runs, one or more a device."""
 
-from collections.abc import Callable
-from functools import lru_cache, partial, wraps
-from threading import RLock
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +9,19 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from capscale.kernels.fallback import WithFallback
+from capscale.train.compiled import sharded, side_by_side
 from capscale.train.memory import AT_ONCE, Memory
 from capscale.train.run import Run
 from capscale.train.sharding import (
     FSDP,
     batch_sharding,
     check_reduce,
-    compiler_options,
     local_rows,
-    replicated,
-    state_sharding,
 )
-from capscale.train.step import Program, RunScalars, TrainState, evaluate_chunk, initial_state, train_chunk
+from capscale.train.step import Program, RunScalars, TrainState, initial_state
 
-Made = ParamSpec("Made")
-Value = TypeVar("Value")
 Histories = dict[str, np.ndarray]
 """Metrics of a chunk, each `float32 (runs, steps)`."""
-RUNS = "runs"
-"""Name of the axis of runs side by side on one device."""
 
 
 class Executor(Protocol):
@@ -88,77 +79,13 @@ def _pace(run: Run) -> RunScalars:
     return RunScalars(rate, steps)
 
 
-class _Functions(NamedTuple):
-    initial_state: Any
-    train_chunk: Any
-    evaluate: Any
-
-
-_MAKING = RLock()
-"""Threads that train runs of one program side by side are to share its functions: JAX compiles each of these once,
-however many call it, but a cache alone would let every thread that comes before the first is done make its own."""
-
-
-PROGRAMS_HELD = 32
-"""Compiled programs kept for further runs, beside those of runs under way: one takes 800 to 1,200 of the 65,530
-memory maps that Linux grants a process, and a sweep has hundreds of programs."""
-
-
-def _once(make: Callable[Made, Value]) -> Callable[Made, Value]:
-    """Keeps what `make` made last, and lets one thread at a time into it."""
-    cached = lru_cache(PROGRAMS_HELD)(make)
-
-    @wraps(make)
-    def made(*args: Made.args, **kwargs: Made.kwargs) -> Value:
-        with _MAKING:
-            return cached(*args, **kwargs)
-
-    return made
-
-
-@_once
-def _sharded(program: Program, mesh: Mesh) -> _Functions:
-    initial = _sharded_start(program.start, mesh)
-    state = state_sharding(mesh, jax.eval_shape(initial, jax.ShapeDtypeStruct((), jnp.int32)))
-    everywhere, batches = replicated(mesh), batch_sharding(mesh, batch_axis=1)
-    options = compiler_options(mesh)
-    return _Functions(
-        initial,
-        WithFallback(
-            jax.jit(
-                partial(train_chunk, program),
-                in_shardings=(state, batches, everywhere, everywhere),
-                out_shardings=(state, everywhere),
-                donate_argnums=0,
-                compiler_options=options,
-            )
-        ),
-        WithFallback(
-            jax.jit(
-                partial(evaluate_chunk, program),
-                in_shardings=(state, batches),
-                out_shardings=everywhere,
-                compiler_options=options,
-            )
-        ),
-    )
-
-
-@_once
-def _sharded_start(program: Program, mesh: Mesh) -> Any:
-    """One compilation for all formats of a size that own nothing."""
-    start = partial(initial_state, program)
-    shape = jax.eval_shape(start, jax.ShapeDtypeStruct((), jnp.int32))
-    return jax.jit(start, out_shardings=state_sharding(mesh, shape))
-
-
 class Sharded:
     """One run over a Mesh: parameters split over "fsdp", batches over both axes."""
 
     def __init__(self, run: Run, mesh: Mesh, memory: Memory = AT_ONCE):
         check_reduce(run.optimizer.reduce, devices=mesh.size, fsdp=mesh.shape[FSDP], gather=memory.gather)
         self._program = Program.of(run, memory, mesh.size)
-        self._functions = _sharded(self._program, mesh)
+        self._functions = sharded(self._program, mesh)
         self._mesh, self._batch = mesh, run.batch
         self.devices, self.rows = mesh.size, local_rows(mesh, run.batch)
 
@@ -188,7 +115,7 @@ class Sharded:
     ) -> np.ndarray:
         """Of `Executor`, for runs of this kind."""
         windows = self._batches(window_SBU)
-        functions = self._functions if width is None else _sharded(self._program.at(width), self._mesh)
+        functions = self._functions if width is None else sharded(self._program.at(width), self._mesh)
         with jax.set_mesh(self._mesh):
             return np.asarray(functions.evaluate(state, windows))[None]
 
@@ -216,36 +143,6 @@ class Sharded:
         return state
 
 
-def train_chunk_of_runs(
-    program: Program, state: TrainState, window_RSBU: Array, count: Array, scalars: RunScalars
-) -> tuple[TrainState, dict[str, Array]]:
-    """`train_chunk` of runs that are at the same step of as many; all but `count` have a leading axis of runs.
-
-    All runs share one step counter and one length, so that `lax.cond` on them stays a branch under vmap: measurements
-    and moves of masks, which are due every few steps, do not become a select that computes them at every step.
-    """
-
-    def of_run(state: TrainState, window_SBU: Array, scalars: RunScalars) -> tuple[TrainState, dict[str, Array]]:
-        state = state._replace(step=jax.lax.pmax(state.step, RUNS))
-        return train_chunk(program, state, window_SBU, count, scalars._replace(steps=jax.lax.pmax(scalars.steps, RUNS)))
-
-    return jax.vmap(of_run, axis_name=RUNS)(state, window_RSBU, scalars)
-
-
-@_once
-def _mapped(program: Program, devices: tuple[Any, ...]) -> _Functions:
-    """pmap over devices of vmap over the runs of one device."""
-
-    def mapped(inner: Any, axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Any:
-        return WithFallback(jax.pmap(inner, in_axes=axes, devices=devices, donate_argnums=donate))
-
-    return _Functions(
-        jax.pmap(jax.vmap(partial(initial_state, program.start)), devices=devices),
-        mapped(partial(train_chunk_of_runs, program), (0, 0, None, 0), donate=(0,)),
-        mapped(jax.vmap(partial(evaluate_chunk, program), in_axes=(0, None)), (0, None)),
-    )
-
-
 class Population:
     """Runs that differ only in seed and learning rate: pmap over devices, vmap inside one.
 
@@ -256,7 +153,7 @@ class Population:
         check_reduce(run.optimizer.reduce, devices=1)  # of a run
         self._devices, self.devices, self.rows = tuple(devices), len(devices), slice(0, run.batch)
         self._program = Program.of(run, memory)
-        self._functions = _mapped(self._program, self._devices)
+        self._functions = side_by_side(self._program, self._devices)
 
     def _spread(self, values: list[Any]) -> Any:
         """Trees of one run each, stacked onto (devices, runs per device)."""
@@ -286,7 +183,7 @@ class Population:
         self, state: TrainState, window_SBU: np.ndarray, runs: list[Run], width: int | None = None
     ) -> np.ndarray:
         """Of `Executor`, for runs of this kind."""
-        functions = self._functions if width is None else _mapped(self._program.at(width), self._devices)
+        functions = self._functions if width is None else side_by_side(self._program.at(width), self._devices)
         return self._gather(functions.evaluate(state, window_SBU), runs)
 
     def diverged_at(self, state: TrainState, runs: list[Run]) -> np.ndarray:

@@ -98,8 +98,8 @@ def test_training_goes_on_without_them(executor, monkeypatch, tmp_path, caplog):
         raise REFUSED
 
     monkeypatch.setattr("capscale.fused.fused", broken)
-    monkeypatch.setattr("capscale.train.executor._sharded", _uncached("_sharded"))
-    monkeypatch.setattr("capscale.train.executor._mapped", _uncached("_mapped"))
+    monkeypatch.setattr("capscale.train.executor.sharded", _uncached("sharded"))
+    monkeypatch.setattr("capscale.train.executor.side_by_side", _uncached("side_by_side"))
     with dispatch.target("tpu", interpret=True), caplog.at_level(logging.WARNING, "capscale.kernels"):
         found = of_run(tmp_path / "broken")
     assert found["row"]["loss"] == expected["row"]["loss"]

@@ -18,7 +18,8 @@ from capscale.sweep.choosing import remedy
 from capscale.sweep.preflight import Setting, compile_step, device_hours
 from capscale.sweep.schedule import read_schedule
 from capscale.sweep.slices import CHIPS, find_slice, slices
-from capscale.train import executor, sharding
+from capscale.train import compiled as functions
+from capscale.train import sharding
 from capscale.train.flops import flops_per_token
 from capscale.train.memory import Memory
 from capscale.train.run import Optimizer, Run
@@ -131,7 +132,7 @@ def test_products_of_split_weights_are_whole(monkeypatch):
     """XLA by itself takes them apart, which reads and writes as much again; not where its compiler lacks the option."""
     setting, run = Setting(find_slice("v5e:4x4"), 16, Memory(microbatches=2)), paper_run("430M", "dense")
     run, found = replace(run, model=replace(run.model, layers=3)), []
-    monkeypatch.setattr(preflight, "_sharded", inspect.unwrap(executor._sharded))  # not what is made already
+    monkeypatch.setattr(preflight, "sharded", inspect.unwrap(functions.sharded))  # not what is made already
     for option in (sharding.WINDOWED_FROM_MIB, "xla_jf_nonsense"):
         monkeypatch.setattr(sharding, "WINDOWED_FROM_MIB", option)
         estimate = compile_step(run, setting, quick=True).estimate

@@ -12,21 +12,22 @@ from support import tiny
 from support.limits import LIMIT_S
 
 from capscale.sweep.local import _staggered
-from capscale.train import executor
-from capscale.train.executor import PROGRAMS_HELD, Sharded
+from capscale.train import compiled as functions_of
+from capscale.train.compiled import PROGRAMS_HELD
+from capscale.train.executor import Sharded
 from capscale.train.sharding import make_mesh
 
 
 def test_threads_that_begin_together_share_one_compilation(monkeypatch):
     """Two seeds, each in a thread of its own, get the same functions, and JAX compiles a function once."""
     begin, compiled, made = Barrier(2), [], []
-    state_sharding = executor.state_sharding
+    state_sharding = functions_of.state_sharding
 
     def sharding(*args):
         made.append(1)
         return state_sharding(*args)
 
-    monkeypatch.setattr(executor, "state_sharding", sharding)
+    monkeypatch.setattr(functions_of, "state_sharding", sharding)
     run = tiny.run(batch=3)  # a program that no other test has compiled
     mesh = make_mesh(devices=jax.devices()[:1])
 

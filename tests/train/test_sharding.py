@@ -15,7 +15,8 @@ from capscale.formats.base import Context
 from capscale.models.projected import project_params
 from capscale.representation import Representation, operand
 from capscale.train.checkpoint import Checkpoints
-from capscale.train.executor import Population, Sharded, train_chunk_of_runs
+from capscale.train.compiled import train_chunk_of_runs
+from capscale.train.executor import Population, Sharded
 from capscale.train.loop import LoopIntervals, train
 from capscale.train.run import Optimizer
 from capscale.train.sharding import make_mesh, split_as_state, state_sharding

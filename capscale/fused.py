@@ -16,8 +16,8 @@ from capscale.formats.rotation import signs_flipped, turned, turned_back
 from capscale.kernels.hadamard import rotate
 from capscale.kernels.matmul.codes import Multiplicand, Pair
 from capscale.kernels.project import Encoded, Spec, Unsupported, encode
-from capscale.kernels.project.norm import Normed, without_norm
-from capscale.kernels.project.norm import project_normed as normed
+from capscale.kernels.project.ahead import Ahead, without_prologue
+from capscale.kernels.project.ahead import project_ahead as ahead
 from capscale.kernels.project.op import BackendChoice, choose, without_coded
 from capscale.kernels.project.op import project as fused
 from capscale.kernels.project.op import project_coded as coded
@@ -68,31 +68,32 @@ def project_coded(
     return coded(spec, pair.x, _ahead(spec, x, rotation, signs), how)
 
 
-def project_normed(
+def project_ahead(
     format: Format,
     estimator: Estimator,
-    rows: Normed,
+    rows: Ahead,
     *,
     rotation: int | None,
     back: bool,
     signs: int | None,
     pair: Pair | None,
 ) -> tuple[Array, Multiplicand | None] | None:
-    """`project_fused` of the normalised rows, and their codes where a `pair` is given; both by one kernel.
+    """`project_fused` of rows that are not computed yet, and codes where a `pair` is given; all by one kernel.
 
     None where there is none that does all of it.
     """
     if (rotation is not None and not rotates(rotation)) or (pair is not None and pair.kind != "int8"):
         return None
-    found, (width, dtype) = _by_kernel(format, estimator, rows.x, rotation, back), (rows.shape[-1], rows.x.dtype)
+    x = rows.operands[0]
+    found, (width, dtype) = _by_kernel(format, estimator, x, rotation, back), (x.shape[-1], x.dtype)
     if (
         found is None
-        or without_norm(*found, width, dtype)
+        or without_prologue(*found, width, dtype, rows.prologue)
         or (pair is not None and without_coded(*found, width, dtype))
     ):
         return None
-    flipped = rows._replace(gain=signs_flipped(rows.gain, signs))  # signs behind a norm are those of its gain
-    value, codes = normed(found[0], flipped, found[1], None if pair is None else pair.x)
+    flipped = rows if signs is None else rows.times(signs_flipped(jnp.ones((width,), jnp.float32), signs))
+    value, codes = ahead(found[0], flipped, found[1], None if pair is None else pair.x)
     return signs_flipped(value, signs) if back else value, codes
 
 

@@ -193,8 +193,8 @@ def test_inputs_are_put_in_codes_once_for_the_layers_that_read_them():
     with dispatch.target("tpu"), products.force("codes"):
         traced = jax.make_jaxpr(lambda s, w: train_step(program, s, w, PACE))(state, window)
     calls = Counter(eqn.params["name"] for eqn in equations(traced.jaxpr) if eqn.primitive.name == "pallas_call")
-    of_inputs = calls["capscale_project_normed_coded"], calls["capscale_project_coded"]
-    assert (*of_inputs, calls["capscale_encode"]) == (2, 2, 7)
+    of_inputs = tuple(calls[f"capscale_project{ahead}_coded"] for ahead in ("_normed", "_gated", ""))
+    assert (*of_inputs, calls["capscale_encode"]) == (2, 1, 1, 7)
 
 
 @pytest.mark.ci

@@ -14,6 +14,7 @@ from capscale.errors import UserError
 from capscale.formats.base import Context
 from capscale.formats.capabilities import HasLearnedScale, draws, learns
 from capscale.kernels.attention import causal_attention
+from capscale.kernels.project.ahead import Ahead
 from capscale.kernels.project.gated import Gated, gated, gated_by
 from capscale.kernels.project.norm import Normed
 from capscale.models.assigned import Block, representation_of
@@ -25,8 +26,8 @@ from capscale.representation import (
     ProjectedWeight,
     Representation,
     linear,
+    project_ahead_once,
     project_cached,
-    project_normed_once,
     project_once,
 )
 
@@ -85,7 +86,9 @@ class Linear(nn.Module):
                 return linear(gated(*x), kernel, self.representation, ctx, ctx, gradients_key=key)
 
             return jax.checkpoint(of_gated, prevent_cse=False)(x, kernel, self._gradients_key())
-        own, x = ctx, x.value() if isinstance(x, Gated) else x
+        if isinstance(x, Gated):
+            x = projected_ahead(x, self.representation, self.dtype) or x.value()
+        own = ctx
         if not isinstance(x, ProjectedActivations):
             x = x.astype(self.dtype)
             own = self._activations_context(x, ctx)
@@ -139,16 +142,17 @@ def shared_inputs(
     """
     held = dict.fromkeys(layers)
     if isinstance(x, Normed):
-        found = {each: _projected_with_norm(x, each, dtype) for each in held}
+        found = {each: projected_ahead(x, each, dtype) for each in held}
         if all(each is not None for each in found.values()):
             return cast(dict[Representation, Array | ProjectedActivations], found)
         x = x.value()
     return {each: shared_input(x, each, dtype, ctx) for each in held}
 
 
-def _projected_with_norm(x: Normed, representation: Representation, dtype: DTypeLike) -> ProjectedActivations | None:
-    fmt = representation.activations.format
-    return None if learns(fmt) or draws(fmt) or x.x.dtype != dtype else project_normed_once(x, representation)
+def projected_ahead(x: Ahead, representation: Representation, dtype: DTypeLike) -> ProjectedActivations | None:
+    """Rows that are not computed yet, projected by the kernel that computes them first; None where none does."""
+    fmt, held = representation.activations.format, x.operands[0].dtype
+    return None if learns(fmt) or draws(fmt) or held != dtype else project_ahead_once(x, representation)
 
 
 class RMSNorm(nn.Module):

@@ -13,10 +13,10 @@ from capscale.coded import Coded, Turned
 from capscale.errors import UserError
 from capscale.formats.base import NO_CONTEXT, Context
 from capscale.formats.capabilities import kernel_spec, learns
-from capscale.fused import given_R1, project_coded, project_fused, project_normed
+from capscale.fused import given_R1, project_ahead, project_coded, project_fused
 from capscale.kernels.matmul.codes import Multiplicand
 from capscale.kernels.project import Unsupported, encode, has_codes
-from capscale.kernels.project.norm import Normed
+from capscale.kernels.project.ahead import Ahead
 from capscale.operands import Operand, project
 from capscale.representation.multiplied import Multiplied, codes_of_activations, multiplied
 from capscale.representation.value import Representation, rotated, rotated_back, rotated_block
@@ -120,10 +120,10 @@ def project_once(x: Array, representation: Representation, ctx: Context = NO_CON
     return ProjectedActivations(value, representation, given_activations(x, representation), codes)
 
 
-def project_normed_once(rows: Normed, representation: Representation) -> ProjectedActivations | None:
-    """`project_once(rows.value(), representation)` by one kernel, without the normalised rows; None where none does it.
+def project_ahead_once(rows: Ahead, representation: Representation) -> ProjectedActivations | None:
+    """`project_once(rows.value(), representation)` by one kernel, without that value; None where none does it.
 
-    The norm is then that of the kernel, whose sums are in another order than XLA's.
+    A norm is then that of the kernel, whose sums are in another order than XLA's.
     """
     held, width = representation.activations, rows.shape[-1]
     if held.is_dense or representation.needs_given_activations:
@@ -132,7 +132,7 @@ def project_normed_once(rows: Normed, representation: Representation) -> Project
     back = block is not None and not representation.rotates_both
     by = multiplied(representation, width, prod(rows.shape[:-1]))
     pair = None if by is None else by.pair
-    found = project_normed(held.format, held.backward(), rows, rotation=block, back=back, signs=signs, pair=pair)
+    found = project_ahead(held.format, held.backward(), rows, rotation=block, back=back, signs=signs, pair=pair)
     return None if found is None else ProjectedActivations(found[0], representation, None, found[1])
 
 

@@ -10,14 +10,15 @@ import pytest
 from capscale.kernels import compare, dispatch, products
 from capscale.kernels.matmul.codes import Steps
 from capscale.kernels.project import ExternalScale, RmsTimes, Spec, Tile, multiplicand, reference
-from capscale.kernels.project.norm import Normed, normalised, project_normed
+from capscale.kernels.project.ahead import project_ahead
+from capscale.kernels.project.norm import Norm, Normed, normalised
 from capscale.kernels.project.op import BackendChoice
 from capscale.kernels.project.tpu import project as tpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from capscale.estimators import Trust
 from capscale.formats.grids import Int
-from capscale.representation import Representation, operand, project_normed_once, project_once
+from capscale.representation import Representation, operand, project_ahead_once, project_once
 
 KERNEL = BackendChoice("tpu", interpret=True)
 SPEC = Spec(Int(4), RmsTimes(0.3), mask=Trust(0.4), rotation=128)
@@ -38,7 +39,9 @@ def test_rows_are_normalised_as_the_equation_says(dtype, unit):
     """Against float64, to half a step of a grid of 256 levels."""
     x = rows(70, dtype)
     spec = Spec(Int(8), RmsTimes(2.0**-5))
-    found = jax.jit(lambda x: tpu.project(spec, x, norm=(EPSILON, GAIN), tile=Tile(64, 32), interpret=True))(x).value_RK
+    found = jax.jit(lambda x: tpu.project(spec, x, ahead=(Norm(EPSILON), (GAIN,)), tile=Tile(64, 32), interpret=True))(
+        x
+    ).value_RK
     x64 = np.asarray(x, np.float64)
     exact = x64 / np.sqrt((x64**2).mean(axis=1, keepdims=True) + EPSILON) * np.asarray(GAIN, np.float64)
     half_step = 2.0**-5 * np.sqrt((exact**2).mean(axis=1, keepdims=True)) / 2
@@ -54,7 +57,7 @@ def test_rows_are_normalised_as_the_equation_says(dtype, unit):
 def test_values_masks_and_codes_are_near_those_of_xla(dtype):
     """To what the order of a sum moves; codes are those of the values, exactly."""
     x = rows(70, dtype)
-    run = jax.jit(partial(tpu.project, SPEC, norm=(EPSILON, GAIN), steps=Steps(0.5), interpret=True))
+    run = jax.jit(partial(tpu.project, SPEC, ahead=(Norm(EPSILON), (GAIN,)), steps=Steps(0.5), interpret=True))
     found = run(x)
     y = jax.jit(partial(normalised, EPSILON))(x, GAIN)
     compare.close(found, reference.project(SPEC, y), 384, compare.tolerance(dtype, exact_rotation=False))
@@ -69,10 +72,10 @@ def test_the_gradient_is_that_of_both():
     x, g = rows(16), jax.random.normal(jax.random.key(1), (16, 384))
 
     def pulled(x, gain, g):
-        return jax.vjp(lambda x, gain: project_normed(SPEC, Normed(x, gain, EPSILON), KERNEL)[0], x, gain)[1](g)
+        return jax.vjp(lambda x, gain: project_ahead(SPEC, Normed(x, gain, EPSILON), KERNEL)[0], x, gain)[1](g)
 
     found = jax.jit(pulled)(x, GAIN, g)
-    mask = jax.jit(lambda x: tpu.project(SPEC, x, norm=(EPSILON, GAIN), interpret=True).mask_RW)(x)
+    mask = jax.jit(lambda x: tpu.project(SPEC, x, ahead=(Norm(EPSILON), (GAIN,)), interpret=True).mask_RW)(x)
     _, pull = jax.vjp(partial(normalised, EPSILON), x, GAIN)
     expected = pull(reference.backward(SPEC, mask, g))
     assert np.abs(expected[1]).max() > 1
@@ -93,7 +96,7 @@ def test_signs_ahead_of_a_rotation_are_those_of_the_gain(weights):
     held = Representation(operand(weights), operand("int4", per_token=True), hadamard=128, signs=7)
     normed = Normed(rows(40), GAIN, EPSILON)
     with dispatch.target("tpu", interpret=True):
-        found = jax.jit(lambda x: cast(Any, project_normed_once(normed._replace(x=x), held)).value)(normed.x)
+        found = jax.jit(lambda x: cast(Any, project_ahead_once(normed._replace(x=x), held)).value)(normed.x)
     expected = jax.jit(lambda x: project_once(normed._replace(x=x).value(), held).value)(normed.x)
     differ = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
     assert differ.mean() < 1e-3
@@ -103,10 +106,10 @@ def test_what_no_kernel_normalises_is_left_to_xla():
     normed = Normed(rows(40), GAIN, EPSILON)
     for spec, how, reason in (
         (SPEC, BackendChoice("gpu"), "of TPUs alone"),
-        (Spec(Int(4), ExternalScale()), KERNEL, "are of normalised ones"),
+        (Spec(Int(4), ExternalScale()), KERNEL, "are of normed ones"),
     ):
         with pytest.raises(ValueError, match=reason):
-            project_normed(spec, normed, how)
+            project_ahead(spec, normed, how)
     int4 = operand("int4", per_token=True)
     codes_in_float8 = Representation(operand("int4"), operand("e4m3", per_token=True))
     for held, mode, whole in (
@@ -120,7 +123,7 @@ def test_what_no_kernel_normalises_is_left_to_xla():
         found: list[Any] = []
 
         def trace(x, held=held, found=found):
-            found.append(project_normed_once(normed._replace(x=x), held))
+            found.append(project_ahead_once(normed._replace(x=x), held))
 
         with dispatch.target("tpu"), products.force(cast(Any, mode)):
             jax.eval_shape(trace, normed.x)

@@ -52,8 +52,9 @@ def kernels(family, memory):
     with dispatch.target("tpu"):
         calls = [eqn for eqn in traced(run, memory) if eqn.primitive.name == "pallas_call"]
     count = Counter(eqn.params["name"] for eqn in calls)
-    normed = count["capscale_project_normed"]
-    return normed, normed + count["capscale_project"], count["capscale_project_backward"]
+    normed, gated = count["capscale_project_normed"], count["capscale_project_gated"]
+    backward = count["capscale_project_backward"] + count["capscale_project_gated_backward"]
+    return (normed, gated), normed + gated + count["capscale_project"], backward
 
 
 @parametrize("memory", [Memory(), Memory(remat=True), Memory(microbatches=2)], default=1, ids=repr)
@@ -61,10 +62,11 @@ def kernels(family, memory):
 def test_four_projections_a_layer(family, memory):
     """Input and output of attention, of the feed-forward layers; again where the backward pass computes them again.
 
-    Inputs that were normalised are so by the kernels that project them.
+    Inputs that were normalised, or are a gated product, are so by the kernels that project them.
     """
-    normed = 2 if family == "llama" else 0
-    assert kernels(family, memory) == ((2 * normed, 8, 4) if memory.remat else (normed, 4, 4))
+    normed, gated = (2, 1) if family == "llama" else (0, 0)
+    times = 2 if memory.remat else 1
+    assert kernels(family, memory) == ((times * normed, times * gated), 4 * times, 4)
 
 
 @pytest.mark.ci
@@ -73,8 +75,8 @@ def test_the_count_sees_projections_that_are_not_shared(monkeypatch):
         return dict.fromkeys(held, x.value() if isinstance(x, Normed) else x)
 
     monkeypatch.setattr(layers, "shared_inputs", apart)
-    assert kernels("llama", Memory()) == (0, 7, 7)
-    assert kernels("olmo2", Memory()) == (0, 6, 6)
+    assert kernels("llama", Memory()) == ((0, 1), 7, 7)
+    assert kernels("olmo2", Memory()) == ((0, 0), 6, 6)
 
 
 @pytest.mark.parametrize(

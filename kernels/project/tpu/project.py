@@ -30,19 +30,21 @@ from jax.typing import DTypeLike
 
 from ...matmul.codes import Steps
 from ..bitplanes import LANES
+from ..gated import Gate
 from ..mask import mask_bytes
+from ..norm import Norm
 from ..projection import Projection, with_level
 from ..reference import Projected
 from ..rules import evaluate, rounding_by_sums
 from ..spec import Spec
 from . import beside, columns, prologue, strip_bytes
-from .backward import backward
+from .backward import backward, backward_gated
 from .calls import at_once, block_of_rows, compiler_params, cost
 from .rotation import RotateBy, Rotation
 from .rows import Refs, Tiles, first, over_groups, row_rms, run_of
 from .tiles import SPILLED, SUBLANES, VMEM, Extra, Tile, fitting_tile, memory, vmem_bytes
 
-__all__ = ["backward", "project", "unsupported"]
+__all__ = ["backward", "backward_gated", "project", "unsupported"]
 
 DTYPES = (jnp.float32, jnp.bfloat16)
 
@@ -81,21 +83,22 @@ def project(
     interpret: bool = False,
     rotate_by: RotateBy | None = None,
     steps: Steps | None = None,
-    norm: tuple[float, Array] | None = None,
+    ahead: tuple[Norm | Gate, tuple[Array, ...]] | None = None,
 ) -> Projected:
     """`reference.project` on a TPU, with codes of these `steps` where they are given.
 
-    `norm`: epsilon and gain (K,) of a norm that is taken of the rows before. `tile`: in place of the default one;
+    `ahead`: what is computed of the rows before, and its operands behind `x_RK`. `tile`: in place of the default one;
     `rotate_by`: see `Rotation.of`. Both raise ValueError where they are bad, as does what is `unsupported`, here, in
     `beside` or in `prologue`.
     """
     (rows, width), dtype, masked = x_RK.shape, x_RK.dtype, spec.mask is not None
-    coded, normed = extra = Extra(steps is not None, norm is not None)
-    asked = [beside.unsupported] * coded + [prologue.unsupported] * normed
+    coded, (before, others) = steps is not None, (None, ()) if ahead is None else ahead
+    extra = prologue.extra_of(before, len(others), coded)
+    asked = [beside.unsupported] * coded + ([] if before is None else [partial(prologue.unsupported, before)])
     for reason in (unsupported(spec, x_RK.shape, dtype), *(of(spec, width, dtype) for of in asked)):
         if reason:
             raise ValueError(f"{spec}: {reason}")
-    needs = partial(vmem_bytes, extra=extra) if coded or normed else vmem_bytes
+    needs = partial(vmem_bytes, extra=extra) if any(extra) else vmem_bytes
     tile = fitting_tile(tile, x_RK.shape, dtype, needs)
     of_mask = [jax.ShapeDtypeStruct((rows, mask_bytes(width)), jnp.uint8)] if masked else []
     of_codes = beside.shapes(rows, width, tile) if coded else []
@@ -105,11 +108,13 @@ def project(
     rotation, of = Rotation.of(spec.rotation, dtype, rotate_by, interpret), memory(tile, width, dtype, extra)
     block = partial(block_of_rows, of)
     words = [pl.BlockSpec(memory_space=pltpu.SMEM)] if spec.codebook else []
-    of_rows = [block(width), *([block(1)] if given_R1 is not None else []), *(prologue.blocks(width) if normed else [])]
+    of_rows = [
+        *[block(width)] * (1 + extra.rows),
+        *[prologue.shared_block(width)] * extra.shared,
+        *([block(1)] if given_R1 is not None else []),
+    ]
     out = pl.pallas_call(
-        partial(
-            _forward, spec, tile, rotation, at_once(spec, interpret), steps=steps, epsilon=norm[0] if norm else None
-        ),
+        partial(_forward, spec, tile, rotation, at_once(spec, interpret), steps=steps, ahead=before, extra=extra),
         grid=(pl.cdiv(rows, tile.rows),),
         in_specs=[*of_rows, *rotation.specs, *words],
         out_specs=[
@@ -121,16 +126,16 @@ def project(
             pltpu.VMEM((width, tile.inner), jnp.float32),
             pltpu.VMEM((strip_bytes.scratch_rows(mask_bytes(width)), tile.inner), jnp.int32),
             pltpu.VMEM((LANES, tile.inner), jnp.float32),
-            *(prologue.scratch(tile) if normed else []),
+            *[pltpu.VMEM((tile.inner, LANES), jnp.float32)] * extra.tiles,
         ],
         compiler_params=compiler_params(needs(tile, width, dtype)),
-        cost_estimate=cost(rotation, 1 + spec.back, x_RK, *shapes, *([] if norm is None else [norm[1]])),
+        cost_estimate=cost(rotation, 1 + spec.back, x_RK, *others, *shapes),
         interpret=interpret,
-        name=f"capscale_project{'_normed' * normed}{'_coded' * coded}",
+        name=f"capscale_project{'' if before is None else f'_{before.name}'}{'_coded' * coded}",
     )(
         x_RK,
+        *(each.reshape(-1, width) for each in others),
         *([] if given_R1 is None else [given_R1]),
-        *([] if norm is None else [norm[1].reshape(1, width)]),
         *rotation.operands,
         *([spec.codebook.table().reshape(-1)] if spec.codebook else []),
     )
@@ -152,22 +157,24 @@ def _forward(
     x_ref: Any,
     *refs: Any,
     steps: Steps | None,
-    epsilon: float | None,
+    ahead: Norm | Gate | None,
+    extra: Extra,
 ) -> None:
-    *others, inverse_ref = refs if epsilon is not None else (*refs, None)
-    *ins, full_ref, bits_ref, work_ref = others
+    ins = list(refs)
+    kept = [ins.pop() for _ in range(extra.tiles)]
+    *ins, full_ref, bits_ref, work_ref = ins
+    others = [ins.pop(0) for _ in range(extra.rows + extra.shared)]
     given = ins.pop(0) if spec.scale is not None and spec.scale.given else None
-    gain_ref = None if epsilon is None else ins.pop(0)
     matrix = [ins.pop(0) for _ in rotation.specs]
     words = ins.pop(0) if spec.codebook else None
     value_ref = ins.pop(0)
     mask_ref = ins.pop(0) if spec.mask is not None else None
     codes_ref, scales_ref = ins if steps is not None else (None, None)
 
+    rows = prologue.reader(ahead, x_ref, others, kept)
+
     def load(here: Any, c: Array) -> Array:
-        x = x_ref[here, run_of(c)]
-        x = x if epsilon is None else prologue.normalised(x, c, inverse_ref, gain_ref)
-        return rotation(x, matrix, turn=True)
+        return rotation(rows.tile(here, c), matrix, turn=True)
 
     ref = Refs(
         x_ref,
@@ -189,8 +196,7 @@ def _forward(
         if ref.mask is not None:
             ref.bits[...] = jnp.zeros_like(ref.bits)
         every = Tiles(0, x_ref.shape[1] // LANES, together)
-        if epsilon is not None:
-            prologue.measure(x_ref, here, every, epsilon, inverse_ref)
+        rows.measure(here, every)
         rms = row_rms(ref, here, every) if spec.reads_rms else None
 
         def write(tiles: list[Any], scales: list[Any]) -> None:

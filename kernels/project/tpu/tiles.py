@@ -62,10 +62,19 @@ class Memory(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """Whether the forward kernel writes codes beside values, and whether it normalises rows ahead of all else."""
+    """Memory that a kernel takes beside rows and values: of codes, and of what a prologue reads and keeps.
+
+    Attributes:
+      coded: whether it writes codes.
+      rows: further rows that it reads or writes.
+      shared: single rows that it reads for all.
+      tiles: tiles in float32 that it keeps.
+    """
 
     coded: bool = False
-    normed: bool = False
+    rows: int = 0
+    shared: int = 0
+    tiles: int = 0
 
 
 PLAIN = Extra()
@@ -75,12 +84,14 @@ def memory(tile: Tile, width: int, dtype: DTypeLike, extra: Extra = PLAIN) -> Me
     """Of the forward kernel, which the backward one stays below: of a strip values in float32, bits, and a tile more.
 
     A strip's rows lie in whole registers. With codes a byte a value, and scales, of which a register holds those of
-    a strip eight times; with a norm its inverse for a tile, and the gain in whole registers, twice.
+    a strip eight times; a shared row lies in whole registers, twice.
     """
     mask = mask_bytes(width)
-    row = 2 * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES + (width + 4 * 8 if extra.coded else 0)
-    norm = 4 * LANES * LANES + 2 * 4 * 8 * width if extra.normed else 0
-    return Memory(tile.rows, tile.rows * row, 4 * LANES * (width + _words(mask) + LANES) + norm + _MATRIX)
+    codes = width + 4 * 8 if extra.coded else 0
+    row = (2 + extra.rows) * width * jnp.dtype(dtype).itemsize + mask + 4 * LANES + codes
+    shared = 2 * 4 * 8 * width * extra.shared
+    strip = 4 * LANES * (width + _words(mask) + LANES * (1 + extra.tiles))
+    return Memory(tile.rows, tile.rows * row, strip + shared + _MATRIX)
 
 
 def encode_memory(tile: Tile, width: int, dtype: DTypeLike, bits: int, scale_lanes: int) -> Memory:

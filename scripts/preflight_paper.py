@@ -45,9 +45,9 @@ MEMORY = {
 }
 """On v5e; half as many micro-batches on v6e, which has twice the memory. The fewest that fit, as split weights are sent
 anew for each."""
-SPLIT_FROM, SHARED_BY = "430M", 8
-"""Parameters of this size and the larger are split over so many chips: half of a slice, among which less is sent, and
-XLA keeps a part of a sum where it adds up all of it over a whole slice."""
+SHARED_BY = {"430M": 16, "800M": 8}
+"""Chips that share a copy of the parameters, of sizes that do not fit on each. Less is sent among eight, and XLA keeps
+parts of sums that over a whole slice it adds up everywhere; 430M in int4 with activations has no room for that."""
 
 
 def planned(size: str, name: str) -> Run:
@@ -66,12 +66,11 @@ def planned(size: str, name: str) -> Run:
 
 def setting_of(size: str, topology: str) -> Setting:
     """Where that cell is trained."""
-    sizes, slice_ = list(PAPER.sizes), find_slice(topology)
+    slice_ = find_slice(topology)
     memory = MEMORY[size]
     if not topology.startswith("v5e"):
         memory = replace(memory, microbatches=max(memory.microbatches // 2, 1))
-    fsdp = SHARED_BY if sizes.index(size) >= sizes.index(SPLIT_FROM) else 1
-    return Setting(slice_, fsdp, memory)
+    return Setting(slice_, SHARED_BY.get(size, 1), memory)
 
 
 def cell(size: str, name: str, topology: str, quick: bool) -> dict[str, Any]:

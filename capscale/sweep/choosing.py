@@ -88,7 +88,7 @@ def shared_by(place: Place) -> int:
 
 
 def remedy_here(run: Run, refused: Compiled, setting: Setting, quick: bool) -> tuple[Setting, Compiled] | None:
-    """What is likely the fastest that fits on the devices of a setting that does not; None if nothing tried does.
+    """Likely the fastest that fits on the devices of a setting that does not; None if nothing tried does.
 
     Parameters are split over all devices, and sent once a step as values, in codes where some format has these, or for
     each layer; with layers computed anew or not; in the fewest micro-batches that fit. Of these the one with the fewest

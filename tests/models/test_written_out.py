@@ -36,7 +36,7 @@ def unrolled(jaxpr):
 
 
 def checkpoints(jaxpr):
-    """What is computed anew in the backward pass, inner jaxprs included."""
+    """Parts that are computed anew in the backward pass, inner jaxprs included."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in ("checkpoint", "remat", "remat2"):
             yield eqn

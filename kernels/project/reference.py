@@ -49,6 +49,8 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None) -> Projected
         projection = on_grid(spec.grid, full, scale_RK(spec, measured, given_R1), keep)
     rms = jnp.broadcast_to(root_mean_square(full), full.shape) if spec.reads_rms else None
     passes = spec.mask(full, projection._replace(threshold=threshold, rms=rms)) if spec.mask else None
+    if passes is not None and spec.grid is not None:
+        passes = _beside_values(passes)
     value = in_dtype(projection.value, x_RK.dtype)
     return Projected(
         rotate(value, spec.rotation) if spec.rotation and spec.back else value,
@@ -74,6 +76,15 @@ def backward(spec: Spec, mask_RW: Array | None, g_RK: Array) -> Array:
     if mask_RW is not None:
         g_RK = jnp.where(unpack_mask(mask_RW, g_RK.shape[-1]), g_RK, jnp.zeros_like(g_RK))
     return rotate(g_RK, spec.rotation) if spec.rotation else g_RK
+
+
+def _beside_values(passes: Array) -> Array:
+    """The mask, which XLA on a GPU writes as it writes the values, and packs afterwards.
+
+    Left to itself it reads the rows again to pack, and where both find the level on the way it writes signs for that as
+    well, as many bytes as these. A mask of a pattern or a codebook alone has little in common with the values.
+    """
+    return lax.platform_dependent(passes, cuda=lax.optimization_barrier, default=lambda passes: passes)
 
 
 def scale_RK(spec: Spec, measured_RK: Array, given_R1: Array | None) -> Any:

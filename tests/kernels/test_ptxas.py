@@ -1,12 +1,16 @@
 """Resources of Hopper kernels: by texts written by hand, and by ptxas itself where it is installed."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 from capscale.kernels import aot, costs, ptxas
 from capscale.kernels.aot import Unavailable
-from capscale.kernels.project import RmsTimes, Spec
+from capscale.kernels.project import Pattern, RmsTimes, Spec, op
 
+from capscale.estimators import Trust
 from capscale.formats.grids import Int
+from capscale.sweep import hlo
+from capscale.sweep.work import work
 
 PTXAS = """
 ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to something
@@ -87,3 +91,39 @@ def test_ptxas_spills_nothing_of_int4(rotation, dtype, monkeypatch):
         assert of.blocks >= 2
         assert of.threads == 128
     assert ptxas.os.environ["MOSAIC_GPU_DUMP_TO"] == "elsewhere"
+
+
+def both(spec, x, g):
+    """Value and gradient by the reference."""
+    value, pull = jax.vjp(lambda x: op.project(spec, x, None, op.BackendChoice("reference")), x)
+    return value, pull(g)[0]
+
+
+INT4 = Spec(Int(4), RmsTimes(0.3), mask=Trust())
+
+
+@pytest.mark.parametrize(
+    ("spec", "barriers"),
+    [(INT4, 1), (Spec(pattern=Pattern(2, 4), mask=lambda x, projection: projection.keep), 0)],
+)
+def test_gpus_alone_write_masks_beside_values(spec, barriers):
+    traced, x = jax.jit(both, static_argnums=0), jnp.ones((2, 128), jnp.bfloat16)
+    for platform, count in (("cuda", barriers), ("tpu", 0), ("cpu", 0)):
+        text = traced.trace(spec, x, x).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("optimization_barrier") == count, platform
+
+
+@pytest.mark.ci
+@pytest.mark.kernel("project", "xla-h100")
+def test_xla_reads_rows_once_for_values_and_masks():
+    """Rows, cotangents and results are 8 bytes a value; two measures, the mask and its choice read more: 14.3."""
+    x = jax.ShapeDtypeStruct((4096, 4096), jnp.bfloat16)
+    try:
+        program = aot.compile_for_hopper(lambda x, g: both(INT4, x, g), x, x)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    text = hlo.parse(program.as_text())
+    lines = text.lines[text.entry]
+    sizes = {line.name: line.result for line in lines}
+    found = sum(work(line, 0, 1, sizes, text).bytes for line in lines if line.op == "fusion")
+    assert found / x.size < 14.5

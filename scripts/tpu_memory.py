@@ -9,15 +9,13 @@ does not fit into VMEM.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from about import about
 from capscale.kernels import dispatch
 from capscale.kernels.aot import CHIPS, compile_for_tpu
 from capscale.kernels.matmul import Layout, Weights, matmul
@@ -58,12 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="file to write")
     arguments = parser.parse_args()
-    about = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"jax": jax.__version__, "libtpu": version("libtpu"), "python": sys.version.split()[0]},
-        "command": " ".join(["python", *sys.argv]),
-    }
-    print(f"compiled by libtpu {about['versions']['libtpu']}, jax {jax.__version__}, {about['date']}; MiB")
+    made = about("jax", "libtpu")
+    print(f"compiled by libtpu {made['versions']['libtpu']}, jax {jax.__version__}, {made['date']}; MiB")
     print("chip  kernel                                         operands  results  temporary")
     table = []
     for chip in CHIPS:
@@ -81,7 +75,7 @@ def main() -> None:
             )
     if arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump({**about, "results": table}, file, indent=1)
+            json.dump({**made, "results": table}, file, indent=1)
 
 
 if __name__ == "__main__":

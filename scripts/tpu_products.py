@@ -12,16 +12,14 @@ XLA's own cycles, and for kernels the cycles of their schedules or the time of t
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import product as product_of_choices
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from about import about
 from capscale.kernels import bundles, dispatch, estimated, products
 from capscale.kernels.aot import compile_for_tpu
 from capscale.kernels.matmul.codes import DTYPES, Multiplicand, Pair
@@ -131,12 +129,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = bundles.folder()
     assert folder is not None, "libtpu was loaded before it could be told to write schedules"
-    about = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"jax": jax.__version__, "libtpu": version("libtpu"), "python": sys.version.split()[0]},
-        "command": " ".join(["python", *sys.argv]),
-    }
-    print(f"by schedules of libtpu {about['versions']['libtpu']}; estimates, nothing was run")
+    made = about("jax", "libtpu")
+    print(f"by schedules of libtpu {made['versions']['libtpu']}; estimates, nothing was run")
     print("chip  format  size      M      K      F   values us   codes us   alone: values us   codes us")
     path = None if arguments.json is None else Path(arguments.json)
     before = json.loads(path.read_text())["results"] if path is not None and path.exists() else []
@@ -152,7 +146,7 @@ def main() -> None:
         print(told + (f" {alone[0]:18.2f} {alone[1]:10.2f}" if alone else ""), flush=True)
         if path is not None:
             rows_now = [table[place] for place in sorted(table)]
-            path.write_text(json.dumps({**about, "results": rows_now}, indent=1) + "\n")
+            path.write_text(json.dumps({**made, "results": rows_now}, indent=1) + "\n")
     for (chip, pair), widths in fewest_rows(table.values()).items():
         print(f"{chip} {pair}: {widths}")
 

@@ -10,14 +10,11 @@ once at the chip's bandwidth.
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
+from about import about
 from capscale.kernels import costs
 from capscale.kernels.chips import TPUS
 from capscale.kernels.project import Spec, Unsupported
@@ -60,13 +57,8 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", choices=sorted({name for name, *_ in FORMATS}))
     arguments = parser.parse_args()
     shape = tuple(arguments.shape)
-    about = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"jax": jax.__version__, "libtpu": version("libtpu"), "python": sys.version.split()[0]},
-        "command": " ".join(["python", *sys.argv]),
-        "shape": shape,
-    }
-    print(f"{shape[0]} x {shape[1]}, by schedules of libtpu {about['versions']['libtpu']}; estimates, nothing was run")
+    made = {**about("jax", "libtpu"), "shape": shape}
+    print(f"{shape[0]} x {shape[1]}, by schedules of libtpu {made['versions']['libtpu']}; estimates, nothing was run")
     print("chip  format                   dtype        cycles      us   least us   times the least")
     table: list[dict[str, Any]] = []
     for chip in arguments.chips:
@@ -80,7 +72,7 @@ def main() -> None:
                 row = {"chip": chip, "format": name, "dtype": dtype, "cycles": count}
                 table.append({**row, "us": round(us, 1), "least_us": round(least, 1), "times": round(us / least, 2)})
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({**about, "results": table}, indent=1) + "\n")
+        Path(arguments.json).write_text(json.dumps({**made, "results": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,15 +12,13 @@ behind the mask; that of a norm is XLA's either way.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from about import about
 from capscale.kernels import bundles, dispatch
 from capscale.kernels.aot import compile_for_tpu
 from capscale.kernels.project import Spec, Unsupported
@@ -118,12 +116,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = bundles.folder()
     assert folder is not None, "libtpu was loaded before it could be told to write schedules"
-    about = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"jax": jax.__version__, "libtpu": version("libtpu"), "python": sys.version.split()[0]},
-        "command": " ".join(["python", *sys.argv]),
-    }
-    print(f"by schedules of libtpu {about['versions']['libtpu']}; estimates, nothing was run; us, and of arithmetic")
+    made = about("jax", "libtpu")
+    print(f"by schedules of libtpu {made['versions']['libtpu']}; estimates, nothing was run; us, and of arithmetic")
     print(f"{'chip prologue         format     rows x width':48s}{'alone':>15s}{'apart':>15s}{'together':>15s}")
     table: list[dict[str, Any]] = []
     for chip in arguments.chips:
@@ -138,7 +132,7 @@ def main() -> None:
                 each = iter(found.values())
                 print(f"{told:48s}" + "".join(f"{us:8.1f}{next(each):7.1f}" for us in each), flush=True)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({**about, "results": table}, indent=1) + "\n")
+        Path(arguments.json).write_text(json.dumps({**made, "results": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Launch(Selecting):
     """Write all layers out in place of a loop over one: faster steps, which take several times as long to compile."""
     memory: HowMemory = "given"
     """By auto workers use, for each program, the setting that `capscale preflight --memory auto --out` has kept in the
-    sweep's directory, or else the first that fits, which they keep there."""
+    sweep's directory, or else one that fits, which they keep there."""
     device_memory: float | None = None
     """With --memory auto: GB (10^9 bytes) of a device, if not what it tells itself."""
     checkpoint_interval: float | None = None

@@ -57,7 +57,7 @@ class Preflight(Selecting):
     unroll: bool = False
     """Write all layers out in place of a loop over one: faster steps, which take several times as long to compile."""
     memory: HowMemory = "given"
-    """By auto each program is compiled with the first of these settings that fits, all at once where that does."""
+    """By auto a program is compiled all at once or, where that does not fit, with what does and is estimated best."""
     out: str | None = None
     """With --memory auto: directory of the sweep, where the settings are kept for `--memory auto` of the workers."""
     mfu: float | None = None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 HEAD = f"{'':<36} " + (
     "GB/device  compile  ms/step  MFU  GB sent    bound by   runs      steps   FLOPs  hours each  device-hours"
 )
-"""Of its lines."""
+"""Names of the columns of its lines."""
 HELD = ("estimator", "parametrization", "activations", "cache", "gradients")
 """Fields of a parameter, one of which is said where anything of it is compressed."""
 

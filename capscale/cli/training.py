@@ -60,7 +60,7 @@ class Training:
     unroll: bool = False
     """Write all layers out in place of a loop over one: faster steps, which take several times as long to compile."""
     memory: HowMemory = "given"
-    """By auto each program gets the first of these settings that fits, all at once where that does: the one that is
+    """By auto each program gets a setting of these that fits, all at once where that does: the one that is
     kept in --out/memory, or else it is looked for, and kept there. Means --mode mesh."""
     device_memory: float | None = None
     """With --memory auto: GB (10^9 bytes) of a device, if not what it tells itself."""

@@ -1,4 +1,4 @@
-"""Memory settings per program, `--memory auto`: the first that fits, kept in the sweep's directory for all workers."""
+"""Memory settings per program, `--memory auto`: what fits, kept in the sweep's directory for all workers."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -81,6 +81,22 @@ def test_fewer_devices_share_and_layers_are_computed_anew_for_fewer_micro_batche
     assert compiled.estimate.step == seconds(found) == seconds(best) < seconds(start)
 
 
+@pytest.mark.parametrize(("parts", "expected"), [(2, Memory(microbatches=2)), (4, Memory(remat=True))])
+def test_layers_anew_count_between_two_and_four_micro_batches(parts, expected, monkeypatch, pretend):
+    """Where weights are sent by layer, in so many micro-batches or more, or in one of layers computed anew."""
+    pretend(0)
+
+    def compile_step(run, setting, quick=False):
+        memory = setting.memory
+        fits = memory.gather == "layer" and (memory.remat or memory.microbatches >= parts)
+        return Compiled(0 if fits else 2, 1, 1.0, "")
+
+    monkeypatch.setattr(choosing, "compile_step", compile_step)
+    found = choosing.remedy_here(RUN, Compiled(2, 1, 1.0, ""), Setting(SLICE), True)
+    assert found is not None
+    assert found[0] == Setting(SLICE, 16, expected)
+
+
 def test_what_is_not_estimated_stays(pretend):
     calls = pretend(math.inf, estimated=False)
     start = Setting(SLICE, 16, Memory(microbatches=4, gather="step"))

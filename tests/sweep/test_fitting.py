@@ -1,4 +1,4 @@
-"""`--memory auto`: the first setting that fits, held against all of them on two CPU devices, and kept for workers."""
+"""`--memory auto`: the fewest micro-batches that fit, by brute force on two CPU devices; settings kept for workers."""
 
 import importlib.util
 import json

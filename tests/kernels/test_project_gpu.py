@@ -1,6 +1,7 @@
 """Projection on Hopper: interpreted against the reference, and lowered; on the device where there is one."""
 
 from functools import partial
+from itertools import cycle
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from capscale.kernels.compare import close, gradient_bound, tolerance
 from capscale.kernels.project import Unsupported, reference
 from capscale.kernels.project.codes import decode
 from capscale.kernels.project.gpu import encode as gpu_codes
+from capscale.kernels.project.gpu import launch
 from capscale.kernels.project.gpu import project as gpu
 from capscale.kernels.testing import check_cuda, check_gpu_interpreted, rows
 from support.cases import parametrize
@@ -110,6 +112,36 @@ def test_interpreted(name, rotation, back, dtype):
     shape = (70, 256) if name == "e2m1" else (3, 256)  # one of them in two blocks, the second one ragged
     found = run(spec(name, rotation, back), shape, dtype, interpret=True)
     assert found.value_RK.shape == shape
+
+
+@pytest.mark.ci
+@pytest.mark.kernel("project", "interpret-gpu")
+@pytest.mark.parametrize(("buffers", "room"), [(1, [1, 2, 1]), (2, [2, 2, 2])])
+def test_a_block_takes_several_rows_after_each_other(buffers, room, monkeypatch):
+    """24 rows of 5 tiles, two groups of 64, at a time, the last time some of them again, forward and backward."""
+    monkeypatch.setattr(launch, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(launch, "BLOCKS", 1)
+    # Blocks that there is room for with two buffers, with one, and with those that it takes.
+    monkeypatch.setattr(launch, "_resident", lambda _, of=cycle(room): next(of))
+    of, x = spec("int4", 128, back=True), rows((56, 640), jnp.bfloat16)
+    monkeypatch.setattr(launch.Memory, "of", counted := Counted(launch.Memory.of))
+    found, expected = gpu.project(of, x, interpret=True), reference.project(of, x)
+    close(found, expected, 640, tolerance(x.dtype, exact_rotation=False, tensor_cores=False))
+    back = gpu.backward(of, expected.mask_RW, x, interpret=True)
+    wanted = reference.backward(of, expected.mask_RW, x)
+    np.testing.assert_allclose(back.astype(jnp.float32), wanted.astype(jnp.float32), atol=2**-7)
+    assert [memory.stages for memory in counted.made] == [buffers, buffers]
+
+
+class Counted:
+    """A function that keeps what it made."""
+
+    def __init__(self, function):
+        self.function, self.made = function, []
+
+    def __call__(self, *operands):
+        self.made.append(self.function(*operands))
+        return self.made[-1]
 
 
 def interpreted(of, dtype, width: int = 128):

@@ -107,7 +107,7 @@ def test_a_rule_with_choices_between_booleans_lowers():
     check_cuda(SPEC, (64, 256))
 
 
-@pytest.mark.parametrize(("kernel", "where", "name"), [(tpu, tpu, "row_rms"), (gpu, gpu.gpu_sums, "measure")])
+@pytest.mark.parametrize(("kernel", "where", "name"), [(tpu, tpu, "row_rms"), (gpu, gpu.Measure, "take")])
 @pytest.mark.parametrize(("rule", "measured"), [(by_rms, True), (lambda x, m: m.keep, False)])
 def test_nothing_is_measured_that_no_mask_reads(*, kernel, where, name, rule, measured, monkeypatch):
     calls, measure = [], getattr(where, name)

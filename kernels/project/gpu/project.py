@@ -1,38 +1,37 @@
 """The projection of rows on Hopper (Mosaic GPU).
 
-    x (R, K)  --reshape-->  tiles, (R K / 128, 128), each a row of the kernel
+    rows of a block in shared memory
+      --> rotated by a product with the +-1 matrix, columns interleaved            (see `tiles`)
+      --> measured, where several tiles share a scale                              (see `measures`)
+      --> strip by strip through registers: values in place of the rows, and a flag a value where a gradient passes
+      --> flags of a row's tiles to the bits of a byte, by a product with powers of two    (see `cut.Planes`)
+      --> values rotated back, or their columns
 
-                     128 values
-                 +----------------+
-    64 tiles     |                |   a block: one warpgroup, in shared memory by TMA, as wgmma reads it
-                 +----------------+
-                     |  x +-1 matrix or a permutation, on the tensor cores, where values are rotated or exchanged
-                 +----+----+--   --+
-                 |    |    |  ...  |   strips (64, columns) in registers: neighbours in the same place of each
-                 +----+----+--   --+
-
-Values pass through registers once. What several tiles of a row share is measured before (see `sums`). The Hadamard
-rotation is a product with a matrix of signs, and so is the exchange of neighbours that N:M sparsity, codebooks and
-groups below 8 values need (see `tiles`). Where values share a scale in groups of 16, 32, 64 or 96 and nothing is
-rotated or exchanged, every group is a tile.
+Rows are read once, and values and bits of the mask are all that is written.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.typing import DTypeLike
 
+from ...hopper import ROWS, swizzled
 from ..mask import pack_mask, unpack_mask
 from ..reference import Projected
 from ..spec import Spec
 from . import strips
-from . import sums as gpu_sums
-from .tiles import ROWS, TILE, Interleave, Tiles, call, interleave_of
+from .cut import TILE, Block, Interleave, Planes, blocks_of, interleave_of
+from .launch import BLOCK_SHARED, call
+from .measures import Measure
+from .rows import Operand, Rows, factor_memory
+from .tiles import Tiles
 
 DTYPES = (jnp.float32, jnp.bfloat16)
+OVERHEAD = 16 * 1024 + 3 * TILE * TILE * 2  # bytes of shared memory beside tiles: matrices, flags, bits, columns
 
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -46,134 +45,158 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
     interleave = interleave_of(spec, shape[1])
     if isinstance(interleave, str):
         return interleave
-    if spec.scale is not None and spec.scale.statistic == "extremes" and interleave.shared > interleave.tile:
-        return f"both ends of {interleave.shared} values, which are several tiles of {interleave.tile}, are left to XLA"
-    return None
+    block = block_of(interleave, shape[1], dtype)
+    return block if isinstance(block, str) else None
+
+
+def block_of(interleave: Interleave, width: int, dtype: DTypeLike) -> Block | str:
+    """The best block that fits into shared memory twice, else once, or why none does."""
+    row_bytes = interleave.tile * jnp.dtype(dtype).itemsize
+    blocks = blocks_of(width, interleave.tile)
+    for budget in (BLOCK_SHARED // 2, BLOCK_SHARED):
+        for block in blocks:
+            if OVERHEAD + block.groups * ROWS * row_bytes <= budget:
+                return block
+    return f"whole rows of {width} values of {jnp.dtype(dtype)} do not fit into a block's shared memory"
 
 
 def project(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret: bool = False) -> Projected:
     """Projection of rows as `reference.project`, on Hopper."""
-    rows, width = x_RK.shape
-    if not rows:
+    count, width = x_RK.shape
+    if not count:
         return Projected(x_RK, pack_mask(x_RK != 0) if spec.mask else None)
-    interleave = whole_interleave(spec, width)
-    x, operands = operands_of(spec, interleave, x_RK, given_R1, interpret=interpret)
-    leaves, structure = jax.tree.flatten(operands)
-    out_type = [jax.ShapeDtypeStruct(operands.x.shape, x.dtype)]
-    if spec.mask is not None:
-        out_type.append(jax.ShapeDtypeStruct(operands.x.shape, jnp.int8))
-    body = partial(_forward, spec, width, structure)
-    out = call(body, leaves, tuple(out_type), interleave=interleave, rotation=spec.rotation, interpret=interpret)
-    value = out[0][: x.shape[0]].reshape(x_RK.shape)
-    mask = pack_mask(out[1][: x.shape[0]].reshape(x_RK.shape) != 0) if spec.mask is not None else None
-    return Projected(value, mask)
+    source = Source.of(spec, width, x_RK.dtype)
+    rows = Rows.of(count, source.block)
+    planes = None if spec.mask is None else Planes(source.block, 1)
+    outputs = [Operand("tiles", x_RK.dtype)]
+    if planes is not None:
+        outputs.append(Operand("bytes", jnp.dtype(jnp.int8), planes))
+    out = call(
+        partial(_forward, source, planes),
+        source.operands(rows, x_RK, given_R1),
+        outputs,
+        rows=rows,
+        interleave=source.interleave,
+        rotation=spec.rotation,
+        gathers=not spec.back or planes is not None,
+        scratch=source.memory() | ({} if planes is None else factor_memory(source.block.tile, source.interleave)),
+        interpret=interpret,
+    )
+    return Projected(
+        rows.whole(out[0], count),
+        None if planes is None else rows.of_bytes(out[1], planes, count),
+    )
 
 
 def backward(spec: Spec, mask_RW: Array | None, g_RK: Array, *, interpret: bool = False) -> Array:
     """`reference.backward` on Hopper: rotations on the tensor cores, the mask by XLA where nothing is rotated."""
     if mask_RW is None and spec.rotation is None:
         return g_RK
-    passes = None if mask_RW is None else unpack_mask(mask_RW, g_RK.shape[1])
-    if spec.rotation is None or not g_RK.shape[0]:
-        assert passes is not None
-        return jnp.where(passes, g_RK, jnp.zeros_like(g_RK))
+    count, width = g_RK.shape
+    if spec.rotation is None or not count:
+        assert mask_RW is not None
+        return chosen(mask_RW, g_RK)
     interleave = Interleave(TILE, TILE)
-    given = [g_RK, *([] if passes is None else [passes.astype(jnp.int8)])]
-    operands = [_padded(x.reshape(-1, TILE)) for x in given]
-    out_type = (jax.ShapeDtypeStruct(operands[0].shape, g_RK.dtype),)
-    out = call(
-        partial(_backward, spec), operands, out_type, interleave=interleave, rotation=spec.rotation, interpret=interpret
-    )[0]
-    return out[: g_RK.size // TILE].reshape(g_RK.shape)
+    block = block_of(interleave, width, g_RK.dtype)
+    assert isinstance(block, Block), block
+    rows, planes = Rows.of(count, block), Planes(block, 1)
+    operands, scratch = [Operand("tiles", rows.padded(g_RK))], {}
+    if mask_RW is not None:
+        operands.append(Operand("bytes", rows.bytes_of(mask_RW, planes), planes))
+        shape = planes.chunks, ROWS, TILE
+        scratch = {"bytes": plgpu.SMEM(shape, jnp.bfloat16, transforms=swizzled(TILE, 2))}
+    (out,) = call(
+        partial(_backward, spec, planes),
+        operands,
+        [Operand("tiles", g_RK.dtype)],
+        rows=rows,
+        interleave=interleave,
+        rotation=spec.rotation,
+        gathers=False,
+        scratch=scratch,
+        interpret=interpret,
+    )
+    return rows.whole(out, count)
 
 
-def whole_interleave(spec: Spec, width: int) -> Interleave:
-    """`interleave_of`. Raises ValueError where there is none."""
-    interleave = interleave_of(spec, width)
-    if isinstance(interleave, str):
-        raise ValueError(f"{spec} on rows of {width} values: {interleave}")
-    return interleave
-
-
-class Operands(NamedTuple):
-    """Inputs of a kernel: tiles, and numbers of each of them. The same of references inside of it."""
-
-    x: Any
-    given: Any = None
-    shared: Any = None
-    """`Sums` of the values that share a scale, where they are several tiles and the scale reads any."""
-    row: Any = None
-    """`Sums` of the row, where the mask reads its root mean square."""
-    words: Any = None
-    """The codebook's table."""
-
-
-def operands_of(
-    spec: Spec, interleave: Interleave, x_RK: Array, given_R1: Array | None, *, interpret: bool
-) -> tuple[Array, Operands]:
-    """Rows as they are cut, and the operands of a kernel."""
-    width = x_RK.shape[1]
-    x = x_RK.reshape(-1, interleave.tile)
-    padded, given, shared, row = _padded(x), None, None, None
-    if given_R1 is not None:
-        given = _padded(jnp.repeat(given_R1.astype(jnp.float32), width // interleave.tile, axis=0))[:, 0]
-    measure = partial(gpu_sums.measure, spec, interleave, padded, x.shape[0], interpret=interpret)
-    if spec.scale is not None and spec.scale.statistic != "none" and interleave.shared > interleave.tile:
-        shared = measure(
-            size=interleave.shared, survivors=spec.measured_on_survivors, squares=spec.scale.statistic == "rms"
-        )
-    if spec.reads_rms:
-        row = measure(size=width, survivors=False, squares=True)
-    words = None if spec.codebook is None else spec.codebook.table().reshape(-1)
-    return x, Operands(padded, given, shared, row, words)
-
-
-def _padded(x: Array) -> Array:
-    """Rows up to a multiple of a block."""
-    return jnp.pad(x, ((0, -x.shape[0] % ROWS), (0, 0)))
+def chosen(mask_RW: Array, g_RK: Array) -> Array:
+    """Gradients where the mask lets them pass, else zero."""
+    return jnp.where(unpack_mask(mask_RW, g_RK.shape[1]), g_RK, jnp.zeros_like(g_RK))
 
 
 class Source(NamedTuple):
-    """Inputs of a kernel: a tile of each of its rows, cut into strips, and their scales."""
+    """How rows are read, measured and scaled in a kernel."""
 
     spec: Spec
-    tiles: Tiles
-    operands: Operands
-    """Numbers of the tiles are read, `x` and `words` are not."""
+    interleave: Interleave
+    block: Block
+    shared: Measure | None
+    """Of the values that share a scale, where they are several tiles and the scale reads any."""
+    row: Measure | None
+    """Of the row, where the mask reads its root mean square."""
 
     @classmethod
-    def of(cls, spec: Spec, tiles: Tiles, operands: Operands) -> "Source":
-        """Reads what is a number of every tile."""
-        refs, structure = jax.tree.flatten((operands.given, operands.shared, operands.row))
-        given, shared, row = jax.tree.unflatten(structure, tiles.columns(refs))
-        return cls(spec, tiles, operands._replace(given=given, shared=shared, row=row))
+    def of(cls, spec: Spec, width: int, dtype: DTypeLike) -> "Source":
+        """Of rows of `width` values. Raises ValueError where there is no kernel for them."""
+        interleave = whole_interleave(spec, width)
+        block = block_of(interleave, width, dtype)
+        if isinstance(block, str):
+            raise ValueError(f"{spec}: {block}")
+        shared = row = None
+        if spec.scale is not None and interleave.shared > interleave.tile:
+            tiles = interleave.shared // interleave.tile
+            # Rows that are filled up share with nothing that follows them.
+            tiles = block.tiles if tiles == block.real else tiles
+            shared = Measure("shared", spec.scale.statistic, tiles, interleave.shared)
+        if spec.reads_rms:
+            row = Measure("row", "rms", block.tiles, width)
+        return cls(spec, interleave, block, shared, row)
 
-    def parts(self) -> list[list[Array]]:
-        """Strips of the tile, part by part."""
-        return self.tiles.interleave.strips(
-            self.tiles.interleaved(self.tiles.load(self.operands.x).astype(jnp.float32))
-        )
+    def memory(self) -> dict[str, Any]:
+        """Shared memory that it needs."""
+        return {name: of for m in (self.shared, self.row) if m is not None for name, of in m.memory(self.block).items()}
 
-    def rms(self, width: int) -> Array | None:
-        """The root mean square of every row of `width` values, where the mask reads it."""
-        row = self.operands.row
-        return None if row is None else row.root_mean_square(width)
+    def operands(self, rows: Rows, x_RK: Array, given_R1: Array | None) -> list[Operand]:
+        """Rows, the given number of each and the codebook's table, as far as there are."""
+        operands = [Operand("tiles", rows.padded(x_RK))]
+        if given_R1 is not None:
+            operands.append(Operand("column", rows.repeated(given_R1.astype(jnp.float32))))
+        if self.spec.codebook is not None:
+            operands.append(Operand("memory", self.spec.codebook.table().reshape(-1)))
+        return operands
 
-    def of_row(self, parts: list[list[Array]]) -> Any:
+    def measure(self, tiles: Tiles, x: Any) -> None:
+        """Turns tiles and takes the measures of several of them."""
+        tiles.turn(x)
+
+        def everything(group: Any) -> list[Array]:
+            return [strip for starts in self.interleave.starts for strip in tiles.strips(x, group, starts)]
+
+        def measured(group: Any) -> list[Array]:
+            parts = (tiles.strips(x, group, starts) for starts in self.interleave.starts)
+            return [strip for part in parts for strip in strips.measured(self.spec, part)]
+
+        if self.shared is not None:
+            self.shared.take(tiles, measured)
+        if self.row is not None:
+            self.row.take(tiles, everything)
+
+    def of_row(self, tiles: Tiles, x: Any, group: Any, given: Any) -> Any:
         """The scale of every tile, where its values share one."""
-        interleave = self.tiles.interleave
-        if self.spec.scale is None or interleave.group is not None:
+        if self.spec.scale is None or self.interleave.group is not None:
             return None
-        if interleave.shared > interleave.tile:
-            return strips.scale_of(self.spec, self.operands.shared, interleave.shared, self.operands.given)
-        read = [x for part in parts for x in strips.measured(self.spec, part)]
-        return strips.measure(self.spec, read, shape=(ROWS,), size=interleave.shared, given=self.operands.given)
+        if self.shared is not None:
+            found = self.shared.found(tiles, group)
+            return strips.scale_of(self.spec, found, self.interleave.shared, given)
+        parts = (tiles.strips(x, group, starts) for starts in self.interleave.starts)
+        read = [strip for part in parts for strip in strips.measured(self.spec, part)]
+        return strips.measure(self.spec, read, shape=(ROWS,), size=self.interleave.shared, given=given)
 
-    def of_groups(self, part: list[Array]) -> list[Any]:
+    def of_groups(self, part: list[Array], given: Any) -> list[Any]:
         """The scale of the group that a part of a tile is; where its strips are narrower, of each run of them."""
-        interleave = self.tiles.interleave
+        interleave = self.interleave
         assert interleave.group is not None
-        measure = partial(strips.measure, self.spec, size=interleave.group, given=self.operands.given)
+        measure = partial(strips.measure, self.spec, size=interleave.group, given=given)
         if not interleave.narrow:
             return [measure(part, shape=(ROWS,))]
         runs = [part[first : first + interleave.group] for first in range(0, interleave.factor, interleave.group)]
@@ -189,45 +212,78 @@ class Source(NamedTuple):
         return [scale for scale in full for _ in range(len(part) // len(full))]
 
 
-def _forward(spec: Spec, width: int, structure: Any, tiles: Tiles, *refs: Any) -> None:
-    operands = structure.unflatten(refs[: structure.num_leaves])
-    value_ref, *mask_ref = refs[structure.num_leaves :]
-    source = Source.of(spec, tiles, operands)
-    parts, rms = source.parts(), source.rms(width)
-    of_row = source.of_row(parts)
+def whole_interleave(spec: Spec, width: int) -> Interleave:
+    """`interleave_of`. Raises ValueError where there is none."""
+    interleave = interleave_of(spec, width)
+    if isinstance(interleave, str):
+        raise ValueError(f"{spec} on rows of {width} values: {interleave}")
+    return interleave
+
+
+def _forward(source: Source, planes: Planes | None, tiles: Tiles, operands: list[Any], results: list[Any]) -> None:
+    spec, interleave, x = source.spec, source.interleave, operands[0]
+    given_ref = operands[1] if spec.scale is not None and spec.scale.given else None
+    source.measure(tiles, x)
 
     def word(i: Any) -> list[Any]:
         assert spec.codebook is not None
         row = spec.codebook.dimension + 1
-        return [operands.words[i * row + j] for j in range(row)]
+        return [operands[-1][i * row + j] for j in range(row)]
 
-    def scales(part: list[Array]) -> list[Any]:
-        return source.spread(source.of_groups(part) if of_row is None else [of_row], part)
+    def project(group: Any) -> None:
+        given = None if given_ref is None else given_ref[group]
+        of_row = source.of_row(tiles, x, group, given)
+        rms = None if source.row is None else source.row.found(tiles, group).root_mean_square(source.block.width)
 
-    values, flags = [], []
-    for part in parts:  # what waits for the other parts is as narrow as it can be: two bfloat16 are one register
-        found, passes = strips.project(spec, part, scales, word, rms)
-        values.append([x.astype(value_ref.dtype) for x in found])
-        if mask_ref:
-            flags.append([_flags(of, tiles.interleave.strip) for of in passes])
-    for ref in mask_ref:
-        tiles.store(ref, tiles.gathered_bytes(tiles.joined(flags)).astype(jnp.int8))
-    value = tiles.joined(values)
-    value = tiles.rotated_back(value) if spec.back else tiles.gathered(value)
-    tiles.store(value_ref, value.astype(value_ref.dtype))
+        def scales(part: list[Array]) -> list[Any]:
+            return source.spread(source.of_groups(part, given) if of_row is None else [of_row], part)
+
+        for starts in interleave.starts:
+            values, passes = strips.project(spec, tiles.strips(x, group, starts), scales, word, rms)
+            tiles.write(x, group, starts, values)
+            if planes is not None:
+                tiles.write_factor(starts, [_flags(of, interleave.strip) for of in passes])
+        if planes is not None:
+            tiles.to_bytes(group, planes, results[1])
+
+    if planes is not None:
+        tiles.clear(results[1], planes)
+    tiles.each(project)
+    if planes is not None:
+        tiles.gather_bytes(results[1], planes)
+    tiles.turn_back(x, rotated=spec.back)
 
 
 def _flags(passes: Array | None, columns: int) -> Array:
     """1 where the gradient passes, else 0; None: everywhere."""
     ones = jnp.ones((ROWS, columns), jnp.float32)
-    return (ones if passes is None else jnp.where(passes, ones, 0.0)).astype(jnp.bfloat16)
+    return ones if passes is None else jnp.where(passes, ones, 0.0)
 
 
-def _backward(spec: Spec, tiles: Tiles, g_ref: Any, *refs: Any) -> None:
-    *mask, out_ref = refs
-    g = tiles.load(g_ref).astype(jnp.float32)
-    if spec.back:
-        g = tiles.rotate(g)
-    for mask_ref in mask:
-        g = jnp.where(tiles.load(mask_ref).astype(jnp.int32) > 0, g, 0.0)
-    tiles.store(out_ref, tiles.rotate(g).astype(out_ref.dtype))
+def _backward(spec: Spec, planes: Planes, tiles: Tiles, operands: list[Any], results: list[Any]) -> None:
+    g, *mask = operands
+    for bytes_ref in mask:
+        held = tiles.smem["bytes"]
+        for chunk in range(planes.chunks):
+            held[chunk] = (bytes_ref[chunk].astype(jnp.int32) & 0xFF).astype(jnp.float32).astype(jnp.bfloat16)
+        plgpu.commit_smem()
+
+    def back(group: Any) -> None:
+        x = g[group].astype(jnp.float32)
+        if spec.back:
+            x = tiles.rotate(x)
+        for _ in mask:
+            x = jnp.where(_bits(tiles, planes, group) > 0, x, 0.0)
+        results[0][group] = tiles.rotate(x).astype(g.dtype)
+
+    tiles.each(back)
+
+
+def _bits(tiles: Tiles, planes: Planes, group: Any) -> Array:
+    """Bits of a group's tiles, int32, out of "bytes" in shared memory."""
+    held = tiles.smem["bytes"]
+    of_chunks = [
+        tiles.product([planes.source(group, chunk).astype(jnp.bfloat16)], held.at[chunk])
+        for chunk in range(planes.chunks)
+    ]
+    return lax.shift_right_logical(reduce(jnp.add, of_chunks).astype(jnp.int32), planes.shift(group)) & 1

@@ -119,30 +119,31 @@ class Sums(NamedTuple):
         )
 
 
-def _extremes(strips: list[Array], shape: tuple[int, ...]) -> Extremes:
-    """Both ends of the strips."""
+def end_keys(strips: list[Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Both ends of the strips as integers, of which greater ones lie farther out; see `ends`."""
     keys = [order(x) for x in strips]
     start = jnp.full(shape, LOWEST, jnp.int32)
     low, high = (
         jnp.maximum(start, _over(sides, shape, jnp.maximum, jnp.max)) for sides in ([-key for key in keys], keys)
     )
+    return low, high
+
+
+def ends(low: Array, high: Array) -> Extremes:
+    """Both ends of what the greatest `end_keys` are of."""
     return Extremes(from_order(-low), from_order(high))
 
 
-def scale_of(spec: Spec, sums: Sums | None, size: int, given: Array | None) -> Array:
-    """The scale of `size` values; `sums` None where the rule reads the `given` number alone."""
+def scale_of(spec: Spec, measured: Any, size: int, given: Array | None) -> Any:
+    """The scale of `size` values; `measured`: `Sums`, `Extremes`, or None where the rule reads the `given` alone."""
     assert spec.scale is not None
     match spec.scale.statistic:
-        case "none":
-            return spec.scale(None, given)
+        case "none" | "extremes":
+            return spec.scale(measured, given)
         case "largest":
-            assert sums is not None
-            return spec.scale(sums.largest, given)
+            return spec.scale(measured.largest, given)
         case "rms":
-            assert sums is not None
-            return spec.scale(sums.root_mean_square(size, spec.share), given)
-        case "extremes":
-            raise ValueError(f"{spec}: both ends of a group are measured within a tile")
+            return spec.scale(measured.root_mean_square(size, spec.share), given)
 
 
 def measure(spec: Spec, strips: list[Array], *, shape: tuple[int, ...], size: int, given: Array | None) -> Any:
@@ -153,12 +154,16 @@ def measure(spec: Spec, strips: list[Array], *, shape: tuple[int, ...], size: in
     """
     assert spec.scale is not None
     given = given if given is None or len(shape) == 1 else lax.broadcast_in_dim(given, shape, (0,))
-    if spec.scale.statistic == "extremes":
-        return spec.scale(_extremes(strips, shape), given)
-    sums = None
-    if spec.scale.statistic != "none":
-        sums = _sums(strips, shape, size) if spec.scale.statistic == "rms" else Sums(largest(strips, shape))
-    return scale_of(spec, sums, size, given)
+    match spec.scale.statistic:
+        case "none":
+            measured = None
+        case "extremes":
+            measured = ends(*end_keys(strips, shape))
+        case "largest":
+            measured = Sums(largest(strips, shape))
+        case "rms":
+            measured = _sums(strips, shape, size)
+    return scale_of(spec, measured, size, given)
 
 
 def root_mean_square(strips: list[Array]) -> Array:

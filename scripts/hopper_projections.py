@@ -1,12 +1,12 @@
-"""Resources of the projection kernels for Hopper by ptxas, and bytes of XLA's reference, against the least they take.
+"""Resources of the projection kernels for Hopper by ptxas, and bytes that they and XLA's reference move.
 
     python scripts/hopper_projections.py                      # needs no GPU, but the compilers (see below)
     python scripts/hopper_projections.py --json docs/benchmarks/projections-hopper.json
 
 No times: nothing is run. Kernels are compiled for an H100, forward with the mask and, in bfloat16, codes; ptxas tells
-registers, spills and shared memory, and with them how many blocks a multiprocessor holds at once. Of the reference,
-which runs where kernels do not, the bytes are counted that XLA's optimised program reads and writes for value and
-gradient; the least is rows, cotangents and both results once.
+registers, spills and shared memory, and with them how many blocks a multiprocessor holds at once. Bytes are those that
+XLA's optimised program reads and writes for value and gradient, by the kernels and by the reference, which runs where
+kernels do not; the least is rows, cotangents and both results once.
 
 The compilers are PyPI's: jax-cuda13-plugin and jax-cuda13-pjrt of jax's version, nvidia-cuda-nvcc, nvidia-nvvm,
 nvidia-nvjitlink and nvidia-cuda-nvdisasm, as seen on Python 3.12 with jax 0.11.2.
@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from capscale.kernels import costs, ptxas
 from capscale.kernels.aot import WHEELS, Unavailable, hopper_devices
+from capscale.kernels.dispatch import Backend
 from capscale.kernels.project import Spec, Unsupported, op
 from jax import Array
 
@@ -45,7 +46,8 @@ FORMATS = (
     *("int4", "int4+h128", "int4+h128+back", "int4-g32", "mxfp4", "nvfp4", "e2m1"),
     *("2:4", "2:4+int4", "2:4+int4+h128", RUNS_OF_16, "higgs-d2-n16"),
 )
-REFERENCES = ("int4", "int4+h128+back", "mxfp4+h128+back")
+MOVED = ("int4", "int4+h128+back", "2:4+int4+h128+back", "mxfp4+h128+back")
+BACKENDS: tuple[Backend, ...] = ("gpu", "reference")
 NOTHING = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
 """Instructions that move nothing."""
 
@@ -60,11 +62,11 @@ def spec_named(name: str) -> Spec:
     return spec
 
 
-def reference_bytes(spec: Spec, shape: tuple[int, int]) -> dict[str, Any]:
-    """Bytes of value and gradient by XLA in bfloat16, how many kernels it launches for them, and times the least."""
+def moved(spec: Spec, shape: tuple[int, int], backend: Backend) -> dict[str, Any]:
+    """Bytes of value and gradient in bfloat16, how many kernels are launched for them, and times the least."""
 
     def both(x: Array, g: Array) -> tuple[Array, Array]:
-        value, pull = jax.vjp(lambda x: op.project(spec, x, None, op.BackendChoice("reference")), x)
+        value, pull = jax.vjp(lambda x: op.project(spec, x, None, op.BackendChoice(backend)), x)
         return value, pull(g)[0]
 
     x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
@@ -73,7 +75,7 @@ def reference_bytes(spec: Spec, shape: tuple[int, int]) -> dict[str, Any]:
     sizes = {line.name: line.result for line in lines}
     launched = [line for line in lines if line.op not in NOTHING]
     total, least = sum(work(line, 0, 1, sizes, text).bytes for line in launched), 4 * x.size * x.dtype.itemsize
-    return {"launches": len(launched), "bytes": total, "least_bytes": least, "times": round(total / least, 2)}
+    return {"launches": len(launched), "bytes": int(total), "least_bytes": least, "times": round(total / least, 2)}
 
 
 def main() -> None:
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=2, default=(4096, 4096))
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
-    parser.add_argument("--references", nargs="*", default=list(REFERENCES), choices=REFERENCES)
+    parser.add_argument("--bytes", nargs="*", default=list(MOVED), choices=MOVED, help="formats whose bytes are told")
     arguments = parser.parse_args()
     shape = tuple(arguments.shape)
     try:
@@ -100,7 +102,7 @@ def main() -> None:
     print(
         "format            dtype     op       kernel      registers  spilled bytes  shared  blocks  serialised    PTX"
     )
-    kernels, references = [], []
+    kernels, found = [], []
     for name in arguments.formats:
         for dtype in arguments.dtypes:
             for row in rows(name, shape, dtype):
@@ -111,12 +113,13 @@ def main() -> None:
                     f"{row['serialised']:10d} {row['instructions']:8d}",
                     flush=True,
                 )
-    for name in arguments.references:
-        row = {"format": name, "dtype": "bfloat16", **reference_bytes(spec_named(name), shape)}
-        references.append(row)
-        print(f"{name}: XLA launches {row['launches']} kernels, {row['times']} times the least bytes", flush=True)
+    for name in arguments.bytes:
+        for backend in BACKENDS:
+            row = {"format": name, "dtype": "bfloat16", "by": backend, **moved(spec_named(name), shape, backend)}
+            found.append(row)
+            print(f"{name} by {backend}: {row['launches']} launches, {row['times']} times the least bytes", flush=True)
     if arguments.json:
-        text = json.dumps({**about, "kernels": kernels, "references": references}, indent=1)
+        text = json.dumps({**about, "kernels": kernels, "moved": found}, indent=1)
         Path(arguments.json).write_text(text + "\n")
 
 
@@ -128,8 +131,7 @@ def rows(name: str, shape: tuple[int, int], dtype: str) -> list[dict[str, Any]]:
         for kernel, resources in costs.on_hopper(spec, shape, jnp.dtype(dtype), of).items():
             counted = {**resources._asdict(), "blocks": resources.blocks}
             row = {"format": name, "dtype": dtype, "op": of, "kernel": kernel.removeprefix("capscale_"), **counted}
-            if of == "project" or kernel.endswith("encode"):  # codes measure rows as values do
-                found.append(row)
+            found.append(row)
     return found
 
 

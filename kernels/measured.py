@@ -1,7 +1,8 @@
 """Where XLA was measured to be faster than a kernel: "auto" leaves such an operation to XLA, "require" does not.
 
 NVIDIA H200, jax 0.11.2, 2026-11-28, `bash scripts/device_check.sh`: docs/benchmarks/device-h200-tiles.json. Matrices of
-4096 x 4096 in bfloat16; other shapes and dtypes are taken to be as these.
+4096 x 4096 in bfloat16; other shapes and dtypes are taken to be as these. The projections are those that read rows
+three times: since then rows stay in a block (`project.gpu`), which has not been run on a GPU yet.
 """
 
 from itertools import pairwise

@@ -36,11 +36,16 @@ def test_the_best_block(width, rows, groups):
 
 
 def test_a_block_fits_into_shared_memory_or_the_reason_is_said():
-    of = Interleave(TILE, TILE)
-    assert block_of(of, 11008, jnp.bfloat16) == Block(4, 86, 86, TILE)
-    assert block_of(of, 11008, jnp.float32) == Block(1, 88, 86, TILE)  # rows that are filled up to whole units
-    assert unsupported(Spec(Int(4), LargestOver(7.5)), (8, 65536), jnp.float32) == (
-        "whole rows of 65536 values of float32 do not fit into a block's shared memory"
+    of, rotated = Spec(Int(4), LargestOver(7.5)), Spec(Int(4), LargestOver(7.5), rotation=128)
+    cut = interleave_of(of, 11008)
+    assert isinstance(cut, Interleave)
+    assert block_of(of, cut, 11008, 2) == Block(4, 86, 86, TILE)
+    assert block_of(of, cut, 11008, 4) == Block(4, 86, 86, TILE)
+    assert block_of(rotated, cut, 11008, 4) == Block(1, 88, 86, TILE)  # rows that are filled up to whole units
+    assert unsupported(rotated, (8, 28672), jnp.float32) is None
+    assert unsupported(rotated, (8, 65536), jnp.bfloat16) is None
+    assert unsupported(of, (8, 65536), jnp.float32) == (
+        "whole rows of 65536 values of 4 bytes do not fit into a block's shared memory"
     )
 
 

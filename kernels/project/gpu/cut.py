@@ -134,8 +134,8 @@ class Block(NamedTuple):
 def blocks_of(width: int, tile: int) -> list[Block]:
     """Blocks that hold whole rows and whole units that are copied, the best first.
 
-    The best fills `FILLED` of what it is worked on with, in the fewest groups. Where a row's tiles are an odd number or
-    nearly, the least block is large: then, last, there is one of rows that are filled up to whole units.
+    The best fills `FILLED` of what it is worked on with, in the fewest groups. The last is one row, filled up to whole
+    units: the least block, where a row's tiles are an odd number or nearly, at the cost of a copy of all rows.
     """
     real = width // tile
 
@@ -145,8 +145,7 @@ def blocks_of(width: int, tile: int) -> list[Block]:
 
     found = [Block(rows, real, real, tile) for rows in range(1, ROWS + 1)]
     found = [block for block in found if block.used % UNIT == 0 and (block.groups == 1 or block.rows <= ROWS // 2)]
-    filled_up = -(-real // UNIT) * UNIT
-    return sorted(found, key=order) + ([] if filled_up == real else [Block(1, filled_up, real, tile)])
+    return [*sorted(found, key=order), Block(1, -(-real // UNIT) * UNIT, real, tile)]
 
 
 class Planes(NamedTuple):

@@ -15,7 +15,7 @@ from ..bitplanes import plane_bytes
 from ..codes import CodedGrid, Encoded, code_bits, code_of, coded_grid, encoded_spec, group_count
 from ..spec import Spec
 from . import project as gpu
-from .cut import Planes
+from .cut import Interleave, Planes
 from .launch import call
 from .rows import Operand, Rows, factor_memory
 from .tiles import Tiles
@@ -23,7 +23,14 @@ from .tiles import Tiles
 
 def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
     """Why this kernel cannot encode rows of this shape, or None where it can."""
-    return gpu.unsupported(spec, shape, dtype)
+    if (reason := gpu.unsupported(spec, shape, dtype)) is not None:
+        return reason
+    return gpu.unsupported(spec, shape, dtype, _beside(gpu.whole_interleave(spec, shape[1])))
+
+
+def _beside(interleave: Interleave) -> int:
+    """Bytes of shared memory for what is written of a value: its code, and its scale where tiles of these are."""
+    return 1 + (4 if interleave.narrow else 0)
 
 
 def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret: bool = False) -> Encoded:
@@ -32,7 +39,8 @@ def encode(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret:
     bits, groups = code_bits(grid), group_count(spec, width)
     if not count:
         return Encoded(jnp.zeros((0, plane_bytes(width, bits)), jnp.uint8), jnp.zeros((0, groups), jnp.float32))
-    source = gpu.Source.of(spec, width, x_RK.dtype)
+    beside = _beside(gpu.whole_interleave(spec, width))
+    source = gpu.Source.of(spec, width, x_RK.dtype.itemsize + beside)
     rows, planes, interleave = Rows.of(count, source.block), Planes(source.block, bits), source.interleave
     # Of a tile, of each group that is a part of it, or of those that its narrow strips hold, in a tile.
     of_parts = 1 if interleave.group is None or interleave.narrow else len(interleave.starts)

@@ -31,11 +31,12 @@ from .rows import Operand, Rows, factor_memory
 from .tiles import Tiles
 
 DTYPES = (jnp.float32, jnp.bfloat16)
-OVERHEAD = 16 * 1024 + 3 * TILE * TILE * 2  # bytes of shared memory beside tiles: matrices, flags, bits, columns
+MATRIX = 2 * TILE * TILE  # bytes of shared memory of a product's second operand
+OVERHEAD = 32 * 1024  # the same beside tiles and matrices: flags of one tile of each row, bits, columns
 
 
-def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
-    """Why this kernel cannot project rows of this shape, or None where it can."""
+def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike, beside: int = 0) -> str | None:
+    """Why this kernel cannot project rows of this shape, or None where it can; `beside`: see `block_of`."""
     if dtype not in DTYPES:
         return f"it takes float32 and bfloat16, not {jnp.dtype(dtype)}"
     try:
@@ -45,19 +46,22 @@ def unsupported(spec: Spec, shape: tuple[int, ...], dtype: DTypeLike) -> str | N
     interleave = interleave_of(spec, shape[1])
     if isinstance(interleave, str):
         return interleave
-    block = block_of(interleave, shape[1], dtype)
+    block = block_of(spec, interleave, shape[1], jnp.dtype(dtype).itemsize + beside)
     return block if isinstance(block, str) else None
 
 
-def block_of(interleave: Interleave, width: int, dtype: DTypeLike) -> Block | str:
-    """The best block that fits into shared memory twice, else once, or why none does."""
-    row_bytes = interleave.tile * jnp.dtype(dtype).itemsize
-    blocks = blocks_of(width, interleave.tile)
-    for budget in (BLOCK_SHARED // 2, BLOCK_SHARED):
-        for block in blocks:
-            if OVERHEAD + block.groups * ROWS * row_bytes <= budget:
+def block_of(spec: Spec, interleave: Interleave, width: int, value_bytes: int) -> Block | str:
+    """The best block that fits into shared memory twice, else once, or why none does.
+
+    `value_bytes`: of shared memory that a value takes, its own and what is written beside it.
+    """
+    fixed = OVERHEAD + MATRIX * ((spec.rotation is not None) + interleave.interleaved)
+    *blocks, last = blocks_of(width, interleave.tile)
+    for budget, among in ((BLOCK_SHARED // 2, blocks), (BLOCK_SHARED, [*blocks, last])):
+        for block in among:
+            if fixed + block.groups * ROWS * interleave.tile * value_bytes <= budget:
                 return block
-    return f"whole rows of {width} values of {jnp.dtype(dtype)} do not fit into a block's shared memory"
+    return f"whole rows of {width} values of {value_bytes} bytes do not fit into a block's shared memory"
 
 
 def project(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret: bool = False) -> Projected:
@@ -65,7 +69,7 @@ def project(spec: Spec, x_RK: Array, given_R1: Array | None = None, *, interpret
     count, width = x_RK.shape
     if not count:
         return Projected(x_RK, pack_mask(x_RK != 0) if spec.mask else None)
-    source = Source.of(spec, width, x_RK.dtype)
+    source = Source.of(spec, width, x_RK.dtype.itemsize)
     rows = Rows.of(count, source.block)
     planes = None if spec.mask is None else Planes(source.block, 1)
     outputs = [Operand("tiles", x_RK.dtype)]
@@ -97,7 +101,7 @@ def backward(spec: Spec, mask_RW: Array | None, g_RK: Array, *, interpret: bool 
         assert mask_RW is not None
         return chosen(mask_RW, g_RK)
     interleave = Interleave(TILE, TILE)
-    block = block_of(interleave, width, g_RK.dtype)
+    block = block_of(spec, interleave, width, g_RK.dtype.itemsize)
     assert isinstance(block, Block), block
     rows, planes = Rows.of(count, block), Planes(block, 1)
     operands, scratch = [Operand("tiles", rows.padded(g_RK))], {}
@@ -136,10 +140,10 @@ class Source(NamedTuple):
     """Of the row, where the mask reads its root mean square."""
 
     @classmethod
-    def of(cls, spec: Spec, width: int, dtype: DTypeLike) -> "Source":
-        """Of rows of `width` values. Raises ValueError where there is no kernel for them."""
+    def of(cls, spec: Spec, width: int, value_bytes: int) -> "Source":
+        """Of rows of `width` values; see `block_of`. Raises ValueError where there is no kernel for them."""
         interleave = whole_interleave(spec, width)
-        block = block_of(interleave, width, dtype)
+        block = block_of(spec, interleave, width, value_bytes)
         if isinstance(block, str):
             raise ValueError(f"{spec}: {block}")
         shared = row = None

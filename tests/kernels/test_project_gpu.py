@@ -225,7 +225,7 @@ def test_a_wrong_exchange_would_be_seen(bad, monkeypatch):
     if bad == "ties to the last":
         monkeypatch.setattr(gpu.strips, "survivors", lambda of, x: [y[::-1] for y in survivors(of, x[::-1])])
     else:
-        monkeypatch.setattr(gpu.Tiles, "gathered", lambda _, x: x)
+        monkeypatch.setattr(gpu.Tiles, "gathered", lambda _, load: load())
     with pytest.raises(AssertionError, match="value: "):
         interpreted(spec("2:4"), jnp.bfloat16)
 

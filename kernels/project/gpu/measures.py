@@ -48,7 +48,7 @@ class Measure(NamedTuple):
         return [f"{self.name}{i}" for i in range(count)]
 
     def take(self, tiles: Tiles, reads: Reads) -> None:
-        """Measures every tile."""
+        """Measures every tile that the block holds."""
         columns = [tiles.smem[name] for name in self._names]
 
         def extremes(group: Any) -> None:

@@ -56,7 +56,7 @@ class Rows(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        """How many blocks."""
+        """How many blocks take them."""
         return -(-self.total // self.block.rows)
 
     def padded(self, x_RK: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What is done to the tiles that a block holds in shared memory on Hopper (Mosaic GPU): rotated, exchanged, packed.
+"""Tiles that a block holds in shared memory on Hopper (Mosaic GPU): rotated, their columns exchanged, packed to bits.
 
 Mosaic GPU does not exchange values between the threads that hold neighbours of a row. A matrix product does: by a
 permutation, column j of a tile goes to strip `j % factor`, so that neighbours stand in the same place of different
@@ -7,6 +7,7 @@ as the columns of the rotation's matrix are permuted in its place. The transpose
 """
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ class Tiles(NamedTuple):
             return
 
         def turned(group: Any) -> None:
-            x[group] = self._interleaved(x[group].astype(jnp.float32)).astype(self.dtype)
+            x[group] = self._interleaved(lambda: x[group].astype(jnp.float32)).astype(self.dtype)
 
         self.each(turned)
 
@@ -71,10 +72,12 @@ class Tiles(NamedTuple):
         """Brings interleaved columns back, and rotates them back where these are `rotated`, in place."""
         if not rotated and not self.interleave.interleaved:
             return
-        back = self.rotated_back if rotated else self.gathered
 
         def turned(group: Any) -> None:
-            x[group] = back(x[group].astype(jnp.float32)).astype(self.dtype)
+            def load() -> Array:
+                return x[group].astype(jnp.float32)
+
+            x[group] = (self.rotated_back(load()) if rotated else self.gathered(load)).astype(self.dtype)
 
         self.each(turned)
 
@@ -91,21 +94,19 @@ class Tiles(NamedTuple):
         """Float32 tile, rotated and rounded to the dtype of the rows."""
         return x if self.rotation is None else self._rotated(x, self.smem["matrix"])
 
-    def _interleaved(self, x: Array) -> Array:
+    def _interleaved(self, load: Callable[[], Array]) -> Array:
         """Float32 tile, rotated as `rotate` does, its columns interleaved over strips."""
         if self.rotation is None and self.interleave.interleaved:
-            return self._permuted(x, self._order)
-        return self.rotate(x)
+            return self._permuted(load, self._order)
+        return self.rotate(load())
 
     def rotated_back(self, x: Array) -> Array:
         """`rotate` of a tile whose columns are interleaved."""
         return self._rotated(x, self.smem["matrix"].T if self.interleave.interleaved else self.smem["matrix"])
 
-    def gathered(self, x: Array) -> Array:
+    def gathered(self, load: Callable[[], Array]) -> Array:
         """Float32 tile, its columns where they were before they were interleaved."""
-        if not self.interleave.interleaved:
-            return x
-        return self._permuted(x, self._order.T)
+        return self._permuted(load, self._order.T) if self.interleave.interleaved else load()
 
     def gathered_bytes(self, x: Array) -> Array:
         """`gathered` of integers below 256, which need one product."""
@@ -128,17 +129,22 @@ class Tiles(NamedTuple):
         y = self.product(pieces, matrix) * jnp.float32(self.rotation**-0.5)
         return y.astype(self.dtype).astype(jnp.float32)
 
-    def _permuted(self, x: Array, matrix: Any) -> Array:
+    def _permuted(self, load: Callable[[], Array], matrix: Any) -> Array:
         """By halves of the bit pattern, a bfloat16's being the upper one of a float32's.
 
-        A half is the sum of its bytes: two products into one sum of 16 bits, which is exact.
+        A half is the sum of its bytes: two products into one sum of 16 bits, which is exact. Tiles are loaded for every
+        product again: what waits in registers is a tile less.
         """
-        pattern, moved = lax.bitcast_convert_type(x, jnp.int32), jnp.zeros(x.shape, jnp.int32)
+
+        def piece(shift: int, byte: int) -> Array:
+            half = lax.shift_right_logical(lax.bitcast_convert_type(load(), jnp.int32), jnp.int32(shift))
+            return (half & byte).astype(jnp.float32).astype(jnp.bfloat16)
+
+        halves = []
         for shift in range(32 - 8 * jnp.dtype(self.dtype).itemsize, 32, 16):
-            half = lax.shift_right_logical(pattern, jnp.int32(shift)) & 0xFFFF
-            pieces = ((half & byte).astype(jnp.float32).astype(jnp.bfloat16) for byte in (0xFF00, 0xFF))
-            moved = moved | lax.shift_left(self.product(pieces, matrix).astype(jnp.int32), jnp.int32(shift))
-        return lax.bitcast_convert_type(moved, jnp.float32)
+            found = self.product((piece(shift, byte) for byte in (0xFF00, 0xFF)), matrix).astype(jnp.int32)
+            halves.append(lax.shift_left(found, jnp.int32(shift)))
+        return lax.bitcast_convert_type(reduce(jnp.bitwise_or, halves), jnp.float32)
 
     def product(self, pieces: Iterable[Array], matrix: Any) -> Array:
         """Sum of bfloat16 `pieces` (64, k) times the matrix (k, n) in shared memory, float32."""

@@ -58,6 +58,13 @@ def test_groups_below_a_tile_are_one_or_several(size, tile, rule):
     assert unsupported(Spec(Int(4), rule, group=size), (8, 1920), jnp.bfloat16) is None
 
 
+def test_small_groups_have_strips_of_16_columns():
+    """By interleaving their values: of 8 columns the compiler's search for layouts does not end."""
+    found = interleave_of(Spec(Int(4), LargestOver(7.5), group=8), 256)
+    assert isinstance(found, Interleave)
+    assert (found.factor, found.strip, found.narrow) == (8, 16, True)
+
+
 def test_strips_are_every_column_once():
     for of in (Spec(Int(4), LargestOver(7.5)), Spec(pattern=Pattern(2, 4)), Spec(Int(4), LargestOver(7.5), group=8)):
         found = interleave_of(of, 256)

@@ -71,7 +71,9 @@ def interleave_of(spec: Spec, width: int) -> Interleave | str:
     if size % TILE == 0:
         interleave = Interleave(size, TILE, factor, strip=TILE // factor)
     else:
-        factor = factor if size >= factor * NARROWEST else max(factor, size)
+        # Groups in strips of 16 columns, by interleaving their values if need be; of 8 where either way gives no wider.
+        narrowest = NARROW_STRIP if TILE // size >= NARROW_STRIP else NARROWEST
+        factor = factor if size >= factor * narrowest else max(factor, size)
         interleave = Interleave(TILE, TILE, factor, size, strip=TILE // factor if factor >= size else size // factor)
     if interleave.strip < NARROWEST:
         left = f"strips of {interleave.strip} columns, less than {NARROWEST}"

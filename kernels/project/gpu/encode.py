@@ -1,7 +1,10 @@
 """The codes and scales of rows on Hopper (Mosaic GPU): cut, rotated and measured as in `project`.
 
-strips in registers --> code of every value --> codes of a row's tiles to bytes, by a product  --> memory
-                    --> scale of every tile, or of every group of it                           --> memory
+    strips (64, columns) in registers --> code of every value --> tiles (64, 128) of codes in shared memory
+                                      --> scale of every tile, or of every group of it --> memory
+    tiles of codes of a row --> bytes, by a product with powers of two --> memory
+
+A code leaves the kernel in its place of a byte: nothing is packed afterwards.
 """
 
 from functools import partial

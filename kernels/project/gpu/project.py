@@ -1,11 +1,16 @@
 """The projection of rows on Hopper (Mosaic GPU).
 
-    rows of a block in shared memory
-      --> rotated by a product with the +-1 matrix, columns interleaved            (see `tiles`)
-      --> measured, where several tiles share a scale                              (see `measures`)
-      --> strip by strip through registers: values in place of the rows, and a flag a value where a gradient passes
-      --> flags of a row's tiles to the bits of a byte, by a product with powers of two    (see `cut.Planes`)
-      --> values rotated back, or their columns
+    x (R, K)  --reshape-->  tiles, (R K / 128, 128), each a row of the kernel
+
+                     128 values
+                 +----------------+   a block holds whole rows in shared memory, and works on 64 tiles at once
+    64 tiles     |                |     --> rotated by a product with the +-1 matrix, columns interleaved (`tiles`)
+                 |                |     --> measured, where several tiles share a scale (`measures`)
+                 +----+----+--   --+
+                 |    |    |  ...  |  strips (64, columns) in registers
+                 +----+----+--   --+    --> values in place of the rows, and a flag a value where the gradient passes
+                                        --> flags of a row's tiles to bits of bytes, by a product (`cut.Planes`)
+                                        --> values rotated back, or their columns
 
 Rows are read once, and values and bits of the mask are all that is written.
 """

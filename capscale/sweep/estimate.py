@@ -102,7 +102,7 @@ def estimate(
       quick: whether the program was compiled at XLA's lowest effort.
     """
     chip, share = slice_.chip, slice_.chips / devices
-    files = {} if written is None else bundles.schedules(written)
+    costs = {} if written is None else _costs(schedule, bundles.schedules(written))
     of_compute, of_kernels = 0.0, 0.0
     units: dict[Unit | Literal["chip"], float] = dict.fromkeys(get_args(Unit), 0.0)
     for part in schedule.work:
@@ -111,7 +111,7 @@ def estimate(
         units[waits_for(seconds, products, moved)] += part.runs * seconds
         of_compute += part.runs * seconds
     for kernel in schedule.kernels:
-        cost = bundles.cost(files[kernel.name].read_text()) if kernel.name in files else bundles.UNKNOWN
+        cost = costs.get(kernel.kind, bundles.UNKNOWN)
         moved = kernel.bytes / (chip.bandwidth * share)
         seconds = max(cost.cycles / chip.clock, moved)
         units[waits_for(seconds, cost.multiplying / chip.clock, moved)] += kernel.runs * seconds
@@ -124,9 +124,19 @@ def estimate(
         beside=(sent - schedule.sent_alone) / (chip.wire * share),
         alone=schedule.sent_alone / (chip.wire * share),
         sent=sent + between,
-        by_schedule=all(kernel.name in files for kernel in schedule.kernels),
+        by_schedule=all(kernel.kind in costs for kernel in schedule.kernels),
         units={"chip": of_compute + of_kernels} if quick else units,
         between=between / (chip.network * share),
         kinds=schedule.sent | ({BETWEEN_SLICES: between} if between else {}),
         quick=quick,
     )
+
+
+def _costs(schedule: Schedule, files: Mapping[str, Path]) -> dict[str, bundles.Cost]:
+    """Costs of kernels by their kind, of which one at least has a schedule; the costliest, should several differ."""
+    found: dict[str, bundles.Cost] = {}
+    for kernel in schedule.kernels:
+        if kernel.name in files:
+            cost = bundles.cost(files[kernel.name].read_text())
+            found[kernel.kind] = max(cost, found.get(kernel.kind, cost), key=lambda each: each.cycles)
+    return found

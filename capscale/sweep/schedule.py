@@ -25,11 +25,14 @@ class Kernel(NamedTuple):
       name: as the program calls it, and the compiler its schedule.
       runs: how often it runs in a step.
       bytes: of its operands and results, each moved once.
+      kind: its name without the number behind it, and shapes of its results and operands: alike of kernels that the
+        compiler compiles once, and writes one schedule of.
     """
 
     name: str
     runs: float
     bytes: int
+    kind: str = ""
 
 
 class Schedule(NamedTuple):
@@ -57,6 +60,8 @@ class Schedule(NamedTuple):
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CONSTANT = re.compile(r"[su]32\[\]\S* constant\((\d+)\)")
 _INDEX = re.compile(r"[su]32\[\]\S* get-tuple-element\(.*index=(\d+)")
+_NUMBER = re.compile(r"\.\d+$")
+_LAYOUT = re.compile(r"\{[^}]*\}|/\*index=\d+\*/")
 _CALLED = re.compile(r"(?:calls|to_apply|called_computations)=\{?(%[\w.\-]+)")
 
 
@@ -135,8 +140,10 @@ class _Reader:
             elif line.op == "send" and BETWEEN_SLICES in line.text:
                 self.handed_over += runs * bytes_of(sizes.get(operands(line)[0], ""))
             elif 'custom_call_target="tpu_custom_call"' in line.text:
-                moved = bytes_of(line.result) + sum(bytes_of(sizes.get(name, "")) for name in operands(line))
-                self.kernels.append(Kernel(line.name.removeprefix("%"), runs, moved))
+                read = [sizes.get(name, "") for name in operands(line)]
+                moved, name = sum(map(bytes_of, (line.result, *read))), line.name.removeprefix("%")
+                kind = f"{_NUMBER.sub('', name)} {_LAYOUT.sub('', ' '.join((line.result, *read)))}"
+                self.kernels.append(Kernel(name, runs, moved, kind))
             else:
                 cycles = _CYCLES.search(line.text)
                 if cycles and int(cycles[1]):

@@ -118,7 +118,7 @@ def test_cycles_kernels_and_what_is_computed_beside():
     )
     assert found == Schedule(
         cycles=400,
-        kernels=(Kernel("k", 4, 64),),
+        kernels=(Kernel("k", 4, 64, "k f32[8] f32[8]"),),
         sent={"collective-permute": 4 * 32, "all-reduce": 4 * 2 * 3 / 4 * 32},
         sent_alone=4 * 2 * 3 / 4 * 32,
         collectives={"collective-permute": 4, "all-reduce": 4},
@@ -153,6 +153,26 @@ def test_time_is_what_does_not_overlap():
     assert quick.units == {"chip": quick.compute + quick.kernels}
     assert quick._replace(beside=0.0, alone=0.0).bottleneck == "chip"
     assert quick._replace(compute=found.compute, units=units, quick=False) == found._replace(units=units)
+
+
+def test_kernels_that_are_compiled_once_have_one_schedule(tmp_path):
+    """By hand: three of a kind, one of which is written, and one of another shape, which goes by its bytes."""
+    body = "\n".join(
+        f'  %k.{i} = f32[{size}]{{0{layout}}} custom-call(%x), custom_call_target="tpu_custom_call"'
+        for i, (size, layout) in enumerate([(8, ""), (8, ":S(1)"), (8, ""), (16, "")], start=1)
+    )
+    schedule = read_schedule(program(body), 1)
+    assert [kernel.kind for kernel in schedule.kernels] == ["k f32[8] f32[8]"] * 3 + ["k f32[16] f32[8]"]
+    (tmp_path / f"1-k.2-01-{bundles.PASS}.txt").write_text(SCHEDULE)
+    slice_, chip = find_slice("v5e:2x2"), CHIPS["v5e"]
+    found = estimate(schedule, slice_, 4, tmp_path)
+    runs = schedule.kernels[0].runs
+    once, moved = bundles.cycles(SCHEDULE) / chip.clock, schedule.kernels[3].bytes / chip.bandwidth
+    assert found.kernels == pytest.approx(runs * (3 * once + moved))
+    assert not found.by_schedule
+    whole = estimate(schedule._replace(kernels=schedule.kernels[:3]), slice_, 4, tmp_path)
+    assert whole.by_schedule
+    assert whole.kernels == pytest.approx(runs * 3 * once)
 
 
 @pytest.mark.parametrize(

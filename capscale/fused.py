@@ -16,7 +16,7 @@ from capscale.formats.rotation import signs_flipped, turned, turned_back
 from capscale.kernels.hadamard import rotate
 from capscale.kernels.matmul.codes import Multiplicand, Pair
 from capscale.kernels.project import Encoded, Spec, Unsupported, encode
-from capscale.kernels.project.ahead import Ahead, without_prologue
+from capscale.kernels.project.ahead import Ahead, Beside, without_prologue
 from capscale.kernels.project.ahead import project_ahead as ahead
 from capscale.kernels.project.op import BackendChoice, choose, without_coded
 from capscale.kernels.project.op import project as fused
@@ -77,7 +77,7 @@ def project_ahead(
     back: bool,
     signs: int | None,
     pair: Pair | None,
-) -> tuple[Array, Multiplicand | None] | None:
+) -> Beside | None:
     """`project_fused` of rows that are not computed yet, and codes where a `pair` is given; all by one kernel.
 
     None where there is none that does all of it.
@@ -93,8 +93,8 @@ def project_ahead(
     ):
         return None
     flipped = rows if signs is None else rows.times(signs_flipped(jnp.ones((width,), jnp.float32), signs))
-    value, codes = ahead(found[0], flipped, found[1], None if pair is None else pair.x)
-    return signs_flipped(value, signs) if back else value, codes
+    projected = ahead(found[0], flipped, found[1], None if pair is None else pair.x)
+    return projected._replace(value=signs_flipped(projected.value, signs)) if back else projected
 
 
 def _by_kernel(

@@ -7,7 +7,7 @@ Estimates, not measurements: XLA's own cycles, and for kernels the cycles of the
 whichever is longer. Rows in bfloat16 are normalised, or silu(gate) * up is taken of two, then they are rotated and
 projected, with the mask of the gradient. "alone" is the projection of rows that are there, "apart" XLA's prologue and
 that, "together" one kernel; "arithmetic" are the kernels' cycles alone. "backward" are the gradients of gate and up
-behind the mask; that of a norm is XLA's either way.
+behind the mask, or of the rows and the gain of a norm, with what comes past it added.
 """
 
 import argparse
@@ -77,6 +77,21 @@ class Case(NamedTuple):
         def apart(mask: Array, g: Array, *of: Array) -> Any:
             return jax.vjp(prologue, *of)[1](tpu.backward(spec, mask, g))
 
+        if isinstance(prologue, Norm):
+
+            def added(mask: Array, g: Array, past: Array, *of: Array) -> Any:
+                into_x, into_gain = apart(mask, g, *of)
+                return past + into_x, into_gain
+
+            def together(mask: Array, g: Array, past: Array, *of: Array) -> Any:
+                into_x, parts = tpu.backward_normed(spec, prologue, mask, (g, past), (of[0], of[1]))
+                return into_x, jnp.sum(parts, axis=0)
+
+            return {
+                "alone": (lambda mask, g: tpu.backward(spec, mask, g), [mask, x]),
+                "apart": (added, [mask, x, x, *operands]),
+                "together": (together, [mask, x, x, *operands]),
+            }
         return {
             "alone": (lambda mask, g: tpu.backward(spec, mask, g), [mask, x]),
             "apart": (apart, [mask, x, *operands]),
@@ -88,7 +103,7 @@ def cases(prologue: Norm | Gate) -> list[Case]:
     """All of a prologue; gradients once for each rotation, as they know no format."""
     shapes = SHAPES[prologue.name]
     found = [Case(prologue, name, rotation, shape) for name, rotation in FORMATS[prologue.name] for shape in shapes]
-    backward = [of._replace(backward=True) for of in found if of.format == "int4" and prologue.elementwise]
+    backward = [of._replace(backward=True) for of in found if of.format == "int4"]
     return found + backward
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from capscale.models.rotary import rotary_embedding
 from capscale.parametrizations import Parametrization, Shape
 from capscale.representation import (
     ProjectedActivations,
+    ProjectedAhead,
     ProjectedWeight,
     Representation,
     linear,
@@ -87,7 +88,8 @@ class Linear(nn.Module):
 
             return jax.checkpoint(of_gated, prevent_cse=False)(x, kernel, self._gradients_key())
         if isinstance(x, Gated):
-            x = projected_ahead(x, self.representation, self.dtype) or x.value()
+            ahead = projected_ahead(x, self.representation, self.dtype)
+            x = x.value() if ahead is None else ahead.activations
         own = ctx
         if not isinstance(x, ProjectedActivations):
             x = x.astype(self.dtype)
@@ -132,24 +134,39 @@ def shared_input(
     return project_once(x.astype(dtype), representation, ctx)
 
 
-def shared_inputs(
-    x: Array | Normed, layers: Iterable[Representation], dtype: DTypeLike, ctx: Context
-) -> dict[Representation, Array | ProjectedActivations]:
-    """`shared_input` of layers that are not all held alike, by their representation.
+class Inputs(NamedTuple):
+    """Inputs of layers by their representation, and the rows `x` (..., K) that a residual connection adds to.
+
+    `x`: those that came, ahead of their norm where that was not taken yet. Their gradient is added to that of the norm
+    by the kernel that writes it, where there is one.
+    """
+
+    by: dict[Representation, Array | ProjectedActivations]
+    x: Array
+
+
+def shared_inputs(x: Array | Normed, layers: Iterable[Representation], dtype: DTypeLike, ctx: Context) -> Inputs:
+    """`shared_input` of layers that are not all held alike.
 
     Rows whose norm is not taken yet are normalised by the kernels that project them, where there are such kernels for
     all of the layers.
     """
     held = dict.fromkeys(layers)
     if isinstance(x, Normed):
-        found = {each: projected_ahead(x, each, dtype) for each in held}
-        if all(each is not None for each in found.values()):
-            return cast(dict[Representation, Array | ProjectedActivations], found)
-        x = x.value()
-    return {each: shared_input(x, each, dtype, ctx) for each in held}
+        found, normed = dict[Representation, Array | ProjectedActivations](), x
+        for each in held:
+            ahead = projected_ahead(normed, each, dtype)
+            if ahead is None:
+                break
+            assert ahead.x is not None
+            found[each], normed = ahead.activations, normed._replace(x=ahead.x)
+        else:
+            return Inputs(found, normed.x)
+    rows, before = (x.value(), x.x) if isinstance(x, Normed) else (x, x)
+    return Inputs({each: shared_input(rows, each, dtype, ctx) for each in held}, before)
 
 
-def projected_ahead(x: Ahead, representation: Representation, dtype: DTypeLike) -> ProjectedActivations | None:
+def projected_ahead(x: Ahead, representation: Representation, dtype: DTypeLike) -> ProjectedAhead | None:
     """Rows that are not computed yet, projected by the kernel that computes them first; None where none does."""
     fmt, held = representation.activations.format, x.operands[0].dtype
     return None if learns(fmt) or draws(fmt) or held != dtype else project_ahead_once(x, representation)
@@ -186,7 +203,10 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTM: Array | Normed, ctx: Context) -> Array:
-        """`(B, T, M) -> (B, T, M)`; token t sees tokens 0..t."""
+        """`(B, T, M) -> (B, T, M)`; token t sees tokens 0..t.
+
+        Of rows whose norm is not taken yet, their sum with that: the residual connection.
+        """
         cfg = self.config
         B, T, M = x_BTM.shape
         of = partial(representation_of, self.representation)
@@ -196,7 +216,7 @@ class Attention(nn.Module):
             return Linear(features, of(name), init, self.dtype, name in cfg.biases, name=name)
 
         def heads(name: Projection, count: int, normalised: bool) -> Array:
-            y = layer(name, count * cfg.features_per_head, self.kernel_init)(inputs[of(name)], ctx)
+            y = layer(name, count * cfg.features_per_head, self.kernel_init)(inputs.by[of(name)], ctx)
             per_head = cfg.normalised == "per-head"
             norm = RMSNorm(cfg.norm_epsilon, name=f"{name}_norm") if normalised else None
             if norm is not None and not per_head:
@@ -210,7 +230,8 @@ class Attention(nn.Module):
         v_BTHK = heads("value", cfg.keys_and_values, normalised=False)
         k_BTHK, v_BTHK = self._cached(k_BTHK, "keys", ctx), self._cached(v_BTHK, "values", ctx)
         mixed_BTHK = causal_attention(q_BTHK, k_BTHK, v_BTHK)
-        return layer("out", M, self.residual_init)(mixed_BTHK.reshape(B, T, -1), ctx)
+        y_BTM = layer("out", M, self.residual_init)(mixed_BTHK.reshape(B, T, -1), ctx)
+        return inputs.x + y_BTM if isinstance(x_BTM, Normed) else y_BTM
 
     def _cached(self, x_BTHK: Array, side: Literal["keys", "values"], ctx: Context) -> Array:
         """Keys or values as a cache would hold them: as the layer says that makes them."""
@@ -232,8 +253,9 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTM: Array | Normed, ctx: Context) -> Array:
-        """`(B, T, M) -> (B, T, M)`."""
+        """`(B, T, M) -> (B, T, M)`; of rows whose norm is not taken yet, their sum with that."""
         cfg, of = self.config, partial(representation_of, self.representation)
+        normed = isinstance(x_BTM, Normed)
 
         def layer(name: Projection, features: int, init: Gaussian) -> Linear:
             return Linear(features, of(name), init, self.dtype, name in cfg.biases, name=name)
@@ -242,8 +264,10 @@ class FeedForward(nn.Module):
         if cfg.gated:
             gate = layer("gate", cfg.hidden, self.kernel_init)
             inputs = shared_inputs(x_BTM, (of("gate"), of("up")), self.dtype, ctx)
-            y = gated_by(gate(inputs[of("gate")], ctx), lambda: up(inputs[of("up")], ctx))
+            past = inputs.x
+            y = gated_by(gate(inputs.by[of("gate")], ctx), lambda: up(inputs.by[of("up")], ctx))
         else:
-            x = x_BTM.value() if isinstance(x_BTM, Normed) else x_BTM
+            past, x = (x_BTM.x, x_BTM.value()) if isinstance(x_BTM, Normed) else (x_BTM, x_BTM)
             y = jnp.square(jax.nn.relu(up(x, ctx)))
-        return layer("down", x_BTM.shape[-1], self.residual_init)(y, ctx)
+        y_BTM = layer("down", x_BTM.shape[-1], self.residual_init)(y, ctx)
+        return past + y_BTM if normed else y_BTM

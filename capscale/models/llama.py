@@ -25,6 +25,6 @@ class LlamaBlock(nn.Module):
         dtype = jnp.dtype(cfg.dtype)
         attention = Attention(cfg, self.representation, init, residual_init, dtype, name="attention")
         mlp = FeedForward(cfg, self.representation, init, residual_init, dtype, name="mlp")
-        x_BTM = x_BTM + attention(RMSNorm(cfg.norm_epsilon, name="attention_norm").ahead(x_BTM), ctx)
-        x_BTM = x_BTM + mlp(RMSNorm(cfg.norm_epsilon, name="mlp_norm").ahead(x_BTM), ctx)
+        x_BTM = attention(RMSNorm(cfg.norm_epsilon, name="attention_norm").ahead(x_BTM), ctx)
+        x_BTM = mlp(RMSNorm(cfg.norm_epsilon, name="mlp_norm").ahead(x_BTM), ctx)
         return x_BTM, None

@@ -12,6 +12,7 @@ from capscale.representation.layer import linear
 from capscale.representation.multiplied import codes_of, codes_of_weights, multiplied, takes_codes
 from capscale.representation.projecting import (
     ProjectedActivations,
+    ProjectedAhead,
     ProjectedWeight,
     coded_weights,
     given_activations,
@@ -32,6 +33,7 @@ __all__ = [
     "Gradients",
     "Operand",
     "ProjectedActivations",
+    "ProjectedAhead",
     "ProjectedWeight",
     "Representation",
     "coded_weights",

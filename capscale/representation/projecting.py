@@ -120,7 +120,18 @@ def project_once(x: Array, representation: Representation, ctx: Context = NO_CON
     return ProjectedActivations(value, representation, given_activations(x, representation), codes)
 
 
-def project_ahead_once(rows: Ahead, representation: Representation) -> ProjectedActivations | None:
+class ProjectedAhead(NamedTuple):
+    """Rows that one kernel has computed and projected.
+
+    `x`: those ahead of a norm, as they came; a residual connection that takes them from here leaves the sum of both
+    gradients to the kernel that writes that of the norm. None of a gated product.
+    """
+
+    activations: ProjectedActivations
+    x: Array | None
+
+
+def project_ahead_once(rows: Ahead, representation: Representation) -> ProjectedAhead | None:
     """`project_once(rows.value(), representation)` by one kernel, without that value; None where none does it.
 
     A norm is then that of the kernel, whose sums are in another order than XLA's.
@@ -133,7 +144,9 @@ def project_ahead_once(rows: Ahead, representation: Representation) -> Projected
     by = multiplied(representation, width, prod(rows.shape[:-1]))
     pair = None if by is None else by.pair
     found = project_ahead(held.format, held.backward(), rows, rotation=block, back=back, signs=signs, pair=pair)
-    return None if found is None else ProjectedActivations(found[0], representation, None, found[1])
+    if found is None:
+        return None
+    return ProjectedAhead(ProjectedActivations(found.value, representation, None, found.codes), found.x)
 
 
 def _with_codes(

@@ -176,20 +176,14 @@ def _forward(
 
 
 def _backward(spec: Spec, by: Call, mask_RW: Array | None, cotangents: tuple[Array, Any]) -> tuple[Array, None]:
-    return pulled(spec, by, mask_RW, cotangents[0]), None
-
-
-_project.defvjp(_forward, _backward)
-
-
-def pulled(spec: Spec, by: Call, mask_RW: Array | None, g_RK: Array) -> Array:
-    """Gradient with respect to projected rows, from that with respect to their values."""
-
     def run(g_RK: Array, *mask: Array) -> Array:
         options = by.how.options(by.tile)
         return _module(by.how.backend).backward(spec, mask[0] if mask else None, g_RK, **options)
 
-    return _by_rows(by.how, run)(g_RK, *([] if mask_RW is None else [mask_RW]))
+    return _by_rows(by.how, run)(cotangents[0], *([] if mask_RW is None else [mask_RW])), None
+
+
+_project.defvjp(_forward, _backward)
 
 
 def _by_rows(how: BackendChoice, run: Callable[..., Any]) -> Callable[..., Any]:

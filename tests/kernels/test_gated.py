@@ -97,7 +97,9 @@ def test_signs_ahead_of_a_rotation_are_those_behind_the_product(weights):
     held = Representation(operand(weights), operand("int4", per_token=True), hadamard=128, signs=7)
     of = Gated(*rows(40))
     with dispatch.target("tpu", interpret=True):
-        found = jax.jit(lambda *rows: cast(Any, project_ahead_once(Gated(*rows), held)).value)(of.gate, of.up)
+        found = jax.jit(lambda *rows: cast(Any, project_ahead_once(Gated(*rows), held)).activations.value)(
+            of.gate, of.up
+        )
         expected = jax.jit(lambda *rows: project_once(Gated(*rows).value(), held).value)(of.gate, of.up)
     differ = np.abs(found - expected) > 1e-5 * np.abs(expected).max(axis=1, keepdims=True)
     assert differ.mean() < 1e-3

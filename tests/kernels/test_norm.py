@@ -1,5 +1,6 @@
 """Rows that the TPU's projection normalises first: near those that XLA normalises, with the gradient of both."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -66,25 +67,69 @@ def test_values_masks_and_codes_are_near_those_of_xla(dtype):
     np.testing.assert_allclose(found.codes.scales, expected.scales, rtol=1e-6 if dtype == jnp.float32 else 2e-2)
 
 
-@pytest.mark.ci
-def test_the_gradient_is_that_of_both():
-    """Of the kernel's own mask, for rows and gain; the same on two devices, whose gains are one."""
-    x, g = rows(16), jax.random.normal(jax.random.key(1), (16, 384))
+def both_ways(spec, x, gain, g, past):
+    """Gradients of rows and gain, where the rows are read behind the projection as well."""
 
-    def pulled(x, gain, g):
-        return jax.vjp(lambda x, gain: project_ahead(SPEC, Normed(x, gain, EPSILON), KERNEL)[0], x, gain)[1](g)
+    def run(x, gain):
+        found = project_ahead(spec, Normed(x, gain, EPSILON), KERNEL)
+        return found.value, found.x
 
-    found = jax.jit(pulled)(x, GAIN, g)
-    mask = jax.jit(lambda x: tpu.project(SPEC, x, ahead=(Norm(EPSILON), (GAIN,)), interpret=True).mask_RW)(x)
-    _, pull = jax.vjp(partial(normalised, EPSILON), x, GAIN)
-    expected = pull(reference.backward(SPEC, mask, g))
+    (_, passed), pull = jax.vjp(run, x, gain)
+    return passed, *pull((g, past))
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype"),
+    [
+        (SPEC, jnp.float32),
+        pytest.param(SPEC, jnp.bfloat16, marks=pytest.mark.ci),
+        pytest.param(replace(SPEC, mask=None, back=True), jnp.float32, marks=pytest.mark.ci),
+        pytest.param(replace(SPEC, rotation=None), jnp.float32, marks=pytest.mark.ci),
+    ],
+    ids=["float32", "bfloat16", "back, no mask", "not rotated"],
+)
+def test_the_gradient_is_that_of_both(spec, dtype):
+    """Of the kernel's own mask, for rows and gain, added to what comes past the norm and rounded once."""
+    x, *others = (jax.random.normal(jax.random.key(i), (16, 384)).astype(dtype) for i in (0, 1, 2))
+    x = x.at[0].set(0)
+    passed, *found = jax.jit(partial(both_ways, spec))(x, GAIN, *others)
+    np.testing.assert_array_equal(passed, x)
+    mask = jax.jit(lambda x: tpu.project(spec, x, ahead=(Norm(EPSILON), (GAIN,)), interpret=True).mask_RW)(x)
+    g, past = (of.astype(jnp.float32) for of in (reference.backward(spec, mask, others[0]), others[1]))
+    expected = jax.vjp(partial(normalised, EPSILON), x.astype(jnp.float32), GAIN)[1](g)
     assert np.abs(expected[1]).max() > 1
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+    assert found[0].dtype == dtype
+    unit = 2e-5 if dtype == jnp.float32 else 2.0**-8
+    scale = np.abs(expected[0]) + np.abs(past)  # of the row of zeros, whose norm is the root of epsilon, hundreds
+    assert (np.abs(np.float32(found[0]) - (expected[0] + past)) <= unit * (scale + 1)).all()
+    np.testing.assert_allclose(found[1], expected[1], rtol=2e-5, atol=2e-5)
+
+
+def test_what_lies_behind_the_last_row_is_in_no_gradient():
+    """In several strips and blocks, of which the last is ragged; none of no rows."""
+    x, g, past = (jax.random.normal(jax.random.key(i), (40, 384)) for i in (0, 1, 2))
+    mask = jnp.full((40, 128), 255, jnp.uint8)
+    spec = replace(SPEC, rotation=None)
+    run = partial(tpu.backward_normed, spec, Norm(EPSILON), interpret=True)
+    dx, parts = jax.jit(partial(run, tile=Tile(64, 32)))(mask, (g, past), (x, GAIN))
+    expected = jax.vjp(partial(normalised, EPSILON), x, GAIN)[1](g)
+    np.testing.assert_allclose(dx, expected[0] + past, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(parts.sum(axis=0), expected[1], rtol=2e-5, atol=2e-5)
+    dx, parts = run(mask[:0], (g[:0], past[:0]), (x[:0], GAIN))
+    assert dx.shape == (0, 384)
+    np.testing.assert_array_equal(parts.sum(axis=0), np.zeros(384))
+
+
+@pytest.mark.ci
+def test_gradients_are_the_same_on_two_devices():
+    """Whose gain is one: its gradient is the sum over both."""
+    x, g, past = rows(16), *(jax.random.normal(jax.random.key(i), (16, 384)) for i in (1, 2))
+    found = jax.jit(partial(both_ways, SPEC))(x, GAIN, g, past)
     mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(AxisType.Auto,))
     with jax.set_mesh(mesh):
-        split, split_g = (jax.device_put(of, NamedSharding(mesh, PartitionSpec("fsdp"))) for of in (x, g))
-        apart = jax.jit(pulled)(split, GAIN, split_g)
+        split = (jax.device_put(of, NamedSharding(mesh, PartitionSpec("fsdp"))) for of in (x, g, past))
+        x, *others = split
+        apart = jax.jit(partial(both_ways, SPEC))(x, GAIN, *others)
     for a, b in zip(apart, found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -96,7 +141,7 @@ def test_signs_ahead_of_a_rotation_are_those_of_the_gain(weights):
     held = Representation(operand(weights), operand("int4", per_token=True), hadamard=128, signs=7)
     normed = Normed(rows(40), GAIN, EPSILON)
     with dispatch.target("tpu", interpret=True):
-        found = jax.jit(lambda x: cast(Any, project_ahead_once(normed._replace(x=x), held)).value)(normed.x)
+        found = jax.jit(lambda x: cast(Any, project_ahead_once(normed._replace(x=x), held)).activations.value)(normed.x)
     expected = jax.jit(lambda x: project_once(normed._replace(x=x).value(), held).value)(normed.x)
     differ = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
     assert differ.mean() < 1e-3

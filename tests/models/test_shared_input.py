@@ -53,7 +53,7 @@ def kernels(family, memory):
         calls = [eqn for eqn in traced(run, memory) if eqn.primitive.name == "pallas_call"]
     count = Counter(eqn.params["name"] for eqn in calls)
     normed, gated = count["capscale_project_normed"], count["capscale_project_gated"]
-    backward = count["capscale_project_backward"] + count["capscale_project_gated_backward"]
+    backward = sum(count[f"capscale_project{of}_backward"] for of in ("", "_gated", "_normed"))
     return (normed, gated), normed + gated + count["capscale_project"], backward
 
 
@@ -72,11 +72,26 @@ def test_four_projections_a_layer(family, memory):
 @pytest.mark.ci
 def test_the_count_sees_projections_that_are_not_shared(monkeypatch):
     def apart(x, held, *_):
-        return dict.fromkeys(held, x.value() if isinstance(x, Normed) else x)
+        value, past = (x.value(), x.x) if isinstance(x, Normed) else (x, x)
+        return layers.Inputs(dict.fromkeys(held, value), past)
 
     monkeypatch.setattr(layers, "shared_inputs", apart)
     assert kernels("llama", Memory()) == ((0, 1), 7, 7)
     assert kernels("olmo2", Memory()) == ((0, 0), 6, 6)
+
+
+def test_gradients_past_a_norm_are_added_by_the_kernel_that_writes_that_of_the_norm(monkeypatch):
+    """Of both residual connections of a layer, and within each norm; XLA adds those of shared inputs."""
+    run = tiny.run(model=MODEL, representation=Representation(activations=INT4, hadamard=128))
+
+    def sums():
+        with dispatch.target("tpu"):
+            added = [eqn for eqn in traced(run, Memory()) if eqn.primitive.name == "add_any"]
+        return sum(eqn.outvars[0].aval.shape == (4, 16, MODEL.width) for eqn in added)
+
+    found = sums()
+    monkeypatch.setattr(layers, "projected_ahead", lambda *_: None)
+    assert sums() == found + 2 * 2
 
 
 @pytest.mark.parametrize(

@@ -107,17 +107,25 @@ def _backward(spec: Spec, tile: Tile, rotation: Rotation, results: int, shared: 
     def step(i: Array, _: None) -> None:
         here = pl.ds(lax.div(i, tiles) * tile.inner, tile.inner)
         c = lax.rem(i, tiles)
-        g = g_ref[here, run_of(c)].astype(jnp.float32)
-        if spec.back:
-            g = rotation(g, matrix)
-        for mask_ref in ins:
-            stride = mask_ref.shape[1] // LANES
-            word = mask_ref[here, run_of(lax.rem(c, stride))].astype(jnp.int32)
-            bit = lax.shift_right_logical(word, jnp.full(word.shape, lax.div(c, stride), jnp.int32)) & 1
-            g = jnp.where(bit == 1, g, 0.0)
-        g = rotation(g, matrix)
+        g = behind_mask(spec, rotation, g_ref, (here, c), masks=ins, matrix=matrix)
         found = prologue.pulled(g, (here, c), *gated, *signs) if gated else [g]
         for out_ref, of in zip(outs, found, strict=True):
             out_ref[here, run_of(c)] = of.astype(out_ref.dtype)
 
     lax.fori_loop(0, tile.rows // tile.inner * tiles, step, None)
+
+
+def behind_mask(
+    spec: Spec, rotation: Rotation, g_ref: Any, at: tuple[Any, Any], *, masks: list[Any], matrix: list[Any]
+) -> Array:
+    """Gradient of the projected rows, float32: of the tile (R, 128) that lies `at` (here, c); `masks`: one or none."""
+    here, c = at
+    g = g_ref[here, run_of(c)].astype(jnp.float32)
+    if spec.back:
+        g = rotation(g, matrix)
+    for mask_ref in masks:
+        stride = mask_ref.shape[1] // LANES
+        word = mask_ref[here, run_of(lax.rem(c, stride))].astype(jnp.int32)
+        bit = lax.shift_right_logical(word, jnp.full(word.shape, lax.div(c, stride), jnp.int32)) & 1
+        g = jnp.where(bit == 1, g, 0.0)
+    return rotation(g, matrix)

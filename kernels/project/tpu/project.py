@@ -39,12 +39,13 @@ from ..rules import evaluate, rounding_by_sums
 from ..spec import Spec
 from . import beside, columns, prologue, strip_bytes
 from .backward import backward, backward_gated
+from .backward_norm import backward_normed
 from .calls import at_once, block_of_rows, compiler_params, cost
 from .rotation import RotateBy, Rotation
 from .rows import Refs, Tiles, first, over_groups, row_rms, run_of
 from .tiles import SPILLED, SUBLANES, VMEM, Extra, Tile, fitting_tile, memory, vmem_bytes
 
-__all__ = ["backward", "backward_gated", "project", "unsupported"]
+__all__ = ["backward", "backward_gated", "backward_normed", "project", "unsupported"]
 
 DTYPES = (jnp.float32, jnp.bfloat16)
 

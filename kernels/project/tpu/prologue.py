@@ -29,8 +29,7 @@ def unsupported(prologue: Norm | Gate, spec: Spec, width: int, dtype: DTypeLike)
     if spec.scale is not None and spec.scale.given:
         return f"numbers that are given for rows are of {prologue.name} ones"
     smallest, both = Tile(SUBLANES, SUBLANES), [extra_of(prologue, prologue.rows, coded=True)]
-    if prologue.elementwise:
-        both.append(backward_extra(1))
+    both.append(backward_extra(1) if prologue.elementwise else NORM_BACKWARD)
     if max(memory(smallest, width, dtype, extra).total for extra in both) + SPILLED > VMEM:
         return f"{SUBLANES} rows of {width} values, codes and what is {prologue.name} do not fit into {VMEM >> 20} MiB"
     return None
@@ -47,6 +46,10 @@ def extra_of(prologue: Norm | Gate | None, others: int, coded: bool) -> Extra:
 def backward_extra(shared: int) -> Extra:
     """Memory that the backward kernel takes for a gated product: of gate, up, and one gradient more."""
     return Extra(rows=3, shared=shared)
+
+
+NORM_BACKWARD = Extra(rows=2, shared=2)
+"""Memory that the backward kernel takes for a norm: of x and of what comes past it; of the gain and its gradient."""
 
 
 def shared_block(width: int) -> pl.BlockSpec:

@@ -19,6 +19,7 @@ from capscale.kernels.project.gated import Gated, gated, gated_by
 from capscale.kernels.project.norm import Normed
 from capscale.models.assigned import Block, representation_of
 from capscale.models.config import ModelConfig, Projection
+from capscale.models.heads import side_by_side
 from capscale.models.rotary import rotary_embedding
 from capscale.parametrizations import Parametrization, Shape
 from capscale.representation import (
@@ -230,7 +231,8 @@ class Attention(nn.Module):
         v_BTHK = heads("value", cfg.keys_and_values, normalised=False)
         k_BTHK, v_BTHK = self._cached(k_BTHK, "keys", ctx), self._cached(v_BTHK, "values", ctx)
         mixed_BTHK = causal_attention(q_BTHK, k_BTHK, v_BTHK)
-        y_BTM = layer("out", M, self.residual_init)(mixed_BTHK.reshape(B, T, -1), ctx)
+        rows = side_by_side(mixed_BTHK, by_kernel=not of("out").activations.is_dense)
+        y_BTM = layer("out", M, self.residual_init)(rows, ctx)
         return inputs.x + y_BTM if isinstance(x_BTM, Normed) else y_BTM
 
     def _cached(self, x_BTHK: Array, side: Literal["keys", "values"], ctx: Context) -> Array:

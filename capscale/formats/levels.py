@@ -1,22 +1,21 @@
 """Grids given by their levels: any list, and the Lloyd-Max optimum for Gaussian data."""
 
+import json
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.linalg import solve_banded
 
 from capscale.checks import check_reals
 from capscale.errors import UserError
 from capscale.kernels.jit_inline import jit_inline
 
-from .distributions import NORMAL, Array64
+from .distributions import Array64
 
 LARGEST = 256
-NEWTON_STEPS = 50  # it converges quadratically from the start below: 6 to 8 are used
-CONVERGED = 1e-12  # of levels of order 1; the error of a grid moves by the square
 
 
 @dataclass(frozen=True)
@@ -110,26 +109,11 @@ def _chain(u: Array, levels: Array64) -> tuple[Array, Array]:
 def lloyd_max(bits: int) -> Levels:
     """The 2^bits levels of least Gaussian error (Lloyd 1982, Max 1960); NF-style grids are its relatives.
 
-    Newton's method on the condition that every level is the mean of its cell, from the companding
-    density `p^(1/3)`, which is that of N(0, 3).
+    They are stored (scripts/make_levels.py computes them): solved for on every machine, the last bits would be those of
+    its vector units, and with them the ids of runs.
     """
     if not 1 <= bits <= 8:
         raise UserError(f"lloyd_max(bits={bits}): bits must be 1 to 8")
-    count = 2**bits
-    levels = NORMAL.quantile((np.arange(count) + 0.5) / count) * np.sqrt(3.0)
-    for _ in range(NEWTON_STEPS):
-        middle = (levels[1:] + levels[:-1]) / 2
-        low, high = np.concatenate([[-np.inf], middle]), np.concatenate([middle, [np.inf]])
-        mass, first, _ = NORMAL.moments(low, high)
-        mean = first / mass
-        # d mean / d boundary: the density at the boundary times its distance from the mean.
-        up = NORMAL.pdf(middle) * (middle - mean[:-1]) / mass[:-1] / 2
-        down = NORMAL.pdf(middle) * (mean[1:] - middle) / mass[1:] / 2
-        own = np.concatenate([up, [0.0]]) + np.concatenate([[0.0], down])
-        jacobian = np.stack([np.concatenate([[0.0], -up]), 1 - own, np.concatenate([-down, [0.0]])])
-        move = solve_banded((1, 1), jacobian, mean - levels)
-        levels = levels + move
-        if np.max(np.abs(move)) < CONVERGED:
-            break
-    levels = (levels - levels[::-1]) / 2
-    return Levels(tuple(levels.tolist()))
+    stored = json.loads((files("capscale.formats") / "data" / "lloyd_max.json").read_text())
+    positive = stored[str(bits)]
+    return Levels((*(-level for level in reversed(positive)), *positive))

@@ -5,6 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+CPUINFO = Path("/proc/cpuinfo")
+VECTORS = "AVX-512" if CPUINFO.exists() and " avx512f " in CPUINFO.read_text() else "AVX2"
+"""Of this machine. Sums are added up in parts as wide as its vectors, and exponentials of float64, by which scales are
+found, are approximated by those: what has last bits of either has an entry for each."""
+
 
 def hold(found: Any, path: Path, name: str, *, regenerate: bool) -> None:
     """Fails unless `found` is what the file has under this name; with `regenerate` puts it there first.
@@ -21,4 +26,10 @@ def hold(found: Any, path: Path, name: str, *, regenerate: bool) -> None:
             file.write("{\n" + ",\n".join(lines) + "\n}\n")
     known = json.loads(path.read_text())
     assert name in known, f"{path.name} has no {name}: run this test with --regenerate"
-    assert known[name] == json.loads(json.dumps(found))
+    expected = known[name][VECTORS] if _by_vectors(known[name]) else known[name]
+    assert expected == json.loads(json.dumps(found))
+
+
+def _by_vectors(entry: Any) -> bool:
+    """Whether a name has an entry for each kind of vectors."""
+    return isinstance(entry, dict) and set(entry) == {"AVX-512", "AVX2"}

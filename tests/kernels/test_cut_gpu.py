@@ -120,7 +120,7 @@ def test_rows_and_bytes_by_blocks_come_back(count, block):
     starts = [min(i * block.used, rows.total * block.tiles - block.used) for i in range(rows.blocks)]
     assert all(start % UNIT == 0 for start in starts)
     assert set(range(count * block.tiles)) <= {start + i for start in starts for i in range(block.used)}
-    words = pack(x % 2 != 0, 1)
+    words = pack(jnp.asarray(np.random.default_rng(0).random((count, block.width)) < 0.5), 1)
     by_block = rows.bytes_of(words, planes)
     assert by_block.shape == (rows.blocks * planes.stored, block.tile)
     first = np.asarray(by_block).reshape(rows.blocks, planes.stored, -1)[-1, : planes.used].reshape(block.rows, -1)

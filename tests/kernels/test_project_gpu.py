@@ -8,17 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capscale.kernels.aot import Unavailable, lower_for_hopper
-from capscale.kernels.compare import close, gradient_bound, tolerance
-from capscale.kernels.project import Unsupported, reference
+from capscale.kernels.compare import close, gradient_bound, same, same_codes, tolerance
+from capscale.kernels.project import RangeOver, RmsTimes, Spec, Unsupported, reference
 from capscale.kernels.project.codes import decode
 from capscale.kernels.project.gpu import encode as gpu_codes
 from capscale.kernels.project.gpu import launch
 from capscale.kernels.project.gpu import project as gpu
+from capscale.kernels.project.gpu.cut import TILE, Block
 from capscale.kernels.testing import check_cuda, check_gpu_interpreted, rows
 from support.cases import parametrize
 
 from capscale.defaults import default_estimator
-from capscale.estimators import Both, BRms
+from capscale.estimators import Both, BRms, Trust
 from capscale.formats.base import Format
 from capscale.formats.catalog import FORMATS, find
 from capscale.formats.compose import SparseQuantized
@@ -132,6 +133,19 @@ def test_a_block_takes_several_rows_after_each_other(buffers, room, monkeypatch)
     wanted = reference.backward(of, expected.mask_RW, x)
     np.testing.assert_allclose(back.astype(jnp.float32), wanted.astype(jnp.float32), atol=2**-7)
     assert [memory.stages for memory in counted.made] == [buffers, buffers]
+
+
+@pytest.mark.ci
+@pytest.mark.kernel("project", "interpret-gpu")
+@pytest.mark.parametrize("rule", [RangeOver(-7.5, 7.5, zero_point=False), RmsTimes(0.3)])
+def test_rows_that_are_filled_up_are_measured_without_what_fills_them(rule, monkeypatch):
+    """Three tiles as eight; values above zero, which zeros would be the low end of."""
+    monkeypatch.setattr(gpu, "block_of", lambda *_: Block(1, 8, 3, TILE))
+    of, x = Spec(Int(4), rule, mask=Trust()), jnp.abs(rows((3, 384), jnp.float32)) + 1
+    same(gpu.project(of, x, interpret=True), reference.project(of, x), 384, x)
+    encoded = None if isinstance(rule, RangeOver) else gpu_codes.encode(of, x, interpret=True)
+    if encoded is not None:
+        same_codes(encoded, reference.encode(of, x))
 
 
 class Counted:

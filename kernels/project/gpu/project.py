@@ -104,7 +104,7 @@ def backward(spec: Spec, mask_RW: Array | None, g_RK: Array, *, interpret: bool 
     count, width = g_RK.shape
     if spec.rotation is None or not count:
         assert mask_RW is not None
-        return chosen(mask_RW, g_RK)
+        return jnp.where(unpack_mask(mask_RW, width), g_RK, jnp.zeros_like(g_RK))
     interleave = Interleave(TILE, TILE)
     block = block_of(spec, interleave, width, g_RK.dtype.itemsize)
     assert isinstance(block, Block), block
@@ -126,11 +126,6 @@ def backward(spec: Spec, mask_RW: Array | None, g_RK: Array, *, interpret: bool 
         interpret=interpret,
     )
     return rows.whole(out, count)
-
-
-def chosen(mask_RW: Array, g_RK: Array) -> Array:
-    """Gradients where the mask lets them pass, else zero."""
-    return jnp.where(unpack_mask(mask_RW, g_RK.shape[1]), g_RK, jnp.zeros_like(g_RK))
 
 
 class Source(NamedTuple):

@@ -205,8 +205,11 @@ def together(
     here = lax.div(group * ROWS + lax.broadcasted_iota(jnp.int32, shape, 0), tiles)
 
     def over(chunk: Any) -> Array:
-        there = lax.div(chunk * ROWS + lax.broadcasted_iota(jnp.int32, shape, 1), tiles)
-        return combine(jnp.where(here == there, lax.broadcast_in_dim(column[chunk], shape, (1,)), nothing), axis=1)
+        column_of = chunk * ROWS + lax.broadcasted_iota(jnp.int32, shape, 1)
+        meets = here == lax.div(column_of, tiles)
+        if block.tiles > block.real:  # what fills rows up is no value of theirs
+            meets = meets & (lax.rem(column_of, block.tiles) < block.real)
+        return combine(jnp.where(meets, lax.broadcast_in_dim(column[chunk], shape, (1,)), nothing), axis=1)
 
     if ROWS % tiles == 0:
         return over(group)

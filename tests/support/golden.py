@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CPUINFO = Path("/proc/cpuinfo")
 VECTORS = "AVX-512" if CPUINFO.exists() and " avx512f " in CPUINFO.read_text() else "AVX2"
 """Of this machine. Sums are added up in parts as wide as its vectors, and exponentials of float64, by which scales are
@@ -26,10 +28,12 @@ def hold(found: Any, path: Path, name: str, *, regenerate: bool) -> None:
             file.write("{\n" + ",\n".join(lines) + "\n}\n")
     known = json.loads(path.read_text())
     assert name in known, f"{path.name} has no {name}: run this test with --regenerate"
+    if _by_vectors(known[name]) and VECTORS not in known[name]:
+        pytest.skip(f"{path.name} has no {name} of a machine with {VECTORS}: run this test with --regenerate on one")
     expected = known[name][VECTORS] if _by_vectors(known[name]) else known[name]
     assert expected == json.loads(json.dumps(found))
 
 
 def _by_vectors(entry: Any) -> bool:
-    """Whether a name has an entry for each kind of vectors."""
-    return isinstance(entry, dict) and set(entry) == {"AVX-512", "AVX2"}
+    """Whether a name has entries by kinds of vectors."""
+    return isinstance(entry, dict) and len(entry) > 0 and set(entry) <= {"AVX-512", "AVX2"}
